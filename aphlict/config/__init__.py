@@ -1,0 +1,1 @@
+"""The configuration: its table, and how it is read and checked."""

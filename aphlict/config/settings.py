@@ -1,0 +1,78 @@
+"""The settings: every key, its type and its default. docs/configuration.md is tested against this table."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Seconds = Annotated[float, Meta(ge=0, le=86400)]
+Bytes = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1)]
+Text = Annotated[str, Meta(min_length=1)]
+
+DEFAULT_ADDRESS = {"admin": "127.0.0.1", "client": "0.0.0.0"}  # noqa: S104 -- browsers come from everywhere
+
+
+class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One port to listen on."""
+
+    type: Literal["admin", "client"]
+    port: Port
+    listen: Text | None = None
+    ssl_key: Text | None = field(default=None, name="ssl.key")
+    ssl_cert: Text | None = field(default=None, name="ssl.cert")
+    ssl_chain: Text | None = field(default=None, name="ssl.chain")
+
+    @property
+    def address(self) -> str:
+        """The address to bind: `listen`, or the default of the type."""
+        return self.listen or DEFAULT_ADDRESS[self.type]
+
+    @property
+    def tls(self) -> bool:
+        """Whether this port speaks TLS."""
+        return self.ssl_key is not None
+
+
+class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One log file."""
+
+    path: Text
+
+
+class PeerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The admin server of one node of the cluster."""
+
+    host: Text
+    port: Port
+    protocol: Literal["http", "https"] = "http"
+    ssl_ca: Text | None = field(default=None, name="ssl.ca")
+
+
+class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a stranger may cost; sizes in bytes, times in seconds."""
+
+    limits_message: Bytes = field(default=64 * 1024, name="limits.message")
+    limits_body: Bytes = field(default=1024 * 1024, name="limits.body")
+    limits_head: Bytes = field(default=8 * 1024, name="limits.head")
+    limits_name: Bytes = field(default=256, name="limits.name")
+    limits_subscriptions: Count = field(default=1024, name="limits.subscriptions")
+    limits_handshake: Seconds = field(default=10.0, name="limits.handshake")
+    limits_waiting: Bytes = field(default=1024 * 1024, name="limits.waiting")
+    limits_history: Bytes = field(default=64 * 1024 * 1024, name="limits.history")
+    ping_interval: Seconds = field(default=30.0, name="ping.interval")
+    ping_timeout: Seconds = field(default=60.0, name="ping.timeout")
+
+
+class Settings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole configuration, checked; every path in it is absolute."""
+
+    servers: tuple[ServerSettings, ...]
+    logs: tuple[LogSettings, ...] = ()
+    cluster: tuple[PeerSettings, ...] = ()
+    pidfile: Text
+    memory_hint: Count | None = field(default=None, name="memory.hint")
+    user: Text | None = None
+    group: Text | None = None
+    drain_time: Seconds = field(default=2.0, name="drain.time")
+    drain_delay: Seconds = field(default=0.0, name="drain.delay")

@@ -1,0 +1,122 @@
+"""Everything that can go wrong: one tree; each class knows its sentence, and what it maps to outside."""
+
+
+class AphlictError(Exception):
+    """The root. `str()` is one sentence for the person who has to act.
+
+    The class attributes are the table of what an error becomes outside: `http_status` in an HTTP answer,
+    `close_code` on a WebSocket (RFC 6455, 7.4), `exit_status` of a command (`docs/operations.md`).
+    """
+
+    http_status = 500
+    close_code = 1011
+    exit_status = 1
+
+
+# The operator has to act.
+
+
+class UsageError(AphlictError):
+    """The command line cannot be understood."""
+
+    exit_status = 77
+
+
+class ConfigError(AphlictError):
+    """The configuration is wrong: the sentence names key, value and what was expected."""
+
+    exit_status = 77
+
+
+class CertificateError(ConfigError):
+    """A key, certificate or chain cannot serve."""
+
+
+class AlreadyRunning(AphlictError):
+    """A server with this pidfile runs."""
+
+    exit_status = 77
+
+
+class CannotBind(AphlictError):
+    """A listener could not be opened."""
+
+
+class PortTaken(CannotBind):
+    """Another process holds the port."""
+
+
+# The publisher has to act.
+
+
+class PublishRefused(AphlictError):
+    """A published body is not a message."""
+
+    http_status = 400
+
+
+class NotJson(PublishRefused):
+    """The body is not JSON, or not an object or a list of objects."""
+
+
+class NoSubscribers(PublishRefused):
+    """A message does not say which channels it is for."""
+
+
+class NameTooLong(PublishRefused):
+    """A channel, instance or uniqueID is longer than a name may be."""
+
+
+class BodyTooLarge(PublishRefused):
+    """The body is larger than `limits.body`."""
+
+    http_status = 413
+
+
+class Overloaded(PublishRefused):
+    """More is waiting to be delivered than this server lets wait."""
+
+    http_status = 503
+
+
+# The browser, or who pretends to be one, has to act.
+
+
+class HandshakeRefused(AphlictError):
+    """An HTTP head that cannot become a WebSocket."""
+
+    http_status = 400
+
+
+class HeadTooLarge(HandshakeRefused):
+    """The head of a request is larger than `limits.head`."""
+
+    http_status = 431
+
+
+class UnknownVersion(HandshakeRefused):
+    """The browser speaks another version of the WebSocket protocol than 13 (RFC 6455, 4.4)."""
+
+    http_status = 426
+
+
+class ProtocolError(AphlictError):
+    """A frame that RFC 6455 does not allow."""
+
+    close_code = 1002
+
+
+class BadText(ProtocolError):
+    """A text message that is not UTF-8."""
+
+    close_code = 1007
+
+
+class MessageTooBig(ProtocolError):
+    """A frame or a message from a browser beyond `limits.message`."""
+
+    close_code = 1009
+
+
+class CommandError(AphlictError):
+    """A command of a browser that cannot be done; the connection stays."""

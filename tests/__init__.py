@@ -1,0 +1,1 @@
+"""Tests of the whole server, with real sockets and real processes."""
