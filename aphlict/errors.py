@@ -119,4 +119,8 @@ class MessageTooBig(ProtocolError):
 
 
 class CommandError(AphlictError):
-    """A command of a browser that cannot be done; the connection stays."""
+    """A command of a browser that cannot be done; the connection stays. `id`: what the answer must bear."""
+
+    def __init__(self, sentence: str, id: str | float | None = None) -> None:
+        super().__init__(sentence)
+        self.id = id

@@ -1,0 +1,130 @@
+"""What was published lately: bounded for each instance by count, for all together by age and bytes."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import takewhile
+
+from aphlict.message import Message
+
+MAX_MESSAGES = 4096
+MAX_AGE = 60.0  # seconds
+SLACK = 1024  # dropped entries that the archive may drag along before it is tidied
+
+
+class Entry:
+    """One kept message: `sequence` grows with every message of the node, `at` is when it came (seconds)."""
+
+    __slots__ = ("at", "history", "message", "sequence")
+
+    def __init__(self, sequence: int, at: float, message: Message, history: "History | None") -> None:
+        self.sequence = sequence
+        self.at = at
+        self.message = message
+        self.history = history  # None once it has been dropped
+
+
+class History:
+    """The kept messages of one instance, found by uniqueID and by channel."""
+
+    __slots__ = ("_by_channel", "_by_id", "entries", "last_sequence")
+
+    def __init__(self) -> None:
+        self.entries: deque[Entry] = deque()
+        self.last_sequence = 0
+        self._by_id: dict[str, Entry] = {}
+        self._by_channel: dict[str, deque[Entry]] = {}
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __contains__(self, unique_id: str) -> bool:
+        return unique_id in self._by_id
+
+    def append(self, entry: Entry) -> None:
+        """Keep an entry that is newer than all others."""
+        self.entries.append(entry)
+        self.last_sequence = entry.sequence
+        self._by_id[entry.message.unique_id] = entry
+        for channel in entry.message.channels:
+            queue = self._by_channel.get(channel)
+            if queue is None:
+                queue = self._by_channel[channel] = deque()
+            queue.append(entry)
+
+    def drop_oldest(self) -> Entry:
+        """Forget the oldest entry."""
+        entry = self.entries.popleft()
+        entry.history = None
+        del self._by_id[entry.message.unique_id]
+        for channel in entry.message.channels:
+            queue = self._by_channel[channel]
+            queue.popleft()
+            if not queue:
+                del self._by_channel[channel]
+        return entry
+
+    def find(self, unique_ids: Iterable[str]) -> Entry | None:
+        """The oldest entry that bears one of these uniqueIDs."""
+        found = [entry for name in unique_ids if (entry := self._by_id.get(name))]
+        return min(found, key=lambda entry: entry.sequence, default=None)
+
+    def select(self, channels: Iterable[str], wanted: Callable[[Entry], bool]) -> list[Entry]:
+        """The entries on any of these channels, back to the last one that is wanted; oldest first.
+
+        `wanted` must hold for all entries that are newer than one for which it holds. What it costs goes
+        with the number of channels and of entries found, not with the size of the history.
+        """
+        queues = [queue for channel in channels if (queue := self._by_channel.get(channel))]
+        if len(queues) == 1:
+            return list(takewhile(wanted, reversed(queues[0])))[::-1]
+        found = {entry.sequence: entry for queue in queues for entry in takewhile(wanted, reversed(queue))}
+        return [found[sequence] for sequence in sorted(found)]
+
+    def age(self, now: float) -> float | None:
+        """Seconds since the oldest entry came; None where there is none."""
+        return now - self.entries[0].at if self.entries else None
+
+
+class Archive:
+    """All histories of a node: numbers the messages, and keeps them together within their bounds."""
+
+    def __init__(self, max_cost: int, max_messages: int = MAX_MESSAGES, max_age: float = MAX_AGE) -> None:
+        self.max_cost = max_cost
+        self.cost = 0
+        self.sequence = 0
+        self._max_messages = max_messages
+        self._max_age = max_age
+        self._entries: deque[Entry] = deque()  # of all histories; some have been dropped
+        self._dropped = 0
+
+    def append(self, history: History, message: Message, now: float) -> Entry:
+        """Keep a message in a history of this archive; what no longer fits goes, oldest first."""
+        self.sequence += 1
+        entry = Entry(self.sequence, now, message, history)
+        history.append(entry)
+        self._entries.append(entry)
+        self.cost += message.cost
+        if len(history) > self._max_messages:
+            self.cost -= history.drop_oldest().message.cost
+            self._dropped += 1
+        self.expire(now)
+        return entry
+
+    def expire(self, now: float) -> None:
+        """Forget what is too old or beyond the bound in bytes."""
+        horizon = now - self._max_age
+        entries = self._entries
+        while entries and (
+            entries[0].history is None or entries[0].at < horizon or self.cost > self.max_cost
+        ):
+            self._drop(entries.popleft())
+        if self._dropped > SLACK and self._dropped * 2 > len(entries):
+            self._entries = deque(entry for entry in entries if entry.history is not None)
+            self._dropped = 0
+
+    def _drop(self, entry: Entry) -> None:
+        if entry.history is None:
+            self._dropped -= 1
+            return
+        self.cost -= entry.message.cost
+        entry.history.drop_oldest()

@@ -1,0 +1,162 @@
+"""A published message: checked at the door, encoded once for all who get it."""
+
+import secrets
+import string
+from collections.abc import Callable, Iterable
+
+import msgspec
+from msgspec import Raw
+from msgspec.json import Decoder, encode
+
+from aphlict.errors import NameTooLong, NoSubscribers, NotJson, PublishRefused
+from aphlict.wire.frames import TEXT
+from aphlict.wire.frames import encode as encode_frame
+
+ALPHABET = string.ascii_letters + string.digits
+CHANNEL_COST, MESSAGE_COST = 250, 900  # bytes that Python needs beside the text
+
+_object = Decoder(dict[str, Raw])
+_objects = Decoder(list[dict[str, Raw]])
+_channels = Decoder(list[str | int])
+_names = Decoder(list[str])
+_unique_id = Decoder(str | int | None)
+
+_JSON_ERRORS = (msgspec.DecodeError, RecursionError, ValueError)
+
+
+def random_name(size: int) -> str:
+    """Make `size` letters and digits that nobody can guess."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(size))
+
+
+def new_unique_id() -> str:
+    """Make the uniqueID of a message whose publisher gave none."""
+    return secrets.token_hex(16)
+
+
+class Frame(bytes):
+    """A ready WebSocket text frame that knows what it carries, for those who need it in another form."""
+
+    message: "Message"
+    channels: tuple[str, ...]
+
+
+class Message:
+    """One published object.
+
+    `channels` are the names in `subscribers`, each once; `touched` the fingerprints of the nodes that have
+    it; `cost` about how many bytes it takes while it is kept.
+    """
+
+    __slots__ = ("_fields", "_frame", "channels", "cost", "instance", "touched", "unique_id")
+
+    def __init__(
+        self,
+        instance: str,
+        unique_id: str,
+        channels: tuple[str, ...],
+        touched: tuple[str, ...],
+        fields: bytes,
+    ) -> None:
+        self.instance = instance
+        self.unique_id = unique_id
+        self.channels = channels
+        self.touched = touched
+        self._fields = fields  # the object without `subscribers`, `touched` and its closing brace
+        self._frame: Frame | None = None
+        self.cost = MESSAGE_COST + 2 * len(fields) + CHANNEL_COST * len(channels)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes in a POST to a peer."""
+        return len(self._fields) + 40 * len(self.channels) + 20 * len(self.touched) + 40
+
+    def text(self, channels: tuple[str, ...]) -> bytes:
+        """Make the JSON that a subscriber of these channels may see."""
+        return b'%b,"subscribers":%b}' % (self._fields, encode(channels))
+
+    def frame(self, channels: tuple[str, ...]) -> Frame:
+        """Make the frame for the subscribers of these channels; the one for all channels is made once."""
+        if self._frame is not None and self._frame.channels == channels:
+            return self._frame
+        frame = Frame(encode_frame(TEXT, self.text(channels)))
+        frame.message, frame.channels = self, channels
+        if len(channels) == len(self.channels):
+            self._frame = frame
+        return frame
+
+    def for_peer(self, touched: Iterable[str]) -> bytes:
+        """Make the JSON that goes to another node."""
+        return b'%b,"subscribers":%b,"touched":%b}' % (
+            self._fields,
+            encode(self.channels),
+            encode(list(touched)),
+        )
+
+
+def parse(
+    body: bytes, instance: str, new_id: Callable[[], str] = new_unique_id, name_limit: int = 256
+) -> tuple[list[Message], bool]:
+    """Read a published body: the messages in it, and whether it was a list.
+
+    All of it is checked before any of it is used. Raises NotJson, NoSubscribers, NameTooLong, PublishRefused.
+    """
+    check_name(instance, "the instance", name_limit)
+    try:
+        text = body.decode()  # msgspec skips over strings that are only passed on
+        many = text.lstrip(" \t\r\n")[:1] == "["
+        objects = _objects.decode(body) if many else [_object.decode(body)]
+    except _JSON_ERRORS as error:
+        raise NotJson(f"the body is not a JSON object or a list of objects: {error}") from error
+    return [_message(fields, instance, new_id, name_limit) for fields in objects], many
+
+
+def _message(fields: dict[str, Raw], instance: str, new_id: Callable[[], str], limit: int) -> Message:
+    channels = _read_channels(fields.pop("subscribers", None), limit)
+    touched = _read_touched(fields.pop("touched", None))
+    unique_id = _read_unique_id(fields.get("uniqueID"), limit)
+    if unique_id is None:
+        unique_id = new_id()
+        fields["uniqueID"] = Raw(encode(unique_id))
+    return Message(instance, unique_id, channels, touched, encode(fields)[:-1])
+
+
+def _read_channels(raw: Raw | None, limit: int) -> tuple[str, ...]:
+    if raw is None:
+        raise NoSubscribers("the message has no 'subscribers': a list of channel names is expected")
+    try:
+        names = _channels.decode(raw)
+    except _JSON_ERRORS as error:
+        raise NoSubscribers(f"'subscribers' must be a list of channel names: {error}") from error
+    channels = tuple(dict.fromkeys(map(str, names)))
+    for name in channels:
+        check_name(name, "a channel in 'subscribers'", limit)
+    return channels
+
+
+def _read_touched(raw: Raw | None) -> tuple[str, ...]:
+    if raw is None:
+        return ()
+    try:
+        return tuple(_names.decode(raw))
+    except _JSON_ERRORS as error:
+        raise PublishRefused(f"'touched' must be a list of fingerprints: {error}") from error
+
+
+def _read_unique_id(raw: Raw | None, limit: int) -> str | None:
+    if raw is None:
+        return None
+    try:
+        value = _unique_id.decode(raw)
+    except _JSON_ERRORS as error:
+        raise PublishRefused(f"'uniqueID' must be text: {error}") from error
+    if value is None:
+        return None
+    return check_name(str(value), "'uniqueID'", limit)
+
+
+def check_name(name: str, what: str, limit: int) -> str:
+    """Return the name if it takes `limit` bytes at most; raises NameTooLong."""
+    if len(name) > limit or (not name.isascii() and len(name.encode()) > limit):
+        raise NameTooLong(f"{what} is longer than {limit} bytes: {name[:40]}…")
+    return name

@@ -1,0 +1,132 @@
+"""The head of a request on a client port: read strictly, and answered where it asks for a WebSocket."""
+
+import re
+from base64 import b64encode
+from hashlib import sha1
+from http import HTTPStatus
+from urllib.parse import unquote_to_bytes
+
+from msgspec import Struct
+from msgspec.json import encode as encode_json
+
+from aphlict.errors import AphlictError, HandshakeRefused, HeadTooLarge, UnknownVersion
+
+END = b"\r\n\r\n"
+MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
+DEFAULT_INSTANCE = "default"
+
+_START = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~\x80-\xff]+) HTTP/1\.([01])")
+# RFC 9112, 5: a token, a colon without a space before it, and a value on the same line.
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
+_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
+
+
+class Request(Struct, frozen=True):
+    """The head of an HTTP request; the names in `headers` are lower-case, repeated ones joined with a comma."""
+
+    method: str
+    target: str
+    minor: int  # HTTP/1.minor
+    headers: dict[str, str]
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
+
+    def wants_websocket(self) -> bool:
+        """Whether `Upgrade` names websocket (RFC 6455, 4.2.1)."""
+        upgrade = self.headers.get("upgrade")
+        return upgrade is not None and "websocket" in _tokens(upgrade)
+
+
+def _tokens(value: str) -> list[str]:
+    return [token.strip().lower() for token in value.split(",")]
+
+
+def read_head(data: bytes, limit: int) -> tuple[Request, int] | None:
+    """Read the head at the beginning of data: the request, and how many bytes it took. None: more must come.
+
+    Raises HeadTooLarge past `limit` bytes, HandshakeRefused where RFC 9112 is broken.
+    """
+    end = data.find(END, 0, limit + len(END))
+    if end < 0:
+        if len(data) > limit:
+            raise HeadTooLarge(f"the head of the request is larger than {limit} bytes")
+        _refuse_early(data)
+        return None
+    lines = data[:end].split(b"\r\n")
+    start = _START.fullmatch(lines[0])
+    if start is None:
+        raise HandshakeRefused("the first line is no HTTP/1.1 request line")
+    method, target, minor = start.groups()
+    headers = _read_fields(lines[1:])
+    return Request(method.decode(), target.decode("latin-1"), int(minor), headers), end + len(END)
+
+
+def _refuse_early(data: bytes) -> None:
+    """Refuse what can no longer become a request line, so that no stranger is waited for."""
+    line, found, _ = data.partition(b"\n")
+    if found and not line.endswith(b"\r"):
+        raise HandshakeRefused("a line of the head does not end with CR LF")
+    if not found and line and not 0x21 <= line[0] <= 0x7E:
+        raise HandshakeRefused("the first line is no HTTP/1.1 request line")
+
+
+def _read_fields(lines: list[bytes]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in lines:
+        match = _FIELD.fullmatch(line)
+        if match is None:
+            raise HandshakeRefused("a header line is malformed")
+        name, value = match[1].decode().lower(), match[2].decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def accept(request: Request) -> bytes:
+    """Make the answer that turns the connection into a WebSocket (RFC 6455, 4.2.2).
+
+    Raises HandshakeRefused, UnknownVersion.
+    """
+    headers = request.headers
+    if request.method != "GET" or not request.minor:
+        raise HandshakeRefused("a WebSocket begins with GET and HTTP/1.1")
+    if "upgrade" not in _tokens(headers.get("connection", "")):
+        raise HandshakeRefused("the Connection header does not name Upgrade: a proxy may have removed it")
+    if headers.get("sec-websocket-version") != "13":
+        raise UnknownVersion("this server speaks version 13 of the WebSocket protocol")
+    key = headers.get("sec-websocket-key", "")
+    if not _KEY.fullmatch(key):
+        raise HandshakeRefused("Sec-WebSocket-Key is not 16 bytes in base64")
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + b64encode(sha1(key.encode() + MAGIC).digest()) + END  # noqa: S324
+    )
+
+
+def refuse(error: AphlictError, extra: str = "") -> bytes:
+    """Make the HTTP answer for an error, after which the connection is closed. `extra`: whole header lines."""
+    status = HTTPStatus(error.http_status)
+    body = encode_json({"error": str(error)})
+    if isinstance(error, UnknownVersion):
+        extra += "Sec-WebSocket-Version: 13\r\n"
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n{extra}\r\n"
+    )
+    return head.encode() + body
+
+
+def instance_of(path: str) -> str:
+    """Read the instance out of a path: what follows the first `~`, up to the next, without slashes.
+
+    Raises HandshakeRefused where the name is not UTF-8 in percent-encoding.
+    """
+    parts = path.split("~", 2)
+    if len(parts) < 2:
+        return DEFAULT_INSTANCE
+    try:
+        return unquote_to_bytes(parts[1].replace("/", "").encode("latin-1")).decode() or DEFAULT_INSTANCE
+    except UnicodeDecodeError as error:
+        raise HandshakeRefused("the instance in the path is not UTF-8") from error
