@@ -41,7 +41,7 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
 class Recovery(NamedTuple):
     """What a replay came to: how many messages, and whether none can be missing."""
 
-    count: int
+    messages: int
     recovered: bool
 
 
@@ -234,7 +234,9 @@ class Hub:
         self, subscriber: Subscriber, entries: list[Entry], result: Recovery, done: Callable[[Recovery], None]
     ) -> None:
         """Hand the messages over when everything that was accepted before has been."""
-        job = self._hand_over(subscriber, entries, result, done)
+        held = frozenset(subscriber.subscriptions)
+        frames = (_frame_for(entry.message, held) for entry in entries)
+        job = self._hand_over(subscriber, frames, result, done)
         if subscriber.instance.queue:
             self._enqueue(subscriber.instance, job)
         else:
@@ -242,14 +244,17 @@ class Hub:
             next(job, None)
 
     def _hand_over(
-        self, subscriber: Subscriber, entries: list[Entry], result: Recovery, done: Callable[[Recovery], None]
+        self,
+        subscriber: Subscriber,
+        frames: Iterator[bytes],
+        result: Recovery,
+        done: Callable[[Recovery], None],
     ) -> Iterator[int]:
-        if entries:
-            held = frozenset(subscriber.subscriptions)
-            subscriber.receiver.send_all(_frame_for(entry.message, held) for entry in entries)
-            self.counters.messages_out += len(entries)
+        if result.messages:
+            subscriber.receiver.send_all(frames)
+            self.counters.messages_out += result.messages
         done(result)
-        yield 1 + len(entries) // 8
+        yield 1 + result.messages // 8
 
     # The state of things
 

@@ -1,0 +1,1 @@
+"""Sockets: accepting them, reading, sending, and giving up on them."""

@@ -1,0 +1,42 @@
+"""Deadlines of very many connections, swept by one coarse timer."""
+
+import math
+from typing import Protocol
+
+TICK = 0.25  # seconds; a deadline passes unnoticed for no longer than this
+
+
+class Timed(Protocol):
+    """What has a deadline."""
+
+    def on_deadline(self, now: float, /) -> float | None:
+        """Do what is due. Returns the time of the next deadline, or None for no further one."""
+
+
+class Deadlines:
+    """Buckets of things to look at again, one for each tick.
+
+    A deadline is never moved: when it comes, the thing itself knows what is due, and when to ask again. So a
+    message that arrives costs nothing here.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.now = now  # seconds, as of the last sweep: what the time is to within a tick
+        self._buckets: dict[int, list[Timed]] = {}
+        self._swept = int(now / TICK)
+
+    def add(self, timed: Timed, when: float) -> None:
+        """Call `on_deadline` once `when` has come."""
+        tick = max(math.ceil(when / TICK), self._swept + 1)
+        self._buckets.setdefault(tick, []).append(timed)
+
+    def sweep(self, now: float) -> None:
+        """Look at all whose deadline has come. To be called every tick."""
+        self.now = now
+        tick = int(now / TICK)
+        while self._swept < tick:
+            self._swept += 1
+            for timed in self._buckets.pop(self._swept, ()):
+                again = timed.on_deadline(now)
+                if again is not None:
+                    self.add(timed, again)

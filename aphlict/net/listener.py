@@ -1,0 +1,73 @@
+"""A listening socket: accepts what comes, as long as there are file descriptors."""
+
+import errno
+import logging
+import socket
+from collections.abc import Callable
+
+from tornado.ioloop import IOLoop
+
+from aphlict.net.poller import READ, Poller
+
+log = logging.getLogger(__name__)
+
+BATCH = 128  # connections accepted in a row
+PAUSE = 0.5  # seconds without accepting once file descriptors or memory have run out
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Listener:
+    """Accepts on one socket, which is bound, listening and non-blocking, and hands each connection on."""
+
+    def __init__(
+        self, sock: socket.socket, poller: Poller, on_accept: Callable[[socket.socket, str], None]
+    ) -> None:
+        self._socket = sock
+        self._poller = poller
+        self._on_accept = on_accept
+        self._open = False
+        # Accepted sockets inherit it (Linux): a frame must not wait for the answer to the one before.
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._open = True
+        self._poller.register(self._socket.fileno(), self, READ)
+
+    def close(self) -> None:
+        """Accept no more, and close the socket."""
+        if self._open:
+            self._open = False
+            self._poller.unregister(self._socket.fileno())
+            self._socket.close()
+
+    def on_events(self, _events: int, /) -> None:
+        """Accept what waits."""
+        for _ in range(BATCH):
+            try:
+                sock, address = self._socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause(error)
+                    return
+                continue  # it was gone before it was accepted (accept(2))
+            sock.setblocking(False)
+            self._on_accept(sock, address[0])
+
+    def on_error(self) -> None:
+        """Go on: the error has been logged."""
+
+    def _pause(self, error: OSError) -> None:
+        """Stop accepting for a moment: a listener that cannot accept stays ready, and would spin."""
+        log.error(
+            "cannot accept connections: %s; see 'file descriptors' in docs/operations.md", error.strerror
+        )
+        self._poller.modify(self._socket.fileno(), 0)
+        IOLoop.current().call_later(PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        if self._open:
+            self._poller.modify(self._socket.fileno(), READ)

@@ -1,0 +1,75 @@
+"""One epoll for all browsers, which the loop watches as if it were a single socket."""
+
+import logging
+import select
+from typing import Protocol
+
+from tornado.ioloop import IOLoop
+
+log = logging.getLogger(__name__)
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+BATCH = 256  # events handled before other work of the loop has its turn
+
+
+class Handler(Protocol):
+    """What is told of events on a file descriptor."""
+
+    def on_events(self, events: int, /) -> None:
+        """`events` is epoll's mask."""
+
+    def on_error(self) -> None:
+        """`on_events` raised: give up in good order."""
+
+
+class Poller:
+    """Watches file descriptors at a fraction of what the loop itself asks for one.
+
+    The loop's own registry keeps a callback, a context and a selector key for each descriptor; here it is one
+    entry of a dictionary. An epoll descriptor is itself readable while it has events (epoll(7)).
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+
+    def start(self) -> None:
+        """Begin to hand out events, in the running loop."""
+        IOLoop.current().add_handler(self._epoll.fileno(), self._on_ready, IOLoop.READ)
+
+    def close(self) -> None:
+        """Stop; what is still registered is forgotten."""
+        IOLoop.current().remove_handler(self._epoll.fileno())
+        self._epoll.close()
+        self._handlers.clear()
+
+    def register(self, fd: int, handler: Handler, events: int = READ) -> None:
+        """Tell the handler of events on a descriptor from now on."""
+        self._handlers[fd] = handler
+        self._epoll.register(fd, events)
+
+    def modify(self, fd: int, events: int) -> None:
+        """Watch for other events; 0 leaves errors only."""
+        self._epoll.modify(fd, events)
+
+    def unregister(self, fd: int) -> None:
+        """Forget a descriptor, before it is closed."""
+        del self._handlers[fd]
+        self._epoll.unregister(fd)
+
+    def handlers(self) -> list[Handler]:
+        """All that is registered now."""
+        return list(self._handlers.values())
+
+    def _on_ready(self, _fd: int, _events: int) -> None:
+        handlers = self._handlers
+        for fd, events in self._epoll.poll(0, BATCH):
+            handler = handlers.get(fd)
+            if handler is None:  # an earlier event of this batch closed it
+                continue
+            try:
+                handler.on_events(events)
+            except Exception:  # one connection's bug must not touch another's
+                log.exception("internal error on a connection; please report this")
+                handler.on_error()

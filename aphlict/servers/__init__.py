@@ -1,0 +1,1 @@
+"""What the ports serve: publishing on the admin port, browsers on the client port."""

@@ -1,0 +1,100 @@
+"""The client server: browsers that hold a WebSocket, and what they ask for."""
+
+import logging
+import ssl
+from collections.abc import Callable
+
+from tornado.httpserver import HTTPServer
+
+from aphlict.errors import CommandError, HandshakeRefused, NameTooLong
+from aphlict.hub import Hub, Recovery, Subscriber
+from aphlict.net.connection import Connection, State
+from aphlict.servers.http import resume
+from aphlict.wire import commands
+from aphlict.wire.commands import Command, Id, Ping, Replay, Subscribe, Unsubscribe
+from aphlict.wire.frames import Received
+from aphlict.wire.handshake import Request, instance_of
+
+log = logging.getLogger(__name__)
+
+
+class Browsers:
+    """The application of the client ports: WebSockets to the hub, all other requests to Tornado's server.
+
+    A connection's tag is its Subscriber.
+    """
+
+    def __init__(self, hub: Hub, pages: HTTPServer, clock: Callable[[], float]) -> None:
+        self._hub = hub
+        self._pages = pages
+        self._clock = clock
+
+    def on_request(self, connection: Connection, request: Request, rest: bytes, /) -> None:
+        """Let a WebSocket in, or hand the request over to the pages."""
+        if not request.wants_websocket():
+            self._hand_over(connection, rest)
+            return
+        instance = instance_of(request.path)
+        if len(instance.encode()) > self._hub.limits.limits_name:
+            raise HandshakeRefused(f"the instance's name is longer than {self._hub.limits.limits_name} bytes")
+        connection.upgrade(request)
+        if connection.state is State.OPEN:
+            connection.tag = self._hub.join(instance, connection)
+            log.debug("[%d] connected from %s to %s", connection.number, connection.address, instance)
+
+    def _hand_over(self, connection: Connection, rest: bytes) -> None:
+        sock = connection.detach()
+        stream = resume(sock, rest, tls=isinstance(sock, ssl.SSLSocket))
+        self._pages.handle_stream(stream, (connection.address, 0))
+
+    def on_message(self, connection: Connection, received: Received, /) -> None:
+        """Do a command. One that cannot be done leaves the connection as it was."""
+        subscriber = connection.tag
+        assert isinstance(subscriber, Subscriber)
+        id: Id = None
+        try:
+            if isinstance(received.data, bytes):
+                raise CommandError("a command is a text message")
+            command, id = commands.read(received.data)
+            self._do(connection, subscriber, command, id)
+        except (CommandError, NameTooLong) as error:
+            log.info(
+                "[%d] %s sent a command that was not done: %s", connection.number, connection.address, error
+            )
+            id = error.id if isinstance(error, CommandError) and error.id is not None else id
+            if id is not None:
+                connection.send(commands.refusal(id, str(error)))
+
+    def _do(self, connection: Connection, subscriber: Subscriber, command: Command, id: Id) -> None:
+        log.debug("[%d] %s", connection.number, command)
+        match command:
+            case Subscribe(channels):
+                self._hub.subscribe(subscriber, channels)
+            case Unsubscribe(channels):
+                self._hub.unsubscribe(subscriber, channels)
+            case Replay():
+                self._replay(connection, subscriber, command, id)
+                return
+            case Ping():
+                connection.send(commands.PONG)
+        if id is not None:
+            connection.send(commands.ack(id))
+
+    def _replay(self, connection: Connection, subscriber: Subscriber, command: Replay, id: Id) -> None:
+        def on_done(recovery: Recovery) -> None:
+            log.debug("[%d] %s", connection.number, recovery)
+            if id is not None:
+                answer = commands.ack(id, count=recovery.messages, recovered=recovery.recovered)
+                connection.send_all(iter((answer,)))
+
+        if command.after is None:
+            self._hub.replay_age(subscriber, command.age, self._clock(), on_done)
+        else:
+            self._hub.replay_after(subscriber, command.after, self._clock(), on_done)
+
+    def on_close(self, connection: Connection, reason: str, /) -> None:
+        """Forget a browser."""
+        subscriber, connection.tag = connection.tag, None
+        log.debug("[%d] disconnected: %s", connection.number, reason)
+        if isinstance(subscriber, Subscriber):
+            self._hub.leave(subscriber)

@@ -1,0 +1,39 @@
+"""What a client port answers to plain HTTP: the state for load balancers; for all else, 501."""
+
+from collections.abc import Callable
+from enum import Enum
+
+from aphlict.servers.http import Exchange
+
+NO_CACHE = {"Cache-Control": "no-store"}
+
+
+class NodeState(Enum):
+    """What a node does with new browsers."""
+
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    STOPPING = "STOPPING"
+    ERROR = "ERROR"
+
+
+class Pages:
+    """Answers the requests of a client port that ask for no upgrade."""
+
+    body_limit = 0
+
+    def __init__(self, state: Callable[[], NodeState]) -> None:
+        self._state = state
+
+    def handle(self, exchange: Exchange, /) -> None:
+        """Answer one request; what a page is called is the end of the path, whatever a proxy put before."""
+        if exchange.path.endswith("/status") and exchange.method in ("GET", "HEAD"):
+            self._answer_status(exchange)
+        else:
+            sentence = "this port serves WebSockets: the request asked for no upgrade"
+            exchange.answer_json(501, {"error": sentence})
+
+    def _answer_status(self, exchange: Exchange) -> None:
+        state = self._state()
+        status = 200 if state is NodeState.RUNNING else 503
+        exchange.answer_json(status, {"state": state.value}, NO_CACHE)
