@@ -124,3 +124,38 @@ class CommandError(AphlictError):
     def __init__(self, sentence: str, id: str | float | None = None) -> None:
         super().__init__(sentence)
         self.id = id
+
+
+# The operator of another node has to act: `str()` goes on from "peer NAME: ".
+
+
+class PeerError(AphlictError):
+    """Another node of the cluster did not take what it was sent."""
+
+
+class PeerUnreachable(PeerError):
+    """No connection could be made."""
+
+
+class PeerNotTrusted(PeerError):
+    """A connection was made, but not a TLS session with a certificate that can be believed."""
+
+
+class PeerGone(PeerError):
+    """The connection ended before a whole answer had come."""
+
+
+class PeerSilent(PeerError):
+    """No answer came in time."""
+
+
+class BadAnswer(PeerError):
+    """What came is not an answer of an admin server."""
+
+
+class PeerRefused(PeerError):
+    """An admin server that answers with an error; `status` is its HTTP status."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(f"it answered {status}: {reason}")
+        self.status = status

@@ -1,0 +1,108 @@
+"""Making a connection to another node: name look-up, TCP, TLS; each failure becomes a sentence."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
+from tornado.tcpclient import TCPClient
+from tornado.util import TimeoutError as TornadoTimeout
+
+from aphlict.errors import PeerError, PeerNotTrusted, PeerSilent, PeerUnreachable
+
+MOST_BUFFERED = 2 * 1024 * 1024
+
+
+class Address(NamedTuple):
+    """Where an admin server is; with a context it is asked over https."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext | None = None
+
+    @property
+    def authority(self) -> str:
+        """host:port as in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{'https' if self.context else 'http'}://{self.authority}"
+
+
+async def dial(address: Address, timeout: float) -> IOStream:
+    """Connect; the name is looked up each time. Raises PeerError, also after `timeout` seconds for the
+    connection or as many for the TLS handshake."""
+    client = TCPClient()
+    try:
+        plain = await client.connect(
+            address.host, address.port, max_buffer_size=MOST_BUFFERED, timeout=timeout
+        )
+        if address.context is None:
+            return plain
+        return await asyncio.wait_for(_secure(plain, address.context, address.host), timeout)
+    except (asyncio.TimeoutError, TornadoTimeout) as error:
+        raise PeerSilent(f"no connection within {timeout:g} s") from error
+    except (OSError, ValueError) as error:
+        raise _explain(error) from error
+    finally:
+        client.close()
+
+
+async def _secure(plain: IOStream, context: ssl.SSLContext, host: str) -> SSLIOStream:
+    """Shake hands before the stream is made: a stream's own handshake logs a warning for each failure, and
+    a peer is tried again and again."""
+    bare: socket.socket = plain.socket.dup()
+    plain.close()
+    try:
+        bare = secure = context.wrap_socket(bare, server_hostname=host, do_handshake_on_connect=False)
+        await _shake_hands(secure)
+        return SSLIOStream(secure, max_buffer_size=MOST_BUFFERED)
+    except BaseException:
+        bare.close()
+        raise
+
+
+async def _shake_hands(secure: ssl.SSLSocket) -> None:
+    loop = asyncio.get_running_loop()
+    while (waits_for := _try_handshake(secure)) is not None:
+        if waits_for is ssl.SSLWantReadError:
+            await _ready(secure, loop.add_reader, loop.remove_reader)
+        else:
+            await _ready(secure, loop.add_writer, loop.remove_writer)
+
+
+def _try_handshake(secure: ssl.SSLSocket) -> type[ssl.SSLError] | None:
+    """What the handshake waits for; None when it is done."""
+    try:
+        secure.do_handshake()
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+        return type(error)
+    return None
+
+
+async def _ready(
+    sock: ssl.SSLSocket, add: Callable[..., None], remove: Callable[[ssl.SSLSocket], bool]
+) -> None:
+    ready = asyncio.Event()
+    add(sock, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        remove(sock)
+
+
+def _explain(error: Exception) -> PeerError:
+    """The sentence for what kept a connection from being made."""
+    cause = error.real_error if isinstance(error, StreamClosedError) and error.real_error else error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return PeerNotTrusted(f"its certificate is not accepted: {cause.verify_message}")
+    if isinstance(cause, ssl.SSLError):
+        return PeerNotTrusted(f"TLS could not be set up: {cause.reason or cause}")
+    if isinstance(cause, (socket.gaierror, ValueError)):
+        reason = cause.strerror if isinstance(cause, socket.gaierror) else cause
+        return PeerUnreachable(f"its name cannot be looked up: {reason}")
+    if isinstance(cause, ConnectionRefusedError):
+        return PeerUnreachable("the connection was refused")
+    return PeerUnreachable(f"no connection can be made: {getattr(cause, 'strerror', None) or cause}")

@@ -1,0 +1,143 @@
+"""A kept-alive HTTP/1.1 connection to another node, one request at a time."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
+from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
+from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
+
+from aphlict.cluster.dialling import Address, dial
+from aphlict.errors import BadAnswer, PeerError, PeerGone, PeerSilent
+
+MOST_HEAD = 16 * 1024
+MOST_BODY = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer, whatever its status."""
+
+    status: int
+    reason: str
+    body: bytes
+
+
+class HttpConnection:
+    """Connects with `connect`, then carries one request at a time until either side closes it.
+
+    `on_close` is called when the other side closes it between two requests.
+    """
+
+    def __init__(self, address: Address, timeout: float, on_close: Callable[[], None]) -> None:
+        self._address = address
+        self._timeout = timeout
+        self._on_close = on_close
+        self._stream: IOStream | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request can be tried without connecting first."""
+        return self._stream is not None and not self._stream.closed()
+
+    async def connect(self, timeout: float) -> None:
+        """Connect anew within `timeout` seconds. Raises PeerError."""
+        self.close()
+        self._stream = await dial(self._address, timeout)
+
+    def close(self) -> None:
+        """Close it, without calling `on_close`."""
+        if self._stream is not None:
+            self._stream.set_close_callback(None)
+            self._stream.close()
+            self._stream = None
+
+    async def request(self, method: str, target: str, body: bytes = b"") -> Answer:
+        """One request and its answer. Raises PeerError, after which the connection is closed."""
+        if self._stream is None:
+            raise PeerGone("the connection was closed")
+        reader = _Reader()
+        try:
+            await asyncio.wait_for(self._exchange(self._stream, reader, method, target, body), self._timeout)
+            answer = reader.answer()
+        except asyncio.TimeoutError as error:
+            self.close()
+            raise PeerSilent(f"it did not answer within {self._timeout:g} s") from error
+        except PeerError:
+            self.close()
+            raise
+        self._keep(reader)
+        return answer
+
+    async def _exchange(
+        self, stream: IOStream, reader: "_Reader", method: str, target: str, body: bytes
+    ) -> None:
+        parameters = HTTP1ConnectionParameters(max_header_size=MOST_HEAD, max_body_size=MOST_BODY)
+        # One of these is good for one request only; it is the stream that is kept.
+        connection = HTTP1Connection(stream, True, parameters, context=self._address)
+        try:
+            connection.write_headers(RequestStartLine(method, target, ""), self._head(body), body or None)
+            connection.finish()
+            await connection.read_response(reader)
+        except StreamClosedError as error:
+            reader.is_cut = not isinstance(error.real_error, UnsatisfiableReadError)
+
+    def _head(self, body: bytes) -> HTTPHeaders:
+        head = HTTPHeaders({"Host": self._address.authority, "Accept": "application/json"})
+        if body:
+            head["Content-Type"] = "application/json"
+            head["Content-Length"] = str(len(body))
+        return head
+
+    def _keep(self, reader: "_Reader") -> None:
+        if self._stream is None:
+            return
+        if reader.closes or self._stream.closed():
+            self.close()
+        else:
+            self._stream.set_close_callback(self._on_close)
+
+
+class _Reader(HTTPMessageDelegate):
+    """Collects one answer, as Tornado reads it."""
+
+    def __init__(self) -> None:
+        self.is_cut = False  # the connection ended while the answer was awaited
+        self.is_finished = False
+        self.closes = True
+        self._start: ResponseStartLine | None = None
+        self._location = ""
+        self._body = bytearray()
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> None:
+        assert isinstance(start_line, ResponseStartLine)
+        self._start = start_line
+        self._location = headers.get("Location", "")
+        self.closes = start_line.version != "HTTP/1.1" or headers.get("Connection", "").lower() == "close"
+
+    def data_received(self, chunk: bytes) -> None:
+        self._body += chunk
+
+    def finish(self) -> None:
+        self.is_finished = True
+
+    def on_connection_close(self) -> None:
+        self.closes = True
+
+    def answer(self) -> Answer:
+        """What was read. Raises PeerError."""
+        if self._start is None:
+            raise PeerGone("it closed the connection") if self.is_cut else BadAnswer("its answer is not HTTP")
+        code = self._start.code
+        if HTTPStatus.MULTIPLE_CHOICES <= code < HTTPStatus.BAD_REQUEST:
+            raise BadAnswer(
+                f"it answered {code}, a redirect to {self._location[:200] or 'nowhere'}: "
+                "a peer has to be the admin server itself"
+            )
+        if not self.is_finished:
+            raise BadAnswer(f"its answer ({code}) broke off or is longer than {MOST_BODY} bytes")
+        return Answer(code, self._start.reason, bytes(self._body))

@@ -1,0 +1,82 @@
+"""All the other nodes: who of them gets a message, and what is known of each."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Sequence
+
+from aphlict.cluster.dialling import Address
+from aphlict.cluster.outbox import Bounds, Envelope
+from aphlict.cluster.peer import Peer, State
+from aphlict.config.settings import PeerSettings
+from aphlict.message import Message
+
+CANCEL_GRACE = 1.0
+
+
+class Relay:
+    """Brings messages to the peers of a node, each once, in the order of `forward`."""
+
+    def __init__(self, peers: Sequence[PeerSettings], fingerprint: str, bounds: Bounds | None = None) -> None:
+        self._own = fingerprint
+        self._settings = tuple(peers)
+        self._peers = [Peer(_address(peer), fingerprint, bounds or Bounds()) for peer in peers]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to reach for the peers; inside the running loop."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(peer.run()) for peer in self._peers]
+
+    def forward(self, message: Message) -> None:
+        """Have a message brought to every peer that it does not say has it. Never waits, never raises."""
+        receivers = tuple(peer for peer in self._peers if not peer.has(message))
+        envelope = Envelope(message, self._own, receivers, time.monotonic())
+        for peer in receivers:
+            peer.put(envelope)
+
+    async def close(self, timeout: float) -> int:
+        """Send what waits, for `timeout` seconds at most and with one more try for a peer that is away;
+        return how many messages stay unsent."""
+        for peer in self._peers:
+            peer.finish()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=timeout)
+            await _cancel(late)
+        for peer in self._peers:
+            peer.report.say_unsent(peer.queued)
+        return sum(peer.queued for peer in self._peers)
+
+    def status(self) -> list[dict[str, object]]:
+        """What is known of each peer, ready for JSON."""
+        return [_describe(peer, settings) for peer, settings in zip(self._peers, self._settings, strict=True)]
+
+
+def _address(settings: PeerSettings) -> Address:
+    context = ssl.create_default_context(cafile=settings.ssl_ca) if settings.protocol == "https" else None
+    return Address(settings.host, settings.port, context)
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=CANCEL_GRACE)
+
+
+def _describe(peer: Peer, settings: PeerSettings) -> dict[str, object]:
+    report = peer.report
+    down_for = report.down_for if peer.state is State.DOWN else None
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "protocol": settings.protocol,
+        "state": peer.state.value,
+        "fingerprint": peer.fingerprint,
+        "queued": peer.queued,
+        "sent": report.sent,
+        "posts": report.posts,
+        "dropped": report.dropped,
+        "last_error": report.last_error,
+        "down_for": None if down_for is None else round(down_for, 1),
+    }

@@ -1,0 +1,16 @@
+"""What all tests of the cluster share."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_errors_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """An error that nobody expected fails the test; so does what Tornado says of its own accord."""
+    caplog.set_level(logging.INFO, logger="aphlict")
+    yield
+    for record in caplog.get_records("call"):
+        is_ours = record.name.startswith("aphlict")
+        assert record.levelno < (logging.ERROR if is_ours else logging.WARNING), record.getMessage()

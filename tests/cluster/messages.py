@@ -1,0 +1,33 @@
+"""Messages to send, and relays that send them."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from aphlict.cluster.outbox import Bounds
+from aphlict.cluster.relay import Relay
+from aphlict.config.settings import PeerSettings
+from aphlict.message import Message, parse
+
+OWN = "own0000000000000"
+FAST = Bounds(connect=1, answer=0.5, first_retry=0.02, last_retry=0.1)
+
+
+def message(
+    text: str = "hello", instance: str = "default", touched: Sequence[str] = (), **more: object
+) -> Message:
+    """A message as the hub hands it to the relay."""
+    fields = {"subscribers": ["demo"], "text": text, "uniqueID": text, "touched": list(touched), **more}
+    messages, _ = parse(json.dumps(fields).encode(), instance)
+    return messages[0]
+
+
+@asynccontextmanager
+async def relay_to(*peers: PeerSettings, bounds: Bounds = FAST) -> AsyncIterator[Relay]:
+    """A relay that runs."""
+    relay = Relay(peers, OWN, bounds)
+    relay.start()
+    try:
+        yield relay
+    finally:
+        await relay.close(1)

@@ -1,0 +1,97 @@
+"""The queue of a peer: order, bounds, batches."""
+
+import json
+
+from aphlict.cluster.outbox import Bounds, Envelope, Outbox
+from tests.cluster.messages import OWN, message
+
+
+class Node:
+    """A peer that may have told its name."""
+
+    def __init__(self, fingerprint: str | None) -> None:
+        self.fingerprint = fingerprint
+
+
+def envelope(text: str = "hello", instance: str = "default", posted: float = 0, size: int = 0) -> Envelope:
+    return Envelope(message(text, instance, padding="x" * size), OWN, (), posted)
+
+
+def texts(batch: list[Envelope]) -> list[str]:
+    return [each.message.unique_id for each in batch]
+
+
+def filled(*envelopes: Envelope, bounds: Bounds | None = None) -> Outbox:
+    outbox = Outbox(bounds or Bounds())
+    for each in envelopes:
+        outbox.put(each)
+    return outbox
+
+
+def test_what_is_taken_comes_in_order() -> None:
+    outbox = filled(envelope("1"), envelope("2"), envelope("3"))
+    assert texts(outbox.take(2, 10_000)) == ["1", "2"]
+    assert texts(outbox.take(2, 10_000)) == ["3"]
+    assert outbox.take(2, 10_000) == []
+
+
+def test_what_is_given_back_is_first_again() -> None:
+    outbox = filled(envelope("1"), envelope("2"), envelope("3"))
+    outbox.give_back(outbox.take(2, 10_000))
+    assert texts(outbox.take(9, 10_000)) == ["1", "2", "3"]
+
+
+def test_past_the_count_the_oldest_go() -> None:
+    outbox = Outbox(Bounds(count=2))
+    assert [outbox.put(envelope(text)) for text in "123"] == [0, 0, 1]
+    assert texts(outbox.take(9, 10_000)) == ["2", "3"]
+
+
+def test_past_the_size_the_oldest_go() -> None:
+    outbox = filled(*(envelope(text, size=1000) for text in "1234"), bounds=Bounds(size=2500))
+    assert texts(outbox.take(9, 10_000)) == ["3", "4"]
+
+
+def test_past_the_age_the_oldest_go() -> None:
+    outbox = filled(envelope("1", posted=0), envelope("2", posted=30), bounds=Bounds(age=60))
+    assert outbox.trim(60) == 0
+    assert outbox.trim(61) == 1
+    assert texts(outbox.take(9, 10_000)) == ["2"]
+
+
+def test_what_came_back_counts_again() -> None:
+    outbox = filled(*(envelope(text, size=1000) for text in "12"), bounds=Bounds(size=2500))
+    outbox.give_back(outbox.take(2, 10_000))
+    assert outbox.put(envelope("3", size=1000)) == 1
+    outbox.clear()
+    assert outbox.put(envelope("4", size=2000)) == 0
+
+
+def test_a_batch_has_a_size() -> None:
+    outbox = filled(*(envelope(text, size=1000) for text in "123"))
+    assert texts(outbox.take(9, 2500)) == ["1", "2"]
+
+
+def test_one_message_goes_however_big() -> None:
+    outbox = filled(envelope("1", size=1000), envelope("2"))
+    assert texts(outbox.take(9, 10)) == ["1"]
+
+
+def test_a_batch_is_of_one_instance_and_the_others_keep_their_order() -> None:
+    outbox = filled(*(envelope(f"{instance}{n}", instance) for n in "12" for instance in "abc"))
+    assert [texts(outbox.take(9, 10_000)) for _ in range(4)] == [["a1", "a2"], ["b1", "b2"], ["c1", "c2"], []]
+
+
+def test_the_body_names_all_who_get_it_but_the_reader() -> None:
+    nodes = [Node("B"), Node("C"), Node(None), Node("B")]
+    sent = Envelope(message("1", touched=["X", "B"]), OWN, nodes, 0)
+    assert json.loads(sent.body("C"))["touched"] == ["X", "B", OWN]
+    assert json.loads(sent.body("B"))["touched"] == ["X", OWN, "C"]
+    assert json.loads(sent.body(None))["touched"] == ["X", "B", OWN, "C"]
+
+
+def test_the_body_names_those_who_told_their_name_since() -> None:
+    late = Node(None)
+    sent = Envelope(message("1"), OWN, [late], 0)
+    late.fingerprint = "L"
+    assert json.loads(sent.body("C"))["touched"] == [OWN, "L"]

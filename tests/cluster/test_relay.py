@@ -1,0 +1,228 @@
+"""The relay among nodes that behave: who gets what, how often, in which order, in how many requests."""
+
+import asyncio
+import logging
+
+import pytest
+
+from aphlict.cluster.outbox import Bounds
+from aphlict.cluster.relay import Relay
+from aphlict.config.settings import PeerSettings
+from tests.cluster.messages import OWN, message, relay_to
+from tests.cluster.nodes import HOST, FakeNode, NodeJsServer
+from tests.support.loops import in_loop
+from tests.support.waiting import eventually
+
+
+@in_loop
+async def test_each_peer_gets_each_message_once_in_order() -> None:
+    nodes = [FakeNode(name).start() for name in "BCD"]
+    async with relay_to(*(node.settings for node in nodes)) as relay:
+        for number in range(1000):
+            relay.forward(message(str(number)))
+        for node in nodes:
+            await node.got(1000)
+            assert node.texts == [str(number) for number in range(1000)]
+            assert len(node.posts) < 20
+            assert node.connections == 1
+        await asyncio.gather(*(node.stop() for node in nodes))
+
+
+@in_loop
+async def test_touched_names_everyone_but_the_receiver() -> None:
+    nodes = {name: FakeNode(name).start() for name in "BCD"}
+    async with relay_to(*(node.settings for node in nodes.values())) as relay:
+        await eventually(lambda: all(peer["state"] == "up" for peer in relay.status()))
+        relay.forward(message("1"))
+        for name, node in nodes.items():
+            await node.got(1)
+            assert sorted(node.messages[0]["touched"]) == sorted({OWN, *nodes} - {name})
+            assert node.posts[0].is_list is False
+            await node.stop()
+
+
+@in_loop
+async def test_who_has_a_message_gets_none() -> None:
+    first, second = FakeNode("B").start(), FakeNode("C").start()
+    async with relay_to(first.settings, second.settings) as relay:
+        relay.forward(message("early", touched=["B"]))  # before anyone knows who is who
+        await second.got(1)
+        relay.forward(message("late", touched=["B"]))
+        relay.forward(message("all"))
+        await first.got(1)
+        assert first.texts == ["all"]
+        await second.got(3)
+        await first.stop()
+        await second.stop()
+
+
+@in_loop
+async def test_a_node_that_lists_itself_sends_itself_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    itself, other = FakeNode(OWN).start(), FakeNode("B").start()
+    async with relay_to(itself.settings, other.settings) as relay:
+        relay.forward(message("1"))
+        await eventually(lambda: relay.status()[0]["state"] == "self")
+        relay.forward(message("2"))
+        await other.got(2)
+        assert [sorted(each["touched"]) for each in other.messages] == [[OWN], [OWN]]
+        assert itself.posts == []
+        assert itself.looks == 1
+        assert relay.status()[0]["queued"] == 0
+        assert await relay.close(1) == 0
+    assert "this node itself" in caplog.text
+    await itself.stop()
+    await other.stop()
+
+
+@in_loop
+async def test_one_post_is_for_one_instance() -> None:
+    node = FakeNode("B").start()
+    async with relay_to(node.settings) as relay:
+        for number in range(3):
+            for instance in ("a/ö~&", "b"):
+                relay.forward(message(str(number), instance))
+        await node.got(6)
+        assert [post.instance for post in node.posts] == ["a/ö~&", "b"]
+        assert [[each["text"] for each in post.objects] for post in node.posts] == [["0", "1", "2"]] * 2
+        await node.stop()
+
+
+@in_loop
+async def test_a_batch_stays_below_the_limit_of_a_body() -> None:
+    node = FakeNode("B").start()
+    async with relay_to(node.settings) as relay:
+        for number in range(20):
+            relay.forward(message(str(number), padding="x" * 100_000))
+        await node.got(20)
+        assert max(len(post.objects) for post in node.posts) == 5
+        await node.stop()
+
+
+@in_loop
+async def test_a_node_js_server_gets_single_objects_in_order(caplog: pytest.LogCaptureFixture) -> None:
+    node = NodeJsServer("N").start()
+    async with relay_to(node.settings) as relay:
+        for number in range(50):
+            relay.forward(message(str(number)))
+        await node.got(50)
+        assert node.texts == [str(number) for number in range(50)]
+        assert not any(post.is_list for post in node.posts)
+        await eventually(lambda: relay.status()[0]["fingerprint"] == "N")
+        relay.forward(message("touched", touched=["N"]))
+        relay.forward(message("not touched"))
+        await node.got(51)
+        assert node.texts[-1] == "not touched"
+        await node.stop()
+    assert "is a Node.js server" in caplog.text
+
+
+@in_loop
+async def test_an_idle_connection_that_a_node_js_server_closes_costs_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    node = NodeJsServer("N", idle=0.05).start()
+    async with relay_to(node.settings) as relay:
+        for number in range(3):
+            relay.forward(message(str(number)))
+            await node.got(number + 1)
+            await eventually(lambda: is_closed(relay))
+        assert node.looks == 3
+        assert node.texts == ["0", "1", "2"]
+        await node.stop()
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+def is_closed(relay: Relay) -> bool:
+    return not relay._peers[0]._http.is_open
+
+
+@in_loop
+async def test_a_silent_peer_is_looked_at_again() -> None:
+    node = FakeNode("B").start()
+    async with relay_to(node.settings, bounds=Bounds(look_again=0.05)):
+        await eventually(lambda: node.looks > 2)
+        assert node.connections == 1
+        await node.stop()
+
+
+@in_loop
+async def test_close_sends_what_waits() -> None:
+    node = FakeNode("B").start()
+    async with relay_to(node.settings) as relay:
+        for number in range(1000):
+            relay.forward(message(str(number)))
+        assert await relay.close(5) == 0
+        assert len(node.messages) == 1000
+        await node.stop()
+
+
+@in_loop
+async def test_close_does_not_wait_for_who_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    gone, node = FakeNode("B").start(), FakeNode("C").start()
+    await gone.stop()
+    bounds = Bounds(first_retry=30, last_retry=30)
+    async with relay_to(gone.settings, node.settings, bounds=bounds) as relay:
+        await eventually(lambda: relay.status()[0]["state"] == "down")
+        relay.forward(message("1"))
+        relay.forward(message("2"))
+        assert await asyncio.wait_for(relay.close(20), 2) == 2
+        assert len(node.messages) == 2
+        await node.stop()
+    assert "2 messages were not sent before the end" in caplog.text
+
+
+@in_loop
+async def test_close_tries_once_more_who_is_away() -> None:
+    node = FakeNode("B").start()
+    await node.stop()
+    async with relay_to(node.settings, bounds=Bounds(first_retry=30, last_retry=30)) as relay:
+        await eventually(lambda: relay.status()[0]["state"] == "down")
+        relay.forward(message("1"))
+        node.start()
+        assert await relay.close(5) == 0
+        assert node.texts == ["1"]
+        await node.stop()
+
+
+@in_loop
+async def test_close_ends_in_time_with_a_hung_peer() -> None:
+    node = FakeNode("B").start()
+    node.is_hung = True
+    async with relay_to(node.settings, bounds=Bounds()) as relay:
+        relay.forward(message("1"))
+        assert await asyncio.wait_for(relay.close(0.1), 2) == 1
+        await node.stop()
+
+
+@in_loop
+async def test_a_relay_without_peers() -> None:
+    async with relay_to() as relay:
+        relay.forward(message("1"))
+        assert relay.status() == []
+        assert await relay.close(1) == 0
+
+
+@in_loop
+async def test_the_status_of_a_peer() -> None:
+    node = FakeNode("B").start()
+    async with relay_to(node.settings, PeerSettings(host=HOST, port=1)) as relay:
+        relay.forward(message("1"))
+        await eventually(lambda: relay.status()[0]["sent"] == 1 and relay.status()[1]["state"] == "down")
+        up, down = relay.status()
+        assert up == {
+            "host": HOST,
+            "port": node.port,
+            "protocol": "http",
+            "state": "up",
+            "fingerprint": "B",
+            "queued": 0,
+            "sent": 1,
+            "posts": 1,
+            "dropped": 0,
+            "last_error": None,
+            "down_for": None,
+        }
+        assert down["last_error"] == "the connection was refused"
+        assert down["queued"] == 1
+        assert isinstance(down["down_for"], float)
+        await node.stop()
