@@ -4,11 +4,15 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+# `extra` says in words what a key holds: the sentences of errors and the documentation use it.
 Port = Annotated[int, Meta(ge=1, le=65535)]
-Seconds = Annotated[float, Meta(ge=0, le=86400)]
-Bytes = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0, le=86400, extra={"unit": "seconds"})]
+Bytes = Annotated[int, Meta(ge=1, extra={"unit": "bytes"})]
+Mebibytes = Annotated[int, Meta(ge=1, extra={"unit": "MiB"})]
 Count = Annotated[int, Meta(ge=1)]
 Text = Annotated[str, Meta(min_length=1)]
+Address = Annotated[str, Meta(min_length=1, extra={"kind": "an address"})]
+FilePath = Annotated[str, Meta(min_length=1, extra={"kind": "a path"})]
 
 DEFAULT_ADDRESS = {"admin": "127.0.0.1", "client": "0.0.0.0"}  # noqa: S104 -- browsers come from everywhere
 
@@ -18,10 +22,10 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     type: Literal["admin", "client"]
     port: Port
-    listen: Text | None = None
-    ssl_key: Text | None = field(default=None, name="ssl.key")
-    ssl_cert: Text | None = field(default=None, name="ssl.cert")
-    ssl_chain: Text | None = field(default=None, name="ssl.chain")
+    listen: Address | None = None
+    ssl_key: FilePath | None = field(default=None, name="ssl.key")
+    ssl_cert: FilePath | None = field(default=None, name="ssl.cert")
+    ssl_chain: FilePath | None = field(default=None, name="ssl.chain")
 
     @property
     def address(self) -> str:
@@ -37,16 +41,16 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One log file."""
 
-    path: Text
+    path: FilePath
 
 
 class PeerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The admin server of one node of the cluster."""
 
-    host: Text
+    host: Address
     port: Port
     protocol: Literal["http", "https"] = "http"
-    ssl_ca: Text | None = field(default=None, name="ssl.ca")
+    ssl_ca: FilePath | None = field(default=None, name="ssl.ca")
 
 
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,8 +74,8 @@ class Settings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
     servers: tuple[ServerSettings, ...]
     logs: tuple[LogSettings, ...] = ()
     cluster: tuple[PeerSettings, ...] = ()
-    pidfile: Text
-    memory_hint: Count | None = field(default=None, name="memory.hint")
+    pidfile: FilePath
+    memory_hint: Mebibytes | None = field(default=None, name="memory.hint")
     user: Text | None = None
     group: Text | None = None
     drain_time: Seconds = field(default=2.0, name="drain.time")

@@ -1,0 +1,75 @@
+"""What a key may hold, in words: read from the table of settings, so that sentences cannot differ from it."""
+
+import json
+from typing import Any
+
+from msgspec import inspect
+
+SHOWN = 120  # letters of an offending value: a path fits, a certificate that was pasted in its place does not
+
+
+def unwrap(kind: inspect.Type) -> inspect.Type:
+    """The type behind `| None` and annotations."""
+    if isinstance(kind, inspect.Metadata):
+        return unwrap(kind.type)
+    if isinstance(kind, inspect.UnionType):
+        return next(unwrap(each) for each in kind.types if not isinstance(each, inspect.NoneType))
+    return kind
+
+
+def describe(kind: inspect.Type) -> str:
+    """What a value of this type is, as it stands after the word "expected"."""
+    if isinstance(kind, inspect.UnionType):
+        return " or ".join(describe(each) for each in kind.types)
+    if isinstance(kind, inspect.Metadata):
+        return _describe_annotated(kind.type, kind.extra or {})
+    return _describe_annotated(kind, {})
+
+
+def _describe_annotated(kind: inspect.Type, extra: dict[str, Any]) -> str:
+    unit = f" of {extra['unit']}" if "unit" in extra else ""
+    match kind:
+        case inspect.IntType():
+            return f"a whole number{unit}{_range(kind)}"
+        case inspect.FloatType():
+            return f"a number{unit}{_range(kind)}"
+        case inspect.StrType():
+            text: str = extra.get("kind", "text")
+            return text + " that is not empty" if text == "text" and kind.min_length else text
+        case inspect.LiteralType():
+            return " or ".join(json.dumps(value) for value in kind.values)
+        case inspect.StructType():
+            return "an object"
+        case inspect.VarTupleType():
+            return f"a list of {_plural(kind.item_type)}"
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.NoneType():
+            return "null"
+    raise TypeError(f"the table of settings has a type without words: {kind}")
+
+
+def _range(kind: inspect.IntType | inspect.FloatType) -> str:
+    if kind.gt is not None:
+        return f" above {kind.gt}" + (f", {kind.le} or less" if kind.le is not None else "")
+    if kind.ge is not None and kind.le is not None:
+        return f" from {kind.ge} to {kind.le}"
+    return f", {kind.ge} or more" if kind.ge is not None else ""
+
+
+def _plural(kind: inspect.Type) -> str:
+    if isinstance(kind, inspect.Metadata) and kind.extra and "plural" in kind.extra:
+        return str(kind.extra["plural"])
+    return "objects" if isinstance(unwrap(kind), inspect.StructType) else "texts"
+
+
+def show(value: object) -> str:
+    """A value as the file has it, short, on one line, and printable on any console."""
+    match value:
+        case dict():
+            return "an object" if value else "an empty object"
+        case list() | tuple():
+            return "a list" if value else "an empty list"
+    text = json.dumps(value, ensure_ascii=False)
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 20]}…{text[-20:]}"

@@ -1,0 +1,110 @@
+"""What no single key can say: rules between the keys of a configuration, and about the files that it names."""
+
+import itertools
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+from aphlict.config.mistakes import missing, wrong
+from aphlict.config.settings import ServerSettings, Settings
+
+FILE_KEYS = {"ssl_key": "ssl.key", "ssl_cert": "ssl.cert", "ssl_chain": "ssl.chain"}
+
+
+def check_rules(settings: Settings) -> None:
+    """Raise ConfigError for the first rule that is broken. No file is touched."""
+    _check_types(settings)
+    for index, server in enumerate(settings.servers):
+        _check_tls(server, f"servers[{index}]")
+    _check_ports(settings)
+    _check_peers(settings)
+    if settings.ping_timeout <= settings.ping_interval:
+        expected = f"more than ping.interval, {settings.ping_interval:g}"
+        raise wrong(
+            "ping.timeout", settings.ping_timeout, expected, "a browser must have time to answer a ping"
+        )
+
+
+def check_files(settings: Settings) -> None:
+    """Raise ConfigError where a file that is needed cannot be read."""
+    for index, server in enumerate(settings.servers):
+        for attribute, key in FILE_KEYS.items():
+            _check_readable(f"servers[{index}].{key}", getattr(server, attribute))
+    for index, peer in enumerate(settings.cluster):
+        _check_readable(f"cluster[{index}].ssl.ca", peer.ssl_ca)
+
+
+def _check_types(settings: Settings) -> None:
+    purposes = {"client": "browsers connect to it", "admin": "messages are posted to it"}
+    for kind, purpose in purposes.items():
+        if all(server.type != kind for server in settings.servers):
+            raise missing(f'a server of type "{kind}" in servers', f"at least one, since {purpose}")
+
+
+def _check_tls(server: ServerSettings, key: str) -> None:
+    pair = {"ssl.key": server.ssl_key, "ssl.cert": server.ssl_cert}
+    given = {name: value for name, value in pair.items() if value}
+    if len(given) == 1:
+        [(name, value)] = given.items()
+        other = "ssl.cert" if name == "ssl.key" else "ssl.key"
+        raise wrong(f"{key}.{name}", value, f"{key}.{other} beside it", "TLS needs both; no TLS, neither")
+    if server.ssl_chain and not given:
+        expected = f"{key}.ssl.key and {key}.ssl.cert beside it"
+        raise wrong(f"{key}.ssl.chain", server.ssl_chain, expected, "a chain belongs to a certificate")
+
+
+def _check_ports(settings: Settings) -> None:
+    for (first, one), (second, other) in itertools.combinations(enumerate(settings.servers), 2):
+        if one.port == other.port and _overlap(one.address, other.address):
+            where = one.address if one.address == other.address else f"{one.address} includes {other.address}"
+            if _is_wildcard(other.address) and not _is_wildcard(one.address):
+                where = f"{other.address} includes {one.address}"
+            expected = f"another port than that of servers[{first}]"
+            raise wrong(f"servers[{second}].port", other.port, expected, f"both listen on {where}")
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two addresses cannot be bound with one port.
+
+    The wildcards of IPv4 and IPv6 live side by side: an IPv6 listener takes IPv6 alone.
+    """
+    first, second = _normal(one), _normal(other)
+    if first == second:
+        return True
+    if isinstance(first, str) or isinstance(second, str):  # a host name: all that is known is that it is one
+        return _is_wildcard(one) or _is_wildcard(other)
+    return first.version == second.version and (first.is_unspecified or second.is_unspecified)
+
+
+def _is_wildcard(address: str) -> bool:
+    normal = _normal(address)
+    return not isinstance(normal, str) and normal.is_unspecified
+
+
+def _normal(address: str) -> IPv4Address | IPv6Address | str:
+    name = address.casefold().rstrip(".")
+    try:
+        return ip_address("127.0.0.1" if name == "localhost" else address)
+    except ValueError:
+        return name
+
+
+def _check_peers(settings: Settings) -> None:
+    seen: dict[tuple[IPv4Address | IPv6Address | str, int], int] = {}
+    for index, peer in enumerate(settings.cluster):
+        first = seen.setdefault((_normal(peer.host), peer.port), index)
+        if first != index:
+            expected = f"another host and port than those of cluster[{first}]"
+            raise wrong(f"cluster[{index}].host", peer.host, expected, f"both are {peer.host}:{peer.port}")
+        if peer.ssl_ca and peer.protocol != "https":
+            expected = f'cluster[{index}].protocol "https" beside it'
+            raise wrong(f"cluster[{index}].ssl.ca", peer.ssl_ca, expected, "plain HTTP proves nothing")
+
+
+def _check_readable(key: str, name: str | None) -> None:
+    if name is None:
+        return
+    try:
+        with Path(name).open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise wrong(key, name, "a file that can be read", str(error.strerror)) from error
