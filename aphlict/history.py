@@ -1,7 +1,7 @@
 """What was published lately: bounded for each instance by count, for all together by age and bytes."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import takewhile
 
 from aphlict.message import Message
@@ -24,11 +24,15 @@ class Entry:
 
 
 class History:
-    """The kept messages of one instance, found by uniqueID and by channel."""
+    """The kept messages of one instance, found by uniqueID and by channel.
 
-    __slots__ = ("_by_channel", "_by_id", "entries", "last_sequence")
+    `before` is the uniqueID of the message before the oldest one that is kept; at first, of none.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_by_channel", "_by_id", "before", "entries", "last_sequence")
+
+    def __init__(self, before: str) -> None:
+        self.before = before
         self.entries: deque[Entry] = deque()
         self.last_sequence = 0
         self._by_id: dict[str, Entry] = {}
@@ -55,6 +59,7 @@ class History:
         """Forget the oldest entry."""
         entry = self.entries.popleft()
         entry.history = None
+        self.before = entry.message.unique_id
         del self._by_id[entry.message.unique_id]
         for channel in entry.message.channels:
             queue = self._by_channel[channel]
@@ -63,10 +68,17 @@ class History:
                 del self._by_channel[channel]
         return entry
 
-    def find(self, unique_ids: Iterable[str]) -> Entry | None:
-        """The oldest entry that bears one of these uniqueIDs."""
-        found = [entry for name in unique_ids if (entry := self._by_id.get(name))]
-        return min(found, key=lambda entry: entry.sequence, default=None)
+    @property
+    def last(self) -> str:
+        """The uniqueID of the newest message, kept or not."""
+        return self.entries[-1].message.unique_id if self.entries else self.before
+
+    def position(self, unique_ids: Collection[str]) -> int | None:
+        """The sequence of the oldest of these messages; None where what came after them is no longer known."""
+        if self.before in unique_ids:
+            return 0
+        found = (entry.sequence for name in unique_ids if (entry := self._by_id.get(name)))
+        return min(found, default=None)
 
     def select(self, channels: Iterable[str], wanted: Callable[[Entry], bool]) -> list[Entry]:
         """The entries on any of these channels, back to the last one that is wanted; oldest first.

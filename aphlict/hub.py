@@ -10,9 +10,10 @@ from aphlict.channels import Channels, Receiver
 from aphlict.config.settings import Limits
 from aphlict.errors import CommandError
 from aphlict.history import Archive, Entry, History
-from aphlict.message import Message, check_name
+from aphlict.message import Message, check_name, random_name
 
 SLICE = 512  # frames sent in a row before other work has its turn: about 4 ms
+ORIGIN_SIZE = 16  # letters of the name that stands for the beginning of a history
 API_VERSION = 7  # of the Node.js server's status page
 
 
@@ -53,7 +54,7 @@ class Instance:
     def __init__(self, name: str) -> None:
         self.name = name
         self.channels = Channels()
-        self.history = History()
+        self.history = History(before=random_name(ORIGIN_SIZE))
         self.subscribers = 0
         self.queue: deque[Iterator[int]] = deque()  # fan-outs and replays that are not done, in order
 
@@ -220,15 +221,20 @@ class Hub:
         """
         self.archive.expire(now)
         history = subscriber.instance.history
-        last = history.find(after)
-        sequence = last.sequence if last else 0
+        position = history.position(after)
+        sequence = position or 0
         seen = set(after)
         entries = [
             entry
             for entry in history.select(subscriber.subscriptions, lambda entry: entry.sequence > sequence)
             if entry.message.unique_id not in seen and not _is_live(subscriber, entry)
         ]
-        self._replay(subscriber, entries, Recovery(len(entries), last is not None), done)
+        self._replay(subscriber, entries, Recovery(len(entries), position is not None), done)
+
+    def last(self, subscriber: Subscriber) -> str | None:
+        """Where this browser may resume: the uniqueID up to which it has all. None while that is on its way."""
+        instance = subscriber.instance
+        return None if instance.queue else instance.history.last
 
     def _replay(
         self, subscriber: Subscriber, entries: list[Entry], result: Recovery, done: Callable[[Recovery], None]

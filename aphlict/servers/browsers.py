@@ -78,19 +78,25 @@ class Browsers:
             case Ping():
                 connection.send(commands.PONG)
         if id is not None:
-            connection.send(commands.ack(id))
+            connection.send(commands.ack(id, **self._where(subscriber)))
 
     def _replay(self, connection: Connection, subscriber: Subscriber, command: Replay, id: Id) -> None:
         def on_done(recovery: Recovery) -> None:
             log.debug("[%d] %s", connection.number, recovery)
             if id is not None:
-                answer = commands.ack(id, count=recovery.messages, recovered=recovery.recovered)
+                count, recovered = recovery
+                answer = commands.ack(id, count=count, recovered=recovered, **self._where(subscriber))
                 connection.send_all(iter((answer,)))
 
         if command.after is None:
             self._hub.replay_age(subscriber, command.age, self._clock(), on_done)
         else:
             self._hub.replay_after(subscriber, command.after, self._clock(), on_done)
+
+    def _where(self, subscriber: Subscriber) -> dict[str, str]:
+        """What an ack says beside: where to resume after this connection."""
+        last = self._hub.last(subscriber)
+        return {} if last is None else {"last": last}
 
     def on_close(self, connection: Connection, reason: str, /) -> None:
         """Forget a browser."""
