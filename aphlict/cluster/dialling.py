@@ -34,31 +34,40 @@ class Address(NamedTuple):
 async def dial(address: Address, timeout: float) -> IOStream:
     """Connect; the name is looked up each time. Raises PeerError, also after `timeout` seconds for the
     connection or as many for the TLS handshake."""
-    client = TCPClient()
     try:
-        plain = await client.connect(
-            address.host, address.port, max_buffer_size=MOST_BUFFERED, timeout=timeout
-        )
-        if address.context is None:
-            return plain
-        return await asyncio.wait_for(_secure(plain, address.context, address.host), timeout)
-    except (asyncio.TimeoutError, TornadoTimeout) as error:
-        raise PeerSilent(f"no connection within {timeout:g} s") from error
+        plain = await _connect(address, timeout)
+        return plain if address.context is None else await _secure(plain, address, timeout)
     except (OSError, ValueError) as error:
         raise _explain(error) from error
+
+
+async def _connect(address: Address, timeout: float) -> IOStream:
+    client = TCPClient()
+    try:
+        return await client.connect(
+            address.host, address.port, max_buffer_size=MOST_BUFFERED, timeout=timeout
+        )
+    except (asyncio.TimeoutError, TornadoTimeout) as error:
+        raise PeerSilent(f"no connection within {timeout:g} s") from error
     finally:
         client.close()
 
 
-async def _secure(plain: IOStream, context: ssl.SSLContext, host: str) -> SSLIOStream:
+async def _secure(plain: IOStream, address: Address, timeout: float) -> SSLIOStream:
     """Shake hands before the stream is made: a stream's own handshake logs a warning for each failure, and
     a peer is tried again and again."""
+    assert address.context is not None
     bare: socket.socket = plain.socket.dup()
     plain.close()
     try:
-        bare = secure = context.wrap_socket(bare, server_hostname=host, do_handshake_on_connect=False)
-        await _shake_hands(secure)
+        bare = secure = address.context.wrap_socket(
+            bare, server_hostname=address.host, do_handshake_on_connect=False
+        )
+        await asyncio.wait_for(_shake_hands(secure), timeout)
         return SSLIOStream(secure, max_buffer_size=MOST_BUFFERED)
+    except asyncio.TimeoutError as error:
+        bare.close()
+        raise PeerSilent(f"no TLS handshake within {timeout:g} s") from error
     except BaseException:
         bare.close()
         raise

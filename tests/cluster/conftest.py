@@ -13,4 +13,5 @@ def no_errors_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
     for record in caplog.get_records("call"):
         is_ours = record.name.startswith("aphlict")
-        assert record.levelno < (logging.ERROR if is_ours else logging.WARNING), record.getMessage()
+        is_expected = record.getMessage().startswith("SSL Error")  # Tornado, for the server in the test
+        assert is_expected or record.levelno < (logging.ERROR if is_ours else logging.WARNING)

@@ -1,0 +1,401 @@
+"""Peers that are away, hang, refuse or talk nonsense: what they cost, what is said, and that they recover."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from tornado.httputil import HTTPServerRequest
+
+from aphlict.cluster.outbox import Bounds
+from aphlict.cluster.relay import Relay
+from aphlict.config.settings import PeerSettings
+from tests.cluster.messages import FAST, message, relay_to
+from tests.cluster.nodes import HOST, FakeNode, NodeJsServer, Reply, reply
+from tests.support.loops import in_loop
+from tests.support.waiting import eventually
+
+
+def lines(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if words in record.getMessage()]
+
+
+def state(relay: Relay) -> object:
+    return relay.status()[0]["state"]
+
+
+async def away(relay: Relay, words: str) -> None:
+    """Wait until the first peer is away for this reason."""
+    await eventually(lambda: state(relay) == "down", "a peer that is away")
+    assert words in str(relay.status()[0]["last_error"])
+
+
+@asynccontextmanager
+async def raw_server(answer: bytes, *, closes: bool = True) -> AsyncIterator[PeerSettings]:
+    """A server that says the same to everyone, HTTP or not."""
+
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        if closes:
+            writer.close()
+
+    server = await asyncio.start_server(serve, HOST, 0)
+    async with server:
+        yield PeerSettings(host=HOST, port=server.sockets[0].getsockname()[1])
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+
+
+# Away and back
+
+
+@in_loop
+async def test_a_peer_that_is_refused_gets_all_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    node = FakeNode("B").start()
+    await node.stop()
+    async with relay_to(node.settings) as relay:
+        for number in range(1000):
+            relay.forward(message(str(number)))
+        await away(relay, "the connection was refused")
+        node.start()
+        await node.got(1000)
+        assert node.texts == [str(number) for number in range(1000)]
+        await eventually(lambda: state(relay) == "up")
+        await node.stop()
+    assert lines(caplog, "is away") == [f"peer http://{HOST}:{node.port} is away: the connection was refused"]
+    [back] = lines(caplog, "is back")
+    assert back.endswith(" s; 1000 messages waited for it")
+
+
+@in_loop
+async def test_a_peer_that_comes_and_goes_misses_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    node = FakeNode("B").start()
+    async with relay_to(node.settings) as relay:
+        for turn in range(3):
+            relay.forward(message(f"up {turn}"))
+            await node.got(2 * turn + 1)
+            await node.stop()
+            await eventually(lambda: state(relay) == "down")
+            relay.forward(message(f"down {turn}"))
+            node.start()
+            await node.got(2 * turn + 2)
+            await eventually(lambda: state(relay) == "up")
+        assert node.texts == [f"{where} {turn}" for turn in range(3) for where in ("up", "down")]
+        await node.stop()
+        await eventually(lambda: state(relay) == "down")
+    assert len(lines(caplog, "is away")) == 4
+    assert len(lines(caplog, "is back")) == 3
+
+
+@in_loop
+async def test_a_peer_that_was_restarted_is_known_by_its_new_name(caplog: pytest.LogCaptureFixture) -> None:
+    node, other = FakeNode("old").start(), FakeNode("C").start()
+    async with relay_to(node.settings, other.settings) as relay:
+        relay.forward(message("1"))
+        await node.got(1)
+        await node.stop()
+        node.fingerprint = "new"
+        node.start()
+        await eventually(lambda: relay.status()[0]["fingerprint"] == "new")
+        relay.forward(message("2"))
+        await other.got(2)
+        assert "new" in other.messages[1]["touched"]
+        assert "old" not in other.messages[1]["touched"]
+        relay.forward(message("knows", touched=["new"]))
+        relay.forward(message("does not know yet", touched=["old"]))
+        await other.got(4)
+        assert node.texts == ["1", "2"]
+        await node.stop()
+        await other.stop()
+    assert lines(caplog, "is node new")
+
+
+@in_loop
+async def test_what_a_restarted_peer_got_from_others_is_not_sent_again() -> None:
+    node = FakeNode("old").start()
+    async with relay_to(node.settings) as relay:
+        await eventually(lambda: state(relay) == "up")
+        await node.stop()
+        await eventually(lambda: state(relay) == "down")
+        relay.forward(message("1", touched=["new"]))
+        relay.forward(message("2"))
+        node.fingerprint = "new"
+        node.start()
+        await node.got(1)
+        assert node.texts == ["2"]
+        await node.stop()
+
+
+@in_loop
+async def test_an_idle_connection_that_was_closed_is_replaced_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    node = FakeNode("B", idle=0.05).start()
+    async with relay_to(node.settings, bounds=Bounds(first_retry=30)) as relay:
+        for number in range(5):
+            relay.forward(message(str(number)))
+            await node.got(number + 1)
+            await eventually(lambda number=number: node.connections > number + 1)  # type: ignore[misc]
+        await node.stop()
+    assert not [line for line in lines(caplog, "is away") if "refused" not in line]
+
+
+@in_loop
+async def test_a_peer_that_hangs_costs_one_connection_and_nobody_else_waits() -> None:
+    hung, node = FakeNode("B").start(), FakeNode("C").start()
+    hung.is_hung = True
+    async with relay_to(hung.settings, node.settings, bounds=Bounds(answer=60)) as relay:
+        for number in range(1000):
+            relay.forward(message(str(number)))
+        await node.got(1000)
+        assert hung.connections == 1
+        await hung.stop()
+        await node.stop()
+
+
+@in_loop
+async def test_a_peer_that_hangs_is_given_up_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    node = FakeNode("B").start()
+    async with relay_to(node.settings) as relay:
+        await eventually(lambda: state(relay) == "up")
+        node.is_hung = True
+        relay.forward(message("1"))
+        await away(relay, "did not answer within 0.5 s")
+        node.is_hung = False
+        await node.got(1)
+        await node.stop()
+    assert lines(caplog, "is away: it did not answer within 0.5 s")
+
+
+@in_loop
+async def test_a_peer_that_accepts_nothing_is_no_connection() -> None:
+    with socket.socket() as deaf, socket.socket() as filler:
+        deaf.bind((HOST, 0))
+        deaf.listen(0)
+        filler.connect(deaf.getsockname())
+        settings = PeerSettings(host=HOST, port=deaf.getsockname()[1])
+        async with relay_to(settings, bounds=Bounds(connect=0.1, answer=0.1)) as relay:
+            await away(relay, "no connection within 0.1 s")
+
+
+@in_loop
+async def test_a_name_that_is_unknown() -> None:
+    async with relay_to(PeerSettings(host="nobody.invalid", port=80)) as relay:
+        await away(relay, "its name cannot be looked up")
+
+
+@in_loop
+async def test_a_name_that_is_no_name() -> None:
+    async with relay_to(PeerSettings(host="x" * 70 + ".invalid", port=80)) as relay:
+        await away(relay, "its name cannot be looked up")
+
+
+# Answers that are none
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "its answer is not HTTP"),
+        (b"", "it closed the connection"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}", "its answer (200) broke off"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n{}", "longer than 1048576 bytes"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n{}", "its answer is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n<html>..>", "not that of an admin server"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "not that of an admin server"),
+        (b"HTTP/1.1 200 OK\r\n\r\n<html>", "not that of an admin server"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "it answered 404: Not Found"),
+        (
+            b'HTTP/1.1 403 Forbidden\r\nContent-Length: 22\r\n\r\n{"error":"not\\nyours"}',
+            "it answered 403: not yours",
+        ),
+        (
+            b"HTTP/1.1 301 Moved\r\nLocation: https://elsewhere/\r\nContent-Length: 0\r\n\r\n",
+            "it answered 301, a redirect to https://elsewhere/",
+        ),
+    ],
+)
+def test_what_is_said_of_an_answer(caplog: pytest.LogCaptureFixture, answer: bytes, words: str) -> None:
+    async def scenario() -> None:
+        async with raw_server(answer) as settings, relay_to(settings) as relay:
+            relay.forward(message("1"))
+            await away(relay, words)
+
+    asyncio.run(scenario())
+    assert len(lines(caplog, "is away")) == 1
+
+
+@in_loop
+async def test_an_answer_that_trickles_is_given_up() -> None:
+    async with (
+        raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", closes=False) as settings,
+        relay_to(settings) as relay,
+    ):
+        await away(relay, "did not answer within 0.5 s")
+
+
+@in_loop
+async def test_a_peer_that_breaks_at_each_post_is_not_asked_in_a_loop() -> None:
+    node = FakeNode("B").start()
+
+    def cut(request: HTTPServerRequest) -> Reply | None:
+        if request.method == "POST":
+            assert request.connection is not None
+            request.connection.stream.close()  # type: ignore[attr-defined]
+            return Reply(200, b"")
+        return None
+
+    node.respond = cut
+    async with relay_to(node.settings, bounds=Bounds(first_retry=30, last_retry=30)) as relay:
+        relay.forward(message("1"))
+        await away(relay, "it closed the connection")
+        assert node.connections <= 2
+        node.respond = lambda _request: None
+        assert await relay.close(5) == 0
+        assert node.texts == ["1"]
+        await node.stop()
+
+
+@in_loop
+async def test_a_post_that_is_answered_with_nonsense_is_tried_again() -> None:
+    node = FakeNode("B").start()
+    node.respond = lambda request: Reply(200, b"ok") if request.method == "POST" else None
+    async with relay_to(node.settings) as relay:
+        relay.forward(message("1"))
+        await away(relay, "its answer to a message is not that of an admin server")
+        node.respond = lambda _request: None
+        await node.got(1)
+        await node.stop()
+
+
+@in_loop
+async def test_a_peer_that_is_overloaded_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    node = FakeNode("B").start()
+    node.respond = lambda request: reply(503, error="too much waits") if request.method == "POST" else None
+    async with relay_to(node.settings) as relay:
+        for number in range(10):
+            relay.forward(message(str(number)))
+        await away(relay, "it answered 503: too much waits")
+        await eventually(lambda: relay.status()[0]["posts"] == 3)
+        node.respond = lambda _request: None
+        await node.got(10)
+        assert node.texts == [str(number) for number in range(10)]
+        await eventually(lambda: state(relay) == "up")
+        await node.stop()
+    assert len(lines(caplog, "is away")) == len(lines(caplog, "is back")) == 1
+
+
+# Messages that are refused
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_one_bad_message_does_not_hold_up_the_others(caplog: pytest.LogCaptureFixture, status: int) -> None:
+    async def scenario() -> None:
+        node = FakeNode("B").start()
+        node.respond = lambda request: reply(status, error="never") if b'"bad"' in request.body else None
+        async with relay_to(node.settings) as relay:
+            texts = [str(number) for number in range(100)]
+            for text in [*texts[:37], "bad", *texts[37:]]:
+                relay.forward(message(text))
+            await node.got(100)
+            assert node.texts == texts
+            assert relay.status()[0]["dropped"] == 1
+            assert state(relay) == "up"
+            await node.stop()
+
+    asyncio.run(scenario())
+    assert lines(caplog, "message bad is dropped") == [
+        record for record in lines(caplog, "dropped") if f"it answered {status}: never" in record
+    ]
+
+
+@in_loop
+async def test_many_bad_messages_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    node = FakeNode("B").start()
+    node.respond = lambda request: reply(400, error="never") if request.method == "POST" else None
+    async with relay_to(node.settings) as relay:
+        for number in range(50):
+            relay.forward(message(str(number)))
+        await eventually(lambda: relay.status()[0]["dropped"] == 50)
+        await node.stop()
+    assert len(lines(caplog, "is dropped")) == 1
+    assert len(lines(caplog, "49 more messages were refused")) == 1
+
+
+@in_loop
+async def test_a_peer_that_takes_no_lists_after_all() -> None:
+    node = NodeJsServer("N").start()
+    node.respond = lambda request: (
+        reply(200, fingerprint="N") if request.method == "GET" or request.body.startswith(b"[") else None
+    )
+    async with relay_to(node.settings) as relay:
+        for number in range(5):
+            relay.forward(message(str(number)))
+        await node.got(5)
+        assert node.texts == ["0", "1", "2", "3", "4"]
+        await node.stop()
+
+
+# Bounds
+
+
+@in_loop
+async def test_too_many_messages_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    node = FakeNode("B").start()
+    await node.stop()
+    async with relay_to(node.settings) as relay:
+        await eventually(lambda: state(relay) == "down")
+        for number in range(5000):
+            relay.forward(message(str(number)))
+        assert relay.status()[0]["queued"] == 4096
+        node.start()
+        await node.got(4096)
+        assert node.texts == [str(number) for number in range(5000 - 4096, 5000)]
+        assert relay.status()[0]["dropped"] == 5000 - 4096
+        await eventually(lambda: state(relay) == "up")
+        await node.stop()
+    assert [line.partition(": ")[2] for line in lines(caplog, "dropped")] == [
+        "904 messages dropped, too old or too many"
+    ]
+
+
+@in_loop
+async def test_old_messages_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    node = FakeNode("B").start()
+    await node.stop()
+    bounds = Bounds(age=0.2, first_retry=FAST.first_retry, last_retry=FAST.last_retry)
+    async with relay_to(node.settings, bounds=bounds) as relay:
+        relay.forward(message("old"))
+        await eventually(lambda: relay.status()[0]["queued"] == 0)
+        relay.forward(message("young"))
+        node.start()
+        await node.got(1)
+        assert node.texts == ["young"]
+        await eventually(lambda: state(relay) == "up")
+        await node.stop()
+    assert len(lines(caplog, "1 messages dropped")) == 1
+
+
+@in_loop
+async def test_a_failure_that_nobody_thought_of_is_told_and_survived(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = FakeNode("B").start()
+    async with relay_to(node.settings) as relay:
+        peer = relay._peers[0]
+        with monkeypatch.context() as patch:
+            patch.setattr(peer, "_post", lambda _batch: 1 / 0)
+            relay.forward(message("1"))
+            await away(relay, "division by zero")
+        await node.got(1)
+        await node.stop()
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert record.exc_info
+    caplog.clear()
