@@ -203,6 +203,7 @@ class Node:
         self._stop_listening()
         for connection in self._connections():
             connection.close(GOING_AWAY, "the server stops")
+            connection.abort("the server stops at once")
         self._undo.close()
 
 

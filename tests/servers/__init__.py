@@ -1,0 +1,1 @@
+"""Ports and what they serve, over real sockets."""

@@ -1,0 +1,71 @@
+"""SPEC 2.6: stopping in good order."""
+
+import asyncio
+import time
+
+import pytest
+from websockets.asyncio.client import ClientConnection
+
+from aphlict.servers.pages import NodeState
+from tests.support.loops import in_loop
+from tests.support.nodes import listening, running_node, subscribed
+from tests.support.waiting import eventually
+
+
+@in_loop
+async def test_status_tells_balancers_to_send_nobody_and_browsers_stay_during_the_delay() -> None:
+    async with running_node(drain__delay=0.5) as node:
+        assert await node.ask("/ws/status", port=node.client_port) == (200, {"state": "RUNNING"})
+        browser = await subscribed(node.url(), "a")
+        stopping = asyncio.create_task(node.node.drain())
+        await eventually(lambda: node.node.state is NodeState.STOPPING)
+        assert await node.ask("/ws/status", port=node.client_port) == (503, {"state": "STOPPING"})
+        assert (await node.publish({"subscribers": ["a"]}))["matched"] == 1
+        await browser.recv()
+        await stopping
+
+
+@in_loop
+async def test_browsers_are_closed_with_1001_spread_over_the_drain_time() -> None:
+    async with running_node(drain__time=0.6) as node:
+        browsers = [await subscribed(node.url(), "a") for _ in range(30)]
+        started = time.monotonic()
+
+        async def ended(browser: ClientConnection) -> float:
+            await browser.wait_closed()
+            return time.monotonic() - started
+
+        ends = [asyncio.create_task(ended(browser)) for browser in browsers]
+        await node.node.drain()
+        times = sorted(await asyncio.gather(*ends))
+        assert {browser.close_code for browser in browsers} == {1001}
+        assert times[0] < 0.3 < times[-1]
+        assert len([each for each in times if each < 0.3]) < 20
+
+
+@in_loop
+async def test_nothing_connects_any_more_once_it_drains() -> None:
+    async with running_node() as node:
+        await node.node.drain()
+        for port in (node.client_port, node.admin_port):
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", port)
+
+
+@in_loop
+async def test_what_is_queued_for_peers_is_flushed() -> None:
+    peer_sockets = (listening(), listening())
+    address = {"host": "127.0.0.1", "port": peer_sockets[1].getsockname()[1]}
+    async with running_node(sockets=peer_sockets) as peer, running_node(cluster=[address]) as node:
+        await node.publish(*({"subscribers": ["a"], "n": n} for n in range(500)))
+        await node.node.drain()
+        assert (await peer.status())["messages.in"] == 500
+
+
+@in_loop
+async def test_an_abort_ends_everything_at_once() -> None:
+    async with running_node() as node:
+        browser = await subscribed(node.url(), "a")
+        node.node.abort()
+        await browser.wait_closed()
+        assert browser.close_code == 1001

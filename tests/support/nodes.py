@@ -1,0 +1,113 @@
+"""Whole nodes inside the test's own process and loop, on free ports."""
+
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+from websockets.asyncio.client import ClientConnection, connect
+
+from aphlict.config.settings import Settings
+from aphlict.node import Node
+from aphlict.tls.context import server_context
+
+
+def listening(port: int = 0) -> socket.socket:
+    """A listening socket on the loopback address; port 0 takes a free one."""
+    sock = socket.create_server(("127.0.0.1", port), backlog=1024)
+    sock.setblocking(False)
+    return sock
+
+
+class RunningNode:
+    """A node, and how to talk to it."""
+
+    def __init__(self, node: Node, client_port: int, admin_port: int, *, tls: bool) -> None:
+        self.node = node
+        self.client_port = client_port
+        self.admin_port = admin_port
+        self.tls = tls
+
+    def url(self, path: str = "/ws/") -> str:
+        """Where a browser connects."""
+        return f"{'wss' if self.tls else 'ws'}://localhost:{self.client_port}{path}"
+
+    async def ask(self, path: str, *, port: int | None = None, **request: Any) -> tuple[int, Any]:
+        """Send a request to the admin port (or another): the status, and the answer's JSON."""
+        url = f"http://127.0.0.1:{port or self.admin_port}{path}"
+        answer = await AsyncHTTPClient().fetch(
+            HTTPRequest(url, allow_nonstandard_methods=True, follow_redirects=False, **request),
+            raise_error=False,
+        )
+        return answer.code, json.loads(answer.body) if answer.body else None
+
+    async def publish(self, *messages: dict[str, Any], instance: str | None = None) -> dict[str, Any]:
+        """Publish one object, or several as a list; the receipt."""
+        path = "/" if instance is None else f"/?instance={instance}"
+        body = json.dumps(messages[0] if len(messages) == 1 else messages)
+        status, receipt = await self.ask(path, method="POST", body=body)
+        assert status == 200, receipt
+        assert isinstance(receipt, dict)
+        return receipt
+
+    async def status(self, instance: str = "default") -> dict[str, Any]:
+        """The status page."""
+        _, status = await self.ask(f"/status/?instance={instance}")
+        assert isinstance(status, dict)
+        return status
+
+
+@asynccontextmanager
+async def running_node(
+    *,
+    client: dict[str, Any] | None = None,
+    admin: dict[str, Any] | None = None,
+    sockets: tuple[socket.socket, socket.socket] | None = None,
+    **keys: Any,
+) -> AsyncIterator[RunningNode]:
+    """Run a node with these configuration keys (dots as `__`): `client` and `admin` are those of its two servers."""
+    client_socket, admin_socket = sockets or (listening(), listening())
+    ports = client_socket.getsockname()[1], admin_socket.getsockname()[1]
+    raw = {
+        "servers": [
+            {"type": "client", "port": ports[0], **(client or {})},
+            {"type": "admin", "port": ports[1], **(admin or {})},
+        ],
+        "pidfile": str(Path("/nowhere/pid")),
+        "drain.time": 0,
+        **{name.replace("__", "."): value for name, value in keys.items()},
+    }
+    settings = msgspec.convert(raw, Settings)
+    contexts = [server_context(server) if server.tls else None for server in settings.servers]
+    node = Node(settings, [[client_socket], [admin_socket]], contexts)
+    await node.start()
+    try:
+        yield RunningNode(node, *ports, tls=contexts[0] is not None)
+    finally:
+        await node.drain()
+
+
+async def subscribed(url: str, *channels: str) -> ClientConnection:
+    """A browser (an independent implementation) that has subscribed to these channels."""
+    browser = await connect(url)
+    await command(browser, "subscribe", list(channels))
+    return browser
+
+
+async def command(browser: ClientConnection, name: str, data: Any = None) -> dict[str, Any]:
+    """Send a command and return its answer; messages that come before it are an error."""
+    await browser.send(json.dumps({"command": name, "data": data, "id": name}))
+    answer = json.loads(await browser.recv())
+    assert answer["type"] in ("ack", "error")
+    assert answer["id"] == name
+    assert isinstance(answer, dict)
+    return answer
+
+
+async def receive(browser: ClientConnection, count: int) -> list[dict[str, Any]]:
+    """The next `count` messages of a browser."""
+    return [json.loads(await browser.recv()) for _ in range(count)]
