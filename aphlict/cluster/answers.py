@@ -19,6 +19,7 @@ class Identity(NamedTuple):
 
 
 class _Status(msgspec.Struct):
+    version: int
     fingerprint: str | None = None
 
 

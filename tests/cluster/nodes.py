@@ -5,7 +5,7 @@ import json
 import ssl
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from tornado.httpserver import HTTPServer
@@ -17,6 +17,8 @@ from aphlict.config.settings import PeerSettings
 from tests.support.waiting import eventually
 
 HOST = "127.0.0.1"
+
+Node = TypeVar("Node", bound="FakeNode")
 
 
 class Post(NamedTuple):
@@ -82,6 +84,13 @@ class FakeNode:
         self.port = sockets[0].getsockname()[1]
         self._server.add_sockets(sockets)
         return self
+
+    async def __aenter__(self: Node) -> Node:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.stop()
 
     async def stop(self) -> None:
         """Go away: nothing listens, every connection is closed."""

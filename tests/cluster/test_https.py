@@ -9,7 +9,7 @@ import pytest
 from aphlict.config.settings import PeerSettings
 from tests.cluster.messages import message, relay_to
 from tests.cluster.nodes import FakeNode
-from tests.support.certificates import Issued, root
+from tests.support.certificates import Issued, root, self_signed
 from tests.support.loops import in_loop
 from tests.support.waiting import eventually
 
@@ -29,56 +29,69 @@ def https(node: FakeNode, ca: str | None, host: str = "127.0.0.1") -> PeerSettin
 async def test_a_peer_that_can_prove_who_it_is(tmp_path: Path) -> None:
     authority = root()
     files = authority.write(tmp_path, "ca")
-    node = FakeNode("B", server_context(authority.issue(), tmp_path)).start()
-    async with relay_to(https(node, files.ca), https(node, files.ca, "localhost")) as relay:
+    async with (
+        FakeNode("B", server_context(authority.issue(), tmp_path)) as node,
+        relay_to(https(node, files.ca), https(node, files.ca, "localhost")) as relay,
+    ):
         for number in range(1000):
             relay.forward(message(str(number)))
         await node.got(2000)
         assert node.connections == 2
         assert [peer["state"] for peer in relay.status()] == ["up", "up"]
-        await node.stop()
+
+
+@in_loop
+async def test_a_certificate_that_signed_itself_and_is_trusted_as_such(tmp_path: Path) -> None:
+    issued = self_signed()
+    async with (
+        FakeNode("B", server_context(issued, tmp_path)) as node,
+        relay_to(https(node, issued.write(tmp_path).ca)) as relay,
+    ):
+        relay.forward(message("1"))
+        await node.got(1)
 
 
 @in_loop
 async def test_a_peer_that_cannot(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     authority, stranger = root(), root("Someone Else")
     files = stranger.write(tmp_path, "ca")
-    node = FakeNode("B", server_context(authority.issue(), tmp_path)).start()
-    async with relay_to(https(node, files.ca)) as relay:
+    async with (
+        FakeNode("B", server_context(authority.issue(), tmp_path)) as node,
+        relay_to(https(node, files.ca)) as relay,
+    ):
         relay.forward(message("1"))
         await eventually(lambda: node_is_away(relay.status()))
         assert "its certificate is not accepted: " in str(relay.status()[0]["last_error"])
         assert node.messages == []
-        await node.stop()
 
 
 @in_loop
 async def test_a_certificate_for_another_name(tmp_path: Path) -> None:
     authority = root()
     files = authority.write(tmp_path, "ca")
-    node = FakeNode("B", server_context(authority.issue("example.org"), tmp_path)).start()
-    async with relay_to(https(node, files.ca)) as relay:
+    async with (
+        FakeNode("B", server_context(authority.issue("example.org"), tmp_path)) as node,
+        relay_to(https(node, files.ca)) as relay,
+    ):
         await eventually(lambda: node_is_away(relay.status()))
         assert "IP address mismatch" in str(relay.status()[0]["last_error"])
-        await node.stop()
 
 
 @in_loop
 async def test_the_trust_store_of_the_system_knows_no_home_made_authority(tmp_path: Path) -> None:
-    node = FakeNode("B", server_context(root().issue(), tmp_path)).start()
-    async with relay_to(https(node, None)) as relay:
+    async with (
+        FakeNode("B", server_context(root().issue(), tmp_path)) as node,
+        relay_to(https(node, None)) as relay,
+    ):
         await eventually(lambda: node_is_away(relay.status()))
         assert "its certificate is not accepted" in str(relay.status()[0]["last_error"])
-        await node.stop()
 
 
 @in_loop
 async def test_a_peer_without_tls(tmp_path: Path) -> None:
-    node = FakeNode("B").start()
-    async with relay_to(https(node, root().write(tmp_path).ca)) as relay:
+    async with FakeNode("B") as node, relay_to(https(node, root().write(tmp_path).ca)) as relay:
         await eventually(lambda: node_is_away(relay.status()))
         assert relay.status()[0]["last_error"] == "no TLS handshake within 1 s"
-        await node.stop()
 
 
 @in_loop

@@ -43,8 +43,11 @@ async def test_touched_names_everyone_but_the_receiver() -> None:
 
 @in_loop
 async def test_who_has_a_message_gets_none() -> None:
-    first, second = FakeNode("B").start(), FakeNode("C").start()
-    async with relay_to(first.settings, second.settings) as relay:
+    async with (
+        FakeNode("B") as first,
+        FakeNode("C") as second,
+        relay_to(first.settings, second.settings) as relay,
+    ):
         relay.forward(message("early", touched=["B"]))  # before anyone knows who is who
         await second.got(1)
         relay.forward(message("late", touched=["B"]))
@@ -52,14 +55,15 @@ async def test_who_has_a_message_gets_none() -> None:
         await first.got(1)
         assert first.texts == ["all"]
         await second.got(3)
-        await first.stop()
-        await second.stop()
 
 
 @in_loop
 async def test_a_node_that_lists_itself_sends_itself_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    itself, other = FakeNode(OWN).start(), FakeNode("B").start()
-    async with relay_to(itself.settings, other.settings) as relay:
+    async with (
+        FakeNode(OWN) as itself,
+        FakeNode("B") as other,
+        relay_to(itself.settings, other.settings) as relay,
+    ):
         relay.forward(message("1"))
         await eventually(lambda: relay.status()[0]["state"] == "self")
         relay.forward(message("2"))
@@ -76,32 +80,27 @@ async def test_a_node_that_lists_itself_sends_itself_nothing(caplog: pytest.LogC
 
 @in_loop
 async def test_one_post_is_for_one_instance() -> None:
-    node = FakeNode("B").start()
-    async with relay_to(node.settings) as relay:
+    async with FakeNode("B") as node, relay_to(node.settings) as relay:
         for number in range(3):
             for instance in ("a/ö~&", "b"):
                 relay.forward(message(str(number), instance))
         await node.got(6)
         assert [post.instance for post in node.posts] == ["a/ö~&", "b"]
         assert [[each["text"] for each in post.objects] for post in node.posts] == [["0", "1", "2"]] * 2
-        await node.stop()
 
 
 @in_loop
 async def test_a_batch_stays_below_the_limit_of_a_body() -> None:
-    node = FakeNode("B").start()
-    async with relay_to(node.settings) as relay:
+    async with FakeNode("B") as node, relay_to(node.settings) as relay:
         for number in range(20):
             relay.forward(message(str(number), padding="x" * 100_000))
         await node.got(20)
         assert max(len(post.objects) for post in node.posts) == 5
-        await node.stop()
 
 
 @in_loop
 async def test_a_node_js_server_gets_single_objects_in_order(caplog: pytest.LogCaptureFixture) -> None:
-    node = NodeJsServer("N").start()
-    async with relay_to(node.settings) as relay:
+    async with NodeJsServer("N") as node, relay_to(node.settings) as relay:
         for number in range(50):
             relay.forward(message(str(number)))
         await node.got(50)
@@ -112,7 +111,6 @@ async def test_a_node_js_server_gets_single_objects_in_order(caplog: pytest.LogC
         relay.forward(message("not touched"))
         await node.got(51)
         assert node.texts[-1] == "not touched"
-        await node.stop()
     assert "is a Node.js server" in caplog.text
 
 
@@ -120,15 +118,13 @@ async def test_a_node_js_server_gets_single_objects_in_order(caplog: pytest.LogC
 async def test_an_idle_connection_that_a_node_js_server_closes_costs_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    node = NodeJsServer("N", idle=0.05).start()
-    async with relay_to(node.settings) as relay:
+    async with NodeJsServer("N", idle=0.05) as node, relay_to(node.settings) as relay:
         for number in range(3):
             relay.forward(message(str(number)))
             await node.got(number + 1)
             await eventually(lambda: is_closed(relay))
         assert node.looks == 3
         assert node.texts == ["0", "1", "2"]
-        await node.stop()
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
@@ -138,22 +134,18 @@ def is_closed(relay: Relay) -> bool:
 
 @in_loop
 async def test_a_silent_peer_is_looked_at_again() -> None:
-    node = FakeNode("B").start()
-    async with relay_to(node.settings, bounds=Bounds(look_again=0.05)):
+    async with FakeNode("B") as node, relay_to(node.settings, bounds=Bounds(look_again=0.05)):
         await eventually(lambda: node.looks > 2)
         assert node.connections == 1
-        await node.stop()
 
 
 @in_loop
 async def test_close_sends_what_waits() -> None:
-    node = FakeNode("B").start()
-    async with relay_to(node.settings) as relay:
+    async with FakeNode("B") as node, relay_to(node.settings) as relay:
         for number in range(1000):
             relay.forward(message(str(number)))
         assert await relay.close(5) == 0
         assert len(node.messages) == 1000
-        await node.stop()
 
 
 @in_loop
@@ -204,8 +196,7 @@ async def test_a_relay_without_peers() -> None:
 
 @in_loop
 async def test_the_status_of_a_peer() -> None:
-    node = FakeNode("B").start()
-    async with relay_to(node.settings, PeerSettings(host=HOST, port=1)) as relay:
+    async with FakeNode("B") as node, relay_to(node.settings, PeerSettings(host=HOST, port=1)) as relay:
         relay.forward(message("1"))
         await eventually(lambda: relay.status()[0]["sent"] == 1 and relay.status()[1]["state"] == "down")
         up, down = relay.status()
@@ -225,4 +216,3 @@ async def test_the_status_of_a_peer() -> None:
         assert down["last_error"] == "the connection was refused"
         assert down["queued"] == 1
         assert isinstance(down["down_for"], float)
-        await node.stop()

@@ -76,8 +76,7 @@ async def test_a_peer_that_is_refused_gets_all_when_it_is_back(caplog: pytest.Lo
 
 @in_loop
 async def test_a_peer_that_comes_and_goes_misses_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    node = FakeNode("B").start()
-    async with relay_to(node.settings) as relay:
+    async with FakeNode("B") as node, relay_to(node.settings) as relay:
         for turn in range(3):
             relay.forward(message(f"up {turn}"))
             await node.got(2 * turn + 1)
@@ -96,8 +95,11 @@ async def test_a_peer_that_comes_and_goes_misses_nothing(caplog: pytest.LogCaptu
 
 @in_loop
 async def test_a_peer_that_was_restarted_is_known_by_its_new_name(caplog: pytest.LogCaptureFixture) -> None:
-    node, other = FakeNode("old").start(), FakeNode("C").start()
-    async with relay_to(node.settings, other.settings) as relay:
+    async with (
+        FakeNode("old") as node,
+        FakeNode("C") as other,
+        relay_to(node.settings, other.settings) as relay,
+    ):
         relay.forward(message("1"))
         await node.got(1)
         await node.stop()
@@ -112,15 +114,12 @@ async def test_a_peer_that_was_restarted_is_known_by_its_new_name(caplog: pytest
         relay.forward(message("does not know yet", touched=["old"]))
         await other.got(4)
         assert node.texts == ["1", "2"]
-        await node.stop()
-        await other.stop()
     assert lines(caplog, "is node new")
 
 
 @in_loop
 async def test_what_a_restarted_peer_got_from_others_is_not_sent_again() -> None:
-    node = FakeNode("old").start()
-    async with relay_to(node.settings) as relay:
+    async with FakeNode("old") as node, relay_to(node.settings) as relay:
         await eventually(lambda: state(relay) == "up")
         await node.stop()
         await eventually(lambda: state(relay) == "down")
@@ -130,20 +129,20 @@ async def test_what_a_restarted_peer_got_from_others_is_not_sent_again() -> None
         node.start()
         await node.got(1)
         assert node.texts == ["2"]
-        await node.stop()
 
 
 @in_loop
 async def test_an_idle_connection_that_was_closed_is_replaced_at_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    node = FakeNode("B", idle=0.05).start()
-    async with relay_to(node.settings, bounds=Bounds(first_retry=30)) as relay:
+    async with (
+        FakeNode("B", idle=0.05) as node,
+        relay_to(node.settings, bounds=Bounds(first_retry=30)) as relay,
+    ):
         for number in range(5):
             relay.forward(message(str(number)))
             await node.got(number + 1)
             await eventually(lambda number=number: node.connections > number + 1)  # type: ignore[misc]
-        await node.stop()
     assert not [line for line in lines(caplog, "is away") if "refused" not in line]
 
 
@@ -162,15 +161,13 @@ async def test_a_peer_that_hangs_costs_one_connection_and_nobody_else_waits() ->
 
 @in_loop
 async def test_a_peer_that_hangs_is_given_up_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    node = FakeNode("B").start()
-    async with relay_to(node.settings) as relay:
+    async with FakeNode("B") as node, relay_to(node.settings) as relay:
         await eventually(lambda: state(relay) == "up")
         node.is_hung = True
         relay.forward(message("1"))
         await away(relay, "did not answer within 0.5 s")
         node.is_hung = False
         await node.got(1)
-        await node.stop()
     assert lines(caplog, "is away: it did not answer within 0.5 s")
 
 
@@ -210,6 +207,7 @@ async def test_a_name_that_is_no_name() -> None:
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n{}", "its answer is not HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n<html>..>", "not that of an admin server"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "not that of an admin server"),
+        (b'HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n{"state":"RUNNING"}', "not that of an admin server"),
         (b"HTTP/1.1 200 OK\r\n\r\n<html>", "not that of an admin server"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "it answered 404: Not Found"),
         (
@@ -333,7 +331,9 @@ async def test_many_bad_messages_are_one_line(caplog: pytest.LogCaptureFixture) 
 async def test_a_peer_that_takes_no_lists_after_all() -> None:
     node = NodeJsServer("N").start()
     node.respond = lambda request: (
-        reply(200, fingerprint="N") if request.method == "GET" or request.body.startswith(b"[") else None
+        reply(200, version=7, fingerprint="N")
+        if request.method == "GET" or request.body.startswith(b"[")
+        else None
     )
     async with relay_to(node.settings) as relay:
         for number in range(5):
@@ -387,15 +387,13 @@ async def test_old_messages_are_dropped_and_counted(caplog: pytest.LogCaptureFix
 async def test_a_failure_that_nobody_thought_of_is_told_and_survived(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = FakeNode("B").start()
-    async with relay_to(node.settings) as relay:
+    async with FakeNode("B") as node, relay_to(node.settings) as relay:
         peer = relay._peers[0]
         with monkeypatch.context() as patch:
             patch.setattr(peer, "_post", lambda _batch: 1 / 0)
             relay.forward(message("1"))
             await away(relay, "division by zero")
         await node.got(1)
-        await node.stop()
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.exc_info
     caplog.clear()
