@@ -65,7 +65,7 @@ def _check_ports(settings: Settings) -> None:
 def _overlap(one: str, other: str) -> bool:
     """Whether two addresses cannot be bound with one port.
 
-    The wildcards of IPv4 and IPv6 live side by side: an IPv6 listener takes IPv6 alone.
+    The IPv6 wildcard leaves IPv4 to another server of the same port that names an IPv4 address.
     """
     first, second = _normal(one), _normal(other)
     if first == second:

@@ -1,0 +1,1 @@
+"""Tests of TLS: certificates made on the spot, and real handshakes."""
