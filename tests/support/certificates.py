@@ -94,6 +94,12 @@ class Authority(Issued):
         builder = _with_authority(_builder(name, key, self, starts, days))
         return Authority(_signed(builder, self.key), key, (self.certificate, *self.above))
 
+    def cross_sign(self, other: "Authority") -> "Authority":
+        """A second certificate for another authority's name and key, signed by this one."""
+        name = other.certificate.subject.rfc4514_string().removeprefix("CN=")
+        builder = _with_authority(_builder(name, other.key, self, -1, 365))
+        return Authority(_signed(builder, self.key), other.key, (self.certificate, *self.above))
+
 
 def root(name: str = "Test Root", kind: KeyType = "ec", days: float = 3650) -> Authority:
     """A new authority that signed itself."""
