@@ -1,0 +1,1 @@
+"""Aphlict behind the real proxies, with the configurations that it ships."""

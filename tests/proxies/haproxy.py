@@ -1,0 +1,30 @@
+"""HAProxy in a folder of its own."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.proxies.programs import free_port, put, require, running, workplace
+from tests.proxies.shipped import changed, shipped
+
+
+@contextmanager
+def haproxy(configuration: str, port: int) -> Iterator[None]:
+    """Run HAProxy with a whole configuration; it listens on the port."""
+    program = require("haproxy", "haproxy")
+    with workplace() as folder:
+        put(folder, "haproxy.cfg", configuration)
+        with running([program, "-db", "-f", "haproxy.cfg"], folder, port):
+            yield
+
+
+@contextmanager
+def shipped_haproxy(name: str, ports: dict[str, int], **changes: str) -> Iterator[int]:
+    """Run a shipped file (of conf/haproxy) with other ports for its servers; where it listens."""
+    port = free_port()
+    bind = re.compile(r"^( +bind ):\d+$", re.MULTILINE)
+    text = bind.sub(rf"\g<1>127.0.0.1:{port}", shipped(f"haproxy/{name}"))
+    few = {"maxconn 20000": "maxconn 200"}  # a test may not be allowed to open 40,000 files
+    servers = {f":{old}": f":{new}" for old, new in ports.items()}
+    with haproxy(changed(text, {**few, **servers, **changes}), port):
+        yield port

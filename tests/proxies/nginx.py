@@ -1,0 +1,76 @@
+"""nginx in a folder of its own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.proxies.programs import free_port, put, require, running, workplace
+from tests.proxies.shipped import shipped
+
+MAIN = """\
+pid nginx.pid;
+error_log stderr notice;
+worker_processes 1;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+{http}
+}}
+"""
+SITE = """\
+server {{
+    listen 127.0.0.1:{port};
+    location / {{ return 200 "the site\\n"; }}
+    {server}
+}}
+"""
+
+
+@contextmanager
+def nginx(http: str, port: int, files: dict[str, str] | None = None) -> Iterator[None]:
+    """Run nginx with this inside its http block; it listens on the port."""
+    program = require("nginx", "nginx-light")
+    with workplace() as folder:
+        put(folder, "nginx.conf", MAIN.format(http=http))
+        for name, content in (files or {}).items():
+            put(folder, name, content)
+        command = [program, "-p", f"{folder}/", "-c", "nginx.conf", "-e", "stderr", "-g", "daemon off;"]
+        with running(command, folder, port):
+            yield
+
+
+def upstream(port: int, **changes: str) -> str:
+    """The shipped upstream, with Aphlict on another port."""
+    return shipped("nginx/aphlict-upstream.conf", **{"22280": str(port)}, **changes)
+
+
+@contextmanager
+def shipped_path(upstream_port: int, **changes: str) -> Iterator[int]:
+    """The shipped path within a site; where nginx listens. `changes` are made in aphlict-location.conf."""
+    port = free_port()
+    site = SITE.format(port=port, server="include aphlict/aphlict-path.conf;")
+    files = {
+        "aphlict/aphlict-path.conf": shipped("nginx/aphlict-path.conf"),
+        "aphlict/aphlict-location.conf": shipped("nginx/aphlict-location.conf", **changes),
+    }
+    with nginx(upstream(upstream_port) + site, port, files):
+        yield port
+
+
+@contextmanager
+def shipped_server(
+    name: str, upstream_port: int, extra: dict[str, str] | None = None, **changes: str
+) -> Iterator[int]:
+    """A shipped server block (a file of conf/nginx) with `extra` files beside it; where nginx listens."""
+    port = free_port()
+    server = shipped(f"nginx/{name}", **changes)
+    lines = [line for line in server.splitlines() if "[::]" not in line]  # a machine may have no IPv6
+    listen = "443" if "listen 443" in server else "80"
+    http = "\n".join(lines).replace(f"listen {listen}", f"listen 127.0.0.1:{port}")
+    files = {"aphlict/aphlict-location.conf": shipped("nginx/aphlict-location.conf"), **(extra or {})}
+    with nginx(upstream(upstream_port) + http, port, files):
+        yield port

@@ -1,0 +1,119 @@
+"""The real proxies: found, run without rights in a folder of their own, and stopped."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.waiting import wait_until
+
+NOBODY = "nobody"
+SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin")
+
+
+def require(program: str, package: str) -> str:
+    """Where a program is. Without it the test is skipped; in CI, which has to have it, the test fails."""
+    search = os.pathsep.join((os.environ.get("PATH", ""), *SYSTEM_FOLDERS))
+    found = shutil.which(program, path=search)
+    if found is not None:
+        return found
+    reason = f"{program} is not installed: apt-get install {package}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports of the loopback address on which nothing listens."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(sock.getsockname()[1]) for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+def free_port() -> int:
+    """One of them."""
+    return free_ports(1)[0]
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """A folder for one run of a program, which belongs to whom the program runs as."""
+    with tempfile.TemporaryDirectory(prefix="aphlict-proxies-") as name:
+        folder = Path(name)
+        owner = _owner()
+        if owner is not None:
+            os.chown(folder, owner.pw_uid, owner.pw_gid)
+            folder.chmod(0o755)
+        yield folder
+
+
+def put(folder: Path, name: str, content: str) -> Path:
+    """Write a file that the program may read."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    path.chmod(0o644)
+    return path
+
+
+@contextmanager
+def running(command: list[str], folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program until the end of the block; it listens on the port when the block begins."""
+    console, owner = folder / "console", _owner()
+    with console.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            user=owner and owner.pw_uid,
+            group=owner and owner.pw_gid,
+            extra_groups=owner and [],
+        )
+    try:
+        wait_until(_is_up(process, port, console), f"{command[0]} to listen")
+        yield process
+    finally:
+        end(process)
+
+
+def _owner() -> pwd.struct_passwd | None:
+    """Whom to run programs as, where root runs the tests."""
+    return pwd.getpwnam(NOBODY) if os.geteuid() == 0 else None
+
+
+def _is_up(process: subprocess.Popen[bytes], port: int, console: Path) -> Callable[[], bool]:
+    def look() -> bool:
+        assert process.poll() is None, f"it ended: {console.read_text()}"
+        return listens(port)
+
+    return look
+
+
+def listens(port: int) -> bool:
+    """Whether someone accepts connections."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process, the hard way if need be."""
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

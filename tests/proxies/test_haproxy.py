@@ -1,0 +1,76 @@
+"""Aphlict behind HAProxy, with the configurations that are shipped."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tornado.httpclient import HTTPResponse
+
+from tests.proxies.haproxy import shipped_haproxy
+from tests.proxies.nginx import nginx
+from tests.proxies.programs import free_port
+from tests.proxies.proving import fetch, get, prove_refusal, prove_status, prove_websocket
+from tests.support.loops import in_loop
+from tests.support.nodes import running_node
+
+
+@contextmanager
+def site(cookie: str) -> Iterator[int]:
+    """The rest of the installation: a web server that sets a cookie; where it listens."""
+    port = free_port()
+    answer = f'add_header Set-Cookie "{cookie}"; return 200 "the site\\n";'
+    with nginx(f"server {{ listen 127.0.0.1:{port}; location / {{ {answer} }} }}", port):
+        yield port
+
+
+def cookies(answer: HTTPResponse) -> str:
+    """What a browser sends back."""
+    return "; ".join(each.partition(";")[0] for each in answer.headers.get_list("Set-Cookie"))
+
+
+@in_loop
+async def test_a_path_of_the_site_and_an_inserted_cookie_that_leads_back() -> None:
+    async with running_node() as one, running_node() as two:
+        with site("phsid=secret") as site_port:
+            ports = {"22280": one.client_port, "22380": two.client_port, "8080": site_port}
+            with shipped_haproxy("aphlict-path.cfg", ports) as port:
+                for name, node in ("one", one), ("two", two):
+                    to_node = {"Cookie": f"APHLICT={name}"}
+                    await prove_websocket(node, f"ws://127.0.0.1:{port}/ws/", additional_headers=to_node)
+                await prove_refusal(f"http://127.0.0.1:{port}/ws/")
+                await prove_status(f"http://127.0.0.1:{port}/ws/status")
+                answer = await get(f"http://127.0.0.1:{port}/ws/status")
+                assert re.fullmatch("APHLICT=(one|two)", cookies(answer))
+                assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
+
+
+@in_loop
+async def test_a_host_name_of_its_own() -> None:
+    async with running_node() as node:
+        with site("phsid=secret") as site_port:
+            ports = {"22280": node.client_port, "8080": site_port}
+            with shipped_haproxy("aphlict-subdomain.cfg", ports) as port:
+                url, name = f"http://127.0.0.1:{port}", {"Host": "notify.example.org"}
+                dialled: dict[str, Any] = {"host": "127.0.0.1", "port": port}
+                await prove_websocket(node, "ws://notify.example.org/~acme/", instance="acme", **dialled)
+                await prove_refusal(f"{url}/", headers=name)
+                await prove_status(f"{url}/status", headers=name)
+                assert await fetch(f"{url}/") == (200, b"the site\n")
+
+
+@in_loop
+async def test_the_upgrade_header_and_the_prefixed_cookie_of_the_site() -> None:
+    async with running_node() as one, running_node() as two:
+        nodes = {"one": one, "two": two}
+        with site("phsid=secret") as site_port:
+            ports = {"22280": one.client_port, "22380": two.client_port, "8080": site_port, "8180": site_port}
+            with shipped_haproxy("aphlict-upgrade.cfg", ports) as port:
+                answer = await get(f"http://127.0.0.1:{port}/anything")
+                assert answer.body == b"the site\n"
+                cookie = re.fullmatch("phsid=(one|two)~secret", cookies(answer))
+                assert cookie is not None
+                to_node = {"Cookie": cookie[0]}
+                url = f"ws://127.0.0.1:{port}/anything/~acme/"
+                await prove_websocket(nodes[cookie[1]], url, instance="acme", additional_headers=to_node)
+                await prove_status(f"http://127.0.0.1:{port}/ws/status")
