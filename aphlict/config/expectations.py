@@ -20,7 +20,8 @@ def unwrap(kind: inspect.Type) -> inspect.Type:
 def describe(kind: inspect.Type) -> str:
     """What a value of this type is, as it stands after the word "expected"."""
     if isinstance(kind, inspect.UnionType):
-        return " or ".join(describe(each) for each in kind.types)
+        texts = [describe(each) for each in kind.types]
+        return (", or " if any("," in text for text in texts) else " or ").join(texts)
     if isinstance(kind, inspect.Metadata):
         return _describe_annotated(kind.type, kind.extra or {})
     return _describe_annotated(kind, {})
@@ -51,16 +52,17 @@ def _describe_annotated(kind: inspect.Type, extra: dict[str, Any]) -> str:
 
 def _range(kind: inspect.IntType | inspect.FloatType) -> str:
     if kind.gt is not None:
-        return f" above {kind.gt}" + (f", {kind.le} or less" if kind.le is not None else "")
+        return f" above {kind.gt}" + (f", at most {kind.le}" if kind.le is not None else "")
     if kind.ge is not None and kind.le is not None:
         return f" from {kind.ge} to {kind.le}"
-    return f", {kind.ge} or more" if kind.ge is not None else ""
+    return f", at least {kind.ge}" if kind.ge is not None else ""
 
 
 def _plural(kind: inspect.Type) -> str:
-    if isinstance(kind, inspect.Metadata) and kind.extra and "plural" in kind.extra:
-        return str(kind.extra["plural"])
-    return "objects" if isinstance(unwrap(kind), inspect.StructType) else "texts"
+    article, _, noun = describe(kind).partition(" ")
+    if article not in ("a", "an"):
+        return "texts"
+    return noun + ("es" if noun.endswith("s") else "s")
 
 
 def show(value: object) -> str:
@@ -70,6 +72,10 @@ def show(value: object) -> str:
             return "an object" if value else "an empty object"
         case list() | tuple():
             return "a list" if value else "an empty list"
-    text = json.dumps(value, ensure_ascii=False)
+    return shorten(json.dumps(value, ensure_ascii=False))
+
+
+def shorten(text: str) -> str:
+    """A piece of a file, on one line, and printable on any console."""
     text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 20]}…{text[-20:]}"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from aphlict.config.expectations import show
+from aphlict.config.expectations import shorten
 from aphlict.errors import ConfigError
 
 
@@ -56,13 +56,8 @@ def _text(path: Path) -> str:
 
 
 def _not_json(error: json.JSONDecodeError) -> str:
-    rest = error.doc[error.pos :].split("\n", 1)[0]
-    found = (
-        show(rest)
-        if rest.strip()
-        else "the end of the line"
-        if error.doc[error.pos :]
-        else "the end of the file"
-    )
+    rest = error.doc[error.pos :]
+    line = rest.partition("\n")[0].strip()
+    found = shorten(line) if line else "the end of the line" if rest else "the end of the file"
     expected = error.msg[:1].lower() + error.msg[1:]
     return f"not JSON at line {error.lineno}, column {error.colno}: {expected}, found {found}"

@@ -7,6 +7,8 @@ from pathlib import Path
 from aphlict.config.mistakes import missing, wrong
 from aphlict.config.settings import ServerSettings, Settings
 
+Address = IPv4Address | IPv6Address | str  # a name where it is none of the others
+
 FILE_KEYS = {"ssl_key": "ssl.key", "ssl_cert": "ssl.cert", "ssl_chain": "ssl.chain"}
 
 
@@ -54,33 +56,32 @@ def _check_tls(server: ServerSettings, key: str) -> None:
 
 def _check_ports(settings: Settings) -> None:
     for (first, one), (second, other) in itertools.combinations(enumerate(settings.servers), 2):
-        if one.port == other.port and _overlap(one.address, other.address):
-            where = one.address if one.address == other.address else f"{one.address} includes {other.address}"
-            if _is_wildcard(other.address) and not _is_wildcard(one.address):
-                where = f"{other.address} includes {one.address}"
+        clash = _find_clash(one.address, other.address) if one.port == other.port else None
+        if clash is not None:
             expected = f"another port than that of servers[{first}]"
-            raise wrong(f"servers[{second}].port", other.port, expected, f"both listen on {where}")
+            raise wrong(f"servers[{second}].port", other.port, expected, clash)
 
 
-def _overlap(one: str, other: str) -> bool:
-    """Whether two addresses cannot be bound with one port.
+def _find_clash(one: str, other: str) -> str | None:
+    """Why two addresses cannot be bound with one port; None where they can.
 
     The IPv6 wildcard leaves IPv4 to another server of the same port that names an IPv4 address.
     """
     first, second = _normal(one), _normal(other)
     if first == second:
-        return True
-    if isinstance(first, str) or isinstance(second, str):  # a host name: all that is known is that it is one
-        return _is_wildcard(one) or _is_wildcard(other)
-    return first.version == second.version and (first.is_unspecified or second.is_unspecified)
+        return f"both listen on {one}" if one == other else f"{one} is {other}"
+    if _includes(first, second):
+        return f"{one} includes {other}"
+    return f"{other} includes {one}" if _includes(second, first) else None
 
 
-def _is_wildcard(address: str) -> bool:
-    normal = _normal(address)
-    return not isinstance(normal, str) and normal.is_unspecified
+def _includes(address: Address, other: Address) -> bool:
+    if isinstance(address, str) or not address.is_unspecified:
+        return False
+    return isinstance(other, str) or address.version == other.version  # a name can be any address
 
 
-def _normal(address: str) -> IPv4Address | IPv6Address | str:
+def _normal(address: str) -> Address:
     name = address.casefold().rstrip(".")
     try:
         return ip_address("127.0.0.1" if name == "localhost" else address)
@@ -89,7 +90,7 @@ def _normal(address: str) -> IPv4Address | IPv6Address | str:
 
 
 def _check_peers(settings: Settings) -> None:
-    seen: dict[tuple[IPv4Address | IPv6Address | str, int], int] = {}
+    seen: dict[tuple[Address, int], int] = {}
     for index, peer in enumerate(settings.cluster):
         first = seen.setdefault((_normal(peer.host), peer.port), index)
         if first != index:

@@ -7,6 +7,7 @@ from msgspec import Meta, Struct, field
 # `extra` says in words what a key holds: the sentences of errors and the documentation use it.
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Meta(ge=0, le=86400, extra={"unit": "seconds"})]
+Span = Annotated[float, Meta(gt=0, le=86400, extra={"unit": "seconds"})]  # that cannot be nothing
 Bytes = Annotated[int, Meta(ge=1, extra={"unit": "bytes"})]
 Mebibytes = Annotated[int, Meta(ge=1, extra={"unit": "MiB"})]
 Count = Annotated[int, Meta(ge=1)]
@@ -61,11 +62,11 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits_head: Bytes = field(default=8 * 1024, name="limits.head")
     limits_name: Bytes = field(default=256, name="limits.name")
     limits_subscriptions: Count = field(default=1024, name="limits.subscriptions")
-    limits_handshake: Seconds = field(default=10.0, name="limits.handshake")
+    limits_handshake: Span = field(default=10.0, name="limits.handshake")
     limits_waiting: Bytes = field(default=1024 * 1024, name="limits.waiting")
     limits_history: Bytes = field(default=64 * 1024 * 1024, name="limits.history")
-    ping_interval: Seconds = field(default=30.0, name="ping.interval")
-    ping_timeout: Seconds = field(default=60.0, name="ping.timeout")
+    ping_interval: Span = field(default=30.0, name="ping.interval")
+    ping_timeout: Span = field(default=60.0, name="ping.timeout")
 
 
 class Settings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -149,7 +149,7 @@ class TestRead:
 class TestNotJson:
     def test_line_and_column_and_what_is_there(self, tmp_path: Path) -> None:
         path = write_configuration(tmp_path, '{\n  "servers": [],\n  "pidfile" "x"\n}')
-        assert refusal(path) == """not JSON at line 3, column 13: expecting ':' delimiter, found "\\"x\\"\""""
+        assert refusal(path) == "not JSON at line 3, column 13: expecting ':' delimiter, found \"x\""
 
     def test_a_file_that_ends_early(self, tmp_path: Path) -> None:
         path = write_configuration(tmp_path, '{"servers": [')
@@ -269,7 +269,7 @@ class TestValues:
     @pytest.mark.parametrize("value", [0, 1.5, "512M", True])
     def test_a_memory_hint(self, tmp_path: Path, value: object) -> None:
         sentence = refusal_of(tmp_path, memory_hint=value)
-        expected = "a whole number of MiB, 1 or more or null"
+        expected = "a whole number of MiB, at least 1, or null"
         assert sentence == f"memory.hint is {json.dumps(value)}, expected {expected}"
 
     @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "-1", "86401", "true", '"2"'])
@@ -280,10 +280,15 @@ class TestValues:
         shown = "Infinity" if text == "1e999" else text
         assert refusal(path) == f"drain.time is {shown}, expected a number of seconds from 0 to 86400"
 
+    @pytest.mark.parametrize("key", ["ping_interval", "ping_timeout", "limits_handshake"])
+    def test_seconds_that_cannot_be_none(self, tmp_path: Path, key: str) -> None:
+        expected = "a number of seconds above 0, at most 86400"
+        assert refusal_of(tmp_path, **{key: 0}) == f"{key.replace('_', '.')} is 0, expected {expected}"
+
     @pytest.mark.parametrize("value", [0, -5, 1e3, False])
     def test_a_limit_in_bytes(self, tmp_path: Path, value: object) -> None:
         sentence = refusal_of(tmp_path, limits_body=value)
-        assert sentence == f"limits.body is {json.dumps(value)}, expected a whole number of bytes, 1 or more"
+        assert sentence == f"limits.body is {json.dumps(value)}, expected a whole number of bytes, at least 1"
 
     @pytest.mark.parametrize("value", ["a\0b", "\ud800"])
     def test_text_that_no_file_can_be_called(self, tmp_path: Path, value: str) -> None:
@@ -305,26 +310,26 @@ class TestRules:
         assert "is missing, expected at least one" in refusal_of(tmp_path, servers=[])
 
     @pytest.mark.parametrize(
-        ("one", "other", "where"),
+        ("one", "other", "clash"),
         [
-            ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+            ("127.0.0.1", "127.0.0.1", "both listen on 127.0.0.1"),
             ("0.0.0.0", "127.0.0.1", "0.0.0.0 includes 127.0.0.1"),
             ("127.0.0.1", "0.0.0.0", "0.0.0.0 includes 127.0.0.1"),
             (None, None, "0.0.0.0 includes 127.0.0.1"),
             ("::", "::1", ":: includes ::1"),
-            ("::1", "0:0:0:0:0:0:0:1", "::1 includes 0:0:0:0:0:0:0:1"),
-            ("localhost", "127.0.0.1", "localhost includes 127.0.0.1"),
+            ("::1", "0:0:0:0:0:0:0:1", "::1 is 0:0:0:0:0:0:0:1"),
+            ("localhost", "127.0.0.1", "localhost is 127.0.0.1"),
             ("0.0.0.0", "push.example.com", "0.0.0.0 includes push.example.com"),
-            ("Push.example.com", "push.example.com.", "Push.example.com includes push.example.com."),
+            ("Push.example.com", "push.example.com.", "Push.example.com is push.example.com."),
         ],
     )
     def test_two_servers_on_one_port(
-        self, tmp_path: Path, one: str | None, other: str | None, where: str
+        self, tmp_path: Path, one: str | None, other: str | None, clash: str
     ) -> None:
         servers = [CLIENT | {"listen": one}, ADMIN | {"listen": other, "port": 22280}]
         sentence = refusal_of(tmp_path, servers=servers)
         expected = "another port than that of servers[0]"
-        assert sentence == f"servers[1].port is 22280, expected {expected} (both listen on {where})"
+        assert sentence == f"servers[1].port is 22280, expected {expected} ({clash})"
 
     @pytest.mark.parametrize(
         ("one", "other"),

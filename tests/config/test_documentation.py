@@ -1,0 +1,96 @@
+"""docs/configuration.md says what the table of settings says, and its examples are true."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import inspect
+
+from aphlict.config.expectations import describe
+from aphlict.config.reading import read
+from aphlict.config.settings import Limits, LogSettings, PeerSettings, ServerSettings, Settings
+from aphlict.errors import ConfigError
+
+TEXT = (Path(__file__).resolve().parents[2] / "docs/configuration.md").read_text()
+
+SECTIONS: dict[str, type[Any]] = {
+    "The keys at the top": Settings,
+    "Servers": ServerSettings,
+    "Logs": LogSettings,
+    "Cluster": PeerSettings,
+    "Limits": Limits,
+}
+EXAMPLES = re.findall(r"```json\n(.*?)```\n(?:\n```text\n(.*?)\n```)?", TEXT, re.DOTALL)
+
+
+def rows(section: str) -> dict[str, list[str]]:
+    """The cells of a section's table by key: type, default, why."""
+    part = TEXT.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line[:1] == "|"
+    ]
+    return {key.strip("`"): rest for key, *rest in cells[2:]}
+
+
+def fields(table: type[Any]) -> dict[str, inspect.Field]:
+    """What the section has to list: of `Settings`, only what is not in `Limits`."""
+    kind = inspect.type_info(table)
+    assert isinstance(kind, inspect.StructType)
+    inherited = set() if table is Limits else {field.name for field in msgspec.structs.fields(Limits)}
+    return {field.encode_name: field for field in kind.fields if field.name not in inherited}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_is_documented_and_no_other(section: str) -> None:
+    assert list(rows(section)) == list(fields(SECTIONS[section]))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_types_are_those_of_the_table(section: str) -> None:
+    documented = {key: cells[0] for key, cells in rows(section).items()}
+    assert documented == {key: describe(field.type) for key, field in fields(SECTIONS[section]).items()}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_defaults_are_those_of_the_table(section: str) -> None:
+    documented = {key: cells[1].split(" (")[0] for key, cells in rows(section).items()}
+    assert documented == {key: show_default(field) for key, field in fields(SECTIONS[section]).items()}
+
+
+def show_default(field: inspect.Field) -> str:
+    return "required" if field.required else f"`{json.dumps(field.default)}`"
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [(section, key) for section in SECTIONS for key in rows(section) if key != "port"]
+)
+def test_every_key_has_its_reason(section: str, key: str) -> None:
+    assert len(rows(section)[key][2]) > 10
+
+
+def test_sizes_that_people_read() -> None:
+    units = {"KiB": 1024, "MiB": 1024 * 1024}
+    sizes = re.findall(r"`(\d+)` \((\d+) (KiB|MiB)\)", TEXT)
+    assert len(sizes) >= 5
+    for exact, number, unit in sizes:
+        assert int(exact) == int(number) * units[unit]
+
+
+@pytest.mark.parametrize(("text", "sentence"), EXAMPLES)
+def test_examples(text: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("aphlict.json")
+    path.write_text(text)
+    if not sentence:
+        assert read(path, files=False).servers
+        return
+    with pytest.raises(ConfigError) as caught:
+        read(path)
+    assert str(caught.value) == sentence
+
+
+def test_there_are_examples() -> None:
+    assert len([sentence for _, sentence in EXAMPLES if sentence]) >= 9
