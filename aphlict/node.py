@@ -10,20 +10,20 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
 
 from aphlict.cluster.relay import Relay
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.hub import Hub
 from aphlict.message import random_name
-from aphlict.net.connection import Connection, Context
+from aphlict.net.connection import Application, Connection, Context
 from aphlict.net.deadlines import TICK, Deadlines
 from aphlict.net.listener import Listener
 from aphlict.net.poller import Poller
-from aphlict.servers.admin import Admin
+from aphlict.net.requests import REQUEST_TIMEOUT, RequestConnection
+from aphlict.servers.admin import Admin, Publishers
 from aphlict.servers.browsers import Browsers
-from aphlict.servers.http import Exchanges
+from aphlict.servers.http import HandOver
 from aphlict.servers.pages import NodeState, Pages
 from aphlict.tls.context import server_context
 from aphlict.wire.frames import GOING_AWAY
@@ -35,9 +35,6 @@ SWEEP = 5.0  # seconds between the hub's sweeps
 DRAIN_STEP = 0.05  # seconds between two groups of browsers that are sent away
 LAST_WORDS = 1.0  # seconds that browsers have to take their close frame
 FLUSH_TIMEOUT = 2.0  # seconds that peers have to take what is queued for them when the node stops
-ANY_BODY = 1 << 62  # Tornado's own check answers 400: ours, made before a byte is kept, answers 413
-HEAD_TIMEOUT = 75.0  # seconds that a kept-alive publisher may be silent
-BODY_TIMEOUT = 30.0  # seconds that a published body may take
 
 
 class Node:
@@ -62,13 +59,24 @@ class Node:
         self.hub = Hub(self.fingerprint, self._relay, settings, self._wake)
         self._poller = Poller()
         self._deadlines = Deadlines(self._started)
-        pages = HTTPServer(Exchanges(Pages(lambda: self.state), keep=False), max_body_size=ANY_BODY)
-        browsers = Browsers(self.hub, pages, time.monotonic)
-        self._context = Context(browsers, settings, self._poller, self._deadlines)
-        self._admin = Admin(self.hub, time.monotonic, self._more_status)
-        self._admin_servers: dict[int, HTTPServer] = {}
+        admin = Admin(self.hub, time.monotonic, self._more_status)
+        pages = Pages(lambda: self.state)
+        self._handed_over = {
+            "client": HandOver(pages, settings.limits_head, REQUEST_TIMEOUT),
+            "admin": HandOver(admin, settings.limits_head, REQUEST_TIMEOUT),
+        }
+        self._serving: dict[str, tuple[type[Connection], Context]] = {
+            "client": (
+                Connection,
+                self._share(Browsers(self.hub, self._handed_over["client"], time.monotonic)),
+            ),
+            "admin": (RequestConnection, self._share(Publishers(admin, self._handed_over["admin"]))),
+        }
         self._listeners: list[Listener] = []
         self._undo = ExitStack()
+
+    def _share(self, application: Application) -> Context:
+        return Context(application, self.settings, self._poller, self._deadlines)
 
     # Starting
 
@@ -80,10 +88,7 @@ class Node:
         self._every(SWEEP, lambda: self.hub.sweep(time.monotonic()))
         self._relay.start()
         for position, server in enumerate(self.settings.servers):
-            if server.type == "admin":
-                self._serve_admin(position)
-            else:
-                self._serve_browsers(position)
+            self._serve(position, *self._serving[server.type])
         self.state = NodeState.RUNNING
         log.info("node %s serves %s", self.fingerprint, ", ".join(map(_describe, self.settings.servers)))
 
@@ -92,24 +97,12 @@ class Node:
         timer.start()
         self._undo.callback(timer.stop)
 
-    def _serve_admin(self, position: int) -> None:
-        server = HTTPServer(
-            Exchanges(self._admin, keep=True),
-            max_body_size=ANY_BODY,
-            max_header_size=self.settings.limits_head,
-            idle_connection_timeout=HEAD_TIMEOUT,
-            body_timeout=BODY_TIMEOUT,
-            ssl_options=self._contexts[position],
-        )
-        server.add_sockets(self._sockets[position])
-        self._admin_servers[position] = server
-
-    def _serve_browsers(self, position: int) -> None:
+    def _serve(self, position: int, kind: type[Connection], shared: Context) -> None:
         def on_accept(sock: socket.socket, address: str) -> None:
-            context = self._contexts[position]
-            if context is not None:
-                sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            Connection(sock, address, self._context)
+            tls = self._contexts[position]
+            if tls is not None:
+                sock = tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            kind(sock, address, shared)
 
         for sock in self._sockets[position]:
             listener = Listener(sock, self._poller, on_accept)
@@ -146,11 +139,11 @@ class Node:
             _port(server) for server in self.settings.servers
         ]:
             self._contexts[:] = contexts
-            for position, admin in self._admin_servers.items():
-                admin.ssl_options = contexts[position]
         else:
             log.warning("the list of servers has changed: that takes effect at the next restart")
-        self.settings = self._context.limits = settings
+        self.settings = settings
+        for _, shared in self._serving.values():
+            shared.limits = settings
         self.hub.reload(settings)
 
     # Stopping
@@ -167,15 +160,14 @@ class Node:
         unsent = await self._relay.close(FLUSH_TIMEOUT)
         if unsent:
             log.warning("%d messages to peers could not be delivered before the stop", unsent)
-        await self._close_admin()
+        for handed_over in self._handed_over.values():
+            await handed_over.close()
         self._undo.close()
         log.info("stopped")
 
     def _stop_listening(self) -> None:
         for listener in self._listeners:
             listener.close()
-        for server in self._admin_servers.values():
-            server.stop()
 
     async def _send_away(self) -> None:
         """Close all browsers, spread evenly over `drain.time`, so that they do not come back all at once."""
@@ -193,10 +185,6 @@ class Node:
 
     def _connections(self) -> list[Connection]:
         return [handler for handler in self._poller.handlers() if isinstance(handler, Connection)]
-
-    async def _close_admin(self) -> None:
-        for server in self._admin_servers.values():
-            await server.close_all_connections()
 
     def abort(self) -> None:
         """Stop at once: what is open is closed, what is queued is lost."""

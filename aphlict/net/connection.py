@@ -8,10 +8,9 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from enum import IntEnum
-from typing import Protocol
 
 from aphlict.config.settings import Limits
-from aphlict.errors import AphlictError, HandshakeRefused, ProtocolError
+from aphlict.errors import AphlictError, ProtocolError
 from aphlict.net.deadlines import Deadlines
 from aphlict.net.poller import READ, WRITE, Poller
 from aphlict.wire import frames, handshake
@@ -40,18 +39,19 @@ class State(IntEnum):
     CLOSED = 4
 
 
-class Application(Protocol):
+class Application:
     """What a connection serves: decides about requests and answers messages."""
 
     def on_request(self, connection: "Connection", request: Request, rest: bytes, /) -> None:
         """A request came; `rest` are the bytes that came with it, its head first. Calls `upgrade` or `detach`,
         or raises HandshakeRefused."""
+        raise NotImplementedError
 
     def on_message(self, connection: "Connection", received: Received, /) -> None:
         """A text (str) or binary (bytes) message came."""
 
     def on_close(self, connection: "Connection", reason: str, /) -> None:
-        """The connection, open before, is gone. `reason` is a part of a sentence."""
+        """The connection, a WebSocket before, is gone. `reason` is a part of a sentence."""
 
 
 class Context:
@@ -268,7 +268,7 @@ class Connection:
                 self._on_head(data)
         except ProtocolError as error:
             self.close(error.close_code, str(error), f"it broke the protocol: {error}")
-        except HandshakeRefused as error:
+        except AphlictError as error:
             self.refuse(error)
 
     def _on_head(self, data: bytes) -> None:

@@ -7,7 +7,10 @@ from typing import Any
 from aphlict.errors import AphlictError
 from aphlict.hub import Hub
 from aphlict.message import parse
-from aphlict.servers.http import Exchange
+from aphlict.net.connection import Connection
+from aphlict.net.requests import RequestApplication, RequestConnection
+from aphlict.servers.http import DirectExchange, Exchange, HandOver
+from aphlict.wire.handshake import Request
 
 log = logging.getLogger(__name__)
 
@@ -81,3 +84,24 @@ def _instance(exchange: Exchange) -> str:
 def _refuse_method(exchange: Exchange, allowed: str) -> None:
     sentence = f"{exchange.method} is not for {exchange.path}: use {allowed}"
     exchange.answer_json(405, {"error": sentence}, {"Allow": allowed})
+
+
+class Publishers(RequestApplication):
+    """The application of the admin ports: requests go to Admin, those in chunks by way of Tornado."""
+
+    def __init__(self, admin: Admin, in_chunks: HandOver) -> None:
+        self._admin = admin
+        self._in_chunks = in_chunks
+
+    @property
+    def body_limit(self) -> int:
+        """Bytes that a published body may have."""
+        return self._admin.body_limit
+
+    def on_whole_request(self, connection: RequestConnection, request: Request, body: bytes, /) -> None:
+        """Answer a request."""
+        DirectExchange(connection, request, body).handle_with(self._admin)
+
+    def on_request(self, connection: Connection, _request: Request, rest: bytes, /) -> None:
+        """Leave a body in chunks to Tornado."""
+        self._in_chunks.take(connection, rest)

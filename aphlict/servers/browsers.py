@@ -1,15 +1,12 @@
 """The client server: browsers that hold a WebSocket, and what they ask for."""
 
 import logging
-import ssl
 from collections.abc import Callable
-
-from tornado.httpserver import HTTPServer
 
 from aphlict.errors import CommandError, HandshakeRefused, NameTooLong
 from aphlict.hub import Hub, Recovery, Subscriber
-from aphlict.net.connection import Connection, State
-from aphlict.servers.http import resume
+from aphlict.net.connection import Application, Connection, State
+from aphlict.servers.http import HandOver
 from aphlict.wire import commands
 from aphlict.wire.commands import Command, Id, Ping, Replay, Subscribe, Unsubscribe
 from aphlict.wire.frames import Received
@@ -18,13 +15,13 @@ from aphlict.wire.handshake import Request, instance_of
 log = logging.getLogger(__name__)
 
 
-class Browsers:
+class Browsers(Application):
     """The application of the client ports: WebSockets to the hub, all other requests to Tornado's server.
 
     A connection's tag is its Subscriber.
     """
 
-    def __init__(self, hub: Hub, pages: HTTPServer, clock: Callable[[], float]) -> None:
+    def __init__(self, hub: Hub, pages: HandOver, clock: Callable[[], float]) -> None:
         self._hub = hub
         self._pages = pages
         self._clock = clock
@@ -32,7 +29,7 @@ class Browsers:
     def on_request(self, connection: Connection, request: Request, rest: bytes, /) -> None:
         """Let a WebSocket in, or hand the request over to the pages."""
         if not request.wants_websocket():
-            self._hand_over(connection, rest)
+            self._pages.take(connection, rest)
             return
         instance = instance_of(request.path)
         if len(instance.encode()) > self._hub.limits.limits_name:
@@ -41,11 +38,6 @@ class Browsers:
         if connection.state is State.OPEN:
             connection.tag = self._hub.join(instance, connection)
             log.debug("[%d] connected from %s to %s", connection.number, connection.address, instance)
-
-    def _hand_over(self, connection: Connection, rest: bytes) -> None:
-        sock = connection.detach()
-        stream = resume(sock, rest, tls=isinstance(sock, ssl.SSLSocket))
-        self._pages.handle_stream(stream, (connection.address, 0))
 
     def on_message(self, connection: Connection, received: Received, /) -> None:
         """Do a command. One that cannot be done leaves the connection as it was."""

@@ -1,13 +1,14 @@
 """Requests that are no WebSocket, served with Tornado's HTTP/1.1."""
 
 import logging
-import socket
+import ssl
 from collections.abc import Mapping
 from http.client import responses
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 from msgspec.json import encode as encode_json
+from tornado.httpserver import HTTPServer
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
@@ -19,8 +20,16 @@ from tornado.httputil import (
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
 from aphlict.errors import AphlictError, BodyTooLarge, PublishRefused
+from aphlict.net.connection import Connection
+from aphlict.net.requests import RequestConnection
+from aphlict.wire.handshake import END, Request
 
 log = logging.getLogger(__name__)
+
+MAX_ARGUMENTS = 2048  # in a query
+ANY_BODY = 1 << 62  # Tornado's own check answers 400: ours, made before a byte is kept, answers 413
+NO_HEADERS: Mapping[str, str] = {}
+CLOSE = {"Connection": "close"}
 
 
 class Handler(Protocol):
@@ -34,33 +43,99 @@ class Handler(Protocol):
         """Answer a whole request, now or later; an AphlictError that is raised becomes the answer."""
 
 
-class Exchange(HTTPMessageDelegate):
-    """One request and its answer."""
+class Exchange:
+    """One request and its answer. The names in `headers` are lower-case."""
 
-    def __init__(self, handler: Handler, connection: HTTPConnection, address: str, *, keep: bool) -> None:
+    def __init__(self, method: str, target: str, headers: Mapping[str, str], address: str) -> None:
+        self.method = method
+        self.path, _, self._query = target.partition("?")
+        self.headers = headers
+        self.address = address
+        self.body = b""
+        self._answered = False
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        """The arguments in the target; raises PublishRefused where they cannot be read."""
+        if not self._query:
+            return {}
+        try:
+            return parse_qs(
+                self._query, keep_blank_values=True, errors="strict", max_num_fields=MAX_ARGUMENTS
+            )
+        except ValueError as error:
+            raise PublishRefused("the query is not UTF-8 in percent-encoding, or too long") from error
+
+    def argument(self, name: str) -> str | None:
+        """The last value of a query argument."""
+        values = self.query.get(name)
+        return values[-1] if values else None
+
+    def handle_with(self, handler: Handler) -> None:
+        """Let the handler answer; what it raises becomes the answer."""
+        try:
+            handler.handle(self)
+        except AphlictError as error:
+            log.debug("refused %s %s of %s: %s", self.method, self.path, self.address, error)
+            self.fail(error)
+        except Exception:
+            log.exception("internal error on %s %s; please report this", self.method, self.path)
+            self.fail(AphlictError("internal error; the log of the server says more"))
+
+    def fail(self, error: AphlictError) -> None:
+        """Answer with an error's status and sentence; the connection ends."""
+        self.answer_json(error.http_status, {"error": str(error)}, CLOSE)
+
+    def answer_json(self, status: int, value: Any, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        """Answer with JSON."""
+        self.answer(status, encode_json(value), {"Content-Type": "application/json", **headers})
+
+    def answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        """Answer; only the first answer counts."""
+        if not self._answered:
+            self._answered = True
+            self._send(status, body, headers)
+
+    def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        raise NotImplementedError
+
+
+class DirectExchange(Exchange):
+    """A request that our own connection has read; it may be followed by another."""
+
+    def __init__(self, connection: RequestConnection, request: Request, body: bytes) -> None:
+        super().__init__(request.method, request.target, request.headers, connection.address)
+        self.body = body
+        self._connection = connection
+        self._keep = request.keeps_alive()
+
+    def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        last = not self._keep or headers.get("Connection") == "close"
+        lines = [f"HTTP/1.1 {status} {responses.get(status, 'Unknown')}", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if last and "Connection" not in headers:
+            lines.append("Connection: close")
+        head = "\r\n".join(lines).encode("latin-1") + END
+        self._connection.answer(head if self.method == "HEAD" else head + body, last=last)
+
+
+class TornadoExchange(Exchange, HTTPMessageDelegate):
+    """A request that Tornado reads; the connection ends after it."""
+
+    def __init__(self, handler: Handler, connection: HTTPConnection, address: str) -> None:
+        super().__init__("", "", NO_HEADERS, address)
         self._handler = handler
         self._connection = connection
-        self._keep = keep  # whether the connection may bear another request
         self._chunks: list[bytes] = []
         self._size = 0
-        self._answered = False
-        self.address = address
-        self.method = ""
-        self.path = ""
-        self.query: dict[str, list[str]] = {}
-        self.headers = HTTPHeaders()
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> None:
         """Part of Tornado's interface: the head is here."""
         assert isinstance(start_line, RequestStartLine)
-        self.method, self.headers = start_line.method, headers
-        self.path, _, query = start_line.path.partition("?")
-        try:
-            self.query = parse_qs(query, keep_blank_values=True, errors="strict", max_num_fields=2048)
-        except ValueError:
-            self.fail(PublishRefused("the query is not UTF-8 in percent-encoding, or too long"))
+        lower = {name.lower(): value for name, value in headers.items()}
+        Exchange.__init__(self, start_line.method, start_line.path, lower, self.address)
         self._check_size(int(headers.get("Content-Length", "0")))
 
     def data_received(self, chunk: bytes) -> None:
@@ -79,48 +154,16 @@ class Exchange(HTTPMessageDelegate):
 
     def finish(self) -> None:
         """Part of Tornado's interface: the request is whole."""
-        if self._answered:
-            return
-        try:
-            self._handler.handle(self)
-        except AphlictError as error:
-            log.debug("refused %s %s of %s: %s", self.method, self.path, self.address, error)
-            self.fail(error)
-        except Exception:
-            log.exception("internal error on %s %s; please report this", self.method, self.path)
-            self.fail(AphlictError("internal error; the log of the server says more"))
+        self.body = b"".join(self._chunks)
+        if not self._answered:
+            self.handle_with(self._handler)
 
     def on_connection_close(self) -> None:
         """Part of Tornado's interface: the other side went away before it was answered."""
         self._answered = True
 
-    @property
-    def body(self) -> bytes:
-        """The whole body."""
-        return b"".join(self._chunks)
-
-    def argument(self, name: str) -> str | None:
-        """The last value of a query argument."""
-        values = self.query.get(name)
-        return values[-1] if values else None
-
-    def fail(self, error: AphlictError) -> None:
-        """Answer with an error's status and sentence; the connection ends."""
-        self._keep = False
-        self.answer_json(error.http_status, {"error": str(error)})
-
-    def answer_json(self, status: int, value: Any, headers: Mapping[str, str] = {}) -> None:
-        """Answer with JSON."""
-        self.answer(status, encode_json(value), {"Content-Type": "application/json", **headers})
-
-    def answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        """Answer; only the first answer counts."""
-        if self._answered:
-            return
-        self._answered = True
-        fields = HTTPHeaders({**headers, "Content-Length": str(len(body))})
-        if not self._keep:
-            fields["Connection"] = "close"
+    def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        fields = HTTPHeaders({**headers, "Content-Length": str(len(body)), **CLOSE})
         start = ResponseStartLine("HTTP/1.1", status, responses.get(status, "Unknown"))
         _forget(self._connection.write_headers(start, fields, b"" if self.method == "HEAD" else body))
         self._connection.finish()
@@ -136,17 +179,16 @@ def _check(error: BaseException | None) -> None:
         log.error("cannot answer a request: %s", error)
 
 
-class Exchanges(HTTPServerConnectionDelegate):
-    """Makes an Exchange of each request that Tornado's server reads."""
+class _Exchanges(HTTPServerConnectionDelegate):
+    """Makes a TornadoExchange of each request that Tornado's server reads."""
 
-    def __init__(self, handler: Handler, *, keep: bool) -> None:
+    def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self._keep = keep
 
     def start_request(self, _server: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Part of Tornado's interface."""
         address = getattr(getattr(request_conn, "context", None), "remote_ip", None) or "a local socket"
-        return Exchange(self._handler, request_conn, address, keep=self._keep)
+        return TornadoExchange(self._handler, request_conn, address)
 
 
 class _Resumed:
@@ -172,8 +214,25 @@ class ResumedTLSStream(_Resumed, SSLIOStream):
     """A TLS stream of which the beginning was read already."""
 
 
-def resume(sock: socket.socket, before: bytes, *, tls: bool) -> IOStream:
-    """Make a stream of a connected socket: it begins with the bytes `before`. Runs in the loop."""
-    stream = ResumedTLSStream(sock) if tls else ResumedStream(sock)
-    stream.before = before
-    return stream
+class HandOver:
+    """Tornado's server, which takes over a connection of ours together with the bytes that were read from it."""
+
+    def __init__(self, handler: Handler, head_limit: int, body_timeout: float) -> None:
+        self._server = HTTPServer(
+            _Exchanges(handler),
+            max_body_size=ANY_BODY,
+            max_header_size=head_limit,
+            idle_connection_timeout=body_timeout,
+            body_timeout=body_timeout,
+        )
+
+    def take(self, connection: Connection, before: bytes) -> None:
+        """Serve what `connection` has read, `before`, and what follows."""
+        sock = connection.detach()
+        stream = ResumedTLSStream(sock) if isinstance(sock, ssl.SSLSocket) else ResumedStream(sock)
+        stream.before = before
+        self._server.handle_stream(stream, (connection.address, 0))
+
+    async def close(self) -> None:
+        """End all that was taken over."""
+        await self._server.close_all_connections()

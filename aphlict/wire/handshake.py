@@ -39,6 +39,24 @@ class Request(Struct, frozen=True):
         upgrade = self.headers.get("upgrade")
         return upgrade is not None and "websocket" in _tokens(upgrade)
 
+    def keeps_alive(self) -> bool:
+        """Whether another request may follow on the connection (RFC 9112, 9.3)."""
+        wanted = _tokens(self.headers.get("connection", ""))
+        return "keep-alive" in wanted if self.minor == 0 else "close" not in wanted
+
+    def body_size(self) -> int | None:
+        """Bytes of the body; None where it comes in chunks. Raises HandshakeRefused where that is not clear."""
+        length = self.headers.get("content-length")
+        if "transfer-encoding" in self.headers:
+            if length is not None:
+                raise HandshakeRefused("a request has a Content-Length or a Transfer-Encoding, not both")
+            return None
+        if length is None:
+            return 0
+        if not (length.isascii() and length.isdigit()) or len(length) > 18:
+            raise HandshakeRefused("the Content-Length is no number")
+        return int(length)
+
 
 def _tokens(value: str) -> list[str]:
     return [token.strip().lower() for token in value.split(",")]

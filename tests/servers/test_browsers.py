@@ -3,9 +3,10 @@
 import asyncio
 import json
 import logging
+from typing import Any
 
 import pytest
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from tests.support.loops import in_loop
@@ -60,12 +61,12 @@ async def test_messages_of_one_instance_never_reach_another() -> None:
         assert [m["text"] for m in answer[:-1]] == ["for other"]
 
 
-async def replay(browser: object, data: object) -> list[dict[str, object]]:
+async def replay(browser: ClientConnection, data: object) -> list[dict[str, Any]]:
     """Ask for a replay: the messages, and the ack last."""
-    await browser.send(json.dumps({"command": "replay", "data": data, "id": 1}))  # type: ignore[attr-defined]
-    received = []
+    await browser.send(json.dumps({"command": "replay", "data": data, "id": 1}))
+    received: list[dict[str, Any]] = []
     while not received or received[-1].get("type") != "ack":
-        received.append(json.loads(await browser.recv()))  # type: ignore[attr-defined]
+        received.append(json.loads(await browser.recv()))
     return received
 
 

@@ -1,0 +1,116 @@
+"""A connection that bears plain HTTP requests, one after the other: what publishers use."""
+
+import socket
+
+from aphlict.errors import BodyTooLarge
+from aphlict.net.connection import Application, Connection, Context, State
+from aphlict.wire import handshake
+from aphlict.wire.handshake import Request
+
+IDLE_TIMEOUT = 75.0  # seconds without a request
+REQUEST_TIMEOUT = 30.0  # seconds that one request may take to arrive
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class RequestApplication(Application):
+    """What such a connection serves. `on_request` is called only for a body in chunks: it must `detach`."""
+
+    @property
+    def body_limit(self) -> int:
+        """Bytes that a body may have."""
+        raise NotImplementedError
+
+    def on_whole_request(self, connection: "RequestConnection", request: Request, body: bytes, /) -> None:
+        """A whole request came; it must be answered with `answer` before this returns."""
+        raise NotImplementedError
+
+
+class RequestConnection(Connection):
+    """Reads requests whose length is known beforehand. A size is checked before a byte of a body is kept.
+
+    The application of its context must be a RequestApplication.
+    """
+
+    __slots__ = ("_begun", "_body", "_last", "_missing", "_request")
+
+    def __init__(self, sock: socket.socket, address: str, context: Context) -> None:
+        super().__init__(sock, address, context)
+        self._request: Request | None = None  # of which the body is being read
+        self._begun: float | None = None  # when the first byte of the request came
+        self._body: list[bytes] = []
+        self._missing = 0  # bytes of the body
+        self._last = False  # the request that is being read is the last one
+
+    def _on_head(self, data: bytes) -> None:
+        """Read what has come: perhaps a part of a request, perhaps several."""
+        while data and self.state is State.HEAD:
+            data = self._read_head(data) if self._request is None else self._read_body(data)
+
+    def _read_head(self, data: bytes) -> bytes:
+        """Read the head of a request; the rest of data."""
+        if not self._head:
+            self._begun = self._heard
+        self._head = data = self._head + data
+        found = handshake.read_head(data, self.context.limits.limits_head)
+        if found is None:
+            return b""
+        request, size = found
+        self._head = b""
+        length = request.body_size()
+        if length is None:
+            self.context.application.on_request(self, request, data)
+            return b""
+        self._begin_body(request, length)
+        rest = data[size:]
+        return rest or self._read_body(b"")
+
+    def _begin_body(self, request: Request, length: int) -> None:
+        application = self._application()
+        if length > application.body_limit:
+            raise BodyTooLarge(f"the body is larger than {application.body_limit} bytes")
+        if length and request.headers.get("expect", "").lower() == "100-continue":
+            self.send(CONTINUE)
+        self._request, self._missing = request, length
+
+    def _read_body(self, data: bytes) -> bytes:
+        """Take what belongs to the body, and hand the request on once it is whole; the rest of data."""
+        part = data[: self._missing]
+        self._missing -= len(part)
+        self._body.append(part)
+        if self._missing:
+            return b""
+        request, self._request, self._begun = self._request, None, None
+        assert request is not None
+        body = part if len(self._body) == 1 else b"".join(self._body)
+        self._body.clear()
+        self._application().on_whole_request(self, request, body)
+        return data[len(part) :]
+
+    def _application(self) -> RequestApplication:
+        application = self.context.application
+        assert isinstance(application, RequestApplication)
+        return application
+
+    def answer(self, answer: bytes, *, last: bool) -> None:
+        """Send the answer to a request; after the last one the connection ends."""
+        if last or self._last:
+            self._finish(answer)
+        else:
+            self.send(answer)
+
+    def close(self, _code: int, _reason: str = "", why: str = "") -> None:
+        """End, after the request that has begun to arrive."""
+        if self._begun is None:
+            self.abort(why)
+        self._last = True
+
+    def on_deadline(self, now: float, /) -> float | None:
+        """Give up on a request that takes too long to come, and on who asks nothing."""
+        if self.state is not State.HEAD:
+            return super().on_deadline(now)
+        begun = self._begun
+        end = self._heard + IDLE_TIMEOUT if begun is None else begun + REQUEST_TIMEOUT
+        if now < end:
+            return end if begun is not None else min(end, now + REQUEST_TIMEOUT)
+        self.abort("it was idle" if begun is None else "its request took too long")
+        return None
