@@ -1,7 +1,6 @@
 """All the other nodes: who of them gets a message, and what is known of each."""
 
 import asyncio
-import ssl
 import time
 from collections.abc import Sequence
 
@@ -53,8 +52,7 @@ class Relay:
 
 
 def _address(settings: PeerSettings) -> Address:
-    context = ssl.create_default_context(cafile=settings.ssl_ca) if settings.protocol == "https" else None
-    return Address(settings.host, settings.port, context)
+    return Address(settings.host, settings.port, settings.protocol == "https", settings.ssl_ca)
 
 
 async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
