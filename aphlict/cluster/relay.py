@@ -34,6 +34,13 @@ class Relay:
         for peer in receivers:
             peer.put(envelope)
 
+    def hear(self, fingerprint: str) -> None:
+        """Another node has asked who this one is, as one does that starts. Those that are away may be it, and
+        are tried at once."""
+        if fingerprint not in (peer.fingerprint for peer in self._peers if peer.state is State.UP):
+            for peer in self._peers:
+                peer.hurry()
+
     async def close(self, timeout: float) -> int:
         """Send what waits, for `timeout` seconds at most and with one more try for a peer that is away;
         return how many messages stay unsent."""
