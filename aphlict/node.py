@@ -15,6 +15,7 @@ from aphlict.hub import Hub
 from aphlict.message import random_name
 from aphlict.net.connection import Connection
 from aphlict.net.requests import REQUEST_TIMEOUT, RequestConnection
+from aphlict.servers import script
 from aphlict.servers.admin import Admin, Publishers
 from aphlict.servers.browsers import Browsers
 from aphlict.servers.frontend import Frontend, Port, Role
@@ -52,11 +53,11 @@ class Node:
         )
 
     def _client_role(self) -> Role:
-        pages = HandOver(Pages(lambda: self.state), self.settings.limits_head, REQUEST_TIMEOUT)
+        pages = HandOver(Pages(lambda: self.state, script.load()), self.settings.limits_head, REQUEST_TIMEOUT)
         return Role(Connection, Browsers(self.hub, pages, time.monotonic), pages)
 
     def _admin_role(self) -> Role:
-        admin = Admin(self.hub, time.monotonic, self._more_status, self._relay.hear)
+        admin = Admin(self.hub, time.monotonic, self._more_status)
         in_chunks = HandOver(admin, self.settings.limits_head, REQUEST_TIMEOUT)
         return Role(RequestConnection, Publishers(admin, in_chunks), in_chunks)
 

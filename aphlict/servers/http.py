@@ -3,6 +3,7 @@
 import logging
 import ssl
 from collections.abc import Mapping
+from http import HTTPStatus
 from http.client import responses
 from typing import Any, Protocol
 from urllib.parse import parse_qs
@@ -163,7 +164,9 @@ class TornadoExchange(Exchange, HTTPMessageDelegate):
         self._answered = True
 
     def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        fields = HTTPHeaders({**headers, "Content-Length": str(len(body)), **CLOSE})
+        fields = HTTPHeaders({**headers, **CLOSE})
+        if status != HTTPStatus.NOT_MODIFIED:  # it would have to be that of the body which is not sent
+            fields["Content-Length"] = str(len(body))
         start = ResponseStartLine("HTTP/1.1", status, responses.get(status, "Unknown"))
         _forget(self._connection.write_headers(start, fields, b"" if self.method == "HEAD" else body))
         self._connection.finish()

@@ -1,9 +1,10 @@
-"""What a client port answers to plain HTTP: the state for load balancers; for all else, 501."""
+"""What a client port answers to plain HTTP: the state for load balancers, aphlict.js; for all else, 501."""
 
 from collections.abc import Callable
 from enum import Enum
 
 from aphlict.servers.http import Exchange
+from aphlict.servers.script import Script
 
 NO_CACHE = {"Cache-Control": "no-store"}
 
@@ -22,13 +23,17 @@ class Pages:
 
     body_limit = 0
 
-    def __init__(self, state: Callable[[], NodeState]) -> None:
+    def __init__(self, state: Callable[[], NodeState], script: Script) -> None:
         self._state = state
+        self._script = script
 
     def handle(self, exchange: Exchange, /) -> None:
         """Answer one request; what a page is called is the end of the path, whatever a proxy put before."""
-        if exchange.path.endswith("/status") and exchange.method in ("GET", "HEAD"):
+        reads = exchange.method in ("GET", "HEAD")
+        if reads and exchange.path.endswith("/status"):
             self._answer_status(exchange)
+        elif reads and exchange.path.endswith("/aphlict.js"):
+            self._script.answer(exchange)
         else:
             sentence = "this port serves WebSockets: the request asked for no upgrade"
             exchange.answer_json(501, {"error": sentence})

@@ -86,8 +86,7 @@ class FakeNode:
         return self
 
     async def __aenter__(self: Node) -> Node:
-        if self._server is None:
-            self.start()
+        self.start()
         return self
 
     async def __aexit__(self, *_error: object) -> None:

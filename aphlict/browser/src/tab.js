@@ -1,0 +1,431 @@
+// @ts-check
+/**
+ * One tab among those of its origin. One of them leads: it holds a lock and has the link; what arrives there goes to
+ * all tabs over a BroadcastChannel, as a chain of steps, each naming the one before. A tab that misses a step asks for
+ * it, so every tab has every step once and in order, and any of them can go on where the leader stopped.
+ */
+
+import { Link } from "./link.js";
+import { Stream } from "./stream.js";
+
+/** @typedef {import("./options.js").Message} Message */
+/** @typedef {import("./options.js").Status} Status */
+/** @typedef {import("./stream.js").Entry} Entry */
+
+/**
+ * @typedef {object} Page
+ * @property {(message: Message) => void} message
+ * @property {() => void} gap
+ * @property {(status: Status) => void} changed the status, or the channels in force
+ */
+
+/**
+ * What tabs tell each other. From any tab: `want` (these are my channels), `bye`, `ask` (does the leader live? where
+ * `poke`, also: does its connection?) and `resend` (I lack what came after). From the leader, with its term: `state`
+ * (where `greet`: a new leader wants to know what all want), `entry` (the next step) and `gap`; `to` names one tab.
+ *
+ * @typedef {{ kind: "want", tab: string, channels: string[], last?: string }} Want
+ * @typedef {{ kind: "bye", tab: string }} Bye
+ * @typedef {{ kind: "ask", poke: boolean }} Ask
+ * @typedef {{ kind: "resend", tab: string, after: string }} Resend
+ * @typedef {{ status: Status, subscribed: string[], last?: string, greet?: boolean }} State
+ * @typedef {{ kind: "state", term: number, to?: undefined } & State} StateNote
+ * @typedef {{ kind: "entry", term: number, to?: string } & Entry} EntryNote
+ * @typedef {{ kind: "gap", term: number, to?: string, last?: string }} GapNote
+ * @typedef {StateNote | EntryNote | GapNote} FromLeader
+ * @typedef {Want | Bye | Ask | Resend | FromLeader} Note
+ */
+
+const GREETING = 500; // how long a new leader waits for tabs it has not heard of
+
+export class Tab {
+  #settings;
+  #page;
+  #name;
+  #shared;
+  #id = "";
+  #stream = new Stream();
+  /** @type {string[]} */ #channels = [];
+  /** @type {Map<string, string[]>} the channels of the other tabs */ #others = new Map();
+  /** @type {Status} */ #status = "connecting";
+  /** @type {Set<string>} */ #subscribed = new Set();
+  #term = 0;
+  /** @type {Link | undefined} */ #link;
+  /** @type {AbortController | undefined} ends our leadership */ #leading;
+  /** @type {AbortController | undefined} gives up our place in the queue for the lock, or the lock */ #place;
+  /** @type {AbortController | undefined} lets go of the lock that says we are here */ #presence;
+  /** @type {BroadcastChannel | undefined} */ #channel;
+  #listening = new AbortController();
+  #watch = 0;
+  #watched = 0;
+  #unanswered = 0;
+  #asked = false;
+  #telling = false; // a note of what we want is going to be sent
+
+  /**
+   * @param {import("./options.js").Settings} settings
+   * @param {Page} page
+   */
+  constructor(settings, page) {
+    this.#settings = settings;
+    this.#page = page;
+    this.#name = `aphlict ${settings.base}`;
+    this.#shared = settings.share && "BroadcastChannel" in globalThis && !!navigator.locks;
+    this.#listen();
+    this.#join();
+  }
+
+  /** @param {string[]} channels */
+  want(channels) {
+    this.#channels = channels;
+    this.#subscribed = new Set(channels.filter((name) => this.#subscribed.has(name)));
+    if (!this.#telling) {
+      this.#telling = true;
+      queueMicrotask(() => this.#tell());
+    }
+  }
+
+  /**
+   * Whether these channels are in force now.
+   *
+   * @param {Iterable<string>} channels
+   */
+  covers(channels) {
+    return this.#settled && [...channels].every((name) => this.#subscribed.has(name));
+  }
+
+  close() {
+    this.#listening.abort();
+    this.#leave();
+    this.#update("closed", []);
+  }
+
+  get #settled() {
+    return this.#status == "open" || this.#status == "fallback";
+  }
+
+  // Coming and going
+
+  #listen() {
+    const until = { signal: this.#listening.signal };
+    addEventListener("online", () => this.#link?.online(), until);
+    addEventListener("pagehide", () => this.#leave(), until);
+    addEventListener("pageshow", (event) => event.persisted && this.#comeBack(), until);
+    if (globalThis.document) {
+      document.addEventListener("visibilitychange", () => document.hidden || this.#poke(), until);
+      document.addEventListener("freeze", () => this.#stepDown(), until);
+      document.addEventListener("resume", () => this.#shared && this.#seek(), until);
+    }
+  }
+
+  #join() {
+    if (!this.#shared) {
+      this.#lead();
+      return;
+    }
+    this.#telling = true; // not before our lock says that we are here: a leader would take us for gone
+    this.#id = crypto.randomUUID();
+    this.#channel = new BroadcastChannel(this.#name);
+    this.#channel.onmessage = (event) => this.#receive(event.data);
+    this.#presence = new AbortController();
+    hold(`${this.#name} ${this.#id}`, this.#presence.signal, () => {
+      this.#tell();
+      this.#seek();
+    }).catch(() => {});
+    this.#watch = setInterval(() => this.#look(), this.#settings.patience);
+  }
+
+  #leave() {
+    this.#post({ kind: "bye", tab: this.#id });
+    this.#stepDown();
+    this.#presence?.abort();
+    this.#channel?.close();
+    this.#channel = undefined;
+    clearInterval(this.#watch);
+  }
+
+  /** A page out of the back/forward cache: nobody listened for it meanwhile. */
+  #comeBack() {
+    if (this.#shared) {
+      this.#stream = new Stream();
+      this.#others.clear();
+      this.#page.gap();
+    }
+    this.#join();
+  }
+
+  // The lock
+
+  /** Queues for the lock, or takes it from a leader that is silent. */
+  #seek(steal = false) {
+    this.#place?.abort();
+    const place = (this.#place = new AbortController());
+    hold(this.#name, place.signal, () => this.#lead(), steal).catch(() => {
+      if (!place.signal.aborted) {
+        this.#resign(); // it was taken from us
+        this.#seek();
+      }
+    });
+  }
+
+  #stepDown() {
+    this.#place?.abort();
+    this.#resign();
+  }
+
+  #resign() {
+    this.#leading?.abort();
+    this.#leading = undefined;
+    this.#link?.close();
+    this.#link = undefined;
+  }
+
+  /** A visible tab does not wait for ever for a leader that does not answer: it may be frozen. */
+  #look() {
+    const late = Date.now() - this.#watched > 2 * this.#settings.patience;
+    this.#watched = Date.now();
+    if (this.#leading || late || globalThis.document?.hidden) {
+      this.#unanswered = 0;
+    } else if (this.#unanswered++ < 2) {
+      this.#post({ kind: "ask", poke: false });
+    } else {
+      this.#unanswered = 0;
+      this.#seek(true);
+    }
+  }
+
+  #poke() {
+    this.#link ? this.#link.poke() : this.#post({ kind: "ask", poke: true });
+  }
+
+  // Leading
+
+  async #lead() {
+    const leading = (this.#leading = new AbortController());
+    this.#term = Math.max(Date.now(), this.#term + 1);
+    if (this.#shared) {
+      await this.#gather(leading.signal);
+    }
+    if (!leading.signal.aborted) {
+      this.#link = new Link(this.#settings, {
+        after: () => this.#stream.recent(),
+        message: (message) => this.#step(message.uniqueID, message),
+        mark: (last) => last && this.#step(last),
+        gap: () => {
+          this.#tellGap();
+          this.#page.gap();
+        },
+        changed: () => this.#tellState(),
+      });
+      this.#subscribeAll();
+    }
+  }
+
+  /**
+   * Learns what all tabs want, which decides what is resumed.
+   *
+   * @param {AbortSignal} signal
+   */
+  async #gather(signal) {
+    const { held = [] } = await navigator.locks.query();
+    const prefix = `${this.#name} `;
+    const tabs = held.flatMap(({ name = "" }) => (name.startsWith(prefix) ? [name.slice(prefix.length)] : []));
+    for (const tab of this.#others.keys()) {
+      tabs.includes(tab) ? this.#attend(tab, signal) : this.#others.delete(tab);
+    }
+    this.#post({ kind: "state", term: this.#term, status: "connecting", subscribed: [], greet: true });
+    const deadline = Date.now() + GREETING;
+    while (tabs.some((tab) => tab != this.#id && !this.#others.has(tab)) && Date.now() < deadline) {
+      await new Promise((resolve) => setTimeout(resolve, GREETING / 20));
+    }
+  }
+
+  /**
+   * Forgets a tab when the lock that says it is here comes free.
+   *
+   * @param {string} tab
+   * @param {AbortSignal} signal
+   */
+  #attend(tab, signal) {
+    navigator.locks
+      .request(`${this.#name} ${tab}`, { signal }, () => this.#forget(tab))
+      .catch(() => {});
+  }
+
+  /** @param {string} tab */
+  #forget(tab) {
+    this.#others.delete(tab);
+    this.#subscribeAll();
+  }
+
+  #subscribeAll() {
+    this.#link?.want([...new Set([this.#channels, ...this.#others.values()].flat())]);
+  }
+
+  /**
+   * @param {string} id
+   * @param {Message} [message]
+   */
+  #step(id, message) {
+    if (!this.#stream.has(id)) {
+      const entry = { after: this.#stream.last, id, message };
+      this.#post({ kind: "entry", term: this.#term, ...entry });
+      this.#take(entry);
+    }
+  }
+
+  #tellState() {
+    if (this.#leading) {
+      const { status, subscribed } = this.#link ?? { status: "connecting", subscribed: [] };
+      this.#post({ kind: "state", term: this.#term, status, subscribed, last: this.#stream.last });
+      this.#update(status, subscribed);
+    }
+  }
+
+  /** @param {string} [to] */
+  #tellGap(to) {
+    this.#post({ kind: "gap", term: this.#term, to, last: this.#stream.last });
+  }
+
+  /** @param {Resend} note */
+  #resend({ tab, after }) {
+    if (this.#link && this.#settled) {
+      const entries = this.#stream.since(after);
+      entries?.forEach((entry) => this.#post({ kind: "entry", term: this.#term, to: tab, ...entry }));
+      entries ?? this.#tellGap(tab);
+    }
+  }
+
+  // Talking with the other tabs
+
+  #tell() {
+    this.#telling = false;
+    this.#post({ kind: "want", tab: this.#id, channels: this.#channels });
+    this.#subscribeAll();
+  }
+
+  /** @param {Note} note */
+  #post(note) {
+    this.#channel?.postMessage(note);
+  }
+
+  /** @param {Note} note */
+  #receive(note) {
+    if ("term" in note) {
+      this.#hear(note);
+    } else if (note.kind == "want") {
+      const known = this.#others.has(note.tab);
+      this.#others.set(note.tab, note.channels);
+      if (this.#leading && !known) {
+        this.#attend(note.tab, this.#leading.signal);
+      }
+      this.#subscribeAll();
+      this.#tellState();
+    } else if (note.kind == "bye") {
+      this.#forget(note.tab);
+    } else if (note.kind == "resend") {
+      this.#resend(note);
+    } else {
+      note.poke && this.#link?.poke();
+      this.#tellState();
+    }
+  }
+
+  /** @param {FromLeader} note */
+  #hear(note) {
+    if (note.term > this.#term) {
+      this.#term = note.term;
+      this.#asked = false;
+      this.#resign(); // we were taken for dead, and another leads
+    }
+    if (note.term == this.#term && (!note.to || note.to == this.#id)) {
+      this.#unanswered = 0;
+      if (note.kind == "entry") {
+        this.#follow(note);
+      } else if (note.kind == "gap") {
+        this.#stream.last = note.last;
+        this.#asked = false;
+        this.#page.gap();
+      } else {
+        this.#hearState(note);
+      }
+    }
+  }
+
+  /** @param {StateNote} note */
+  #hearState({ status, subscribed, last, greet }) {
+    this.#stream.last ??= last;
+    if (greet) {
+      this.#tell();
+    }
+    this.#update(status, subscribed);
+    if (this.#settled && last && last != this.#stream.last && !this.#stream.has(last)) {
+      this.#lack();
+    }
+  }
+
+  /** @param {Entry} entry */
+  #follow({ after, id, message }) {
+    const { last } = this.#stream;
+    if (this.#stream.has(id)) {
+      return; // an earlier leader had it, and the one that leads now did not
+    }
+    if (last === undefined || last == after) {
+      this.#take({ after, id, message });
+    } else if (!this.#asked) {
+      this.#lack();
+    }
+  }
+
+  /** We lack a step: until it comes, later ones are left alone. */
+  #lack() {
+    this.#asked = true;
+    this.#post({ kind: "resend", tab: this.#id, after: /** @type {string} */ (this.#stream.last) });
+  }
+
+  /** @param {Entry} entry */
+  #take(entry) {
+    this.#asked = false;
+    this.#stream.add(entry);
+    if (entry.message) {
+      this.#page.message(entry.message);
+    }
+  }
+
+  /**
+   * @param {Status} status
+   * @param {string[]} subscribed
+   */
+  #update(status, subscribed) {
+    this.#status = status;
+    if (this.#settled) {
+      const now = new Set(subscribed);
+      const lost = this.#channels.some((name) => this.#subscribed.has(name) && !now.has(name));
+      this.#subscribed = new Set(this.#channels.filter((name) => now.has(name)));
+      if (lost) {
+        this.#page.gap(); // a new leader did not know of us in time
+      }
+    }
+    this.#page.changed(status);
+  }
+}
+
+/**
+ * Holds a lock until the signal. Rejects when it is taken from us, or the signal comes while we queue.
+ *
+ * @param {string} name
+ * @param {AbortSignal} signal
+ * @param {() => void} granted
+ * @param {boolean} [steal]
+ */
+function hold(name, signal, granted, steal) {
+  return navigator.locks.request(
+    name,
+    steal ? { steal } : { signal },
+    () =>
+      new Promise((release) => {
+        signal.addEventListener("abort", release);
+        signal.aborted ? release(null) : granted();
+      }),
+  );
+}

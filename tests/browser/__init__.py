@@ -1,0 +1,1 @@
+"""The browser client, in real browsers against real servers."""

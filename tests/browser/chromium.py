@@ -1,0 +1,140 @@
+"""A headless Chromium, driven over its DevTools protocol."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.browser.driving import Browser, PageError, Profile, Remote, Tab
+from tests.support.waiting import wait_until
+
+PROGRAM = shutil.which("chromium")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-extensions",
+    "--disable-sync",
+    "--metrics-recording-only",
+    "--no-proxy-server",
+    "--remote-debugging-port=0",
+)
+
+
+class ChromiumTab(Tab):
+    """A tab of Chromium."""
+
+    def __init__(self, remote: Remote, target: str) -> None:
+        self._remote = remote
+        self._target = target
+        attached = remote.command("Target.attachToTarget", {"targetId": target, "flatten": True})
+        self._session: str = attached["sessionId"]
+        self.command("Runtime.enable")
+
+    def command(self, method: str, **params: object) -> dict[str, Any]:
+        """Do a DevTools command in this tab."""
+        return self._remote.command(method, params, sessionId=self._session)
+
+    def open(self, url: str) -> None:
+        """Go to a page and wait until its scripts have run."""
+        self.command("Page.navigate", url=url)
+        wait_until(lambda: self.evaluate("[document.readyState, location.href]") == ["complete", url], url)
+
+    def _evaluate(self, expression: str) -> Any:
+        answer = self.command(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True
+        )
+        if "exceptionDetails" in answer:
+            raise PageError(str(answer["exceptionDetails"]["exception"].get("description")))
+        return answer["result"]["value"]
+
+    def console(self, kind: str) -> list[str]:
+        """What the page wrote on its console so far: 'warning', 'error' or another kind."""
+        self.evaluate("0")  # events that are on their way come before its answer
+        calls = [
+            event["params"]
+            for event in self._remote.events("Runtime.consoleAPICalled")
+            if event["sessionId"] == self._session
+        ]
+        return [call["args"][0]["value"] for call in calls if call["type"] == kind]
+
+    def close(self) -> None:
+        """Close the tab as a user does."""
+        self._remote.command("Target.closeTarget", {"targetId": self._target})
+
+    def crash(self) -> None:
+        """Kill the tab's process: none of its scripts runs any more."""
+        self._remote.post("Page.crash", {}, sessionId=self._session)
+
+    def freeze(self, *, warned: bool) -> None:
+        """Stop all its scripts; where it is warned, the page is told before."""
+        if warned:
+            self.command("Page.setWebLifecycleState", state="frozen")
+        else:
+            self.command("Debugger.enable")
+            self.command("Debugger.pause")
+            self._remote.post("Runtime.evaluate", {"expression": "0"}, sessionId=self._session)
+
+    def thaw(self, *, warned: bool) -> None:
+        """Let its scripts go on."""
+        if warned:
+            self.command("Page.setWebLifecycleState", state="active")
+        else:
+            self.command("Debugger.disable")
+
+
+class ChromiumProfile(Profile):
+    """A context of Chromium, as an incognito window is."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+        self._id: str = remote.command("Target.createBrowserContext", {})["browserContextId"]
+
+    def new_tab(self, url: str) -> ChromiumTab:
+        """Open a page in a new tab."""
+        params = {"url": "about:blank", "browserContextId": self._id}
+        tab = ChromiumTab(self._remote, self._remote.command("Target.createTarget", params)["targetId"])
+        tab.open(url)
+        return tab
+
+    def close(self) -> None:
+        """Close its tabs, and forget it."""
+        self._remote.command("Target.disposeBrowserContext", {"browserContextId": self._id})
+
+
+class Chromium(Browser):
+    """A Chromium whose files are in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        assert PROGRAM
+        self._process = subprocess.Popen(
+            [PROGRAM, *FLAGS, f"--user-data-dir={folder}", "about:blank"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "DBUS_SESSION_BUS_ADDRESS": "disabled:"},
+        )
+        address = folder / "DevToolsActivePort"
+        wait_until(lambda: address.exists() and len(address.read_text().split()) == 2, "Chromium", 30)
+        port, path = address.read_text().split()
+        self._remote = Remote(f"ws://127.0.0.1:{port}{path}")
+
+    def new_profile(self) -> ChromiumProfile:
+        """A fresh profile."""
+        return ChromiumProfile(self._remote)
+
+    def close(self) -> None:
+        """End it, with all its processes."""
+        self._remote.command("Browser.close", {})
+        self._remote.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

@@ -1,0 +1,76 @@
+"""What the tests in browsers share: one browser for all, a fresh profile and a fresh server for each."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser import chromium, firefox
+from tests.browser.chromium import Chromium, ChromiumProfile
+from tests.browser.driving import Profile, missing
+from tests.browser.firefox import Firefox
+from tests.browser.page import Page, web_server
+from tests.browser.server import Server, running_server
+
+
+@pytest.fixture(scope="session")
+def chromium_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A running Chromium."""
+    if not chromium.PROGRAM:
+        missing("chromium")
+    browser = Chromium(tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="session")
+def firefox_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firefox]:
+    """A running Firefox."""
+    if not firefox.PROGRAM:
+        missing("firefox-esr")
+    browser = Firefox(tmp_path_factory.mktemp("firefox"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def profile(chromium_browser: Chromium) -> Iterator[ChromiumProfile]:
+    """A fresh profile of Chromium."""
+    profile = chromium_browser.new_profile()
+    yield profile
+    profile.close()
+
+
+@pytest.fixture(params=["chromium", "firefox"])
+def any_profile(request: pytest.FixtureRequest) -> Iterator[Profile]:
+    """A fresh profile of each browser."""
+    browser = request.getfixturevalue(f"{request.param}_browser")
+    profile = browser.new_profile()
+    yield profile
+    profile.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A running server."""
+    with running_server(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def web(server: Server) -> Iterator[str]:
+    """The address of a page that takes the client from the server."""
+    with web_server(f"http://127.0.0.1:{server.client_port}/ws/aphlict.js") as address:
+        yield address
+
+
+@pytest.fixture
+def new_page(profile: ChromiumProfile, web: str) -> Callable[[], Page]:
+    """Opens the page in a tab of Chromium."""
+    return lambda: Page(profile.new_tab(web))
+
+
+@pytest.fixture
+def new_page_anywhere(any_profile: Profile, web: str) -> Callable[[], Page]:
+    """Opens the page in a tab of each browser."""
+    return lambda: Page(any_profile.new_tab(web))

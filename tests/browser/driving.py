@@ -1,0 +1,117 @@
+"""What a browser under test can do, whichever it is."""
+
+import itertools
+import json
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from websockets.sync.client import connect
+
+ANSWER_TIME = 30
+
+
+class PageError(Exception):
+    """What was evaluated in a page threw, or the browser cannot do what it was told."""
+
+
+class Remote:
+    """A debugging connection: commands, one at a time; events are kept until somebody asks for them."""
+
+    def __init__(self, address: str) -> None:
+        self._open = ExitStack()
+        connecting = connect(address, max_size=None, compression=None, proxy=None)
+        self._connection = self._open.enter_context(connecting)
+        self._ids = itertools.count(1)
+        self._events: list[dict[str, Any]] = []
+
+    def post(self, method: str, params: Mapping[str, object], **more: object) -> int:
+        """Send a command of which no answer is awaited."""
+        id = next(self._ids)
+        self._connection.send(json.dumps({"id": id, "method": method, "params": params, **more}))
+        return id
+
+    def command(self, method: str, params: Mapping[str, object], **more: object) -> dict[str, Any]:
+        """Do a command and return its result."""
+        id = self.post(method, params, **more)
+        while True:
+            answer: dict[str, Any] = json.loads(self._connection.recv(timeout=ANSWER_TIME))
+            if answer.get("id") != id:
+                self._events.append(answer)
+            elif "error" in answer:
+                raise PageError(f"{method}: {answer['error']} {answer.get('message', '')}")
+            else:
+                result: dict[str, Any] = answer["result"]
+                return result
+
+    def events(self, method: str) -> Iterator[dict[str, Any]]:
+        """The events of that name so far."""
+        return (event for event in self._events if event.get("method") == method)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._open.close()
+
+
+class Tab(ABC):
+    """A tab."""
+
+    @abstractmethod
+    def open(self, url: str) -> None:
+        """Go to a page and wait until its scripts have run."""
+
+    @abstractmethod
+    def _evaluate(self, expression: str) -> Any:
+        """Evaluate an expression, a promise awaited, that gives text; PageError where it throws."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the tab as a user does."""
+
+    def evaluate(self, expression: str, *values: object) -> Any:
+        """Evaluate an expression, or call a function with values; a promise is awaited."""
+        if values:
+            expression = f"({expression})({', '.join(json.dumps(value) for value in values)})"
+        text = self._evaluate(f"(async () => JSON.stringify((await ({expression})) ?? null))()")
+        return json.loads(text)
+
+
+class Profile(ABC):
+    """A set of tabs that share storage, locks and channels with each other and nobody else."""
+
+    @abstractmethod
+    def new_tab(self, url: str) -> Tab:
+        """Open a page in a new tab."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close its tabs, and forget it."""
+
+
+class Browser(ABC):
+    """A running browser."""
+
+    @abstractmethod
+    def new_profile(self) -> Profile:
+        """A fresh profile."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it, with all its processes."""
+
+
+def missing(program: str) -> None:
+    """Skip the test, as the program is not here; under CI that is a failure."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{program} is not installed, and CI must run this test")
+    pytest.skip(f"{program} is not installed")
+
+
+def find_address(text: str, pattern: str) -> str | None:
+    """The first group of a pattern in what a browser wrote."""
+    found = re.search(pattern, text)
+    return found.group(1) if found else None

@@ -1,0 +1,97 @@
+"""A headless Firefox, driven over WebDriver BiDi, which it speaks itself."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.browser.driving import Browser, PageError, Profile, Remote, Tab, find_address
+from tests.support.waiting import wait_until
+
+PROGRAM = shutil.which("firefox-esr") or shutil.which("firefox")
+PREFERENCES = """
+user_pref("app.update.enabled", false);
+user_pref("browser.shell.checkDefaultBrowser", false);
+user_pref("datareporting.policy.dataSubmissionEnabled", false);
+user_pref("network.captive-portal-service.enabled", false);
+user_pref("network.connectivity-service.enabled", false);
+user_pref("network.proxy.type", 0);
+user_pref("toolkit.telemetry.enabled", false);
+"""
+
+
+class FirefoxTab(Tab):
+    """A tab of Firefox."""
+
+    def __init__(self, remote: Remote, context: str) -> None:
+        self._remote = remote
+        self._context = context
+
+    def open(self, url: str) -> None:
+        """Go to a page and wait until its scripts have run."""
+        params = {"context": self._context, "url": url, "wait": "complete"}
+        self._remote.command("browsingContext.navigate", params)
+
+    def _evaluate(self, expression: str) -> Any:
+        params = {"expression": expression, "awaitPromise": True, "target": {"context": self._context}}
+        answer = self._remote.command("script.evaluate", params)
+        if answer["type"] != "success":
+            raise PageError(answer["exceptionDetails"]["text"])
+        return answer["result"]["value"]
+
+    def close(self) -> None:
+        """Close the tab as a user does."""
+        self._remote.command("browsingContext.close", {"context": self._context})
+
+
+class FirefoxProfile(Profile):
+    """A user context ("container") of Firefox."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+        self._id: str = remote.command("browser.createUserContext", {})["userContext"]
+
+    def new_tab(self, url: str) -> FirefoxTab:
+        """Open a page in a new tab."""
+        params = {"type": "tab", "userContext": self._id, "background": True}
+        tab = FirefoxTab(self._remote, self._remote.command("browsingContext.create", params)["context"])
+        tab.open(url)
+        return tab
+
+    def close(self) -> None:
+        """Close its tabs, and forget it."""
+        self._remote.command("browser.removeUserContext", {"userContext": self._id})
+
+
+class Firefox(Browser):
+    """A Firefox whose files are in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        assert PROGRAM
+        (folder / "user.js").write_text(PREFERENCES)
+        log = folder / "log"
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [PROGRAM, "--headless", "--no-remote", "--profile", folder, "--remote-debugging-port", "0"],
+                stdout=output,
+                stderr=output,
+                env={"HOME": str(folder), "PATH": "/usr/bin:/bin", "MOZ_DISABLE_CONTENT_SANDBOX": "1"},
+            )
+        pattern = r"BiDi listening on (ws://\S+)"
+        address = wait_until(lambda: find_address(log.read_text(errors="replace"), pattern), "Firefox", 60)
+        self._remote = Remote(f"{address}/session")
+        self._remote.command("session.new", {"capabilities": {}})
+
+    def new_profile(self) -> FirefoxProfile:
+        """A fresh profile."""
+        return FirefoxProfile(self._remote)
+
+    def close(self) -> None:
+        """End it, with all its processes."""
+        self._remote.close()
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

@@ -1,0 +1,103 @@
+"""A real server, in a process of its own, on ports that it keeps when it starts again."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+
+
+class Server:
+    """A server on loopback; `url` is where browsers connect."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.client_port, self.admin_port = free_ports(2)
+        self._folder = folder
+        servers = [
+            {"type": "client", "port": self.client_port, "listen": "127.0.0.1"},
+            {"type": "admin", "port": self.admin_port},
+        ]
+        self._config = folder / "aphlict.json"
+        config = {"servers": servers, "pidfile": str(folder / "pid"), "drain.time": 0.1, **settings}
+        self._config.write_text(json.dumps(config))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where browsers connect."""
+        return f"ws://127.0.0.1:{self.client_port}/ws/"
+
+    def start(self) -> "Server":
+        """Start it, and wait until it serves."""
+        command = [sys.executable, *os.environ.get("APHLICT_TEST_COMMAND", "-m aphlict debug").split()]
+        with (self._folder / "output").open("ab") as output:
+            self._process = subprocess.Popen(
+                [*command, "--config", self._config], cwd=ROOT, stdout=output, stderr=output
+            )
+        wait_until(self._serves, "the server")
+        return self
+
+    def _serves(self) -> bool:
+        assert self._process
+        assert self._process.poll() is None, (self._folder / "output").read_text()
+        try:
+            self.status()
+        except urllib.error.URLError:
+            return False
+        return True
+
+    def stop(self, signal: signal.Signals = signal.SIGTERM) -> None:
+        """Stop it: in good order, or with another signal."""
+        if self._process is not None:
+            self._process.send_signal(signal)
+            self._process.wait(10)
+            self._process = None
+
+    def status(self) -> dict[str, Any]:
+        """What the status page says."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/status/") as answer:
+            status: dict[str, Any] = json.load(answer)
+            return status
+
+    @property
+    def connections(self) -> int:
+        """How many browsers are connected."""
+        return int(self.status()["clients.active"])
+
+    def publish(self, *channels: str, **fields: object) -> dict[str, Any]:
+        """Publish a message; gives the receipt."""
+        body = json.dumps({"subscribers": channels, **fields}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.admin_port}/", body)
+        with urllib.request.urlopen(request) as answer:
+            receipt: dict[str, Any] = json.load(answer)
+            return receipt
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody uses now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextmanager
+def running_server(folder: Path, **settings: object) -> Iterator[Server]:
+    """A server while the block lasts."""
+    server = Server(folder, **settings).start()
+    try:
+        yield server
+    finally:
+        server.stop()

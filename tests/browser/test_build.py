@@ -1,0 +1,59 @@
+"""What is served is made from what is read: typed, up to date, and small."""
+
+import gzip
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import aphlict
+from tests.browser.driving import missing
+
+FOLDER = Path(aphlict.__file__).parent / "browser"
+BUILT = FOLDER / "aphlict.js"
+
+
+@pytest.fixture
+def npm() -> str:
+    """The program npm, with what package.json asks for installed."""
+    program = shutil.which("npm")
+    if program is None or not (FOLDER / "node_modules").exists():
+        missing(f"what the browser client is built with ('npm ci' in {FOLDER.name})")
+    assert program
+    return program
+
+
+def run(npm: str, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [npm, "run", "--silent", script, "--", *arguments]
+    return subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
+
+
+def test_its_types_are_right(npm: str) -> None:
+    done = run(npm, "check")
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_is_served_is_up_to_date(npm: str, tmp_path: Path) -> None:
+    done = run(npm, "build", f"--outfile={tmp_path / 'aphlict.js'}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "aphlict.js").read_text() == BUILT.read_text(), "aphlict.js: run 'npm run build'"
+
+
+def test_it_is_small() -> None:
+    text = BUILT.read_bytes()
+    assert len(text) < 12_000
+    assert len(gzip.compress(text)) < 5_000
+
+
+def test_the_package_says_what_it_is() -> None:
+    package = json.loads((FOLDER / "package.json").read_text())
+    assert package["version"] == aphlict.__version__
+    assert "dependencies" not in package
+    for file in (package["exports"]["."]["default"], package["exports"]["."]["types"]):
+        assert (FOLDER / file).exists()
+
+
+def test_the_lock_file_names_no_registry() -> None:
+    assert '"resolved"' not in (FOLDER / "package-lock.json").read_text()
