@@ -223,6 +223,7 @@ class HandOver:
     def __init__(self, handler: Handler, head_limit: int, body_timeout: float) -> None:
         self._server = HTTPServer(
             _Exchanges(handler),
+            no_keep_alive=True,  # or it would read what follows by rules that are less strict than ours
             max_body_size=ANY_BODY,
             max_header_size=head_limit,
             idle_connection_timeout=body_timeout,

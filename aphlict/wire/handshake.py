@@ -18,6 +18,8 @@ DEFAULT_INSTANCE = "default"
 _START = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~\x80-\xff]+) HTTP/1\.([01])")
 # RFC 9112, 5: a token, a colon without a space before it, and a value on the same line.
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 
 
@@ -45,17 +47,8 @@ class Request(Struct, frozen=True):
         return "keep-alive" in wanted if self.minor == 0 else "close" not in wanted
 
     def body_size(self) -> int | None:
-        """Bytes of the body; None where it comes in chunks. Raises HandshakeRefused where that is not clear."""
-        length = self.headers.get("content-length")
-        if "transfer-encoding" in self.headers:
-            if length is not None:
-                raise HandshakeRefused("a request has a Content-Length or a Transfer-Encoding, not both")
-            return None
-        if length is None:
-            return 0
-        if not (length.isascii() and length.isdigit()) or len(length) > 18:
-            raise HandshakeRefused("the Content-Length is no number")
-        return int(length)
+        """Bytes of the body; None where it comes in chunks."""
+        return None if "transfer-encoding" in self.headers else int(self.headers.get("content-length", 0))
 
 
 def _tokens(value: str) -> list[str]:
@@ -78,16 +71,16 @@ def read_head(data: bytes, limit: int) -> tuple[Request, int] | None:
     if start is None:
         raise HandshakeRefused("the first line is no HTTP/1.1 request line")
     method, target, minor = start.groups()
-    headers = _read_fields(lines[1:])
-    return Request(method.decode(), target.decode("latin-1"), int(minor), headers), end + len(END)
+    request = Request(method.decode(), target.decode("latin-1"), int(minor), _read_fields(lines[1:]))
+    _check_framing(request)
+    return request, end + len(END)
 
 
 def _refuse_early(data: bytes) -> None:
     """Refuse what can no longer become a request line, so that no stranger is waited for."""
-    line, found, _ = data.partition(b"\n")
-    if found and not line.endswith(b"\r"):
+    if _BARE_LF.search(data):
         raise HandshakeRefused("a line of the head does not end with CR LF")
-    if not found and line and not 0x21 <= line[0] <= 0x7E:
+    if data and not 0x21 <= data[0] <= 0x7E:
         raise HandshakeRefused("the first line is no HTTP/1.1 request line")
 
 
@@ -102,6 +95,25 @@ def _read_fields(lines: list[bytes]) -> dict[str, str]:
     return headers
 
 
+def _check_framing(request: Request) -> None:
+    """Refuse what a proxy in front may read as another request than we do (RFC 9112, 3.2, 6.1 and 6.3).
+
+    A header that came twice is a list here, and so is refused as well.
+    """
+    headers = request.headers
+    length, coding = headers.get("content-length"), headers.get("transfer-encoding")
+    if length is not None and not _LENGTH.fullmatch(length):
+        raise HandshakeRefused("Content-Length is not one number")
+    if coding is not None:
+        if length is not None or not request.minor:
+            raise HandshakeRefused("Transfer-Encoding together with Content-Length or HTTP/1.0")
+        if coding.lower() != "chunked":
+            raise HandshakeRefused("the only Transfer-Encoding that is understood is 'chunked'")
+    host = headers.get("host")
+    if (host is None and request.minor) or (host is not None and "," in host):
+        raise HandshakeRefused("a request names one Host")
+
+
 def accept(request: Request) -> bytes:
     """Make the answer that turns the connection into a WebSocket (RFC 6455, 4.2.2).
 
@@ -110,6 +122,8 @@ def accept(request: Request) -> bytes:
     headers = request.headers
     if request.method != "GET" or not request.minor:
         raise HandshakeRefused("a WebSocket begins with GET and HTTP/1.1")
+    if request.body_size() != 0:
+        raise HandshakeRefused("a request that upgrades has no body")
     if "upgrade" not in _tokens(headers.get("connection", "")):
         raise HandshakeRefused("the Connection header does not name Upgrade: a proxy may have removed it")
     if headers.get("sec-websocket-version") != "13":

@@ -1,0 +1,88 @@
+"""Requests that two servers in a row could read differently: both ports refuse them, and end the connection."""
+
+import asyncio
+import json
+
+import pytest
+
+from tests.support.heads import MALFORMED, Malformed
+from tests.support.loops import in_loop
+from tests.support.nodes import RunningNode, running_node
+
+HIDDEN = b"GET /status/ HTTP/1.1\r\nHost: hidden\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+PORTS = pytest.mark.parametrize("port", ["client", "admin"])
+
+
+async def exchange(node: RunningNode, port: str, *pieces: bytes) -> bytes:
+    """All that comes back, up to the end of the connection, which the server must bring about."""
+    number = node.client_port if port == "client" else node.admin_port
+    reader, writer = await asyncio.open_connection("127.0.0.1", number)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(0)
+        return await asyncio.wait_for(reader.read(), 5)
+    finally:
+        writer.close()
+
+
+def check_refused(answer: bytes, status: int) -> None:
+    """One answer, an error that is explained; nothing that follows was taken for a request."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\nConnection: close" in head
+    assert list(json.loads(body)) == ["error"]
+
+
+@PORTS
+@pytest.mark.parametrize("malformed", MALFORMED, ids=str)
+@in_loop
+async def test_a_malformed_request_is_refused(malformed: Malformed, port: str) -> None:
+    async with running_node() as node:
+        check_refused(await exchange(node, port, malformed.data + HIDDEN), malformed.status)
+
+
+@PORTS
+@pytest.mark.parametrize("malformed", MALFORMED, ids=str)
+@in_loop
+async def test_a_malformed_request_is_refused_a_byte_at_a_time(malformed: Malformed, port: str) -> None:
+    pieces = [malformed.data[i : i + 1] for i in range(min(len(malformed.data), 300))]
+    async with running_node() as node:
+        answer = await exchange(node, port, *pieces, malformed.data[300:] + HIDDEN)
+        check_refused(answer, malformed.status)
+
+
+@PORTS
+@pytest.mark.parametrize(
+    "body",
+    [b"-2\r\n{}\r\n0\r\n\r\n", b"0x2\r\n{}\r\n0\r\n\r\n", b"2 \r\n{}\r\n0\r\n\r\n", b"zz\r\n", b"2\r\n{}ab"],
+)
+@in_loop
+async def test_malformed_chunks_are_refused(body: bytes, port: str) -> None:
+    async with running_node() as node:
+        answer = await exchange(node, port, CHUNKED + body + HIDDEN)
+        assert answer[:10] == b"HTTP/1.1 4"
+        assert answer.count(b"HTTP/1.1") == 1
+
+
+@in_loop
+async def test_nothing_is_read_after_a_body_in_chunks() -> None:
+    """Tornado, which reads these, is less strict about what would follow."""
+    body = b'{"subscribers": ["a"]}'
+    async with running_node() as node:
+        answer = await exchange(
+            node, "admin", CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) + HIDDEN
+        )
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.count(b"HTTP/1.1") == 1
+
+
+@in_loop
+async def test_an_upgrade_with_a_body_is_refused() -> None:
+    head = (
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 100\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    async with running_node() as node:
+        check_refused(await exchange(node, "client", head + HIDDEN), 400)
