@@ -57,7 +57,7 @@ class Node:
         return Role(Connection, Browsers(self.hub, pages, time.monotonic), pages)
 
     def _admin_role(self) -> Role:
-        admin = Admin(self.hub, time.monotonic, self._more_status)
+        admin = Admin(self.hub, time.monotonic, self._more_status, self._relay.hear)
         in_chunks = HandOver(admin, self.settings.limits_head, REQUEST_TIMEOUT)
         return Role(RequestConnection, Publishers(admin, in_chunks), in_chunks)
 

@@ -10,17 +10,20 @@ from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
 from tornado.util import TimeoutError as TornadoTimeout
 
-from aphlict.errors import PeerError, PeerNotTrusted, PeerSilent, PeerUnreachable
+from aphlict.errors import CertificateError, PeerError, PeerNotTrusted, PeerSilent, PeerUnreachable
+from aphlict.tls.context import client_context
 
 MOST_BUFFERED = 2 * 1024 * 1024
 
 
 class Address(NamedTuple):
-    """Where an admin server is; with a context it is asked over https."""
+    """Where an admin server is, and whom to believe that it is the one: the authorities in the file `ca`, or
+    those that the system trusts."""
 
     host: str
     port: int
-    context: ssl.SSLContext | None = None
+    https: bool = False
+    ca: str | None = None
 
     @property
     def authority(self) -> str:
@@ -28,7 +31,7 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
-        return f"{'https' if self.context else 'http'}://{self.authority}"
+        return f"{'https' if self.https else 'http'}://{self.authority}"
 
 
 async def dial(address: Address, timeout: float) -> IOStream:
@@ -36,8 +39,8 @@ async def dial(address: Address, timeout: float) -> IOStream:
     connection or as many for the TLS handshake."""
     try:
         plain = await _connect(address, timeout)
-        return plain if address.context is None else await _secure(plain, address, timeout)
-    except (OSError, ValueError) as error:
+        return await _secure(plain, address, timeout) if address.https else plain
+    except (CertificateError, OSError, ValueError) as error:
         raise _explain(error) from error
 
 
@@ -56,13 +59,11 @@ async def _connect(address: Address, timeout: float) -> IOStream:
 async def _secure(plain: IOStream, address: Address, timeout: float) -> SSLIOStream:
     """Shake hands before the stream is made: a stream's own handshake logs a warning for each failure, and
     a peer is tried again and again."""
-    assert address.context is not None
     bare: socket.socket = plain.socket.dup()
     plain.close()
     try:
-        bare = secure = address.context.wrap_socket(
-            bare, server_hostname=address.host, do_handshake_on_connect=False
-        )
+        context = await asyncio.to_thread(client_context, address.ca)  # hundreds of certificates: 20 ms
+        bare = secure = context.wrap_socket(bare, server_hostname=address.host, do_handshake_on_connect=False)
         await asyncio.wait_for(_shake_hands(secure), timeout)
         return SSLIOStream(secure, max_buffer_size=MOST_BUFFERED)
     except asyncio.TimeoutError as error:
@@ -105,6 +106,8 @@ async def _ready(
 def _explain(error: Exception) -> PeerError:
     """The sentence for what kept a connection from being made."""
     cause = error.real_error if isinstance(error, StreamClosedError) and error.real_error else error
+    if isinstance(cause, CertificateError):
+        return PeerNotTrusted(str(cause))
     if isinstance(cause, ssl.SSLCertVerificationError):
         return PeerNotTrusted(f"its certificate is not accepted: {cause.verify_message}")
     if isinstance(cause, ssl.SSLError):

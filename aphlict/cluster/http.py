@@ -14,6 +14,7 @@ from aphlict.errors import BadAnswer, PeerError, PeerGone, PeerSilent
 
 MOST_HEAD = 16 * 1024
 MOST_BODY = 1024 * 1024
+SENDER = "X-Aphlict-Node"  # the header in which a node names itself
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,12 @@ class Answer:
 class HttpConnection:
     """Connects with `connect`, then carries one request at a time until either side closes it.
 
-    `on_close` is called when the other side closes it between two requests.
+    `own` is the fingerprint of this node; `on_close` is called when the other side closes it between two requests.
     """
 
-    def __init__(self, address: Address, timeout: float, on_close: Callable[[], None]) -> None:
+    def __init__(self, address: Address, own: str, timeout: float, on_close: Callable[[], None]) -> None:
         self._address = address
+        self._own = own
         self._timeout = timeout
         self._on_close = on_close
         self._stream: IOStream | None = None
@@ -85,7 +87,7 @@ class HttpConnection:
             reader.is_cut = not isinstance(error.real_error, UnsatisfiableReadError)
 
     def _head(self, body: bytes) -> HTTPHeaders:
-        head = HTTPHeaders({"Host": self._address.authority, "Accept": "application/json"})
+        head = HTTPHeaders({"Host": self._address.authority, SENDER: self._own})
         if body:
             head["Content-Type"] = "application/json"
             head["Content-Length"] = str(len(body))

@@ -55,14 +55,15 @@ class Peer:
         self._outbox = Outbox(bounds)
         self._flight: list[Envelope] = []
         self._together = bounds.batch_count
-        self._http = HttpConnection(address, bounds.answer, self._on_idle_close)
+        self._http = HttpConnection(address, own, bounds.answer, self._on_idle_close)
         self._is_proven = False  # who is at the other end of this connection has been asked
         self._may_be_stale = False  # the next failure may only mean that an idle connection was closed
         self._behind = 0  # how many of those that waited when it came back wait still
         self._heard = time.monotonic()
         self._delay = 0.0
         self._wake = asyncio.Event()
-        self._closing = asyncio.Event()
+        self._stir = asyncio.Event()  # ends the pause between two tries
+        self._is_closing = False
         self._has_given_up = False
 
     @property
@@ -87,8 +88,13 @@ class Peer:
 
     def finish(self) -> None:
         """Have `run` return as soon as nothing waits any more, or the peer fails once."""
-        self._closing.set()
+        self._is_closing = True
         self._wake.set()
+        self._stir.set()
+
+    def hurry(self) -> None:
+        """Have it tried now, if it is away."""
+        self._stir.set()
 
     async def run(self) -> None:
         """Deliver until `finish`, or until the peer turns out to be this node."""
@@ -100,7 +106,7 @@ class Peer:
             self.report.say_losses()
 
     def _is_done(self) -> bool:
-        if self._closing.is_set() and not self._outbox:
+        if self._is_closing and not self._outbox:
             return True
         return self._has_given_up or self.state is State.SELF
 
@@ -145,6 +151,7 @@ class Peer:
         """Ask who it is, over a new connection if need be."""
         if not self._http.is_open:
             self._is_proven = False
+            self._stir.clear()
             await self._http.connect(self._bounds.connect)
         self._learn(read_status(await self._http.request("GET", "/status/")))
         self._is_proven = True
@@ -237,8 +244,9 @@ class Peer:
             return
         self.state = State.DOWN
         self.report.say_away(error)
-        self._has_given_up = self._closing.is_set()
-        await self._pause()
+        self._has_given_up = self._is_closing
+        if not self._has_given_up:
+            await self._pause()
 
     async def _pause(self) -> None:
         """Wait twice as long as last time, less some chance: not all nodes come back at the same instant."""
@@ -246,6 +254,6 @@ class Peer:
         self._delay = min(bounds.last_retry, max(bounds.first_retry, self._delay * 2))
         try:
             seconds = self._delay * random.uniform(0.5, 1)  # noqa: S311 -- nothing secret
-            await asyncio.wait_for(self._closing.wait(), seconds)
+            await asyncio.wait_for(self._stir.wait(), seconds)
         except asyncio.TimeoutError:
             return

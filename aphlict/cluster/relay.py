@@ -1,7 +1,6 @@
 """All the other nodes: who of them gets a message, and what is known of each."""
 
 import asyncio
-import ssl
 import time
 from collections.abc import Sequence
 
@@ -35,6 +34,13 @@ class Relay:
         for peer in receivers:
             peer.put(envelope)
 
+    def hear(self, fingerprint: str) -> None:
+        """Another node has asked who this one is, as one does that starts. Those that are away may be it, and
+        are tried at once."""
+        if fingerprint not in (peer.fingerprint for peer in self._peers if peer.state is State.UP):
+            for peer in self._peers:
+                peer.hurry()
+
     async def close(self, timeout: float) -> int:
         """Send what waits, for `timeout` seconds at most and with one more try for a peer that is away;
         return how many messages stay unsent."""
@@ -53,8 +59,7 @@ class Relay:
 
 
 def _address(settings: PeerSettings) -> Address:
-    context = ssl.create_default_context(cafile=settings.ssl_ca) if settings.protocol == "https" else None
-    return Address(settings.host, settings.port, context)
+    return Address(settings.host, settings.port, settings.protocol == "https", settings.ssl_ca)
 
 
 async def _cancel(tasks: set[asyncio.Task[None]]) -> None:

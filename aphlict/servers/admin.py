@@ -15,6 +15,7 @@ from aphlict.wire.handshake import Request
 log = logging.getLogger(__name__)
 
 DEFAULT_INSTANCE = "default"
+NODE_HEADER = "x-aphlict-node"  # in which another node names itself
 
 
 class NoSuchPath(AphlictError):
@@ -26,15 +27,21 @@ class NoSuchPath(AphlictError):
 class Admin:
     """Answers the requests of an admin port.
 
-    `clock` gives monotonic seconds; `more_status` what the status page says beside the hub's own figures.
+    `clock` gives monotonic seconds; `more_status` what the status page says beside the hub's own figures;
+    `on_node` is told the fingerprint of another node that asks for the status.
     """
 
     def __init__(
-        self, hub: Hub, clock: Callable[[], float], more_status: Callable[[], dict[str, Any]]
+        self,
+        hub: Hub,
+        clock: Callable[[], float],
+        more_status: Callable[[], dict[str, Any]],
+        on_node: Callable[[str], None],
     ) -> None:
         self._hub = hub
         self._clock = clock
         self._more_status = more_status
+        self._on_node = on_node
 
     @property
     def body_limit(self) -> int:
@@ -60,6 +67,8 @@ class Admin:
 
     def _on_status(self, exchange: Exchange) -> None:
         if exchange.method in ("GET", "HEAD"):
+            if sender := exchange.headers.get(NODE_HEADER):
+                self._on_node(sender)
             status = self._hub.status(_instance(exchange), self._clock())
             exchange.answer_json(200, {**status, **self._more_status()})
         else:

@@ -86,7 +86,8 @@ class FakeNode:
         return self
 
     async def __aenter__(self: Node) -> Node:
-        self.start()
+        if self._server is None:
+            self.start()
         return self
 
     async def __aexit__(self, *_error: object) -> None:

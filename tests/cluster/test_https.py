@@ -66,6 +66,19 @@ async def test_a_peer_that_cannot(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 
 @in_loop
+async def test_a_new_authority_counts_from_the_next_connection(tmp_path: Path) -> None:
+    authority = root()
+    ca = tmp_path / "ca"
+    node = FakeNode("B", server_context(authority.issue(), tmp_path)).start()
+    async with node, relay_to(https(node, str(ca))) as relay:
+        relay.forward(message("1"))
+        await eventually(lambda: node_is_away(relay.status()))
+        assert str(ca) in str(relay.status()[0]["last_error"])
+        ca.write_bytes(authority.own)
+        await node.got(1)
+
+
+@in_loop
 async def test_a_certificate_for_another_name(tmp_path: Path) -> None:
     authority = root()
     files = authority.write(tmp_path, "ca")

@@ -216,3 +216,25 @@ async def test_the_status_of_a_peer() -> None:
         assert down["last_error"] == "the connection was refused"
         assert down["queued"] == 1
         assert isinstance(down["down_for"], float)
+
+
+@in_loop
+async def test_a_node_that_asks_who_this_is_is_tried_at_once() -> None:
+    node = FakeNode("B").start()
+    await node.stop()
+    async with node, relay_to(node.settings, bounds=Bounds(first_retry=30, last_retry=30)) as relay:
+        await node.stop()
+        await eventually(lambda: relay.status()[0]["state"] == "down")
+        relay.forward(message("1"))
+        node.start()
+        relay.hear("B")
+        await node.got(1)
+
+
+@in_loop
+async def test_a_node_says_who_it_is() -> None:
+    names = []
+    async with FakeNode("B") as node:
+        node.respond = lambda request: names.append(request.headers["X-Aphlict-Node"])
+        async with relay_to(node.settings):
+            await eventually(lambda: names == [OWN])

@@ -15,6 +15,7 @@ import pytest
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CertificateError
 from aphlict.tls.context import client_context, server_context
+from aphlict.tls.memory import in_memory
 from tests.support import certificates
 from tests.support.certificates import Authority, Files, KeyType
 
@@ -210,10 +211,21 @@ def test_a_client_that_names_no_protocol_is_served(port: int, files: Files) -> N
         assert secure.selected_alpn_protocol() is None
 
 
-def test_the_private_key_is_on_no_disk_and_no_descriptor_stays(files: Files) -> None:
-    before = set(Path("/proc/self/fd").iterdir())
+def test_no_descriptor_of_the_key_stays(files: Files) -> None:
+    with in_memory(b"key") as path:
+        assert Path(path).read_bytes() == b"key"
+        assert memory_files()
     server_context(settings(files))
-    assert set(Path("/proc/self/fd").iterdir()) == before
+    assert not memory_files()
+
+
+def memory_files() -> list[str]:
+    """The open files of this process that exist in memory alone."""
+    found = []
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # another thread has closed it
+            found.append(str(each.readlink()))
+    return [name for name in found if "memfd:aphlict-tls" in name]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give up being root")
