@@ -46,6 +46,22 @@ class PortTaken(CannotBind):
     """Another process holds the port."""
 
 
+class CannotWrite(AphlictError):
+    """A pidfile or a log file cannot be made, read or written."""
+
+
+class CannotStart(AphlictError):
+    """The server ended before it was ready."""
+
+
+class NotPermitted(AphlictError):
+    """The server belongs to another user."""
+
+
+class NoAnswer(AphlictError):
+    """The admin server refused what a command asked of it, or did not answer."""
+
+
 # The publisher has to act.
 
 

@@ -1,0 +1,1 @@
+"""The commands: they print and make an exit status, nothing else."""

@@ -1,0 +1,121 @@
+"""The command line: every command, its options and examples."""
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NoReturn
+
+from aphlict import __version__
+from aphlict.errors import UsageError
+
+
+class Parser(ArgumentParser):
+    """Raises UsageError where argparse would exit with its own status."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse a command line."""
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+class Command(NamedTuple):
+    """One command: what it does, what it takes, and how it is used."""
+
+    summary: str
+    examples: str
+    add_options: Callable[[Parser], None] | None = None
+
+
+def parse(words: Sequence[str] | None) -> Namespace:
+    """Read a command line. Raises UsageError; `--help` and `--version` print and exit."""
+    parser = Parser(
+        prog="aphlict",
+        description="A notification server: one POST reaches every browser that listens.",
+        epilog="`aphlict COMMAND --help` has examples. Exit status: 0 done, 77 usage or configuration error, 1 else.",
+    )
+    parser.add_argument("--version", action="version", version=f"aphlict {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            epilog=f"examples:\n{command.examples}",
+            formatter_class=RawDescriptionHelpFormatter,
+        )
+        sub.add_argument(
+            "--config",
+            metavar="FILE",
+            help="the configuration (default: aphlict.custom.json in conf/aphlict, else aphlict.default.json)",
+        )
+        if command.add_options is not None:
+            command.add_options(sub)
+    return parser.parse_args(words)
+
+
+def _start_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--foreground", action="store_true", help="do not go to the background (for systemd, containers)"
+    )
+
+
+def _status_options(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
+
+
+def _channels(parser: Parser, many: str) -> None:
+    parser.add_argument("channels", metavar="CHANNEL", nargs=many, help="a channel's name")
+    parser.add_argument("--instance", metavar="NAME", help="the instance (default: default)")
+
+
+def _listen_options(parser: Parser) -> None:
+    _channels(parser, "+")
+    parser.add_argument(
+        "--url", help="the client server, ws:// or wss:// (default: the configuration's first)"
+    )
+    parser.add_argument("--insecure", action="store_true", help="take any certificate from a wss:// server")
+
+
+def _notify_options(parser: Parser) -> None:
+    _channels(parser, "*")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--message", metavar="TEXT", help='publish {"type": "notification", "text": TEXT}')
+    what.add_argument(
+        "--data", metavar="JSON", help="publish this object; it may name its subscribers itself"
+    )
+
+
+COMMANDS = {
+    "start": Command(
+        "start the server in the background",
+        "  aphlict start\n  aphlict start --config /etc/aphlict.json\n  aphlict start --foreground",
+        _start_options,
+    ),
+    "stop": Command(
+        "ask the server to finish, and end it if it does not",
+        "  aphlict stop\n  aphlict stop --config /etc/aphlict.json",
+    ),
+    "restart": Command("stop the server if it runs, then start it", "  aphlict restart"),
+    "status": Command(
+        "say whether the server runs, and how it does",
+        "  aphlict status\n  aphlict status --json | jq .connections",
+        _status_options,
+    ),
+    "debug": Command(
+        "run the server in the foreground and trace every event (Ctrl-C ends it)",
+        "  aphlict debug\n  aphlict debug --config test.json 2> trace.txt",
+    ),
+    "check": Command(
+        "check a configuration, its certificates and its ports without starting",
+        "  aphlict check\n  aphlict check --config new.json && cp new.json /etc/aphlict.json",
+    ),
+    "listen": Command(
+        "subscribe like a browser and print what arrives, one JSON object a line",
+        "  aphlict listen demo\n  aphlict listen --url wss://example.com/ws/ PHID-USER-1234 | jq .type",
+        _listen_options,
+    ),
+    "notify": Command(
+        "publish a message and print the receipt",
+        "  aphlict notify demo --message hello\n"
+        """  aphlict notify demo other --data '{"type": "refresh", "key": 7}'""",
+        _notify_options,
+    ),
+}

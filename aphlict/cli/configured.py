@@ -1,0 +1,33 @@
+"""Finding and reading the configuration that a command was asked to use."""
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import aphlict
+from aphlict.cli.console import say
+from aphlict.config import reading
+from aphlict.config.settings import ServerSettings, Settings
+
+LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- compared with, not bound to
+
+
+def load(
+    arguments: Namespace, *, files: bool = False, tell: Callable[[str], None] = say
+) -> tuple[Path, Settings]:
+    """Read the configuration and name its file on the console; `files` also checks the files that it names."""
+    path = reading.find(arguments.config, _root())
+    tell(f"Using the configuration {path}")
+    return path, reading.read(path, files=files)
+
+
+def reachable(server: ServerSettings) -> str:
+    """`host:port` under which this machine reaches a server of its own."""
+    address = LOCAL.get(server.address, server.address)
+    return f"[{address}]:{server.port}" if ":" in address else f"{address}:{server.port}"
+
+
+def _root() -> Path:
+    """The folder that has `conf`: the project, or where we are if the package was installed without it."""
+    project = Path(aphlict.__file__).resolve().parent.parent
+    return project if (project / "conf" / "aphlict").is_dir() else Path.cwd()

@@ -1,0 +1,122 @@
+"""`listen`: subscribe like a browser, print what arrives, and come back after a lost connection."""
+
+import asyncio
+import json
+import random
+import ssl
+from argparse import Namespace
+from collections import deque
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from tornado.httpclient import HTTPError, HTTPRequest
+from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
+
+from aphlict.cli import configured
+from aphlict.cli.admin import unverified
+from aphlict.cli.configured import reachable
+from aphlict.cli.console import remark, say
+from aphlict.errors import UsageError
+
+CONNECT_TIMEOUT = 10.0
+PING_INTERVAL = 20.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds before another try
+REMEMBERED = 4096  # uniqueIDs: as many as a server's history has
+SUBSCRIBE, REPLAY = "listen-subscribe", "listen-replay"
+
+
+def run(arguments: Namespace) -> int:
+    """Do it until Ctrl-C."""
+    url, trusting = _target(arguments)
+    context = (
+        None if not url.startswith("wss:") else unverified() if trusting else ssl.create_default_context()
+    )
+    asyncio.run(Listening(url, arguments.channels, context).run())
+    return 0
+
+
+def _target(arguments: Namespace) -> tuple[str, bool]:
+    """The URL, and whether its certificate is taken as it is."""
+    path = f"~{quote(arguments.instance, safe='')}/" if arguments.instance else ""
+    if arguments.url is None:
+        _, settings = configured.load(arguments, tell=remark)
+        server = next(server for server in settings.servers if server.type == "client")
+        return f"{'wss' if server.tls else 'ws'}://{reachable(server)}/ws/{path}", True
+    parts = urlsplit(arguments.url)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise UsageError(f"--url is {arguments.url}, expected ws://… or wss://…")
+    if path and "~" in parts.path:
+        raise UsageError("--url names an instance already (after its ~): leave --instance away")
+    return f"{arguments.url.rstrip('/')}/{path}" if path else arguments.url, arguments.insecure
+
+
+class Listening:
+    """One stream of messages, over as many connections as it takes."""
+
+    def __init__(self, url: str, channels: list[str], context: ssl.SSLContext | None) -> None:
+        self._url = url
+        self._channels = channels
+        self._context = context
+        self._after: str | None = None  # where to resume
+        self._printed: deque[str] = deque(maxlen=REMEMBERED)
+        self._pause = FIRST_PAUSE
+
+    async def run(self) -> None:
+        """Connect again and again."""
+        while True:
+            reason = await self._connect_once()
+            pause = self._pause * random.uniform(0.75, 1.25)  # noqa: S311 -- so that many do not come at once
+            remark(f"{reason} Trying again in {pause:.1f} s.")
+            await asyncio.sleep(pause)
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    async def _connect_once(self) -> str:
+        """Serve one connection and say why it ended."""
+        request = HTTPRequest(self._url, connect_timeout=CONNECT_TIMEOUT, ssl_options=self._context)
+        try:
+            connection = await websocket_connect(request, ping_interval=PING_INTERVAL)
+        except (OSError, HTTPError, WebSocketError) as error:
+            return f"Cannot connect to {self._url}: {error}."
+        try:
+            await self._receive(connection)
+        finally:
+            connection.close()
+        code = connection.close_code
+        return f"The connection to {self._url} was closed{f' ({code})' if code else ''}."
+
+    async def _receive(self, connection: WebSocketClientConnection) -> None:
+        commands: list[dict[str, Any]] = [{"command": "subscribe", "data": self._channels, "id": SUBSCRIBE}]
+        if self._after is not None:
+            commands.append({"command": "replay", "data": {"after": self._after}, "id": REPLAY})
+        for command in commands:
+            connection.write_message(json.dumps(command))
+        last = commands[-1]["id"]
+        while (text := await connection.read_message()) is not None:
+            self._on_text(text, last)
+
+    def _on_text(self, text: str | bytes, last: str) -> None:
+        """Take one frame; `last` is the command whose answer means that all were answered."""
+        message = json.loads(text)
+        if "subscribers" in message:
+            self._on_message(message)
+        elif message.get("type") == "error":
+            remark(f"The server refused: {message.get('error')}")
+        elif message.get("type") == "ack":
+            self._on_ack(message, last)
+
+    def _on_message(self, message: dict[str, Any]) -> None:
+        unique_id = message.get("uniqueID")
+        if unique_id is not None:
+            if unique_id in self._printed:
+                return
+            self._printed.append(unique_id)
+            self._after = unique_id
+        say(json.dumps(message, ensure_ascii=False))
+
+    def _on_ack(self, ack: dict[str, Any], last: str) -> None:
+        if ack.get("recovered") is False:
+            remark("Some messages may be missing: the server's history does not reach back that far.")
+        if ack.get("id") == last:
+            remark(f"Listening to {', '.join(self._channels)} on {self._url}")
+            self._pause = FIRST_PAUSE
+            self._after = ack.get("last", self._after)

@@ -1,0 +1,101 @@
+"""`status`: whether the server runs, and how it does."""
+
+import json
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from aphlict.cli import configured
+from aphlict.cli.admin import ask
+from aphlict.cli.console import complain, remark, say
+from aphlict.errors import NoAnswer
+from aphlict.process.pidfile import find_running
+
+RUNNING, NOT_RUNNING = 0, 1
+UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+FIGURES = ("connections", "clients.total", "messages.in", "messages.out")
+
+
+def run(arguments: Namespace) -> int:
+    """Do it; a server that runs but does not answer counts as running."""
+    _, settings = configured.load(arguments, tell=remark if arguments.json else say)
+    process = find_running(Path(settings.pidfile))
+    facts: dict[str, Any] = {"running": process is not None}
+    if process is not None:
+        facts |= _processes(process)
+        try:
+            facts |= _node(ask(settings, "GET", "/status/", None))
+        except NoAnswer as error:
+            complain(str(error))
+            facts["error"] = str(error)
+    if arguments.json:
+        say(json.dumps(facts))
+    else:
+        for line in _lines(facts):
+            say(line)
+    return RUNNING if process is not None else NOT_RUNNING
+
+
+def _processes(supervisor: psutil.Process) -> dict[str, Any]:
+    workers = supervisor.children()
+    return {
+        "pid": supervisor.pid,
+        "worker": workers[0].pid if workers else None,
+        "memory": {
+            "supervisor": _memory(supervisor),
+            "worker": sum(_memory(worker) for worker in workers),
+        },
+    }
+
+
+def _memory(process: psutil.Process) -> int:
+    """Bytes that are resident."""
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _node(status: dict[str, Any]) -> dict[str, Any]:
+    """What the node says of itself; `pid` stays the supervisor's."""
+    return {key: value for key, value in status.items() if key != "pid"}
+
+
+def _lines(facts: dict[str, Any]) -> Iterator[str]:
+    if not facts["running"]:
+        yield "The server is not running."
+        return
+    uptime = f", for {duration(facts['uptime'] / 1000)}" if "uptime" in facts else ""
+    yield f"The server is running (process {facts['pid']}{uptime})."
+    if "state" in facts:
+        yield f"  state        {facts['state']}, node {facts['fingerprint']}"
+        now, total, received, sent = (facts[key] for key in FIGURES)
+        yield f"  connections  {now:,} now, {total:,} since the start"
+        yield f"  messages     {received:,} in, {sent:,} out"
+    shares = ", ".join(f"{name} {_mib(size)}" for name, size in facts["memory"].items())
+    yield f"  memory       {_mib(sum(facts['memory'].values()))} ({shares})"
+    for peer in facts.get("peers", ()):
+        yield f"  peer         {_peer(peer)}"
+
+
+def duration(seconds: float) -> str:
+    """`3 days 2 hours`: the two largest units."""
+    parts = []
+    for unit, size in UNITS:
+        count, seconds = divmod(int(seconds), size)
+        if count:
+            parts.append(f"{count} {unit}{'s' if count > 1 else ''}")
+    return " ".join(parts[:2]) or "less than a second"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"
+
+
+def _peer(peer: dict[str, Any]) -> str:
+    away = f" for {duration(peer['down_for'])} ({peer['last_error']})" if peer["down_for"] is not None else ""
+    where = f"{peer['protocol']}://{peer['host']}:{peer['port']}"
+    return f"{where} {peer['state']}{away}, {peer['queued']:,} waiting, {peer['sent']:,} sent"

@@ -1,0 +1,57 @@
+"""`stop`: ask the server to finish; end it when it does not."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import psutil
+
+from aphlict.cli import configured
+from aphlict.cli.console import say
+from aphlict.config.settings import Settings
+from aphlict.errors import NotPermitted
+from aphlict.process.pidfile import find_running
+
+GRACE = 5.0  # seconds beyond the configured drain
+LAST = 2.0  # seconds for a supervisor whose worker was killed to end in good order
+
+
+def run(arguments: Namespace) -> int:
+    """Do it; that nothing runs is no error."""
+    _, settings = configured.load(arguments)
+    stop(settings)
+    return 0
+
+
+def stop(settings: Settings) -> None:
+    """Stop the server of this configuration. Raises NotPermitted when it is another user's."""
+    process = find_running(Path(settings.pidfile))
+    if process is None:
+        say("No server is running.")
+        return
+    try:
+        _stop(process, settings.drain_delay + settings.drain_time + GRACE)
+    except psutil.NoSuchProcess:
+        say(f"The server (process {process.pid}) ended by itself.")
+    except psutil.AccessDenied as error:
+        raise NotPermitted(f"process {process.pid} is another user's server: it cannot be stopped") from error
+
+
+def _stop(process: psutil.Process, patience: float) -> None:
+    """Every signal goes through psutil, which makes sure that the pid is still the same process."""
+    say(f"Stopping the server (process {process.pid})…")
+    process.terminate()
+    if _ended([process], patience):
+        say("Stopped.")
+        return
+    workers = process.children()
+    for worker in workers:
+        worker.kill()
+    if not _ended([process], LAST):
+        process.kill()
+    _ended([process, *workers], LAST)
+    say(f"It did not end within {patience:g} s and was killed.")
+
+
+def _ended(processes: list[psutil.Process], patience: float) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=patience)
+    return not alive

@@ -1,0 +1,1 @@
+"""The processes: supervisor, worker, pidfile, signals, log files, privileges."""

@@ -1,0 +1,67 @@
+"""Going to the background, while the starter waits to hear how that went."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from aphlict.process import report
+
+FOLDER = Path("/proc/self/fd")
+
+
+def open_descriptors() -> frozenset[int]:
+    """The descriptors that are open now; asked before anything is opened: those are our caller's."""
+    return frozenset(number for number in [int(entry.name) for entry in FOLDER.iterdir()] if _is_open(number))
+
+
+def detach(serve: Callable[[int], int], inherited: frozenset[int]) -> None:
+    """Run serve(report_fd) in a process of its own session and return once it reported that it is ready.
+
+    Raises Failed or CannotStart when it did not come to that. `inherited` are the caller's descriptors,
+    which the background process closes: whoever waits for their end must not wait for the server's.
+    """
+    receiver, sender = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(receiver)
+        _leave_session(serve, sender, inherited)
+    os.close(sender)
+    os.waitpid(child, 0)
+    try:
+        report.receive(receiver, "server")
+    finally:
+        os.close(receiver)
+
+
+def _leave_session(serve: Callable[[int], int], sender: int, inherited: frozenset[int]) -> None:
+    """Fork again, so that the server leads no session and can never get a terminal; does not return."""
+    status = 1
+    try:
+        os.setsid()
+        if os.fork() != 0:
+            os._exit(0)
+        _let_go(inherited - {sender})
+        status = serve(sender)
+    except BaseException as error:  # noqa: BLE001 -- the last frame of this process: tell, then end
+        report.send(sender, report.about(error))
+    finally:
+        os._exit(status)
+
+
+def _let_go(inherited: frozenset[int]) -> None:
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    for descriptor in inherited | {null}:
+        if descriptor > 2:
+            os.close(descriptor)
+
+
+def _is_open(descriptor: int) -> bool:
+    """Whether it is more than the one that listed the folder."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,119 @@
+"""Everything that has to be had before a server may run: configuration, certificates, pidfile, ports, logs."""
+
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from aphlict.config.settings import Settings
+from aphlict.errors import PortTaken
+from aphlict.process import logs, ports, privileges
+from aphlict.process.pidfile import Pidfile
+from aphlict.tls.context import server_context
+from aphlict.tls.findings import Findings, prove
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 2.0  # seconds: the worker of a killed supervisor ends by itself, but not in no time
+STDERR = 2
+
+Contexts = list[ssl.SSLContext | None]
+
+
+@dataclass
+class Launch:
+    """What a supervisor runs on."""
+
+    config: Path
+    settings: Settings
+    contexts: Contexts
+    sockets: Sequence[Sequence[socket.socket]]
+    pidfile: Pidfile
+    journal: logs.Journal
+    warnings: list[str]
+    undo: ExitStack = field(repr=False)
+
+    def __enter__(self) -> "Launch":
+        """Stay open for the block."""
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        """Close and release everything."""
+        self.undo.close()
+
+    def forget(self) -> None:
+        """In the process that only started the server: close the copies of what is the server's now."""
+        self.pidfile.forget()
+        self.journal.close()
+        for sock in (sock for each in self.sockets for sock in each):
+            sock.close()
+
+
+def prepare(config: Path, settings: Settings, *, console: bool = False, trace: bool = False) -> Launch:
+    """Get hold of everything, as root where started so; the rights are dropped when this returns.
+
+    Raises an AphlictError, with nothing left behind, when there is something that cannot be had.
+    `console` also writes the log to standard error, `trace` every event.
+    """
+    with ExitStack() as undo:
+        owner = privileges.find_owner(settings)
+        contexts = make_contexts(settings)
+        pidfile = Pidfile.acquire(Path(settings.pidfile), owner)
+        undo.callback(pidfile.release)
+        sockets = _bind(settings, patience=PATIENCE if pidfile.stale else 0.0)
+        for sock in (sock for each in sockets for sock in each):
+            undo.callback(sock.close)
+        for file in log_files(settings):
+            file.prepare(owner)
+        warnings = find_warnings(settings)
+        if pidfile.stale:
+            warnings.insert(0, pidfile.stale)
+        if owner is not None:
+            privileges.drop(owner)
+        sinks = [*log_files(settings), *([logs.Stream(STDERR)] if console else [])]
+        journal = logs.Journal(sinks, count_repeats=not trace)
+        undo.callback(journal.close)
+        logs.install(journal, trace=trace)
+        for sentence in warnings:
+            log.warning("%s", sentence)
+        return Launch(config, settings, contexts, sockets, pidfile, journal, warnings, undo.pop_all())
+
+
+def make_contexts(settings: Settings) -> Contexts:
+    """Read each server's key and certificate, while we may. Raises CertificateError."""
+    return [server_context(server) if server.tls else None for server in settings.servers]
+
+
+def find_warnings(settings: Settings) -> list[str]:
+    """What an operator should know of a configuration that can be served. Raises CertificateError."""
+    sentences = [sentence for each in find_findings(settings) for sentence in (*each.errors, *each.warnings)]
+    if warning := privileges.find_warning(settings):
+        sentences.append(warning)
+    return sentences
+
+
+def find_findings(settings: Settings) -> list[Findings]:
+    """What there is to say of each certificate. Raises CertificateError."""
+    now = datetime.now(timezone.utc)
+    return [prove(server, now) for server in settings.servers if server.tls]
+
+
+def log_files(settings: Settings) -> list[logs.LogFile]:
+    """The log files of the configuration, not yet opened."""
+    return [logs.LogFile(Path(each.path)) for each in settings.logs]
+
+
+def _bind(settings: Settings, patience: float) -> list[list[socket.socket]]:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return ports.bind_all(settings.servers)
+        except PortTaken:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.05)

@@ -1,0 +1,245 @@
+"""Log files: one line for what an operator can act on; they never fail or block the server."""
+
+import logging
+import os
+import select
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from traceback import extract_tb
+from typing import Protocol
+
+from aphlict.errors import CannotWrite
+from aphlict.process.privileges import Owner, make_folder
+from aphlict.process.repeats import Repeats
+
+FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+FRAMES = 5  # of a traceback
+RETRY = 5.0  # seconds between two tries to open a file that cannot be opened
+
+
+class Sink(Protocol):
+    """Where lines go. Nothing here may raise but `open`."""
+
+    def open(self) -> None:
+        """Open it the first time. Raises CannotWrite."""
+
+    def reopen(self) -> None:
+        """Open it again, if that makes sense."""
+
+    def write(self, line: str) -> None:
+        """Write a line, or count it as lost."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class Stream:
+    """Lines to a descriptor that is open anyway: the console."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Write to this descriptor."""
+        self.descriptor = descriptor
+        self._lost = 0
+
+    def open(self) -> None:
+        """It is open."""
+
+    def reopen(self) -> None:
+        """There is no other."""
+
+    def close(self) -> None:
+        """It is not ours."""
+
+    def write(self, line: str) -> None:
+        """Write, unless that would block or fail: the next line that succeeds says how many were lost."""
+        if self._lost:
+            line = f"{stamp(logging.WARNING)} {self._lost:,} lines were lost here\n{line}"
+        if self._put(f"{line}\n".encode(errors="backslashreplace")):
+            self._lost = 0
+        else:
+            self._lost += 1
+
+    def _put(self, data: bytes) -> bool:
+        try:
+            _, writable, _ = select.select([], [self.descriptor], [], 0)
+            return bool(writable) and os.write(self.descriptor, data) == len(data)
+        except (OSError, ValueError):  # a full disk, a reader that left; a descriptor beyond select's 1,024
+            return False
+
+
+class LogFile(Stream):
+    """Lines to a file, which is followed when a log rotation moves it away."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the file; `open` opens it."""
+        super().__init__(-1)
+        self.path = path
+        self._identity = (0, 0)
+        self._retry_at = 0.0
+
+    def prepare(self, owner: Owner | None) -> None:
+        """As root, before the rights are dropped: make folder and file so that the owner can write them."""
+        make_folder(self.path.parent, owner)
+        if owner is None:
+            return
+        try:
+            descriptor = os.open(self.path, FLAGS | os.O_NOFOLLOW, 0o640)
+        except OSError:
+            return  # a link or a pipe: what the owner may do with it, `open` says
+        owner.take_over(descriptor)
+        os.close(descriptor)
+
+    def open(self) -> None:
+        """Open for appending. Raises CannotWrite."""
+        try:
+            self._open()
+        except OSError as error:
+            raise CannotWrite(f"cannot write the log file {self.path}: {error.strerror}") from error
+
+    def reopen(self) -> None:
+        """Open what has the name now; keep the old file where that fails, so that nothing is lost."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._open()
+        except OSError as error:
+            self._retry_at = time.monotonic() + RETRY
+            super().write(
+                f"{stamp(logging.WARNING)} cannot open {self.path} ({error.strerror}): going on here"
+            )
+
+    def write(self, line: str) -> None:
+        """Follow the name, then write."""
+        if time.monotonic() >= self._retry_at and self._moved():
+            self.reopen()
+        super().write(line)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def _open(self) -> None:
+        descriptor = os.open(self.path, FLAGS, 0o640)
+        self.close()
+        self.descriptor = descriptor
+        status = os.fstat(descriptor)
+        self._identity = (status.st_dev, status.st_ino)
+        self._retry_at = 0.0
+
+    def _moved(self) -> bool:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return True
+        return self._identity != (status.st_dev, status.st_ino)
+
+
+class Journal(logging.Handler):
+    """The one handler of the process: formats a record into one line, and hands it to every sink."""
+
+    def __init__(self, sinks: Sequence[Sink], *, count_repeats: bool = True) -> None:
+        """Open every sink; raises CannotWrite, with none left open."""
+        super().__init__()
+        self._sinks = list(sinks)
+        self._repeats = Repeats() if count_repeats else None
+        try:
+            for sink in sinks:
+                sink.open()
+        except CannotWrite:
+            self.close()
+            raise
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record, or count it."""
+        try:
+            text = one_line(record)
+        except Exception:  # noqa: BLE001 -- arguments that do not fit their line must not harm the caller
+            text = escape(f"{record.msg} (with arguments that do not fit)")
+        if self._repeats is None or self._repeats.admits(record.msg, record.levelno, text, time.monotonic()):
+            self._write(record.levelno, text)
+
+    def tell_repeats(self, *, all_of_them: bool = False) -> None:
+        """Write the counts that are due; to be called every few seconds."""
+        with self._locked():
+            if self._repeats is not None:
+                for level, text in self._repeats.tell(time.monotonic(), all_of_them=all_of_them):
+                    self._write(level, text)
+
+    def reopen(self) -> None:
+        """Open every file again under its name."""
+        with self._locked():
+            for sink in self._sinks:
+                sink.reopen()
+
+    def follow(self, files: Sequence[LogFile]) -> None:
+        """Write to these files instead of the present ones. Raises CannotWrite, and then nothing has changed."""
+        fresh = Journal(files, count_repeats=False)
+        with self._locked():
+            old = [sink for sink in self._sinks if isinstance(sink, LogFile)]
+            self._sinks = [sink for sink in self._sinks if sink not in old] + fresh._sinks
+        for sink in old:
+            sink.close()
+
+    def close(self) -> None:
+        """Write what is still counted and close every sink."""
+        self.tell_repeats(all_of_them=True)
+        for sink in self._sinks:
+            sink.close()
+        self._sinks = []
+        super().close()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.release()
+
+    def _write(self, level: int, text: str) -> None:
+        line = f"{stamp(level)} {text}"
+        for sink in self._sinks:
+            sink.write(line)
+
+
+def install(journal: Journal, *, trace: bool) -> None:
+    """Make it the process's only handler; with trace, every event is told."""
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(journal)
+    root.setLevel(logging.DEBUG if trace else logging.INFO)
+    logging.getLogger("asyncio").setLevel(logging.INFO)
+    logging.captureWarnings(capture=True)
+
+
+def stamp(level: int) -> str:
+    """`2026-11-21 03:29:11.123 +0100 WARNING [1234]`: the head of every line."""
+    now = datetime.now().astimezone()
+    when = f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03d} {now:%z}"
+    return f"{when} {logging.getLevelName(level):<7} [{os.getpid()}]"
+
+
+def one_line(record: logging.LogRecord) -> str:
+    """The text of a record, with its exception folded into it."""
+    text = record.getMessage()
+    if record.exc_info and record.exc_info[1] is not None:
+        text = f"{text} {_fold(record.exc_info[1])}"
+    return escape(text)
+
+
+def escape(text: str) -> str:
+    """Keep a line one line, and a terminal unharmed, whatever a stranger put into it."""
+    return text.translate(CONTROL)
+
+
+def _fold(error: BaseException) -> str:
+    """`(ValueError: its text, at file.py:12 < caller.py:34)`."""
+    frames = reversed(extract_tb(error.__traceback__)[-FRAMES:])
+    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+    return f"({type(error).__name__}: {error}{', at ' if where else ''}{where})"

@@ -1,0 +1,125 @@
+"""Opening every listener before anything else is promised, and naming who holds a port that is taken."""
+
+import errno
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import psutil
+
+from aphlict.config.settings import ServerSettings
+from aphlict.errors import CannotBind, PortTaken
+
+BACKLOG = 4096  # the kernel caps it at net.core.somaxconn
+WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 -- compared with, not bound to
+NOT_ON_THIS_MACHINE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+
+
+def bind_all(servers: Sequence[ServerSettings]) -> list[list[socket.socket]]:
+    """Listen for each server, in order; a name with several addresses gives a server several sockets.
+
+    Raises PortTaken or CannotBind, and then leaves nothing open.
+    """
+    with ExitStack() as undo:
+        bound = []
+        for server in servers:
+            bound.append(bind(server, ipv6_only=_shares_port_with_ipv4(server, servers)))
+            for sock in bound[-1]:
+                undo.callback(sock.close)
+        undo.pop_all()
+    return bound
+
+
+def bind(server: ServerSettings, *, ipv6_only: bool = False) -> list[socket.socket]:
+    """Listen on every address that the server's `listen` names and this machine has."""
+    with ExitStack() as undo:
+        sockets = []
+        for family, address in _addresses(server):
+            sock = _try_to_listen(server, family, address, ipv6_only=ipv6_only)
+            if sock is not None:
+                undo.callback(sock.close)
+                sockets.append(sock)
+        if not sockets:
+            raise CannotBind(f"cannot listen on {name(server)}: this machine does not have that address")
+        undo.pop_all()
+    return sockets
+
+
+def name(server: ServerSettings) -> str:
+    """`address:port` as people write it."""
+    return f"[{server.address}]:{server.port}" if ":" in server.address else f"{server.address}:{server.port}"
+
+
+def _shares_port_with_ipv4(server: ServerSettings, servers: Sequence[ServerSettings]) -> bool:
+    """`::` takes IPv4 too, as Node.js does, unless another server has that port on an IPv4 address."""
+    return any(other.port == server.port and ":" not in other.address for other in servers)
+
+
+def _addresses(server: ServerSettings) -> list[tuple[int, tuple[str, int]]]:
+    try:
+        found = socket.getaddrinfo(
+            server.address,
+            server.port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV,
+        )
+    except socket.gaierror as error:
+        raise CannotBind(f"cannot listen on {name(server)}: {error.strerror}") from error
+    return list(dict.fromkeys((int(family), sockaddr) for family, _, _, _, sockaddr in found))  # type: ignore[misc]
+
+
+def _listen(family: int, address: tuple[str, int], *, ipv6_only: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(ipv6_only))
+        sock.setblocking(False)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _try_to_listen(
+    server: ServerSettings, family: int, address: tuple[str, int], *, ipv6_only: bool
+) -> socket.socket | None:
+    """Listen, or return None when the address is not this machine's (`::1` of localhost, without IPv6)."""
+    try:
+        return _listen(family, address, ipv6_only=ipv6_only)
+    except OSError as error:
+        if error.errno in NOT_ON_THIS_MACHINE:
+            return None
+        if error.errno == errno.EADDRINUSE:
+            raise PortTaken(f"port {server.port} ({name(server)}) is taken by {holder(server)}") from error
+        why = error.strerror
+        if error.errno in (errno.EACCES, errno.EPERM) and server.port < 1024:
+            why = f"{why} (a port below 1024 needs root or CAP_NET_BIND_SERVICE)"
+        raise CannotBind(f"cannot listen on {name(server)}: {why}") from error
+
+
+def holder(server: ServerSettings) -> str:
+    """Describe the process that listens where this server wants to."""
+    for connection in psutil.net_connections("tcp"):
+        if connection.status != psutil.CONN_LISTEN or connection.pid is None:
+            continue
+        assert connection.laddr  # a listener has an address
+        if connection.laddr.port == server.port and _overlap(connection.laddr.ip, server.address):
+            return describe(connection.pid)
+    return "a process of another user"
+
+
+def describe(pid: int) -> str:
+    """`process PID (its command line, shortened)`."""
+    try:
+        process = psutil.Process(pid)
+        command = " ".join(process.cmdline()) or process.name()
+    except psutil.Error:
+        command = "no longer there"
+    return f"process {pid} ({command if len(command) <= 120 else command[:119] + '…'})"
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or bool(WILDCARDS & {one, other}) or not other.replace(".", "").isdigit()

@@ -1,0 +1,64 @@
+"""Signals as bytes in a pipe: the handlers only record, the work happens in the loop."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
+
+
+@contextmanager
+def recorded() -> Iterator[int]:
+    """Give the descriptor from which `received` reads the signals of this process, in their order."""
+    receiver, sender = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    before = {number: signal.signal(number, _record) for number in HANDLED}
+    wakeup = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+    try:
+        yield receiver
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(receiver)
+        os.close(sender)
+
+
+def received(descriptor: int) -> list[int]:
+    """The signals since the last call."""
+    try:
+        return list(os.read(descriptor, 4096))
+    except BlockingIOError:
+        return []
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let signals wait: what is forked inside begins with them waiting, until it calls `let_through`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def begin_child() -> None:
+    """In a forked child: stop recording for the parent. Ctrl-C is the parent's business alone."""
+    os.close(signal.set_wakeup_fd(-1))
+    for number in HANDLED:
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def let_through() -> None:
+    """Receive what `held_back` kept waiting."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+
+
+def describe_end(status: int) -> str:
+    """What os.waitpid says, in words: `killed by SIGSEGV` or `exit status 3`."""
+    code = os.waitstatus_to_exitcode(status)
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+
+def _record(number: int, frame: object) -> None:
+    """Nothing: the number is in the pipe."""

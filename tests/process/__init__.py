@@ -1,0 +1,1 @@
+"""Tests of the processes: real ones, with real signals."""

@@ -1,0 +1,183 @@
+"""Start, stop, restart and status, with real processes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from tests.support.installation import Installation
+from tests.support.waiting import wait_until
+
+
+def accepts(port: int) -> bool:
+    """Whether someone listens on the port."""
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_started_means_that_every_listener_accepts(installation: Installation) -> None:
+    done = installation.run("start")
+    assert (done.returncode, accepts(installation.client_port), accepts(installation.admin_port)) == (
+        0,
+        True,
+        True,
+    )
+    assert "Started" in done.stdout
+    assert f"Using the configuration {installation.config}" in done.stdout
+
+
+def test_the_server_runs_in_a_session_of_its_own(installation: Installation) -> None:
+    supervisor = installation.start()
+    assert os.getsid(supervisor.pid) not in (os.getsid(0), supervisor.pid)
+    assert supervisor.ppid() != os.getpid()
+    assert supervisor.cwd() == "/"
+
+
+def test_the_server_keeps_no_descriptor_of_its_starter(installation: Installation) -> None:
+    receiver, sender = os.pipe()
+    installation.run("start", pass_fds=[sender])
+    os.close(sender)
+    assert os.read(receiver, 1) == b""  # would wait for ever if the server had it
+    os.close(receiver)
+
+
+def test_a_second_start_is_refused(installation: Installation) -> None:
+    supervisor = installation.start()
+    done = installation.run("start")
+    assert done.returncode == 77
+    assert f"already running: {installation.pidfile} belongs to process {supervisor.pid}" in done.stderr
+    assert installation.answers()
+
+
+def test_stop_ends_everything(installation: Installation) -> None:
+    supervisor = installation.start()
+    worker = installation.worker()
+    done = installation.run("stop")
+    assert (done.returncode, supervisor.is_running(), worker.is_running()) == (0, False, False)
+    assert not installation.pidfile.exists()
+    assert not accepts(installation.client_port)
+
+
+def test_stop_without_a_server_is_fine(installation: Installation) -> None:
+    done = installation.run("stop")
+    assert (done.returncode, "No server is running" in done.stdout) == (0, True)
+
+
+def test_restart_starts_another_process(installation: Installation) -> None:
+    before = installation.start()
+    done = installation.run("restart")
+    assert done.returncode == 0
+    assert installation.supervisor().pid != before.pid
+    assert installation.answers()
+
+
+def test_restart_starts_what_does_not_run(installation: Installation) -> None:
+    assert installation.run("restart").returncode == 0
+    assert installation.answers()
+
+
+def test_restart_leaves_the_server_alone_when_the_configuration_is_wrong(installation: Installation) -> None:
+    installation.start()
+    installation.config.write_text("{")
+    assert installation.run("restart").returncode == 77
+    assert installation.answers()
+
+
+def test_a_taken_port_names_its_holder(installation: Installation) -> None:
+    code = f"import socket; s = socket.create_server(('127.0.0.1', {installation.admin_port})); print(1); input()"
+    with subprocess.Popen(
+        [sys.executable, "-uc", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout
+        other.stdout.readline()
+        done = installation.run("start")
+        other.communicate(b"\n")
+    assert done.returncode == 1
+    assert f"port {installation.admin_port} (127.0.0.1:{installation.admin_port})" in done.stderr
+    assert f"is taken by process {other.pid} ({sys.executable}" in done.stderr
+    assert not installation.pidfile.exists()
+    assert not accepts(installation.client_port)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_server_in_good_order(installation: Installation, number: signal.Signals) -> None:
+    supervisor = installation.start()
+    supervisor.send_signal(number)
+    wait_until(lambda: not supervisor.is_running())
+    assert installation.logged("the server stopped")
+    assert not installation.pidfile.exists()
+
+
+def test_a_second_signal_ends_at_once(installation: Installation) -> None:
+    installation.write(drain_delay=600)
+    supervisor = installation.start()
+    worker = installation.worker()
+    supervisor.terminate()
+    wait_until(lambda: installation.logged("stopping (SIGTERM)"))
+    began = time.monotonic()
+    supervisor.terminate()
+    wait_until(lambda: not supervisor.is_running() and not worker.is_running(), timeout=5)
+    assert time.monotonic() - began < 3
+    assert not installation.pidfile.exists()
+
+
+def test_a_killed_worker_is_replaced_while_the_ports_stay_open(installation: Installation) -> None:
+    supervisor = installation.start()
+    worker = installation.worker()
+    worker.kill()
+    assert accepts(installation.client_port)
+    assert installation.next_worker(worker).ppid() == supervisor.pid
+    assert installation.logged(f"worker {worker.pid} ended after")
+    assert installation.logged("killed by SIGKILL")
+
+
+def test_workers_that_die_again_and_again_are_replaced_less_often(installation: Installation) -> None:
+    installation.start()
+    worker = installation.worker()
+    for pause in ("0.1", "0.5", "1"):
+        worker.kill()
+        worker = installation.next_worker(worker)
+        assert installation.logged(f"another one starts in {pause} s")
+
+
+def test_a_killed_supervisor_leaves_nothing_behind(installation: Installation) -> None:
+    supervisor = installation.start()
+    worker = installation.worker()
+    supervisor.kill()
+    wait_until(lambda: not worker.is_running())
+    assert not accepts(installation.client_port)
+    assert installation.run("status").returncode == 1
+    assert installation.run("start").returncode == 0
+    assert installation.logged(f"process {supervisor.pid}, which it names, no longer exists")
+
+
+def test_start_right_after_a_killed_supervisor_waits_for_its_worker(installation: Installation) -> None:
+    installation.start().kill()
+    assert installation.run("start").returncode == 0
+
+
+def test_stop_kills_what_does_not_end(installation: Installation) -> None:
+    supervisor = installation.start()
+    worker = installation.worker()
+    supervisor.suspend()
+    worker.suspend()
+    began = time.monotonic()
+    done = installation.run("stop")
+    assert done.returncode == 0
+    assert 5 <= time.monotonic() - began < 12
+    assert "was killed" in done.stdout
+    assert not psutil.pid_exists(worker.pid) or worker.status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_supervisor_kills_a_worker_that_does_not_end(installation: Installation) -> None:
+    supervisor = installation.start()
+    worker = installation.worker()
+    worker.suspend()
+    supervisor.terminate()
+    wait_until(lambda: not supervisor.is_running(), timeout=12)
+    assert installation.logged(f"worker {worker.pid} does not end: it is killed")
