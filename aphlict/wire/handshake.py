@@ -16,8 +16,9 @@ MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 DEFAULT_INSTANCE = "default"
 
 _START = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~\x80-\xff]+) HTTP/1\.([01])")
-# RFC 9112, 5: a token, a colon without a space before it, and a value on the same line.
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
+# RFC 9112, 5: a token, a colon without a space before it, and a value on the same line. The spaces around the
+# value are left to `strip`: as parts of the pattern, they would be tried in every way that they can be shared out.
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
@@ -90,7 +91,7 @@ def _read_fields(lines: list[bytes]) -> dict[str, str]:
         match = _FIELD.fullmatch(line)
         if match is None:
             raise HandshakeRefused("a header line is malformed")
-        name, value = match[1].decode().lower(), match[2].decode("latin-1")
+        name, value = match[1].decode().lower(), match[2].strip(b" \t").decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
 
