@@ -1,0 +1,199 @@
+"""What is kept (SPEC 1.4 and 2.5), and how it is found again."""
+
+from collections.abc import Collection
+
+import pytest
+
+from aphlict.history import SLACK, Archive, Entry, History
+from aphlict.message import Message
+
+
+def message(name: str, *channels: str, size: int = 0) -> Message:
+    """A message of about this size."""
+    return Message("default", name, channels or ("a",), (), b"x" * size)
+
+
+COST = message("x").cost
+
+
+def ids(entries: Collection[Entry]) -> list[str]:
+    """The names of the messages."""
+    return [entry.message.unique_id for entry in entries]
+
+
+def filled(archive: Archive, *names: str, at: float = 0.0) -> History:
+    """A history with these messages, all of them on channel a."""
+    history = History("origin")
+    for name in names:
+        archive.append(history, message(name), at)
+    return history
+
+
+@pytest.fixture
+def archive() -> Archive:
+    """An archive with the bounds of the contract."""
+    return Archive(1 << 26)
+
+
+def test_messages_are_kept_in_order(archive: Archive) -> None:
+    history = filled(archive, "1", "2", "3")
+    assert ids(history.entries) == ["1", "2", "3"]
+    assert len(history) == 3
+    assert [entry.sequence for entry in history.entries] == [1, 2, 3]
+
+
+def test_a_message_is_known_by_its_name(archive: Archive) -> None:
+    history = filled(archive, "1")
+    assert "1" in history
+    assert "2" not in history
+
+
+def test_4096_messages_are_kept_of_an_instance(archive: Archive) -> None:
+    history = filled(archive, *map(str, range(4097)))
+    assert len(history) == 4096
+    assert "0" not in history
+    assert "1" in history
+
+
+def test_another_instance_has_its_own_4096(archive: Archive) -> None:
+    quiet = filled(archive, "quiet")
+    filled(archive, *map(str, range(5000)))
+    assert "quiet" in quiet
+
+
+def test_messages_are_kept_for_60_seconds(archive: Archive) -> None:
+    history = filled(archive, "1", at=100)
+    archive.expire(160)
+    assert "1" in history
+    archive.expire(160.001)
+    assert "1" not in history
+    assert len(history) == 0
+
+
+def test_of_all_instances_together_the_oldest_go_first() -> None:
+    archive = Archive(max_cost=5 * COST)
+    first, second = History("o"), History("o")
+    for number in range(3):
+        archive.append(first, message(f"first{number}"), 0)
+    for number in range(4):
+        archive.append(second, message(f"second{number}"), 0)
+    assert ids(first.entries) == ["first2"]
+    assert len(second) == 4
+
+
+def test_the_bound_in_bytes_is_kept() -> None:
+    archive = Archive(max_cost=100 * COST)
+    history = History("o")
+    for number in range(1000):
+        archive.append(history, message(str(number), size=number), 0)
+        assert archive.cost <= archive.max_cost
+    assert archive.cost == sum(entry.message.cost for entry in history.entries)
+
+
+def test_a_message_beyond_the_bound_is_not_kept() -> None:
+    archive = Archive(max_cost=10 * COST)
+    history = filled(archive, "1", "2")
+    archive.append(history, message("large", size=100 * COST), 0)
+    assert len(history) == 0
+    assert archive.cost == 0
+
+
+def test_a_smaller_bound_holds_from_the_next_look_on(archive: Archive) -> None:
+    history = filled(archive, *map(str, range(10)))
+    archive.max_cost = 3 * COST
+    archive.expire(0)
+    assert ids(history.entries) == ["7", "8", "9"]
+
+
+def test_the_archive_does_not_drag_along_what_histories_have_dropped() -> None:
+    archive = Archive(1 << 26, max_messages=2)
+    quiet = filled(archive, "quiet")
+    filled(archive, *map(str, range(10 * SLACK)))
+    assert "quiet" in quiet
+    assert len(archive._entries) < 3 * SLACK
+    archive.expire(1000)
+    assert archive.cost == 0
+    assert len(archive._entries) == 0
+
+
+def test_nothing_is_left_of_what_is_forgotten(archive: Archive) -> None:
+    history = History("o")
+    for number in range(100):
+        archive.append(history, message(str(number), f"channel{number}", "all"), 0)
+    archive.expire(1000)
+    assert archive.cost == 0
+    assert history.select(["all", "channel5"], lambda _: True) == []
+    assert not history._by_channel
+    assert not history._by_id
+
+
+# Finding
+
+
+def test_entries_are_found_by_channel_in_order_and_once(archive: Archive) -> None:
+    history = History("o")
+    for name, channels in (("1", "a"), ("2", "b"), ("3", "ab"), ("4", "c"), ("5", "ba")):
+        archive.append(history, message(name, *channels), 0)
+    assert ids(history.select(["a"], lambda _: True)) == ["1", "3", "5"]
+    assert ids(history.select(["b", "a"], lambda _: True)) == ["1", "2", "3", "5"]
+    assert ids(history.select(["a", "missing"], lambda _: True)) == ["1", "3", "5"]
+    assert history.select(["missing"], lambda _: True) == []
+    assert history.select([], lambda _: True) == []
+
+
+def test_a_search_goes_back_as_far_as_is_wanted(archive: Archive) -> None:
+    history = History("o")
+    for second in range(5):
+        archive.append(history, message(str(second), "a", "b"), second)
+    assert ids(history.select(["a"], lambda entry: entry.at >= 3)) == ["3", "4"]
+    assert ids(history.select(["a", "b"], lambda entry: entry.sequence > 4)) == ["4"]
+
+
+def test_a_search_looks_at_no_more_than_what_it_finds(archive: Archive) -> None:
+    """A replay costs what it returns, not what the history holds."""
+    history = filled(archive, *map(str, range(4000)))
+    archive.append(history, message("rare", "rare"), 1)
+    looked_at = []
+
+    def wanted(entry: Entry) -> bool:
+        looked_at.append(entry)
+        return entry.at >= 1
+
+    assert ids(history.select(["rare", "a"], wanted)) == ["rare"]
+    assert len(looked_at) <= 3
+
+
+def test_the_place_of_a_message_is_its_sequence(archive: Archive) -> None:
+    history = filled(archive, "1", "2", "3")
+    assert history.position(["2"]) == 2
+    assert history.position(["3", "2", "unknown"]) == 2
+    assert history.position(["unknown"]) is None
+    assert history.position([]) is None
+
+
+def test_nothing_is_missing_after_the_message_just_before_the_oldest() -> None:
+    archive = Archive(1 << 26, max_messages=2)
+    history = filled(archive, "1", "2", "3", "4")
+    assert history.position(["1"]) is None
+    assert history.position(["2"]) == 0
+    assert history.position(["3"]) == 3
+
+
+def test_the_beginning_of_a_history_has_a_name(archive: Archive) -> None:
+    history = filled(archive)
+    assert history.last == "origin"
+    assert history.position(["origin"]) == 0
+    archive.append(history, message("1"), 0)
+    assert history.last == "1"
+    archive.expire(1000)
+    assert history.last == "1"
+    assert history.position(["origin"]) is None
+    assert history.position(["1"]) == 0
+
+
+def test_age(archive: Archive) -> None:
+    history = filled(archive, at=0)
+    assert history.age(10) is None
+    archive.append(history, message("1"), 10)
+    archive.append(history, message("2"), 15)
+    assert history.age(20) == 10

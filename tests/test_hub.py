@@ -1,0 +1,345 @@
+"""Who gets what, and when (SPEC 1.3 to 1.5, 2.1, 2.2), without a socket or a clock."""
+
+from typing import Any
+
+import pytest
+
+from aphlict.errors import CommandError, NameTooLong
+from aphlict.hub import SLICE
+from tests.support.hearing import OWN, Ear, Stage
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """A hub with the limits of the contract."""
+    return Stage()
+
+
+# Delivery
+
+
+def test_a_message_goes_to_who_listens(stage: Stage) -> None:
+    ann, _ = stage.join("a")
+    bob, _ = stage.join("b")
+    both, _ = stage.join("a", "b")
+    assert stage.publish("1", ["a"]).matched == 2
+    assert (ann.ids, bob.ids, both.ids) == (["1"], [], ["1"])
+
+
+def test_who_listens_to_two_channels_of_a_message_gets_it_once(stage: Stage) -> None:
+    both, _ = stage.join("a", "b")
+    assert stage.publish("1", ["a", "b"]).matched == 1
+    assert both.ids == ["1"]
+
+
+def test_no_one_learns_who_else_was_told(stage: Stage) -> None:
+    ann, _ = stage.join("a")
+    both, _ = stage.join("b", "a")
+    stage.publish("1", ["a", "b", "secret"], touched=["other"], text="hello")
+    assert ann.heard == [{"uniqueID": "1", "subscribers": ["a"], "text": "hello"}]
+    assert both.heard == [{"uniqueID": "1", "subscribers": ["a", "b"], "text": "hello"}]
+
+
+def test_a_message_for_nobody(stage: Stage) -> None:
+    assert stage.publish("1", []).matched == 0
+    assert stage.publish("2", ["nobody"]).matched == 0
+
+
+def test_instances_never_meet(stage: Stage) -> None:
+    acme, subscriber = stage.join("a", instance="acme")
+    stage.publish("1", ["a"], "other")
+    assert acme.ids == []
+    assert stage.replay_age(subscriber).messages == 0
+    stage.publish("1", ["a"], "acme")
+    assert acme.ids == ["1"]
+
+
+def test_messages_arrive_in_the_order_in_which_they_were_accepted(stage: Stage) -> None:
+    ann, _ = stage.join("a", "b")
+    for number in range(100):
+        stage.publish(str(number), ["a"] if number % 3 else ["b"])
+    assert ann.ids == [str(number) for number in range(100)]
+
+
+def test_after_unsubscribe_nothing_comes(stage: Stage) -> None:
+    ann, subscriber = stage.join("a", "b")
+    stage.hub.unsubscribe(subscriber, ["a", "never had"])
+    stage.publish("1", ["a"])
+    stage.publish("2", ["b"])
+    assert ann.ids == ["2"]
+
+
+def test_after_leave_nothing_comes(stage: Stage) -> None:
+    ann, subscriber = stage.join("a")
+    stage.hub.leave(subscriber)
+    stage.publish("1")
+    assert ann.ids == []
+    assert stage.hub.connections == 0
+
+
+# Once
+
+
+def test_a_name_is_delivered_once(stage: Stage) -> None:
+    ann, _ = stage.join("a")
+    assert stage.publish("1").as_dict() == {"uniqueID": "1", "matched": 1}
+    assert stage.publish("1").as_dict() == {"uniqueID": "1", "matched": 0, "duplicate": True}
+    assert ann.ids == ["1"]
+    assert stage.others.forwarded == ["1"]
+
+
+def test_a_name_is_free_again_after_the_history_has_forgotten_it(stage: Stage) -> None:
+    ann, _ = stage.join("a")
+    stage.publish("1")
+    stage.now += 60.5
+    assert not stage.publish("1").duplicate
+    assert ann.ids == ["1", "1"]
+
+
+def test_a_message_that_this_node_has_touched_does_nothing(stage: Stage) -> None:
+    ann, _ = stage.join("a")
+    assert stage.publish("1", touched=["other", OWN]).duplicate
+    assert ann.ids == []
+    assert stage.others.forwarded == []
+    assert stage.hub.status("default", stage.now)["history.size"] == 0
+
+
+def test_a_message_goes_on_to_the_other_nodes(stage: Stage) -> None:
+    stage.publish("1", [])
+    stage.publish("2", ["a"], touched=["other"])
+    assert stage.others.forwarded == ["1", "2"]
+
+
+# Replay by age
+
+
+def test_replay_sends_what_is_young_enough_oldest_first(stage: Stage) -> None:
+    for second in range(10):
+        stage.publish(str(second))
+        stage.now += 1
+    ann, subscriber = stage.join("a")
+    assert stage.replay_age(subscriber, 3.5) == (3, True)
+    assert ann.ids == ["7", "8", "9"]
+
+
+def test_replay_is_of_the_channels_that_are_subscribed_now(stage: Stage) -> None:
+    for number, channel in enumerate("aabbcc"):
+        stage.publish(str(number), [channel])
+    ann, subscriber = stage.join("a", "b")
+    stage.hub.unsubscribe(subscriber, ["a"])
+    stage.hub.subscribe(subscriber, ["c"])
+    stage.replay_age(subscriber)
+    assert ann.ids == ["2", "3", "4", "5"]
+
+
+def test_replay_by_age_sends_again_what_was_sent(stage: Stage) -> None:
+    ann, subscriber = stage.join("a")
+    stage.publish("1")
+    stage.replay_age(subscriber)
+    assert ann.ids == ["1", "1"]
+
+
+def test_a_replayed_message_tells_no_more_than_a_live_one(stage: Stage) -> None:
+    stage.publish("1", ["a", "secret"], touched=["other"])
+    ann, subscriber = stage.join("a")
+    stage.replay_age(subscriber)
+    assert ann.heard == [{"uniqueID": "1", "subscribers": ["a"]}]
+
+
+def test_replay_of_nothing(stage: Stage) -> None:
+    ann, subscriber = stage.join()
+    stage.publish("1")
+    assert stage.replay_age(subscriber) == (0, True)
+    assert ann.ids == []
+
+
+# Replay after a message
+
+
+def test_replay_after_a_message_sends_what_came_later(stage: Stage) -> None:
+    for number in range(5):
+        stage.publish(str(number))
+    ann, subscriber = stage.join("a")
+    assert stage.replay_after(subscriber, "2") == (2, True)
+    assert ann.ids == ["3", "4"]
+
+
+def test_the_message_may_have_been_on_another_channel(stage: Stage) -> None:
+    for number in range(4):
+        stage.publish(str(number), ["a" if number % 2 else "b"])
+    ann, subscriber = stage.join("a")
+    stage.replay_after(subscriber, "0")
+    assert ann.ids == ["1", "3"]
+
+
+def test_a_message_that_is_forgotten_means_a_gap(stage: Stage) -> None:
+    stage.publish("1")
+    stage.now += 61
+    stage.publish("2")
+    stage.publish("3")
+    ann, subscriber = stage.join("a")
+    assert stage.replay_after(subscriber, "0") == (2, False)
+    assert ann.ids == ["2", "3"]
+
+
+def test_there_is_no_gap_right_after_what_was_forgotten_last(stage: Stage) -> None:
+    stage.publish("1")
+    stage.now += 61
+    stage.publish("2")
+    _, subscriber = stage.join("a")
+    assert stage.replay_after(subscriber, "1") == (1, True)
+
+
+def test_what_came_live_is_not_sent_again(stage: Stage) -> None:
+    stage.publish("1")
+    stage.publish("2")
+    ann, subscriber = stage.join("a")
+    stage.publish("3")
+    assert stage.replay_after(subscriber, "1") == (1, True)
+    assert ann.ids == ["3", "2"]
+
+
+def test_of_several_names_the_oldest_is_where_it_starts_and_none_comes_again(stage: Stage) -> None:
+    for number in range(6):
+        stage.publish(str(number))
+    ann, subscriber = stage.join("a")
+    stage.replay_after(subscriber, "4", "2", "unknown")
+    assert ann.ids == ["3", "5"]
+
+
+# Long work
+
+
+def crowd(stage: Stage, size: int) -> list[Ear]:
+    """So many browsers on channel a."""
+    return [stage.join("a")[0] for _ in range(size)]
+
+
+def test_a_long_fan_out_is_done_in_slices(stage: Stage) -> None:
+    ears = crowd(stage, 3 * SLICE)
+    assert stage.publish("1").matched == 3 * SLICE
+    assert stage.wakes == 1
+    assert sum(len(ear.heard) for ear in ears) == 0
+    assert stage.hub.work()
+    assert 0 < sum(len(ear.heard) for ear in ears) <= SLICE
+    stage.finish()
+    assert all(ear.ids == ["1"] for ear in ears)
+
+
+def test_order_is_kept_behind_a_long_fan_out(stage: Stage) -> None:
+    ears = crowd(stage, 2 * SLICE)
+    both, _ = stage.join("a", "b")
+    for number in range(5):
+        stage.publish(str(number), ["a"] if number % 2 else ["b"])
+        stage.hub.work()
+    stage.finish()
+    assert both.ids == ["0", "1", "2", "3", "4"]
+    assert all(ear.ids == ["1", "3"] for ear in ears)
+
+
+def test_another_instance_does_not_wait_for_a_long_fan_out(stage: Stage) -> None:
+    crowd(stage, 4 * SLICE)
+    other, _ = stage.join("a", instance="other")
+    stage.publish("long")
+    stage.publish("short", ["a"], "other")
+    assert other.ids == ["short"]
+
+
+def test_instances_with_long_work_take_turns(stage: Stage) -> None:
+    crowd(stage, 4 * SLICE)
+    others = [stage.join("a", instance="other")[0] for _ in range(2 * SLICE)]
+    stage.publish("1")
+    stage.publish("2", ["a"], "other")
+    for _ in range(4):
+        stage.hub.work()
+    assert any(other.ids for other in others)
+
+
+def test_who_joins_during_a_long_fan_out_does_not_get_it(stage: Stage) -> None:
+    crowd(stage, 2 * SLICE)
+    stage.publish("1")
+    late, _ = stage.join("a")
+    stage.finish()
+    assert late.ids == []
+
+
+def test_a_replay_behind_a_long_fan_out_gives_each_message_once(stage: Stage) -> None:
+    stage.publish("0")
+    crowd(stage, 2 * SLICE)
+    early, subscriber = stage.join("a")
+    stage.publish("1")
+    late, late_subscriber = stage.join("a")
+    stage.publish("2")
+    assert stage.replay_after(subscriber, "0") == (0, True)
+    assert stage.replay_after(late_subscriber, "0") == (1, True)
+    assert early.ids == ["1", "2"]
+    assert sorted(late.ids) == ["1", "2"]
+
+
+# Limits
+
+
+def test_a_connection_may_have_so_many_subscriptions() -> None:
+    stage = Stage(limits_subscriptions=3)
+    ann, subscriber = stage.join("a", "b")
+    with pytest.raises(CommandError):
+        stage.hub.subscribe(subscriber, ["c", "d"])
+    stage.publish("1", ["c"])
+    assert ann.ids == [], "it adds all or none"
+    stage.hub.subscribe(subscriber, ["a", "b", "c"])
+    stage.publish("2", ["c"])
+    assert ann.ids == ["2"]
+
+
+@pytest.mark.parametrize("name", ["x" * 257, "ü" * 129])
+def test_a_name_is_256_bytes_at_most(stage: Stage, name: str) -> None:
+    ann, subscriber = stage.join()
+    with pytest.raises(NameTooLong):
+        stage.hub.subscribe(subscriber, ["a", name])
+    with pytest.raises(NameTooLong):
+        stage.hub.join(name, ann)
+    stage.publish("1")
+    assert ann.ids == [], "it adds all or none"
+
+
+# The state of things
+
+
+def test_status_counts(stage: Stage) -> None:
+    _, subscriber = stage.join("a")
+    stage.join("a")
+    stage.hub.leave(subscriber)
+    stage.publish("1")
+    stage.publish("1")
+    stage.now += 1.5
+    stage.publish("2", ["b"])
+    expected: dict[str, Any] = {
+        "instance": "default",
+        "clients.active": 1,
+        "clients.total": 2,
+        "messages.in": 3,
+        "messages.out": 1,
+        "history.size": 2,
+        "history.age": 1500,
+        "version": 7,
+    }
+    status = stage.hub.status("default", stage.now)
+    assert {key: status[key] for key in expected} == expected
+
+
+def test_status_of_an_instance_that_nobody_knows(stage: Stage) -> None:
+    status = stage.hub.status("nobody", stage.now)
+    assert (status["clients.active"], status["history.size"], status["history.age"]) == (0, 0, None)
+    assert "nobody" not in stage.hub.instances
+
+
+def test_instances_that_nobody_uses_are_forgotten(stage: Stage) -> None:
+    for number in range(100):
+        stage.publish("1", ["a"], f"instance{number}")
+    _, subscriber = stage.join("a", instance="kept")
+    stage.now += 61
+    stage.hub.sweep(stage.now)
+    assert list(stage.hub.instances) == ["kept"]
+    stage.hub.leave(subscriber)
+    stage.hub.sweep(stage.now)
+    assert not stage.hub.instances
