@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import chromium, firefox
+from tests.browser.cable import Cable, cable_to
 from tests.browser.chromium import Chromium, ChromiumProfile
 from tests.browser.driving import Profile, missing
 from tests.browser.firefox import Firefox
@@ -55,6 +56,13 @@ def server(tmp_path: Path) -> Iterator[Server]:
     """A running server."""
     with running_server(tmp_path) as server:
         yield server
+
+
+@pytest.fixture
+def cable(server: Server) -> Iterator[Cable]:
+    """A network to the server that can be cut."""
+    with cable_to(server.client_port) as cable:
+        yield cable
 
 
 @pytest.fixture

@@ -32,6 +32,13 @@ PAGE = """<!doctype html>
 </script>
 """
 
+# A lock of the page's own tells which client it is.
+LEADS = """navigator.locks.request(`test ${Math.random()}`, async ({ name }) => {
+  const { held } = await navigator.locks.query();
+  const client = held.find((lock) => lock.name == name).clientId;
+  return held.some((lock) => lock.clientId == client && /^aphlict [^ ]+$/.test(lock.name));
+})"""
+
 # Impatient, so that a test need not wait for what takes a user's network a minute.
 FAST = {"minDelay": 100, "maxDelay": 500, "restartDelay": 200, "patience": 400, "timeout": 2000}
 
@@ -58,6 +65,11 @@ class Page:
     def ready(self) -> None:
         """Wait until all subscriptions are in force."""
         self.tab.evaluate("aphlict.ready()")
+
+    @property
+    def leads(self) -> bool:
+        """Whether it has the connection for all tabs, as the browser's locks tell."""
+        return bool(self.tab.evaluate(LEADS))
 
     @property
     def got(self) -> list[Any]:

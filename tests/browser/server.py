@@ -1,7 +1,6 @@
 """A real server, in a process of its own, on ports that it keeps when it starts again."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -40,11 +39,9 @@ class Server:
 
     def start(self) -> "Server":
         """Start it, and wait until it serves."""
-        command = [sys.executable, *os.environ.get("APHLICT_TEST_COMMAND", "-m aphlict debug").split()]
+        command = [sys.executable, "-m", "aphlict", "debug", "--config", str(self._config)]
         with (self._folder / "output").open("ab") as output:
-            self._process = subprocess.Popen(
-                [*command, "--config", self._config], cwd=ROOT, stdout=output, stderr=output
-            )
+            self._process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
         wait_until(self._serves, "the server")
         return self
 

@@ -1,0 +1,96 @@
+"""A network that a test can cut: a TCP proxy that stops forwarding, and tells nobody."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from time import monotonic
+
+
+class Cable:
+    """Leads from a port of its own to a server's. `begun` is when each connection was made, `heads` how it began."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.begun: list[float] = []
+        self.heads: list[bytes] = []
+        self._whole = threading.Event()
+        self._whole.set()
+        self._sockets: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
+
+    @property
+    def url(self) -> str:
+        """Where browsers connect."""
+        return f"ws://127.0.0.1:{self.port}/ws/"
+
+    def cut(self) -> None:
+        """From now on nothing comes through; connections stay, as with a cable that was pulled out."""
+        self._whole.clear()
+
+    def mend(self) -> None:
+        """Everything comes through again, and what was held up."""
+        self._whole.set()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # the listener was closed
+            while True:
+                near, _ = self._listener.accept()
+                self.begun.append(monotonic())
+                threading.Thread(target=self._join, args=(near,), daemon=True).start()
+
+    def _join(self, near: socket.socket) -> None:
+        self._sockets.add(near)
+        head = self._read(near)
+        self.heads.append(head)
+        try:
+            far = socket.create_connection(("127.0.0.1", self.target))
+        except OSError:
+            near.close()
+            return
+        self._sockets.add(far)
+        far.sendall(head)
+        back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+        back.start()
+        self._pump(near, far)
+        back.join()
+        self._sockets -= {near, far}
+        near.close()
+        far.close()
+
+    def _read(self, source: socket.socket) -> bytes:
+        """What comes next, once the cable is whole; nothing at the end."""
+        try:
+            data = source.recv(65536)
+        except OSError:
+            return b""
+        self._whole.wait()
+        return data
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):  # the other side has gone
+            while data := self._read(source):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Hang up everything."""
+        self.mend()
+        for each in (self._listener, *self._sockets):
+            with suppress(OSError):  # it was not connected any more
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        self._accepting.join()
+
+
+@contextmanager
+def cable_to(port: int) -> Iterator[Cable]:
+    """A cable while the block lasts."""
+    cable = Cable(port)
+    try:
+        yield cable
+    finally:
+        cable.close()

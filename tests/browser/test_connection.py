@@ -1,0 +1,138 @@
+"""What becomes of the connection when servers restart and networks fail: nothing is missed, nothing comes twice."""
+
+import signal
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from tests.browser.cable import Cable
+from tests.browser.page import Page
+from tests.browser.server import Server, running_server
+from tests.support.waiting import wait_until
+
+NewPage = Callable[[], Page]
+HOUR = 3_600_000
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_restarted_server_is_found_again_and_may_have_lost_messages(
+    new_page_anywhere: NewPage, server: Server, how: signal.Signals
+) -> None:
+    page = new_page_anywhere().listen(server.url, "all")
+    server.publish("all", n=1)
+    page.wait_for(1)
+    server.stop(how)
+    page.wait_status("connecting")
+    server.start()
+    page.wait_status("open")
+    server.publish("all", n=2)
+    page.wait_for(1, 2)
+    assert page.gaps == 1
+
+
+def test_what_is_published_while_the_network_is_cut_comes_after_it(
+    new_page_anywhere: NewPage, server: Server, cable: Cable
+) -> None:
+    pages = [new_page_anywhere().listen(cable.url, "all", keepAlive=300) for _ in range(2)]
+    server.publish("all", n=1)
+    for page in pages:
+        page.wait_for(1)
+    cable.cut()
+    for n in range(2, 6):
+        server.publish("all", n=n)
+    for page in pages:
+        page.wait_status("connecting")
+    cable.mend()
+    server.publish("all", n=6)
+    for page in pages:
+        page.wait_for(1, 2, 3, 4, 5, 6)
+        assert page.gaps == 0
+
+
+def test_nothing_is_missed_even_if_nothing_came_before_the_cut(
+    new_page: NewPage, server: Server, cable: Cable
+) -> None:
+    page = new_page().listen(cable.url, "all", keepAlive=300)
+    cable.cut()
+    server.publish("all", n=1)
+    page.wait_status("connecting")
+    cable.mend()
+    page.wait_for(1)
+    assert page.gaps == 0
+
+
+def test_a_short_cut_goes_unnoticed(new_page: NewPage, server: Server, cable: Cable) -> None:
+    page = new_page().listen(cable.url, "all")
+    cable.cut()
+    server.publish("all", n=1)
+    cable.mend()
+    page.wait_for(1)
+    assert page.tab.evaluate("statuses") == ["open"]
+    assert len(cable.begun) == 1
+
+
+@pytest.mark.parametrize(
+    "event",
+    ["window.dispatchEvent(new Event('online'))", "document.dispatchEvent(new Event('visibilitychange'))"],
+)
+def test_who_comes_back_does_not_wait_for_a_timer(new_page: NewPage, server: Server, event: str) -> None:
+    page = new_page().listen(server.url, "all", minDelay=HOUR, maxDelay=HOUR)
+    server.stop(signal.SIGKILL)
+    page.wait_status("connecting")
+    server.start()
+    page.tab.evaluate(event)
+    page.wait_status("open")
+
+
+def test_who_looks_at_a_page_finds_out_that_its_connection_is_dead(
+    new_page: NewPage, server: Server, cable: Cable
+) -> None:
+    leader = new_page().listen(cable.url, "all", keepAlive=HOUR, patience=HOUR)
+    other = new_page().listen(cable.url, "all", keepAlive=HOUR, patience=HOUR)
+    cable.cut()
+    other.tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    other.wait_status("connecting")
+    cable.mend()
+    leader.wait_status("open")
+
+
+def test_a_server_that_restarts_is_left_for_another_at_once(
+    new_page: NewPage, server: Server, cable: Cable, tmp_path: Path
+) -> None:
+    page = new_page().listen(cable.url, "all", minDelay=HOUR, maxDelay=HOUR)
+    (tmp_path / "other").mkdir()
+    with running_server(tmp_path / "other") as other:
+        cable.target = other.client_port
+        server.stop()
+        wait_until(lambda: other.connections == 1, "the page to change servers")
+        page.wait_status("open")
+
+
+def test_attempts_grow_rarer_up_to_a_bound(new_page: NewPage, server: Server, cable: Cable) -> None:
+    cable.target = 1  # where nobody listens
+    page = new_page()
+    page.tab.evaluate("(Math.random = () => 1) && 0")
+    started = monotonic()
+    page.listen(cable.url, "all", ready=False, minDelay=100, maxDelay=400)
+    wait_until(lambda: len(_attempts(cable)) >= 6, "six attempts")
+    waits = [later - sooner for sooner, later in pairwise(_attempts(cable))]
+    for wait, expected in zip(waits, [0.1, 0.2, 0.4, 0.4, 0.4], strict=False):
+        assert expected * 0.9 < wait < expected + 0.25, waits
+    assert monotonic() - started < 10
+
+
+def test_nobody_comes_back_at_the_same_time(new_page: NewPage, server: Server) -> None:
+    page = new_page().listen(server.url, "all", share=False)
+    page.tab.evaluate("(window.asked = [], Math.random = () => { asked.push(1); return 0.5 }) && 0")
+    server.stop(signal.SIGKILL)
+    page.wait_status("connecting")
+    assert page.tab.evaluate("asked.length") >= 1, "the wait has no chance in it"
+
+
+def _attempts(cable: Cable) -> list[float]:
+    """When a WebSocket was tried."""
+    begun = list(zip(cable.begun, cable.heads, strict=False))
+    return [at for at, head in begun if b"upgrade: websocket" in head.lower()]

@@ -1,0 +1,124 @@
+"""One connection for all tabs, whatever becomes of the tab that has it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.browser.page import Page
+from tests.browser.server import Server
+from tests.support.waiting import wait_until
+
+NewPage = Callable[[], Page]
+CHANGES = (100, 280, 460, 640, 820)
+
+
+def test_tabs_share_one_connection_and_each_gets_its_own(new_page_anywhere: NewPage, server: Server) -> None:
+    first = new_page_anywhere().listen(server.url, "all", "first")
+    second = new_page_anywhere().listen(server.url, "all", "second")
+    server.publish("first", n=1)
+    server.publish("all", n=2)
+    server.publish("second", n=3)
+    server.publish("first", "second", n=4)
+    first.wait_for(1, 2, 4)
+    second.wait_for(2, 3, 4)
+    assert server.connections == 1
+    assert first.status == second.status == "open"
+    assert first.gaps == second.gaps == 0
+
+
+def test_the_union_of_channels_shrinks_when_a_tab_goes(new_page_anywhere: NewPage, server: Server) -> None:
+    new_page_anywhere().listen(server.url, "all")
+    second = new_page_anywhere().listen(server.url, "all", "second")
+    assert server.publish("second")["matched"] == 1
+    second.tab.close()
+    wait_until(lambda: server.publish("second")["matched"] == 0, "the channel of the closed tab to go")
+    assert server.publish("all")["matched"] == 1
+
+
+def test_another_tab_goes_on_when_the_leader_is_closed(new_page_anywhere: NewPage, server: Server) -> None:
+    leader = new_page_anywhere().listen(server.url, "all")
+    others = [new_page_anywhere().listen(server.url, "all", f"tab{n}") for n in range(2)]
+    server.publish("all", n=1)
+    leader.wait_for(1)
+    leader.tab.close()
+    for n in range(2, 6):
+        server.publish("all", "tab1", n=n)
+    for page in others:
+        page.wait_for(1, 2, 3, 4, 5)
+        assert page.gaps == 0
+    assert server.connections == 1
+
+
+def test_another_tab_goes_on_when_the_leader_crashes(new_page: NewPage, server: Server) -> None:
+    leader = new_page().listen(server.url, "all", "crash")
+    other = new_page().listen(server.url, "all")
+    server.publish("all", n=1)
+    other.wait_for(1)
+    leader.chromium.crash()
+    for n in range(2, 6):
+        server.publish("all", n=n)
+    other.wait_for(1, 2, 3, 4, 5)
+    wait_until(lambda: server.publish("crash")["matched"] == 0, "the crashed tab's channel to go")
+    assert other.gaps == 0
+
+
+@pytest.mark.parametrize("warned", [True, False])
+def test_another_tab_goes_on_while_the_leader_is_frozen(
+    new_page: NewPage, server: Server, *, warned: bool
+) -> None:
+    leader = new_page().listen(server.url, "all", "leader")
+    other = new_page().listen(server.url, "all")
+    server.publish("all", n=1)
+    other.wait_for(1)
+    leader.chromium.freeze(warned=warned)
+    for n in range(2, 6):
+        server.publish("all", "leader", n=n)
+    other.wait_for(1, 2, 3, 4, 5)
+    leader.chromium.thaw(warned=warned)
+    leader.wait_for(1, 2, 3, 4, 5)
+    server.publish("all", "leader", n=6)
+    leader.wait_for(1, 2, 3, 4, 5, 6)
+    other.wait_for(1, 2, 3, 4, 5, 6)
+    wait_until(lambda: server.connections == 1, "the old leader to hang up")
+    assert other.gaps == 0
+
+
+def test_a_tab_alone_where_sharing_is_off(new_page: NewPage, server: Server) -> None:
+    pages = [new_page().listen(server.url, "all", share=False) for _ in range(2)]
+    server.publish("all", n=1)
+    for page in pages:
+        page.wait_for(1)
+    assert server.connections == 2
+    pages[0].tab.evaluate("aphlict.close()")
+    wait_until(lambda: server.connections == 1)
+    assert pages[0].status == "closed"
+
+
+def test_a_tab_alone_where_the_browser_has_no_locks(new_page: NewPage, server: Server) -> None:
+    pages = [new_page(), new_page()]
+    for page in pages:
+        page.tab.evaluate("Object.defineProperty(navigator, 'locks', { value: undefined })")
+        page.listen(server.url, "all")
+    server.publish("all", n=1)
+    for page in pages:
+        page.wait_for(1)
+    assert server.connections == 2
+
+
+def test_a_thousand_messages_over_five_changes_of_leader(new_page_anywhere: NewPage, server: Server) -> None:
+    pages = [new_page_anywhere().listen(server.url, "all") for _ in range(7)]
+    for n in range(1000):
+        server.publish("all", n=n)
+        if n in CHANGES:
+            wait_until(lambda: any(page.leads for page in pages), "a leader")
+            leader = next(page for page in pages if page.leads)
+            pages.remove(leader)
+            if n == CHANGES[2]:
+                leader.tab.open("about:blank")
+            else:
+                leader.tab.close()
+    assert len(pages) == 2
+    for page in pages:
+        page.wait_for(*range(1000))
+        assert page.gaps == 0
+    assert server.connections == 1
