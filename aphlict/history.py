@@ -1,7 +1,7 @@
 """What was published lately: bounded for each instance by count, for all together by age and bytes."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import takewhile
 
 from aphlict.message import Message
@@ -121,6 +121,10 @@ class Archive:
             self._dropped += 1
         self.expire(now)
         return entry
+
+    def entries(self) -> Iterator[Entry]:
+        """All that is kept, oldest first."""
+        return (entry for entry in tuple(self._entries) if entry.history is not None)
 
     def expire(self, now: float) -> None:
         """Forget what is too old or beyond the bound in bytes."""

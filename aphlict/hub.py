@@ -39,6 +39,23 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
         return receipt
 
 
+class Subscribed(Struct, frozen=True, array_like=True):
+    """The figures that count browsers: of one instance, and of all since the start."""
+
+    active: int = 0
+    connections: int = 0
+    total: int = 0
+    messages_out: int = 0
+
+    def __add__(self, other: "Subscribed") -> "Subscribed":
+        return Subscribed(
+            self.active + other.active,
+            self.connections + other.connections,
+            self.total + other.total,
+            self.messages_out + other.messages_out,
+        )
+
+
 class Recovery(NamedTuple):
     """What a replay came to: how many messages, and whether none can be missing."""
 
@@ -122,6 +139,14 @@ class Hub:
         matched = self._deliver(instance, message)
         self._transport.forward(message)
         return Receipt(message.unique_id, matched)
+
+    def restore(self, message: Message, at: float) -> bool:
+        """Keep a message that was published before this hub was there; False where it is known."""
+        instance = self.instance(message.instance)
+        if message.unique_id in instance.history:
+            return False
+        self.archive.append(instance.history, message, at)
+        return True
 
     def _deliver(self, instance: Instance, message: Message) -> int:
         matched = 0
@@ -280,20 +305,37 @@ class Hub:
         """The browsers that are connected now."""
         return sum(instance.subscribers for instance in self.instances.values())
 
-    def status(self, name: str, now: float) -> dict[str, Any]:
-        """What the status page says of an instance, as the Node.js server names it."""
+    def subscribed(self, name: str) -> Subscribed:
+        """How many browsers there are, here and now."""
+        instance = self.instances.get(name)
+        return Subscribed(
+            instance.subscribers if instance else 0,
+            self.connections,
+            self.counters.clients_total,
+            self.counters.messages_out,
+        )
+
+    def status(self, name: str, now: float, subscribed: Subscribed | None = None) -> dict[str, Any]:
+        """What the status page says of an instance, as the Node.js server names it.
+
+        `subscribed` counts the browsers where they are not this hub's own.
+        """
         self.archive.expire(now)
+        subscribed = subscribed or self.subscribed(name)
         instance = self.instances.get(name) or Instance(name)
         age = instance.history.age(now)
         return {
             "instance": name,
-            "clients.active": instance.subscribers,
-            "clients.total": self.counters.clients_total,
+            "clients.active": subscribed.active,
+            "clients.total": subscribed.total,
             "messages.in": self.counters.messages_in,
-            "messages.out": self.counters.messages_out,
+            "messages.out": subscribed.messages_out,
             "history.size": len(instance.history),
             "history.age": None if age is None else round(age * 1000),
             "version": API_VERSION,
+            "fingerprint": self.fingerprint,
+            "connections": subscribed.connections,
+            "duplicates": self.counters.duplicates,
         }
 
 

@@ -45,10 +45,11 @@ class Message:
     """One published object.
 
     `channels` are the names in `subscribers`, each once; `touched` the fingerprints of the nodes that have
-    it; `cost` about how many bytes it takes while it is kept.
+    it; `cost` about how many bytes it takes while it is kept; `fields` the JSON object without
+    `subscribers`, `touched` and its closing brace.
     """
 
-    __slots__ = ("_fields", "_frame", "channels", "cost", "instance", "touched", "unique_id")
+    __slots__ = ("_frame", "channels", "cost", "fields", "instance", "touched", "unique_id")
 
     def __init__(
         self,
@@ -62,18 +63,18 @@ class Message:
         self.unique_id = unique_id
         self.channels = channels
         self.touched = touched
-        self._fields = fields  # the object without `subscribers`, `touched` and its closing brace
+        self.fields = fields
         self._frame: Frame | None = None
         self.cost = MESSAGE_COST + 2 * len(fields) + CHANNEL_COST * len(channels)
 
     @property
     def size(self) -> int:
         """About how many bytes it takes in a POST to a peer."""
-        return len(self._fields) + 40 * len(self.channels) + 20 * len(self.touched) + 40
+        return len(self.fields) + 40 * len(self.channels) + 20 * len(self.touched) + 40
 
     def text(self, channels: tuple[str, ...]) -> bytes:
         """Make the JSON that a subscriber of these channels may see."""
-        return b'%b,"subscribers":%b}' % (self._fields, encode(channels))
+        return b'%b,"subscribers":%b}' % (self.fields, encode(channels))
 
     def frame(self, channels: tuple[str, ...]) -> Frame:
         """Make the frame for the subscribers of these channels; the one for all channels is made once."""
@@ -88,7 +89,7 @@ class Message:
     def for_peer(self, touched: Iterable[str]) -> bytes:
         """Make the JSON that goes to another node."""
         return b'%b,"subscribers":%b,"touched":%b}' % (
-            self._fields,
+            self.fields,
             encode(self.channels),
             encode(list(touched)),
         )

@@ -6,17 +6,17 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aphlict.cluster.relay import Relay
 from aphlict.config.settings import ServerSettings, Settings
-from aphlict.hub import Hub
-from aphlict.message import random_name
+from aphlict.hub import Hub, Receipt
+from aphlict.message import Message, random_name
 from aphlict.net.connection import Connection
 from aphlict.net.requests import REQUEST_TIMEOUT, RequestConnection
 from aphlict.servers import script
-from aphlict.servers.admin import Admin, Publishers
+from aphlict.servers.admin import Admin, Desk, Publishers
 from aphlict.servers.browsers import Browsers
 from aphlict.servers.frontend import Frontend, Port, Role
 from aphlict.servers.http import HandOver
@@ -48,18 +48,11 @@ class Node:
         self._relay = Relay(settings.cluster, self.fingerprint)
         self.hub = Hub(self.fingerprint, self._relay, settings, self._wake)
         ports = [Port(server, each) for server, each in zip(settings.servers, sockets, strict=True)]
-        self._frontend = Frontend(
-            settings, ports, contexts, {"client": self._client_role(), "admin": self._admin_role()}
-        )
-
-    def _client_role(self) -> Role:
-        pages = HandOver(Pages(lambda: self.state, script.load()), self.settings.limits_head, REQUEST_TIMEOUT)
-        return Role(Connection, Browsers(self.hub, pages, time.monotonic), pages)
-
-    def _admin_role(self) -> Role:
-        admin = Admin(self.hub, time.monotonic, self._more_status, self._relay.hear)
-        in_chunks = HandOver(admin, self.settings.limits_head, REQUEST_TIMEOUT)
-        return Role(RequestConnection, Publishers(admin, in_chunks), in_chunks)
+        roles = {
+            "client": client_role(self.hub, lambda: self.state, settings),
+            "admin": admin_role(self, self.fingerprint, lambda: self.settings),
+        }
+        self._frontend = Frontend(settings, ports, contexts, roles)
 
     async def start(self) -> None:
         """Serve: every listener accepts when this returns."""
@@ -67,7 +60,7 @@ class Node:
         self._frontend.start()
         self._frontend.every(SWEEP, lambda: self.hub.sweep(time.monotonic()))
         self.state = NodeState.RUNNING
-        log.info("node %s serves %s", self.fingerprint, ", ".join(map(_describe, self.settings.servers)))
+        log.info("node %s serves %s", self.fingerprint, ", ".join(map(describe, self.settings.servers)))
 
     def _wake(self) -> None:
         asyncio.get_running_loop().call_soon(self._work)
@@ -76,16 +69,26 @@ class Node:
         if self.hub.work():
             self._wake()
 
-    def _more_status(self) -> dict[str, Any]:
-        return {
-            "uptime": round((time.monotonic() - self._started) * 1000),
-            "pid": os.getpid(),
-            "fingerprint": self.fingerprint,
-            "state": self.state.value,
-            "connections": self.hub.connections,
-            "duplicates": self.hub.counters.duplicates,
-            "peers": self._relay.status(),
-        }
+    def publish(self, messages: list[Message], done: Callable[[list[Receipt]], None], /) -> None:
+        """Publish these in turn."""
+        now = time.monotonic()
+        done([self.hub.publish(message, now) for message in messages])
+
+    def status(self, instance: str, done: Callable[[dict[str, Any]], None], /) -> None:
+        """Tell how the node and this instance do."""
+        done(
+            {
+                **self.hub.status(instance, time.monotonic()),
+                "uptime": round((time.monotonic() - self._started) * 1000),
+                "pid": os.getpid(),
+                "state": self.state.value,
+                "peers": self._relay.status(),
+            }
+        )
+
+    def hear(self, fingerprint: str, /) -> None:
+        """Another node is there."""
+        self._relay.hear(fingerprint)
 
     def reload(self, settings: Settings) -> None:
         """Use new limits and certificates for what comes from now on. Raises CertificateError: all stays as it was.
@@ -115,5 +118,18 @@ class Node:
         self._frontend.abort()
 
 
-def _describe(server: ServerSettings) -> str:
+def client_role(hub: Hub, state: Callable[[], NodeState], settings: Settings) -> Role:
+    """What client ports are made of."""
+    pages = HandOver(Pages(state, script.load()), settings.limits_head, REQUEST_TIMEOUT)
+    return Role(Connection, Browsers(hub, pages, time.monotonic), pages)
+
+
+def admin_role(desk: Desk, fingerprint: str, settings: Callable[[], Settings]) -> Role:
+    """What admin ports are made of."""
+    admin = Admin(desk, fingerprint, settings)
+    in_chunks = HandOver(admin, settings().limits_head, REQUEST_TIMEOUT)
+    return Role(RequestConnection, Publishers(admin, in_chunks), in_chunks)
+
+
+def describe(server: ServerSettings) -> str:
     return f"{server.type} {server.address}:{server.port}{' with TLS' if server.tls else ''}"

@@ -345,6 +345,8 @@ class Connection:
 
     def _finish(self, last: bytes) -> None:
         """Send the last bytes after those that wait; nothing is sent after them."""
+        if self.state is State.CLOSED:
+            return
         self.state = State.CLOSING
         self._reader = None
         self._heard = self.context.deadlines.now

@@ -4,6 +4,7 @@ import socket
 
 from aphlict.errors import BodyTooLarge
 from aphlict.net.connection import Application, Connection, Context, State
+from aphlict.net.poller import READ, WRITE
 from aphlict.wire import handshake
 from aphlict.wire.handshake import Request
 
@@ -21,17 +22,19 @@ class RequestApplication(Application):
         raise NotImplementedError
 
     def on_whole_request(self, connection: "RequestConnection", request: Request, body: bytes, /) -> None:
-        """A whole request came; it must be answered with `answer` before this returns."""
+        """A whole request came; it must be answered with `answer`, now or later."""
         raise NotImplementedError
 
 
 class RequestConnection(Connection):
-    """Reads requests whose length is known beforehand. A size is checked before a byte of a body is kept.
+    """Reads requests whose length is known beforehand, and answers them in turn, now or later.
+
+    A size is checked before a byte of a body is kept.
 
     The application of its context must be a RequestApplication.
     """
 
-    __slots__ = ("_begun", "_body", "_last", "_missing", "_request")
+    __slots__ = ("_asked", "_begun", "_body", "_held", "_last", "_missing", "_paused", "_request")
 
     def __init__(self, sock: socket.socket, address: str, context: Context) -> None:
         super().__init__(sock, address, context)
@@ -40,6 +43,9 @@ class RequestConnection(Connection):
         self._body: list[bytes] = []
         self._missing = 0  # bytes of the body
         self._last = False  # the request that is being read is the last one
+        self._asked = False  # a request has not been answered yet
+        self._paused = False  # nothing is read until it has been
+        self._held = b""  # what came behind it
 
     def _on_head(self, data: bytes) -> None:
         """Read what has come: perhaps a part of a request, perhaps several."""
@@ -83,8 +89,17 @@ class RequestConnection(Connection):
         assert request is not None
         body = part if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
+        self._held, self._asked = data[len(part) :], True
         self._application().on_whole_request(self, request, body)
-        return data[len(part) :]
+        if self._asked:
+            self._paused = True
+            self._watch(0)  # nothing more is read before the answer
+            return b""
+        return self._take_held()
+
+    def _take_held(self) -> bytes:
+        held, self._held = self._held, b""
+        return held
 
     def _application(self) -> RequestApplication:
         application = self.context.application
@@ -92,15 +107,37 @@ class RequestConnection(Connection):
         return application
 
     def answer(self, answer: bytes, *, last: bool) -> None:
-        """Send the answer to a request; after the last one the connection ends."""
+        """Send the answer to a request, once; after the last one the connection ends."""
+        self._asked = False
+        if self._paused:
+            self._paused = False
+            self._watch(READ if self._waiting is None else READ | WRITE)
+            self._answer(answer, last=last)
+            self._on_data(self._take_held())
+        else:
+            self._answer(answer, last=last)
+
+    def _answer(self, answer: bytes, *, last: bool) -> None:
         if last or self._last:
             self._finish(answer)
         else:
             self.send(answer)
 
+    def on_events(self, events: int, /) -> None:
+        """Read and write what can be; who goes away before the answer is not waited for."""
+        if self._paused:
+            self.abort("it went away before the answer")
+        else:
+            super().on_events(events)
+
+    def abort(self, why: str) -> None:
+        """End at once."""
+        self._paused = False
+        super().abort(why)
+
     def close(self, _code: int, _reason: str = "", why: str = "") -> None:
         """End, after the request that has begun to arrive."""
-        if self._begun is None:
+        if self._begun is None and not self._asked:
             self.abort(why)
         self._last = True
 

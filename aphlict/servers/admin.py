@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
+from aphlict.config.settings import Limits
 from aphlict.errors import AphlictError
-from aphlict.hub import Hub
-from aphlict.message import parse
+from aphlict.hub import Receipt
+from aphlict.message import Message, parse
 from aphlict.net.connection import Connection
 from aphlict.net.requests import RequestApplication, RequestConnection
 from aphlict.servers.http import DirectExchange, Exchange, HandOver
@@ -24,29 +25,31 @@ class NoSuchPath(AphlictError):
     http_status = 404
 
 
+class Desk(Protocol):
+    """What publishers and those who ask for the status speak to. Answers may come later, and come once."""
+
+    def publish(self, messages: list[Message], done: Callable[[list[Receipt]], None], /) -> None:
+        """Publish these in turn; `done` takes a receipt for each."""
+
+    def status(self, instance: str, done: Callable[[dict[str, Any]], None], /) -> None:
+        """Tell how the node and this instance do."""
+
+    def hear(self, fingerprint: str, /) -> None:
+        """Another node, of this fingerprint, has asked for the status."""
+
+
 class Admin:
-    """Answers the requests of an admin port.
+    """Answers the requests of an admin port."""
 
-    `clock` gives monotonic seconds; `more_status` what the status page says beside the hub's own figures;
-    `on_node` is told the fingerprint of another node that asks for the status.
-    """
-
-    def __init__(
-        self,
-        hub: Hub,
-        clock: Callable[[], float],
-        more_status: Callable[[], dict[str, Any]],
-        on_node: Callable[[str], None],
-    ) -> None:
-        self._hub = hub
-        self._clock = clock
-        self._more_status = more_status
-        self._on_node = on_node
+    def __init__(self, desk: Desk, fingerprint: str, limits: Callable[[], Limits]) -> None:
+        self._desk = desk
+        self._fingerprint = fingerprint
+        self._limits = limits
 
     @property
     def body_limit(self) -> int:
         """Bytes that a published body may have."""
-        return self._hub.limits.limits_body
+        return self._limits().limits_body
 
     def handle(self, exchange: Exchange, /) -> None:
         """Answer one request."""
@@ -61,29 +64,30 @@ class Admin:
 
     def _on_root(self, exchange: Exchange) -> None:
         if exchange.method == "POST":
-            exchange.answer_json(200, self._publish(exchange))
+            self._publish(exchange)
         else:
             _refuse_method(exchange, "POST")
 
     def _on_status(self, exchange: Exchange) -> None:
         if exchange.method in ("GET", "HEAD"):
             if sender := exchange.headers.get(NODE_HEADER):
-                self._on_node(sender)
-            status = self._hub.status(_instance(exchange), self._clock())
-            exchange.answer_json(200, {**status, **self._more_status()})
+                self._desk.hear(sender)
+            self._desk.status(_instance(exchange), lambda status: exchange.answer_json(200, status))
         else:
             _refuse_method(exchange, "GET, HEAD")
 
-    def _publish(self, exchange: Exchange) -> dict[str, Any]:
-        limit = self._hub.limits.limits_name
+    def _publish(self, exchange: Exchange) -> None:
+        limit = self._limits().limits_name
         messages, many = parse(exchange.body, _instance(exchange), name_limit=limit)
-        now = self._clock()
-        receipts = [self._hub.publish(message, now).as_dict() for message in messages]
-        for message, receipt in zip(messages, receipts, strict=True):
-            log.debug("published %s to %s: %s", message.unique_id, message.channels, receipt)
-        if many:
-            return {"fingerprint": self._hub.fingerprint, "receipts": receipts}
-        return {"fingerprint": self._hub.fingerprint, **receipts[0]}
+
+        def on_published(receipts: list[Receipt]) -> None:
+            told = [receipt.as_dict() for receipt in receipts]
+            for message, receipt in zip(messages, told, strict=True):
+                log.debug("published %s to %s: %s", message.unique_id, message.channels, receipt)
+            answer = {"receipts": told} if many else told[0]
+            exchange.answer_json(200, {"fingerprint": self._fingerprint, **answer})
+
+        self._desk.publish(messages, on_published)
 
 
 def _instance(exchange: Exchange) -> str:
