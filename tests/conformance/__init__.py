@@ -1,0 +1,1 @@
+"""The WebSocket protocol, examined by an independent suite."""

@@ -1,0 +1,69 @@
+"""A server that sends back what it gets, made of the connection and frame code of this project alone.
+
+`python -m tests.conformance.echo_server [KEY CERTIFICATE]` listens on a free port of the loopback address and
+prints it; with a key and a certificate it speaks TLS.
+"""
+
+import asyncio
+import socket
+import ssl
+import sys
+import time
+
+from aphlict.config.settings import Limits
+from aphlict.net.connection import Application, Connection, Context
+from aphlict.net.deadlines import TICK, Deadlines
+from aphlict.net.listener import Listener
+from aphlict.net.poller import Poller
+from aphlict.wire.frames import Received, encode
+from aphlict.wire.handshake import Request
+
+LARGEST = 16 * 1024 * 1024  # the suite sends messages of this size
+LIMITS = Limits(limits_message=LARGEST, limits_waiting=4 * LARGEST)
+
+
+class Echo(Application):
+    """Takes every WebSocket, and answers a message with itself."""
+
+    def on_request(self, connection: Connection, request: Request, _rest: bytes, /) -> None:
+        """Let it in."""
+        connection.upgrade(request)
+
+    def on_message(self, connection: Connection, received: Received, /) -> None:
+        """Send it back."""
+        data = received.data.encode() if isinstance(received.data, str) else received.data
+        connection.send(encode(received.opcode, data))
+
+
+async def serve(sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+    """Serve until killed."""
+    poller, deadlines = Poller(), Deadlines(time.monotonic())
+    poller.start()
+    context = Context(Echo(), LIMITS, poller, deadlines)
+
+    def on_accept(accepted: socket.socket, address: str) -> None:
+        if tls is not None:
+            accepted = tls.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+        Connection(accepted, address, context)
+
+    Listener(sock, poller, on_accept).start()
+    while True:
+        await asyncio.sleep(TICK)
+        deadlines.sweep(time.monotonic())
+
+
+def main(files: list[str]) -> None:
+    """Say the port, and serve until killed."""
+    tls = None
+    if files:
+        key, certificate = files
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(certificate, key)
+    sock = socket.create_server(("127.0.0.1", 0), backlog=128)
+    sock.setblocking(False)
+    print(sock.getsockname()[1], flush=True)
+    asyncio.run(serve(sock, tls))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
