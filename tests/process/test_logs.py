@@ -1,0 +1,200 @@
+"""Log files: one line each, followed when moved, never in the server's way."""
+
+import logging
+import os
+import re
+import resource
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aphlict.errors import CannotWrite
+from aphlict.process.logs import Journal, LogFile, Stream
+from tests.support.installation import Installation
+from tests.support.waiting import wait_until
+
+LINE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} [+-]\d{4} WARNING \[\d+\] "
+
+
+@pytest.fixture
+def log() -> Iterator[logging.Logger]:
+    """A logger of its own."""
+    logger = logging.Logger("test")
+    yield logger
+    for handler in logger.handlers:
+        handler.close()
+
+
+def journal(log: logging.Logger, *sinks: Stream, count_repeats: bool = True) -> Journal:
+    """A journal behind the logger."""
+    made = Journal(sinks, count_repeats=count_repeats)
+    log.addHandler(made)
+    return made
+
+
+def test_a_line_has_date_level_process_and_text(tmp_path: Path, log: logging.Logger) -> None:
+    journal(log, LogFile(tmp_path / "log"))
+    log.warning("peer %s is away", "b:22281")
+    text = (tmp_path / "log").read_text()
+    assert re.fullmatch(LINE + r"peer b:22281 is away\n", text)
+    assert f"[{os.getpid()}]" in text
+
+
+def test_every_file_gets_every_line(tmp_path: Path, log: logging.Logger) -> None:
+    journal(log, LogFile(tmp_path / "one"), LogFile(tmp_path / "two"))
+    log.info("hello")
+    assert (tmp_path / "one").read_text() == (tmp_path / "two").read_text() != ""
+
+
+def test_a_line_stays_one_line(tmp_path: Path, log: logging.Logger) -> None:
+    journal(log, LogFile(tmp_path / "log"))
+    log.info("%s", "a\nb\r\x1b[31m\u2028c\udc80")
+    assert (tmp_path / "log").read_text().endswith(r" a\x0ab\x0d\x1b[31m\x2028c\udc80" + "\n")
+
+
+def test_an_exception_is_told_in_the_line(tmp_path: Path, log: logging.Logger) -> None:
+    journal(log, LogFile(tmp_path / "log"))
+    try:
+        int("x")
+    except ValueError:
+        log.exception("odd")
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert re.search(r"odd \(ValueError: invalid literal .*, at test_logs.py:\d+\)$", line)
+
+
+def test_arguments_that_do_not_fit_harm_nobody(tmp_path: Path, log: logging.Logger) -> None:
+    journal(log, LogFile(tmp_path / "log"))
+    log.info("%d", "x")
+    assert "%d (with arguments that do not fit)" in (tmp_path / "log").read_text()
+
+
+def test_repeated_lines_are_counted(tmp_path: Path, log: logging.Logger) -> None:
+    made = journal(log, LogFile(tmp_path / "log"))
+    for _ in range(1001):
+        log.warning("full")
+    made.tell_repeats(all_of_them=True)
+    first, second = (tmp_path / "log").read_text().splitlines()
+    assert first.endswith("] full")
+    assert second.endswith("] full … 1,000 more times")
+
+
+def test_a_trace_counts_nothing(tmp_path: Path, log: logging.Logger) -> None:
+    journal(log, LogFile(tmp_path / "log"), count_repeats=False)
+    log.info("same")
+    log.info("same")
+    assert (tmp_path / "log").read_text().count("same") == 2
+
+
+def test_a_file_that_was_moved_away_is_followed(tmp_path: Path, log: logging.Logger) -> None:
+    path = tmp_path / "log"
+    journal(log, LogFile(path))
+    log.info("one")
+    path.rename(tmp_path / "log.1")
+    log.info("two")
+    assert "one" in (tmp_path / "log.1").read_text()
+    assert "two" in path.read_text()
+
+
+def test_a_folder_that_was_taken_away_is_made_again(tmp_path: Path, log: logging.Logger) -> None:
+    (tmp_path / "logs").mkdir()
+    journal(log, LogFile(tmp_path / "logs" / "log"))
+    log.info("one")
+    shutil.rmtree(tmp_path / "logs")
+    log.info("two")
+    assert "two" in (tmp_path / "logs" / "log").read_text()
+
+
+def test_where_it_cannot_follow_the_old_file_goes_on(tmp_path: Path, log: logging.Logger) -> None:
+    path = tmp_path / "logs" / "log"
+    path.parent.mkdir()
+    journal(log, LogFile(path))
+    path.parent.rename(tmp_path / "moved")
+    path.parent.touch()  # a file where the folder was
+    log.info("one")
+    log.info("two")
+    text = (tmp_path / "moved" / "log").read_text()
+    assert [text.count(part) for part in ("cannot open", "one", "two")] == [1, 1, 1]
+
+
+def test_a_full_disk_loses_lines_and_says_how_many(tmp_path: Path, log: logging.Logger) -> None:
+    path = tmp_path / "log"
+    journal(log, LogFile(path))
+    path.unlink()
+    path.symlink_to("/dev/full")
+    for number in range(3):
+        log.info("lost %d", number)
+    path.unlink()
+    log.info("found")
+    assert re.search(r"3 lines were lost here\n.*found\n", path.read_text())
+
+
+def test_a_console_that_takes_nothing_does_not_block(log: logging.Logger) -> None:
+    receiver, sender = os.pipe()
+    journal(log, Stream(sender))
+    began = time.monotonic()
+    for number in range(5000):
+        log.info("line %d %s", number, "x" * 100 * number)
+    assert time.monotonic() - began < 10
+    os.close(receiver)
+    log.info("a reader that left")
+    os.close(sender)
+
+
+def test_a_log_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(CannotWrite, match=r"cannot write the log file .*/folder: Is a directory"):
+        Journal([LogFile(tmp_path / "one"), LogFile(tmp_path / "folder")])
+
+
+def test_new_files_take_over_or_nothing_changes(tmp_path: Path, log: logging.Logger) -> None:
+    made = journal(log, LogFile(tmp_path / "old"))
+    with pytest.raises(CannotWrite):
+        made.follow([LogFile(tmp_path / "new"), LogFile(tmp_path)])
+    log.info("one")
+    made.follow([LogFile(tmp_path / "new")])
+    log.info("two")
+    assert "one" in (tmp_path / "old").read_text()
+    assert "two" in (tmp_path / "new").read_text()
+    assert "two" not in (tmp_path / "old").read_text()
+
+
+def test_a_rotation_of_the_servers_log_is_followed(installation: Installation) -> None:
+    supervisor = installation.start()
+    moved = installation.log.rename(installation.log.with_suffix(".1"))
+    supervisor.terminate()
+    wait_until(lambda: not supervisor.is_running())
+    assert installation.logged("stopping (SIGTERM)")
+    assert "stopping" not in moved.read_text()
+
+
+@pytest.mark.parametrize("number", ["SIGHUP", "SIGUSR1"])
+def test_signals_reopen_the_log_in_both_processes(installation: Installation, number: str) -> None:
+    supervisor = installation.start()
+    worker = installation.worker()
+    installation.log.rename(installation.log.with_suffix(".1"))
+    supervisor.send_signal(getattr(signal, number))
+
+    def opened() -> bool:
+        name = str(installation.log)
+        return all(name in {file.path for file in process.open_files()} for process in (supervisor, worker))
+
+    wait_until(opened)
+
+
+def test_the_server_goes_on_when_its_log_cannot_be_written(installation: Installation) -> None:
+    (installation.folder / "logs").mkdir()
+    installation.log.symlink_to("/dev/full")
+    supervisor = installation.start()
+    supervisor.send_signal(signal.SIGUSR1)
+    assert installation.answers()
+    assert installation.run("stop").returncode == 0
+
+
+def test_the_file_limit_is_raised(installation: Installation) -> None:
+    installation.start()
+    soft, hard = resource.prlimit(installation.worker().pid, resource.RLIMIT_NOFILE)
+    assert soft == hard

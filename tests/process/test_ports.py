@@ -1,0 +1,132 @@
+"""Binding listeners: what is set on them, and what is said when that fails."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aphlict.config.settings import ServerSettings
+from aphlict.errors import CannotBind, PortTaken
+from aphlict.process import ports
+from aphlict.process.daemon import open_descriptors
+from tests.support.installation import free_ports
+
+
+def server(port: int, listen: str | None = "127.0.0.1") -> ServerSettings:
+    """A client server."""
+    return ServerSettings(type="client", port=port, listen=listen)
+
+
+def test_each_server_gets_its_sockets_in_order() -> None:
+    wanted = free_ports(2)
+    bound = ports.bind_all([server(port) for port in wanted])
+    assert [sock.getsockname()[1] for (sock,) in bound] == wanted
+    for (sock,) in bound:
+        assert not sock.getblocking()
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+        sock.close()
+
+
+def test_the_backlog_is_long() -> None:
+    (port,) = free_ports(1)
+    (sock,) = ports.bind(server(port))
+    longest = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    shown = subprocess.run(
+        ["ss", "-Hltn", f"sport = :{port}"], capture_output=True, text=True, check=True
+    ).stdout
+    sock.close()
+    assert int(shown.split()[2]) == min(ports.BACKLOG, longest)
+
+
+def test_a_failure_leaves_nothing_open() -> None:
+    free, taken = free_ports(2)
+    before = len(open_descriptors())
+    with socket.create_server(("127.0.0.1", taken)), pytest.raises(PortTaken):
+        ports.bind_all([server(free), server(taken)])
+    assert len(open_descriptors()) == before
+
+
+def test_a_taken_port_names_the_holder() -> None:
+    (port,) = free_ports(1)
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(PortTaken) as caught:
+        ports.bind(server(port, "0.0.0.0"))
+    assert f"port {port} (0.0.0.0:{port}) is taken by process {os.getpid()} ({sys.executable}" in str(
+        caught.value
+    )
+
+
+def test_the_holder_of_another_address_is_not_named() -> None:
+    (port,) = free_ports(1)
+    with socket.create_server(("127.0.0.2", port)):
+        (sock,) = ports.bind(server(port, "127.0.0.1"))
+        assert str(os.getpid()) in ports.holder(server(port, "127.0.0.1"))
+        sock.close()
+        assert ports.holder(server(port, "127.0.0.1")) == "a process of another user"
+
+
+def test_ipv6() -> None:
+    (port,) = free_ports(1)
+    (sock,) = ports.bind(server(port, "::1"))
+    assert (sock.family, sock.getsockname()[:2]) == (socket.AF_INET6, ("::1", port))
+    sock.close()
+
+
+def test_the_ipv6_wildcard_takes_ipv4_too() -> None:
+    (port,) = free_ports(1)
+    (sock,) = ports.bind(server(port, "::"))
+    socket.create_connection(("127.0.0.1", port)).close()
+    socket.create_connection(("::1", port)).close()
+    sock.close()
+
+
+def test_the_ipv6_wildcard_leaves_ipv4_to_a_server_that_wants_it() -> None:
+    (port,) = free_ports(1)
+    bound = ports.bind_all([server(port, "::"), server(port, "0.0.0.0")])
+    assert [sock.family for (sock,) in bound] == [socket.AF_INET6, socket.AF_INET]
+    for (sock,) in bound:
+        sock.close()
+
+
+def test_a_name_is_bound_on_each_of_its_addresses() -> None:
+    (port,) = free_ports(1)
+    bound = ports.bind(server(port, "localhost"))
+    addresses = {info[4] for info in socket.getaddrinfo("localhost", port, type=socket.SOCK_STREAM)}
+    assert {sock.getsockname() for sock in bound} == addresses
+    for sock in bound:
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("192.0.2.1", "this machine does not have that address"),
+        ("2001:db8::1", "this machine does not have that address"),
+        ("no-such-name.invalid", "Name or service not known"),
+    ],
+)
+def test_an_address_that_cannot_be_bound(address: str, why: str) -> None:
+    with pytest.raises(CannotBind, match="cannot listen on") as caught:
+        ports.bind(server(9, address))
+    assert (type(caught.value), why in str(caught.value) or "name resolution" in str(caught.value)) == (
+        CannotBind,
+        True,
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give root up")
+def test_a_low_port_says_what_it_needs() -> None:
+    code = (
+        "import os; ''.encode('idna')\n"
+        "from aphlict.process import ports; from aphlict.config.settings import ServerSettings\n"
+        "from aphlict.errors import CannotBind\n"
+        "open('/proc/sys/net/ipv4/ip_unprivileged_port_start').read().strip() == '0' and print('needs root')\n"
+        "os.setresuid(65534, 65534, 65534)\n"
+        "try: ports.bind(ServerSettings(type='client', port=81, listen='127.0.0.1'))\n"
+        "except CannotBind as error: print(error)\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "needs root" in shown

@@ -1,0 +1,61 @@
+"""Lines that repeat are counted."""
+
+import logging
+from itertools import pairwise
+
+from aphlict.process.repeats import ALIKE, LONGEST, REMEMBERED, WINDOW, Repeats
+
+ERROR = logging.ERROR
+
+
+def test_the_first_is_written_and_the_others_are_counted() -> None:
+    repeats = Repeats()
+    assert [repeats.admits("full", ERROR, "full", now) for now in range(4813)] == [True] + [False] * 4812
+    assert list(repeats.tell(WINDOW)) == [(ERROR, "full … 4,812 more times")]
+
+
+def test_the_count_waits_for_the_window() -> None:
+    repeats = Repeats()
+    repeats.admits("full", ERROR, "full", 0)
+    repeats.admits("full", ERROR, "full", 1)
+    assert list(repeats.tell(WINDOW - 0.1)) == []
+    assert list(repeats.tell(1, all_of_them=True)) == [(ERROR, "full … 1 more times")]
+
+
+def test_what_goes_on_is_told_less_and_less_often() -> None:
+    repeats = Repeats()
+    told = []
+    for second in range(7200):
+        repeats.admits("full", ERROR, "full", second)
+        told += [second for _ in repeats.tell(second)]
+    pauses = [later - earlier for earlier, later in pairwise(told)]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == LONGEST
+
+
+def test_a_line_that_stopped_is_written_again_when_it_comes_back() -> None:
+    repeats = Repeats()
+    repeats.admits("full", ERROR, "full", 0)
+    assert list(repeats.tell(WINDOW)) == []
+    assert repeats.admits("full", ERROR, "full", WINDOW + 1)
+
+
+def test_lines_that_differ_in_their_figures_are_counted_after_a_while() -> None:
+    repeats = Repeats()
+    admitted = [repeats.admits("[%d] odd", ERROR, f"[{n}] odd", 0) for n in range(1000)]
+    assert admitted.count(True) == ALIKE
+    assert (ERROR, f"… {1000 - ALIKE:,} more lines like: [999] odd") in list(repeats.tell(WINDOW))
+
+
+def test_different_lines_do_not_disturb_each_other() -> None:
+    repeats = Repeats()
+    assert repeats.admits("a", ERROR, "a", 0)
+    assert repeats.admits("b", ERROR, "b", 0)
+    assert not repeats.admits("a", ERROR, "a", 0)
+
+
+def test_memory_is_bounded() -> None:
+    repeats = Repeats()
+    for n in range(10 * REMEMBERED):
+        repeats.admits(f"template {n}", ERROR, f"text {n}", 0)
+    assert len(repeats._seen) <= REMEMBERED
