@@ -14,6 +14,7 @@ from aphlict.config.settings import Settings
 from aphlict.errors import PortTaken
 from aphlict.process import logs, ports, privileges
 from aphlict.process.pidfile import Pidfile
+from aphlict.servers import script
 from aphlict.tls.context import server_context
 from aphlict.tls.findings import Findings, prove
 
@@ -73,6 +74,7 @@ def prepare(config: Path, settings: Settings, *, console: bool = False, trace: b
         warnings = find_warnings(settings)
         if pidfile.stale:
             warnings.insert(0, pidfile.stale)
+        script.load()  # from a folder that the owner may not be able to read
         if owner is not None:
             privileges.drop(owner)
         sinks = [*log_files(settings), *([logs.Stream(STDERR)] if console else [])]

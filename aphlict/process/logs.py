@@ -94,7 +94,8 @@ class LogFile(Stream):
         os.close(descriptor)
 
     def open(self) -> None:
-        """Open for appending. Raises CannotWrite."""
+        """Make the folder and open for appending. Raises CannotWrite."""
+        make_folder(self.path.parent, None)
         try:
             self._open()
         except OSError as error:

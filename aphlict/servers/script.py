@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+from functools import cache
 from importlib.resources import files
 
 from aphlict.servers.http import Exchange
@@ -37,6 +38,7 @@ class Script:
             exchange.answer(200, body, headers | ({"Content-Encoding": "gzip"} if compress else {}))
 
 
+@cache
 def load() -> Script:
-    """Read the script from the package."""
+    """Read the script from the package, once: later the process may have no right to."""
     return Script((files("aphlict") / "browser" / "aphlict.js").read_bytes())

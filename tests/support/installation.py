@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -84,6 +85,16 @@ class Installation:
                 return json.load(answer)
         except OSError:
             return None
+
+    def publish(self, message: dict[str, Any]) -> tuple[int, Any]:
+        """Publish one object: the status, and the answer."""
+        url = f"http://127.0.0.1:{self.admin_port}/"
+        try:
+            with urllib.request.urlopen(url, json.dumps(message).encode(), timeout=5) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
 
     def logged(self, text: str) -> bool:
         """Whether a line of the log has this text."""

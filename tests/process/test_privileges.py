@@ -1,0 +1,146 @@
+"""Giving up root: afterwards the server can do all it needs, and nothing more."""
+
+import grp
+import json
+import os
+import pwd
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from aphlict.config.settings import ServerSettings, Settings
+from aphlict.errors import ConfigError
+from aphlict.process import privileges
+from tests.support import certificates
+from tests.support.installation import Installation, installed
+from tests.support.waiting import wait_until
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+
+USER = "nobody"
+
+
+def settings(**changes: str) -> Settings:
+    """Settings that name a user or a group."""
+    servers = (ServerSettings(type="client", port=1), ServerSettings(type="admin", port=2))
+    return Settings(servers=servers, pidfile="/nowhere", **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Installation]:
+    """A server that gives up root, in a folder that others can reach too: pytest's own are root's alone."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with installed(Path(folder), user=USER) as made:
+            yield made
+
+
+@pytest.mark.parametrize("key", ["user", "group"])
+def test_an_unknown_name_is_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match=f'{key} is "no-such-name", expected a {key} of this machine'):
+        privileges.find_owner(settings(**{key: "no-such-name"}))
+
+
+@as_root
+def test_root_without_a_user_is_warned() -> None:
+    assert privileges.find_owner(settings()) is None
+    assert "the server runs as root" in str(privileges.find_warning(settings()))
+    assert privileges.find_warning(settings(user=USER)) is None
+
+
+@as_root
+def test_the_users_own_group_is_taken_unless_another_is_named() -> None:
+    user, group = pwd.getpwnam(USER), grp.getgrnam("daemon")
+    assert privileges.find_owner(settings(user=USER)) == privileges.Owner(user.pw_uid, user.pw_gid, USER)
+    assert privileges.find_owner(settings(user=USER, group="daemon")) == privileges.Owner(
+        user.pw_uid, group.gr_gid, USER
+    )
+
+
+@as_root
+def test_both_processes_run_as_the_user(unprivileged: Installation) -> None:
+    supervisor = unprivileged.start()
+    user = pwd.getpwnam(USER)
+    for process in (supervisor, unprivileged.worker()):
+        assert set(process.uids()) == {user.pw_uid}
+        assert set(process.gids()) == {user.pw_gid}
+        groups = [
+            line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "Groups" in line
+        ]
+        assert set(map(int, groups[0].split()[1:])) <= set(os.getgrouplist(USER, user.pw_gid))
+
+
+@as_root
+def test_its_files_stay_usable(unprivileged: Installation) -> None:
+    supervisor = unprivileged.start()
+    uid = pwd.getpwnam(USER).pw_uid
+    for path in (
+        unprivileged.log,
+        unprivileged.log.parent,
+        unprivileged.pidfile,
+        unprivileged.pidfile.parent,
+    ):
+        assert path.stat().st_uid == uid, path
+    unprivileged.log.rename(unprivileged.log.with_suffix(".1"))
+    supervisor.send_signal(signal.SIGUSR1)
+    wait_until(unprivileged.log.exists)
+    assert unprivileged.run("stop").returncode == 0
+    assert not unprivileged.pidfile.exists()
+
+
+@as_root
+def test_a_pidfile_in_a_folder_of_root_is_emptied(tmp_path: Path, unprivileged: Installation) -> None:
+    unprivileged.pidfile.parent.mkdir()
+    unprivileged.start()
+    assert unprivileged.run("stop").returncode == 0
+    assert unprivileged.pidfile.read_text() == ""
+    done = unprivileged.run("start")
+    assert (done.returncode, "stale" in done.stderr) == (0, False)
+
+
+@as_root
+def test_files_of_an_earlier_start_as_root_are_handed_over(unprivileged: Installation) -> None:
+    unprivileged.write()
+    unprivileged.start()
+    unprivileged.run("stop")
+    unprivileged.write(user=USER)
+    assert unprivileged.log.stat().st_uid == 0
+    unprivileged.start()
+    assert unprivileged.log.stat().st_uid == pwd.getpwnam(USER).pw_uid
+
+
+@as_root
+def test_a_key_that_only_root_may_read_serves(tmp_path: Path, unprivileged: Installation) -> None:
+    files = certificates.self_signed().write(tmp_path / "tls")
+    Path(files.key).chmod(0o600)
+    servers = json.loads(unprivileged.config.read_text())["servers"]
+    servers[0] |= files.settings()
+    unprivileged.write(user=USER, servers=servers)
+    unprivileged.start()
+    worker = unprivileged.worker()
+    worker.kill()
+    unprivileged.next_worker(worker)
+
+
+@as_root
+@pytest.mark.parametrize("planted", ["symbolic", "hard"])
+def test_what_the_user_planted_is_not_handed_over(
+    tmp_path: Path, unprivileged: Installation, planted: str
+) -> None:
+    valuable = tmp_path / "valuable"
+    valuable.write_text("root's")
+    valuable.chmod(0o600)
+    unprivileged.log.parent.mkdir()
+    if planted == "hard":
+        unprivileged.log.hardlink_to(valuable)
+    else:
+        unprivileged.log.symlink_to(valuable)
+    done = unprivileged.run("start")
+    assert done.returncode == 1
+    assert "cannot write the log file" in done.stderr
+    assert (valuable.stat().st_uid, stat.S_IMODE(valuable.stat().st_mode)) == (0, 0o600)
+    assert valuable.read_text() == "root's"

@@ -1,0 +1,110 @@
+"""SIGHUP: what is good takes over, what is bad is refused."""
+
+import json
+import signal
+import socket
+import ssl
+from pathlib import Path
+
+import psutil
+
+from tests.support import certificates
+from tests.support.installation import Installation, installed
+from tests.support.waiting import wait_until
+
+
+def hang_up(installation: Installation, supervisor: psutil.Process, expected: str) -> None:
+    """Reload and wait for the line that says what became of it."""
+    supervisor.send_signal(signal.SIGHUP)
+    wait_until(lambda: installation.logged(expected), expected)
+
+
+def test_new_limits_take_over(installation: Installation) -> None:
+    supervisor = installation.start()
+    worker = installation.worker()
+    assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 200
+    installation.write(limits_body=50)
+    hang_up(installation, supervisor, "read ")
+    assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 413
+    assert installation.worker() == worker
+
+
+def test_a_worker_that_follows_has_the_new_limits_too(installation: Installation) -> None:
+    supervisor = installation.start()
+    installation.write(limits_body=50)
+    hang_up(installation, supervisor, "read ")
+    worker = installation.worker()
+    worker.kill()
+    installation.next_worker(worker)
+    assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 413
+
+
+def test_a_bad_configuration_is_refused(installation: Installation) -> None:
+    supervisor = installation.start()
+    installation.config.write_text('{"servers": 7}')
+    hang_up(installation, supervisor, "the new configuration is refused, the old one stays in force: ")
+    assert installation.publish({"subscribers": ["a"]})[0] == 200
+    assert supervisor.is_running()
+
+
+def test_what_needs_a_restart_is_told_and_stays(installation: Installation) -> None:
+    supervisor = installation.start()
+    before = installation.client_port
+    servers = json.loads(installation.config.read_text())["servers"]
+    servers[0]["port"] = 1
+    installation.write(servers=servers, pidfile="elsewhere", limits_body=50)
+    hang_up(installation, supervisor, "read ")
+    assert installation.logged('"servers" has changed in')
+    assert installation.logged('"pidfile" has changed in')
+    worker = installation.worker()
+    worker.kill()
+    installation.next_worker(worker)
+    socket.create_connection(("127.0.0.1", before)).close()
+    assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 413
+    supervisor.terminate()
+    wait_until(lambda: not supervisor.is_running())
+    assert not installation.pidfile.exists()
+
+
+def test_new_log_files_take_over(installation: Installation) -> None:
+    supervisor = installation.start()
+    another = installation.folder / "another" / "log"
+    installation.write(logs=[{"path": str(another)}])
+    supervisor.send_signal(signal.SIGHUP)
+    wait_until(lambda: another.exists() and f"read {installation.config} again" in another.read_text())
+    supervisor.terminate()
+    wait_until(lambda: not supervisor.is_running())
+    assert "the server stopped" in another.read_text()
+    assert not installation.logged("the server stopped")
+
+
+def test_new_certificates_take_over_and_bad_ones_are_refused(tmp_path: Path) -> None:
+    authority = certificates.root()
+    files = authority.issue("localhost", "first").write(tmp_path)
+    with installed(tmp_path) as installation:
+        servers = json.loads(installation.config.read_text())["servers"]
+        servers[0] |= files.settings()
+        installation.write(servers=servers)
+        supervisor = installation.start()
+        assert "first" in _names(installation.client_port, files.ca)
+        authority.issue("localhost", "second").write(tmp_path)
+        hang_up(installation, supervisor, "read ")
+        assert "second" in _names(installation.client_port, files.ca)
+        Path(files.key).write_bytes(b"no key")
+        hang_up(installation, supervisor, "is refused, the old one stays in force")
+        worker = installation.worker()
+        worker.kill()
+        installation.next_worker(worker)  # has the good ones from the supervisor's memory
+        assert "second" in _names(installation.client_port, files.ca)
+
+
+def _names(port: int, ca: str) -> set[str]:
+    """The names in the certificate of the server on a port."""
+    context = ssl.create_default_context(cafile=ca)
+    with (
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as sock,
+    ):
+        certificate = sock.getpeercert()
+    assert certificate
+    return {str(entry[1]) for entry in certificate["subjectAltName"]}
