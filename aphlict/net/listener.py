@@ -55,7 +55,14 @@ class Listener:
                     return
                 continue  # it was gone before it was accepted (accept(2))
             sock.setblocking(False)
-            self._on_accept(sock, address[0])
+            self._hand_on(sock, address[0])
+
+    def _hand_on(self, sock: socket.socket, address: str) -> None:
+        try:
+            self._on_accept(sock, address)
+        except OSError as error:  # it was gone before TLS could begin
+            log.debug("%s was gone at once: %s", address, error)
+            sock.close()
 
     def on_error(self) -> None:
         """Go on: the error has been logged."""

@@ -1,0 +1,1 @@
+"""Tests of connections and listeners, over real sockets."""
