@@ -59,8 +59,9 @@ class Listener:
 
     def _hand_on(self, sock: socket.socket, address: str) -> None:
         try:
+            sock.getpeername()  # raises where it is gone already, which TLS would stumble over
             self._on_accept(sock, address)
-        except OSError as error:  # it was gone before TLS could begin
+        except OSError as error:
             log.debug("%s was gone at once: %s", address, error)
             sock.close()
 
