@@ -1,7 +1,6 @@
 """A headless Chromium, driven over its DevTools protocol."""
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 from tests.browser.driving import Browser, PageError, Profile, Remote, Tab
 from tests.support.waiting import wait_until
 
-PROGRAM = shutil.which("chromium")
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -112,10 +110,9 @@ class ChromiumProfile(Profile):
 class Chromium(Browser):
     """A Chromium whose files are in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        assert PROGRAM
+    def __init__(self, program: str, folder: Path) -> None:
         self._process = subprocess.Popen(
-            [PROGRAM, *FLAGS, f"--user-data-dir={folder}", "about:blank"],
+            [program, *FLAGS, f"--user-data-dir={folder}", "about:blank"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "DBUS_SESSION_BUS_ADDRESS": "disabled:"},

@@ -5,21 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import chromium, firefox
 from tests.browser.cable import Cable, cable_to
 from tests.browser.chromium import Chromium, ChromiumProfile
-from tests.browser.driving import Profile, missing
+from tests.browser.driving import Profile
 from tests.browser.firefox import Firefox
 from tests.browser.page import Page, web_server
 from tests.browser.server import Server, running_server
+from tests.proxies.programs import require
 
 
 @pytest.fixture(scope="session")
 def chromium_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     """A running Chromium."""
-    if not chromium.PROGRAM:
-        missing("chromium")
-    browser = Chromium(tmp_path_factory.mktemp("chromium"))
+    browser = Chromium(require("chromium", "chromium"), tmp_path_factory.mktemp("chromium"))
     yield browser
     browser.close()
 
@@ -27,9 +25,7 @@ def chromium_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrom
 @pytest.fixture(scope="session")
 def firefox_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firefox]:
     """A running Firefox."""
-    if not firefox.PROGRAM:
-        missing("firefox-esr")
-    browser = Firefox(tmp_path_factory.mktemp("firefox"))
+    browser = Firefox(require("firefox-esr", "firefox-esr"), tmp_path_factory.mktemp("firefox"))
     yield browser
     browser.close()
 

@@ -2,14 +2,12 @@
 
 import itertools
 import json
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-import pytest
 from websockets.sync.client import connect
 
 ANSWER_TIME = 30
@@ -102,13 +100,6 @@ class Browser(ABC):
     @abstractmethod
     def close(self) -> None:
         """End it, with all its processes."""
-
-
-def missing(program: str) -> None:
-    """Skip the test, as the program is not here; under CI that is a failure."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{program} is not installed, and CI must run this test")
-    pytest.skip(f"{program} is not installed")
 
 
 def find_address(text: str, pattern: str) -> str | None:

@@ -1,6 +1,5 @@
 """A headless Firefox, driven over WebDriver BiDi, which it speaks itself."""
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 from tests.browser.driving import Browser, PageError, Profile, Remote, Tab, find_address
 from tests.support.waiting import wait_until
 
-PROGRAM = shutil.which("firefox-esr") or shutil.which("firefox")
 PREFERENCES = """
 user_pref("app.update.enabled", false);
 user_pref("browser.shell.checkDefaultBrowser", false);
@@ -66,13 +64,12 @@ class FirefoxProfile(Profile):
 class Firefox(Browser):
     """A Firefox whose files are in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        assert PROGRAM
+    def __init__(self, program: str, folder: Path) -> None:
         (folder / "user.js").write_text(PREFERENCES)
         log = folder / "log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [PROGRAM, "--headless", "--no-remote", "--profile", folder, "--remote-debugging-port", "0"],
+                [program, "--headless", "--no-remote", "--profile", folder, "--remote-debugging-port", "0"],
                 stdout=output,
                 stderr=output,
                 env={"HOME": str(folder), "PATH": "/usr/bin:/bin", "MOZ_DISABLE_CONTENT_SANDBOX": "1"},

@@ -2,16 +2,16 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.proxies.programs import free_ports
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -79,15 +79,6 @@ class Server:
         with urllib.request.urlopen(request) as answer:
             receipt: dict[str, Any] = json.load(answer)
             return receipt
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody uses now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @contextmanager

@@ -2,14 +2,13 @@
 
 import gzip
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 import aphlict
-from tests.browser.driving import missing
+from tests.proxies.programs import require
 
 FOLDER = Path(aphlict.__file__).parent / "browser"
 BUILT = FOLDER / "aphlict.js"
@@ -18,10 +17,9 @@ BUILT = FOLDER / "aphlict.js"
 @pytest.fixture
 def npm() -> str:
     """The program npm, with what package.json asks for installed."""
-    program = shutil.which("npm")
-    if program is None or not (FOLDER / "node_modules").exists():
-        missing(f"what the browser client is built with ('npm ci' in {FOLDER.name})")
-    assert program
+    program = require("npm", "npm")
+    if not (FOLDER / "node_modules").exists():
+        require("tsc", f"nothing: run npm ci in {FOLDER}")
     return program
 
 

@@ -1,0 +1,15 @@
+<?php // Publishes a message: php publish.php CHANNEL TEXT [URL of an admin server]
+[, $channel, $text] = $argv;
+$curl = curl_init($argv[3] ?? 'http://127.0.0.1:22281/');
+curl_setopt_array($curl, [
+    CURLOPT_POSTFIELDS => json_encode(['type' => 'notification', 'text' => $text, 'subscribers' => [$channel]]),
+    CURLOPT_HTTPHEADER => ['Content-Type: application/json'],
+    CURLOPT_RETURNTRANSFER => true,
+    CURLOPT_TIMEOUT => 2, // seconds
+]);
+$receipt = curl_exec($curl);
+if (curl_getinfo($curl, CURLINFO_RESPONSE_CODE) !== 200) {
+    fwrite(STDERR, 'not published: ' . ($receipt ?: curl_error($curl)) . "\n");
+    exit(1);
+}
+echo $receipt, "\n";

@@ -1,0 +1,10 @@
+"""Publishes a message: python publish.py CHANNEL TEXT [URL of an admin server ...]."""
+
+import sys
+
+import aphlict
+
+channel, text, *servers = sys.argv[1:]
+message = {"type": "notification", "text": text}
+receipt = aphlict.publish(message, [channel], servers=servers or ["http://127.0.0.1:22281/"], timeout=2)
+print(f"{receipt.unique_id} goes to {receipt.matched} browsers of node {receipt.fingerprint}")

@@ -1,0 +1,51 @@
+"""The examples do what they say."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.proxies.programs import require
+from tests.support.loops import in_loop
+from tests.support.nodes import RunningNode, receive, running_node, subscribed
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+
+
+async def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run an example while the loop goes on."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, check=False, env=environment
+    )
+
+
+async def prove(node: RunningNode, *command: str | Path) -> None:
+    browser = await subscribed(node.url(), "greetings")
+    done = await run(*command, "greetings", "hello", f"http://127.0.0.1:{node.admin_port}/")
+    assert done.returncode == 0, done.stderr
+    message = (await receive(browser, 1))[0]
+    assert (message["text"], message["subscribers"]) == ("hello", ["greetings"])
+    assert message["uniqueID"] in done.stdout
+
+
+@in_loop
+async def test_publishing_from_python() -> None:
+    async with running_node() as node:
+        await prove(node, sys.executable, EXAMPLES / "publish.py")
+
+
+@in_loop
+async def test_publishing_from_php() -> None:
+    php = require("php", "php-cli php-curl")
+    async with running_node() as node:
+        await prove(node, php, EXAMPLES / "publish.php")
+        done = await run(php, EXAMPLES / "publish.php", "greetings", "hello", "http://127.0.0.1:1/")
+        assert done.returncode == 1
+        assert "not published: " in done.stderr
+
+
+def test_the_php_example_is_short() -> None:
+    assert len((EXAMPLES / "publish.php").read_text().splitlines()) == 15

@@ -1,0 +1,133 @@
+"""Publishing from a backend, with servers that are away, hang and refuse."""
+
+import asyncio
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import aphlict
+from aphlict.errors import NoAnswer, PublishRefused
+from tests.cluster.nodes import FakeNode, reply
+from tests.support.certificates import root
+from tests.support.loops import in_loop
+from tests.support.nodes import receive, running_node, subscribed
+
+NOBODY = "http://127.0.0.1:1/"
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that accepts, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+
+def url(node: FakeNode) -> str:
+    return f"http://127.0.0.1:{node.port}/"
+
+
+def test_importing_the_package_is_cheap() -> None:
+    code = (
+        "import aphlict, sys; print(sorted({'asyncio', 'http.client', 'tornado', 'ssl'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@in_loop
+async def test_a_message_reaches_a_browser() -> None:
+    async with running_node() as node:
+        browser = await subscribed(node.url("/~acme/"), "a")
+        server = f"http://127.0.0.1:{node.admin_port}"
+        receipt = await aphlict.publish_async(
+            {"text": "hello"}, ["a", "b"], servers=[server], instance="acme"
+        )
+        assert receipt.matched == 1
+        assert not receipt.duplicate
+        message = (await receive(browser, 1))[0]
+        assert message == {"text": "hello", "subscribers": ["a"], "uniqueID": receipt.unique_id}
+        again = {"uniqueID": receipt.unique_id, "subscribers": ["a"]}
+        assert (await aphlict.publish_async(again, servers=[server], instance="acme")).duplicate
+
+
+@in_loop
+async def test_the_next_server_is_asked_when_one_is_away() -> None:
+    async with running_node() as node:
+        alive = f"http://127.0.0.1:{node.admin_port}/"
+        for _ in range(10):
+            receipt = await aphlict.publish_async({}, ["a"], servers=[NOBODY, alive, NOBODY])
+            assert receipt.fingerprint == node.node.fingerprint
+
+
+@in_loop
+async def test_servers_are_asked_in_random_order() -> None:
+    async with FakeNode("one") as one, FakeNode("two") as two:
+        servers = [url(one), url(two)]
+        asked = {(await aphlict.publish_async({}, ["a"], servers=servers)).fingerprint for _ in range(50)}
+        assert asked == {"one", "two"}
+
+
+@in_loop
+async def test_a_server_in_trouble_is_passed_over() -> None:
+    async with FakeNode("one") as node:
+        node.respond = lambda _request: reply(503, error="too much is waiting")
+        with pytest.raises(NoAnswer, match="answers 503: too much is waiting"):
+            await aphlict.publish_async({}, ["a"], servers=[url(node)])
+
+
+@in_loop
+async def test_a_node_js_server_says_only_who_it_is() -> None:
+    async with FakeNode("one") as node:
+        node.respond = lambda _request: reply(200, fingerprint="one")
+        receipt = await aphlict.publish_async({"uniqueID": "u"}, ["a"], servers=[url(node)])
+        assert receipt == ("one", "u", None, False)
+
+
+@in_loop
+async def test_https_is_verified(tmp_path: Path) -> None:
+    authority = root()
+    files = authority.issue().write(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    async with FakeNode("one", context) as node:
+        server = f"https://localhost:{node.port}/"
+        with pytest.raises(NoAnswer, match="CERTIFICATE_VERIFY_FAILED"):
+            await aphlict.publish_async({}, ["a"], servers=[server])
+        trust = ssl.create_default_context(cadata=authority.root.decode())
+        receipt = await aphlict.publish_async({}, ["a"], servers=[server], context=trust)
+        assert receipt.fingerprint == "one"
+
+
+@in_loop
+async def test_a_message_that_is_wrong_is_refused_at_once() -> None:
+    async with running_node() as node:
+        servers = [f"http://127.0.0.1:{node.admin_port}/"] * 3
+        with pytest.raises(PublishRefused, match="subscribers"):
+            await aphlict.publish_async({"text": "for nobody"}, servers=servers)
+        assert (await node.status())["messages.in"] == 0
+
+
+def test_a_server_that_hangs_costs_no_more_than_the_timeout(silent: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(NoAnswer, match="timed out"):
+        aphlict.publish({}, ["a"], servers=[silent, silent], timeout=0.3)
+    assert time.monotonic() - started < 1
+
+
+@in_loop
+async def test_the_loop_goes_on_meanwhile() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        publishing = asyncio.ensure_future(aphlict.publish_async({}, ["a"], servers=[server], timeout=0.5))
+        ticks = 0
+        while not publishing.done():
+            await asyncio.sleep(0.01)
+            ticks += 1
+        assert ticks > 10
+        assert isinstance(publishing.exception(), NoAnswer)
