@@ -156,12 +156,13 @@ class Peer:
         self._learn(read_status(await self._http.request("GET", "/status/")))
         self._is_proven = True
         self._behind = len(self._outbox)
-        self._on_progress(0)
+        self._on_progress()
 
     async def _send(self) -> None:
         """One POST with what comes next."""
-        self._flight = self._outbox.take(self._together if self._takes_lists else 1, self._bounds.batch_size)
-        wanted = [envelope for envelope in self._flight if not self.has(envelope.message)]
+        taken = self._outbox.take(self._together if self._takes_lists else 1, self._bounds.batch_size)
+        self._flight = taken
+        wanted = [envelope for envelope in taken if not self.has(envelope.message)]
         try:
             if not wanted or await self._post(wanted):
                 self._flight = []
@@ -170,10 +171,10 @@ class Peer:
                 raise
             self._single_out(wanted, error)
         finally:
-            count = len(wanted) if not self._flight else 0
             self._outbox.give_back(self._flight)
+            self._behind -= len(taken) - len(self._flight)
             self._flight = []
-        self._on_progress(count)
+        self._on_progress()
 
     async def _post(self, batch: Sequence[Envelope]) -> bool:
         """Whether the peer took it: a Node.js server takes no list, but may not say so."""
@@ -224,9 +225,8 @@ class Peer:
         self._names = {self._own: None}
         self.report.say_self()
 
-    def _on_progress(self, count: int) -> None:
-        """It answered, and took so many messages. It is up once it has all that waited when it came back."""
-        self._behind -= count
+    def _on_progress(self) -> None:
+        """It answered. It is up once it has all that waited when it came back."""
         if self.state is State.SELF or (self._outbox and self._behind > 0):
             return
         self._may_be_stale = True
