@@ -3,7 +3,8 @@
 import asyncio
 import json
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
@@ -17,6 +18,7 @@ from aphlict.config.settings import PeerSettings
 from tests.support.waiting import eventually
 
 HOST = "127.0.0.1"
+NOBODY = PeerSettings(host=HOST, port=1)  # where nothing listens
 
 Node = TypeVar("Node", bound="FakeNode")
 
@@ -77,7 +79,7 @@ class FakeNode:
         """Wait until so many messages have come."""
         await eventually(lambda: len(self.messages) >= count, f"{count} messages at {self.fingerprint}")
 
-    def start(self) -> "FakeNode":
+    def start(self: Node) -> Node:
         """Listen: on a free port, or again on the one it had."""
         self._server = HTTPServer(self._on_request, ssl_options=self._tls, idle_connection_timeout=self._idle)
         sockets = bind_sockets(self.port, HOST)
@@ -86,11 +88,10 @@ class FakeNode:
         return self
 
     async def __aenter__(self: Node) -> Node:
-        if self._server is None:
-            self.start()
         return self
 
     async def __aexit__(self, *_error: object) -> None:
+        """It is stopped at the end of the block."""
         await self.stop()
 
     async def stop(self) -> None:
@@ -171,6 +172,13 @@ class NodeJsServer(FakeNode):
         answer = await self._client.fetch(url, method="POST", body=json.dumps(message), raise_error=False)
         if answer.code == HTTPStatus.OK:
             self._peers[port] = json.loads(answer.body)["fingerprint"]
+
+
+@asynccontextmanager
+async def started(*fingerprints: str) -> AsyncIterator[list[FakeNode]]:
+    """Nodes with these fingerprints."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(FakeNode(name).start()) for name in fingerprints]
 
 
 def read_post(request: HTTPServerRequest) -> Post:

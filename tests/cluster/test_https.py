@@ -30,21 +30,21 @@ async def test_a_peer_that_can_prove_who_it_is(tmp_path: Path) -> None:
     authority = root()
     files = authority.write(tmp_path, "ca")
     async with (
-        FakeNode("B", server_context(authority.issue(), tmp_path)) as node,
+        FakeNode("B", server_context(authority.issue(), tmp_path)).start() as node,
         relay_to(https(node, files.ca), https(node, files.ca, "localhost")) as relay,
     ):
         for number in range(1000):
             relay.forward(message(str(number)))
         await node.got(2000)
         assert node.connections == 2
-        assert [peer["state"] for peer in relay.status()] == ["up", "up"]
+        await eventually(lambda: [peer["state"] for peer in relay.status()] == ["up", "up"])
 
 
 @in_loop
 async def test_a_certificate_that_signed_itself_and_is_trusted_as_such(tmp_path: Path) -> None:
     issued = self_signed()
     async with (
-        FakeNode("B", server_context(issued, tmp_path)) as node,
+        FakeNode("B", server_context(issued, tmp_path)).start() as node,
         relay_to(https(node, issued.write(tmp_path).ca)) as relay,
     ):
         relay.forward(message("1"))
@@ -56,7 +56,7 @@ async def test_a_peer_that_cannot(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     authority, stranger = root(), root("Someone Else")
     files = stranger.write(tmp_path, "ca")
     async with (
-        FakeNode("B", server_context(authority.issue(), tmp_path)) as node,
+        FakeNode("B", server_context(authority.issue(), tmp_path)).start() as node,
         relay_to(https(node, files.ca)) as relay,
     ):
         relay.forward(message("1"))
@@ -83,7 +83,7 @@ async def test_a_certificate_for_another_name(tmp_path: Path) -> None:
     authority = root()
     files = authority.write(tmp_path, "ca")
     async with (
-        FakeNode("B", server_context(authority.issue("example.org"), tmp_path)) as node,
+        FakeNode("B", server_context(authority.issue("example.org"), tmp_path)).start() as node,
         relay_to(https(node, files.ca)) as relay,
     ):
         await eventually(lambda: node_is_away(relay.status()))
@@ -93,7 +93,7 @@ async def test_a_certificate_for_another_name(tmp_path: Path) -> None:
 @in_loop
 async def test_the_trust_store_of_the_system_knows_no_home_made_authority(tmp_path: Path) -> None:
     async with (
-        FakeNode("B", server_context(root().issue(), tmp_path)) as node,
+        FakeNode("B", server_context(root().issue(), tmp_path)).start() as node,
         relay_to(https(node, None)) as relay,
     ):
         await eventually(lambda: node_is_away(relay.status()))
@@ -102,7 +102,7 @@ async def test_the_trust_store_of_the_system_knows_no_home_made_authority(tmp_pa
 
 @in_loop
 async def test_a_peer_without_tls(tmp_path: Path) -> None:
-    async with FakeNode("B") as node, relay_to(https(node, root().write(tmp_path).ca)) as relay:
+    async with FakeNode("B").start() as node, relay_to(https(node, root().write(tmp_path).ca)) as relay:
         await eventually(lambda: node_is_away(relay.status()))
         assert relay.status()[0]["last_error"] == "no TLS handshake within 1 s"
 

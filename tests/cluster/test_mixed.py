@@ -13,10 +13,10 @@ from tests.support.waiting import eventually, eventually_async
 
 @asynccontextmanager
 async def mixed_cluster(
-    count: int, *, is_node_js_up: bool = True
+    count: int,
 ) -> AsyncIterator[tuple[list[RunningNode], NodeJsServer]]:
     """So many nodes and one Node.js server, all of which list all."""
-    other = NodeJsServer("nodejs0000000000")
+    other = NodeJsServer("nodejs0000000000").start()
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(other)
         sockets = [(listening(), listening()) for _ in range(count)]
@@ -35,12 +35,18 @@ async def is_joined(nodes: Sequence[RunningNode]) -> bool:
     return all(peer["state"] in ("up", "self") for status in statuses for peer in status["peers"])
 
 
+async def is_introduced(nodes: Sequence[RunningNode]) -> bool:
+    """Whether all know the names of all, and nothing is on its way."""
+    statuses = [await node.status() for node in nodes]
+    return all(peer["fingerprint"] and not peer["queued"] for status in statuses for peer in status["peers"])
+
+
 @in_loop
 async def test_a_message_reaches_the_node_js_server_once() -> None:
     async with mixed_cluster(2) as (nodes, other):
         await nodes[0].publish({"subscribers": ["a"], "n": 0, "uniqueID": "first"})
         await nodes[1].publish({"subscribers": ["a"], "n": 0, "uniqueID": "second"})
-        await eventually(lambda: len(other.delivered) >= 2 and not other.tasks)
+        await eventually_async(lambda: is_introduced(nodes))
         other.delivered.clear()
         for number in range(100):
             await nodes[number % 2].publish({"subscribers": ["a"], "n": number})
@@ -90,7 +96,7 @@ async def test_a_node_js_server_that_comes_back_gets_what_it_missed() -> None:
             await nodes[0].publish({"subscribers": ["a"], "n": number})
         back = NodeJsServer("nodejs1111111111")
         back.port = other.port
-        async with back:
+        async with back.start():
             await eventually(lambda: len(set(numbers(back))) == 20)
             assert sorted(set(numbers(back))) == list(range(20))
 

@@ -7,17 +7,15 @@ import pytest
 
 from aphlict.cluster.outbox import Bounds
 from aphlict.cluster.relay import Relay
-from aphlict.config.settings import PeerSettings
 from tests.cluster.messages import OWN, message, relay_to
-from tests.cluster.nodes import HOST, FakeNode, NodeJsServer
+from tests.cluster.nodes import HOST, NOBODY, FakeNode, NodeJsServer, started
 from tests.support.loops import in_loop
 from tests.support.waiting import eventually
 
 
 @in_loop
 async def test_each_peer_gets_each_message_once_in_order() -> None:
-    nodes = [FakeNode(name).start() for name in "BCD"]
-    async with relay_to(*(node.settings for node in nodes)) as relay:
+    async with started("B", "C", "D") as nodes, relay_to(*(node.settings for node in nodes)) as relay:
         for number in range(1000):
             relay.forward(message(str(number)))
         for node in nodes:
@@ -25,27 +23,24 @@ async def test_each_peer_gets_each_message_once_in_order() -> None:
             assert node.texts == [str(number) for number in range(1000)]
             assert len(node.posts) < 20
             assert node.connections == 1
-        await asyncio.gather(*(node.stop() for node in nodes))
 
 
 @in_loop
 async def test_touched_names_everyone_but_the_receiver() -> None:
-    nodes = {name: FakeNode(name).start() for name in "BCD"}
-    async with relay_to(*(node.settings for node in nodes.values())) as relay:
+    async with started("B", "C", "D") as nodes, relay_to(*(node.settings for node in nodes)) as relay:
         await eventually(lambda: all(peer["state"] == "up" for peer in relay.status()))
         relay.forward(message("1"))
-        for name, node in nodes.items():
+        for node in nodes:
             await node.got(1)
-            assert sorted(node.messages[0]["touched"]) == sorted({OWN, *nodes} - {name})
+            assert sorted(node.messages[0]["touched"]) == sorted({OWN, "B", "C", "D"} - {node.fingerprint})
             assert node.posts[0].is_list is False
-            await node.stop()
 
 
 @in_loop
 async def test_who_has_a_message_gets_none() -> None:
     async with (
-        FakeNode("B") as first,
-        FakeNode("C") as second,
+        FakeNode("B").start() as first,
+        FakeNode("C").start() as second,
         relay_to(first.settings, second.settings) as relay,
     ):
         relay.forward(message("early", touched=["B"]))  # before anyone knows who is who
@@ -60,8 +55,8 @@ async def test_who_has_a_message_gets_none() -> None:
 @in_loop
 async def test_a_node_that_lists_itself_sends_itself_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async with (
-        FakeNode(OWN) as itself,
-        FakeNode("B") as other,
+        FakeNode(OWN).start() as itself,
+        FakeNode("B").start() as other,
         relay_to(itself.settings, other.settings) as relay,
     ):
         relay.forward(message("1"))
@@ -74,13 +69,11 @@ async def test_a_node_that_lists_itself_sends_itself_nothing(caplog: pytest.LogC
         assert relay.status()[0]["queued"] == 0
         assert await relay.close(1) == 0
     assert "this node itself" in caplog.text
-    await itself.stop()
-    await other.stop()
 
 
 @in_loop
 async def test_one_post_is_for_one_instance() -> None:
-    async with FakeNode("B") as node, relay_to(node.settings) as relay:
+    async with FakeNode("B").start() as node, relay_to(node.settings) as relay:
         for number in range(3):
             for instance in ("a/ö~&", "b"):
                 relay.forward(message(str(number), instance))
@@ -91,7 +84,7 @@ async def test_one_post_is_for_one_instance() -> None:
 
 @in_loop
 async def test_a_batch_stays_below_the_limit_of_a_body() -> None:
-    async with FakeNode("B") as node, relay_to(node.settings) as relay:
+    async with FakeNode("B").start() as node, relay_to(node.settings) as relay:
         for number in range(20):
             relay.forward(message(str(number), padding="x" * 100_000))
         await node.got(20)
@@ -100,7 +93,7 @@ async def test_a_batch_stays_below_the_limit_of_a_body() -> None:
 
 @in_loop
 async def test_a_node_js_server_gets_single_objects_in_order(caplog: pytest.LogCaptureFixture) -> None:
-    async with NodeJsServer("N") as node, relay_to(node.settings) as relay:
+    async with NodeJsServer("N").start() as node, relay_to(node.settings) as relay:
         for number in range(50):
             relay.forward(message(str(number)))
         await node.got(50)
@@ -118,7 +111,7 @@ async def test_a_node_js_server_gets_single_objects_in_order(caplog: pytest.LogC
 async def test_an_idle_connection_that_a_node_js_server_closes_costs_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with NodeJsServer("N", idle=0.05) as node, relay_to(node.settings) as relay:
+    async with NodeJsServer("N", idle=0.05).start() as node, relay_to(node.settings) as relay:
         for number in range(3):
             relay.forward(message(str(number)))
             await node.got(number + 1)
@@ -134,14 +127,14 @@ def is_closed(relay: Relay) -> bool:
 
 @in_loop
 async def test_a_silent_peer_is_looked_at_again() -> None:
-    async with FakeNode("B") as node, relay_to(node.settings, bounds=Bounds(look_again=0.05)):
+    async with FakeNode("B").start() as node, relay_to(node.settings, bounds=Bounds(look_again=0.05)):
         await eventually(lambda: node.looks > 2)
         assert node.connections == 1
 
 
 @in_loop
 async def test_close_sends_what_waits() -> None:
-    async with FakeNode("B") as node, relay_to(node.settings) as relay:
+    async with FakeNode("B").start() as node, relay_to(node.settings) as relay:
         for number in range(1000):
             relay.forward(message(str(number)))
         assert await relay.close(5) == 0
@@ -150,16 +143,13 @@ async def test_close_sends_what_waits() -> None:
 
 @in_loop
 async def test_close_does_not_wait_for_who_is_away(caplog: pytest.LogCaptureFixture) -> None:
-    gone, node = FakeNode("B").start(), FakeNode("C").start()
-    await gone.stop()
     bounds = Bounds(first_retry=30, last_retry=30)
-    async with relay_to(gone.settings, node.settings, bounds=bounds) as relay:
+    async with started("C") as [node], relay_to(NOBODY, node.settings, bounds=bounds) as relay:
         await eventually(lambda: relay.status()[0]["state"] == "down")
         relay.forward(message("1"))
         relay.forward(message("2"))
         assert await asyncio.wait_for(relay.close(20), 2) == 2
         assert len(node.messages) == 2
-        await node.stop()
     assert "2 messages were not sent before the end" in caplog.text
 
 
@@ -167,23 +157,21 @@ async def test_close_does_not_wait_for_who_is_away(caplog: pytest.LogCaptureFixt
 async def test_close_tries_once_more_who_is_away() -> None:
     node = FakeNode("B").start()
     await node.stop()
-    async with relay_to(node.settings, bounds=Bounds(first_retry=30, last_retry=30)) as relay:
+    async with node, relay_to(node.settings, bounds=Bounds(first_retry=30, last_retry=30)) as relay:
         await eventually(lambda: relay.status()[0]["state"] == "down")
         relay.forward(message("1"))
         node.start()
         assert await relay.close(5) == 0
         assert node.texts == ["1"]
-        await node.stop()
 
 
 @in_loop
 async def test_close_ends_in_time_with_a_hung_peer() -> None:
     node = FakeNode("B").start()
     node.is_hung = True
-    async with relay_to(node.settings, bounds=Bounds()) as relay:
+    async with node, relay_to(node.settings, bounds=Bounds()) as relay:
         relay.forward(message("1"))
         assert await asyncio.wait_for(relay.close(0.1), 2) == 1
-        await node.stop()
 
 
 @in_loop
@@ -196,7 +184,10 @@ async def test_a_relay_without_peers() -> None:
 
 @in_loop
 async def test_the_status_of_a_peer() -> None:
-    async with FakeNode("B") as node, relay_to(node.settings, PeerSettings(host=HOST, port=1)) as relay:
+    async with (
+        FakeNode("B").start() as node,
+        relay_to(node.settings, NOBODY) as relay,
+    ):
         relay.forward(message("1"))
         await eventually(lambda: relay.status()[0]["sent"] == 1 and relay.status()[1]["state"] == "down")
         up, down = relay.status()
@@ -234,7 +225,7 @@ async def test_a_node_that_asks_who_this_is_is_tried_at_once() -> None:
 @in_loop
 async def test_a_node_says_who_it_is() -> None:
     names = []
-    async with FakeNode("B") as node:
+    async with FakeNode("B").start() as node:
         node.respond = lambda request: names.append(request.headers["X-Aphlict-Node"])
         async with relay_to(node.settings):
             await eventually(lambda: names == [OWN])

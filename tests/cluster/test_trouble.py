@@ -13,7 +13,7 @@ from aphlict.cluster.outbox import Bounds
 from aphlict.cluster.relay import Relay
 from aphlict.config.settings import PeerSettings
 from tests.cluster.messages import FAST, message, relay_to
-from tests.cluster.nodes import HOST, FakeNode, NodeJsServer, Reply, reply
+from tests.cluster.nodes import HOST, FakeNode, NodeJsServer, Reply, reply, started
 from tests.support.loops import in_loop
 from tests.support.waiting import eventually
 
@@ -60,7 +60,7 @@ async def raw_server(answer: bytes, *, closes: bool = True) -> AsyncIterator[Pee
 async def test_a_peer_that_is_refused_gets_all_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
     node = FakeNode("B").start()
     await node.stop()
-    async with relay_to(node.settings) as relay:
+    async with node, relay_to(node.settings) as relay:
         for number in range(1000):
             relay.forward(message(str(number)))
         await away(relay, "the connection was refused")
@@ -68,7 +68,6 @@ async def test_a_peer_that_is_refused_gets_all_when_it_is_back(caplog: pytest.Lo
         await node.got(1000)
         assert node.texts == [str(number) for number in range(1000)]
         await eventually(lambda: state(relay) == "up")
-        await node.stop()
     assert lines(caplog, "is away") == [f"peer http://{HOST}:{node.port} is away: the connection was refused"]
     [back] = lines(caplog, "is back")
     assert back.endswith(" s; 1000 messages waited for it")
@@ -76,7 +75,7 @@ async def test_a_peer_that_is_refused_gets_all_when_it_is_back(caplog: pytest.Lo
 
 @in_loop
 async def test_a_peer_that_comes_and_goes_misses_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    async with FakeNode("B") as node, relay_to(node.settings) as relay:
+    async with FakeNode("B").start() as node, relay_to(node.settings) as relay:
         for turn in range(3):
             relay.forward(message(f"up {turn}"))
             await node.got(2 * turn + 1)
@@ -96,8 +95,8 @@ async def test_a_peer_that_comes_and_goes_misses_nothing(caplog: pytest.LogCaptu
 @in_loop
 async def test_a_peer_that_was_restarted_is_known_by_its_new_name(caplog: pytest.LogCaptureFixture) -> None:
     async with (
-        FakeNode("old") as node,
-        FakeNode("C") as other,
+        FakeNode("old").start() as node,
+        FakeNode("C").start() as other,
         relay_to(node.settings, other.settings) as relay,
     ):
         relay.forward(message("1"))
@@ -119,7 +118,7 @@ async def test_a_peer_that_was_restarted_is_known_by_its_new_name(caplog: pytest
 
 @in_loop
 async def test_what_a_restarted_peer_got_from_others_is_not_sent_again() -> None:
-    async with FakeNode("old") as node, relay_to(node.settings) as relay:
+    async with FakeNode("old").start() as node, relay_to(node.settings) as relay:
         await eventually(lambda: state(relay) == "up")
         await node.stop()
         await eventually(lambda: state(relay) == "down")
@@ -136,7 +135,7 @@ async def test_an_idle_connection_that_was_closed_is_replaced_at_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with (
-        FakeNode("B", idle=0.05) as node,
+        FakeNode("B", idle=0.05).start() as node,
         relay_to(node.settings, bounds=Bounds(first_retry=30)) as relay,
     ):
         for number in range(5):
@@ -148,20 +147,20 @@ async def test_an_idle_connection_that_was_closed_is_replaced_at_once(
 
 @in_loop
 async def test_a_peer_that_hangs_costs_one_connection_and_nobody_else_waits() -> None:
-    hung, node = FakeNode("B").start(), FakeNode("C").start()
-    hung.is_hung = True
-    async with relay_to(hung.settings, node.settings, bounds=Bounds(answer=60)) as relay:
+    async with (
+        started("B", "C") as [hung, node],
+        relay_to(hung.settings, node.settings, bounds=Bounds(answer=60)) as relay,
+    ):
+        hung.is_hung = True
         for number in range(1000):
             relay.forward(message(str(number)))
         await node.got(1000)
         assert hung.connections == 1
-        await hung.stop()
-        await node.stop()
 
 
 @in_loop
 async def test_a_peer_that_hangs_is_given_up_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    async with FakeNode("B") as node, relay_to(node.settings) as relay:
+    async with FakeNode("B").start() as node, relay_to(node.settings) as relay:
         await eventually(lambda: state(relay) == "up")
         node.is_hung = True
         relay.forward(message("1"))
@@ -251,33 +250,31 @@ async def test_a_peer_that_breaks_at_each_post_is_not_asked_in_a_loop() -> None:
         return None
 
     node.respond = cut
-    async with relay_to(node.settings, bounds=Bounds(first_retry=30, last_retry=30)) as relay:
+    async with node, relay_to(node.settings, bounds=Bounds(first_retry=30, last_retry=30)) as relay:
         relay.forward(message("1"))
         await away(relay, "it closed the connection")
         assert node.connections <= 2
         node.respond = lambda _request: None
         assert await relay.close(5) == 0
         assert node.texts == ["1"]
-        await node.stop()
 
 
 @in_loop
 async def test_a_post_that_is_answered_with_nonsense_is_tried_again() -> None:
     node = FakeNode("B").start()
     node.respond = lambda request: Reply(200, b"ok") if request.method == "POST" else None
-    async with relay_to(node.settings) as relay:
+    async with node, relay_to(node.settings) as relay:
         relay.forward(message("1"))
         await away(relay, "its answer to a message is not that of an admin server")
         node.respond = lambda _request: None
         await node.got(1)
-        await node.stop()
 
 
 @in_loop
 async def test_a_peer_that_is_overloaded_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     node = FakeNode("B").start()
     node.respond = lambda request: reply(503, error="too much waits") if request.method == "POST" else None
-    async with relay_to(node.settings) as relay:
+    async with node, relay_to(node.settings) as relay:
         for number in range(10):
             relay.forward(message(str(number)))
         await away(relay, "it answered 503: too much waits")
@@ -286,7 +283,6 @@ async def test_a_peer_that_is_overloaded_is_tried_again(caplog: pytest.LogCaptur
         await node.got(10)
         assert node.texts == [str(number) for number in range(10)]
         await eventually(lambda: state(relay) == "up")
-        await node.stop()
     assert len(lines(caplog, "is away")) == len(lines(caplog, "is back")) == 1
 
 
@@ -298,15 +294,14 @@ def test_one_bad_message_does_not_hold_up_the_others(caplog: pytest.LogCaptureFi
     async def scenario() -> None:
         node = FakeNode("B").start()
         node.respond = lambda request: reply(status, error="never") if b'"bad"' in request.body else None
-        async with relay_to(node.settings) as relay:
+        async with node, relay_to(node.settings) as relay:
             texts = [str(number) for number in range(100)]
             for text in [*texts[:37], "bad", *texts[37:]]:
                 relay.forward(message(text))
             await node.got(100)
             assert node.texts == texts
             assert relay.status()[0]["dropped"] == 1
-            assert state(relay) == "up"
-            await node.stop()
+            await eventually(lambda: state(relay) == "up")
 
     asyncio.run(scenario())
     assert lines(caplog, "message bad is dropped") == [
@@ -318,11 +313,10 @@ def test_one_bad_message_does_not_hold_up_the_others(caplog: pytest.LogCaptureFi
 async def test_many_bad_messages_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
     node = FakeNode("B").start()
     node.respond = lambda request: reply(400, error="never") if request.method == "POST" else None
-    async with relay_to(node.settings) as relay:
+    async with node, relay_to(node.settings) as relay:
         for number in range(50):
             relay.forward(message(str(number)))
         await eventually(lambda: relay.status()[0]["dropped"] == 50)
-        await node.stop()
     assert len(lines(caplog, "is dropped")) == 1
     assert len(lines(caplog, "49 more messages were refused")) == 1
 
@@ -335,12 +329,11 @@ async def test_a_peer_that_takes_no_lists_after_all() -> None:
         if request.method == "GET" or request.body.startswith(b"[")
         else None
     )
-    async with relay_to(node.settings) as relay:
+    async with node, relay_to(node.settings) as relay:
         for number in range(5):
             relay.forward(message(str(number)))
         await node.got(5)
         assert node.texts == ["0", "1", "2", "3", "4"]
-        await node.stop()
 
 
 # Bounds
@@ -350,7 +343,7 @@ async def test_a_peer_that_takes_no_lists_after_all() -> None:
 async def test_too_many_messages_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     node = FakeNode("B").start()
     await node.stop()
-    async with relay_to(node.settings) as relay:
+    async with node, relay_to(node.settings) as relay:
         await eventually(lambda: state(relay) == "down")
         for number in range(5000):
             relay.forward(message(str(number)))
@@ -360,7 +353,6 @@ async def test_too_many_messages_are_dropped_and_counted(caplog: pytest.LogCaptu
         assert node.texts == [str(number) for number in range(5000 - 4096, 5000)]
         assert relay.status()[0]["dropped"] == 5000 - 4096
         await eventually(lambda: state(relay) == "up")
-        await node.stop()
     assert [line.partition(": ")[2] for line in lines(caplog, "dropped")] == [
         "904 messages dropped, too old or too many"
     ]
@@ -371,7 +363,7 @@ async def test_old_messages_are_dropped_and_counted(caplog: pytest.LogCaptureFix
     node = FakeNode("B").start()
     await node.stop()
     bounds = Bounds(age=0.2, first_retry=FAST.first_retry, last_retry=FAST.last_retry)
-    async with relay_to(node.settings, bounds=bounds) as relay:
+    async with node, relay_to(node.settings, bounds=bounds) as relay:
         relay.forward(message("old"))
         await eventually(lambda: relay.status()[0]["queued"] == 0)
         relay.forward(message("young"))
@@ -379,7 +371,6 @@ async def test_old_messages_are_dropped_and_counted(caplog: pytest.LogCaptureFix
         await node.got(1)
         assert node.texts == ["young"]
         await eventually(lambda: state(relay) == "up")
-        await node.stop()
     assert len(lines(caplog, "1 messages dropped")) == 1
 
 
@@ -387,7 +378,7 @@ async def test_old_messages_are_dropped_and_counted(caplog: pytest.LogCaptureFix
 async def test_a_failure_that_nobody_thought_of_is_told_and_survived(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with FakeNode("B") as node, relay_to(node.settings) as relay:
+    async with FakeNode("B").start() as node, relay_to(node.settings) as relay:
         peer = relay._peers[0]
         with monkeypatch.context() as patch:
             patch.setattr(peer, "_post", lambda _batch: 1 / 0)
