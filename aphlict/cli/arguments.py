@@ -7,6 +7,8 @@ from typing import NamedTuple, NoReturn
 from aphlict import __version__
 from aphlict.errors import UsageError
 
+IDLE = 130.0  # seconds of silence that `doctor --idle` tries: twice the 60 s of most proxies, and a little
+
 
 class Parser(ArgumentParser):
     """Raises UsageError where argparse would exit with its own status."""
@@ -74,6 +76,23 @@ def _listen_options(parser: Parser) -> None:
     parser.add_argument("--insecure", action="store_true", help="take any certificate from a wss:// server")
 
 
+def _doctor_options(parser: Parser) -> None:
+    parser.add_argument("--url", metavar="URL", help="where browsers connect to, through the proxy: wss://…")
+    parser.add_argument("--instance", metavar="NAME", help="the instance that the URL is meant to name")
+    parser.add_argument(
+        "--idle",
+        metavar="SECONDS",
+        nargs="?",
+        type=float,
+        const=IDLE,
+        help=f"also see whether a silent connection is left alone ({IDLE:g} s by default)",
+    )
+    parser.add_argument(
+        "--ca", metavar="FILE", help="trust the authorities in this file, not those of the system"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
+
+
 def _notify_options(parser: Parser) -> None:
     _channels(parser, "*")
     what = parser.add_mutually_exclusive_group(required=True)
@@ -106,6 +125,15 @@ COMMANDS = {
     "check": Command(
         "check a configuration, its certificates and its ports without starting",
         "  aphlict check\n  aphlict check --config new.json && cp new.json /etc/aphlict.json",
+    ),
+    "doctor": Command(
+        "walk the way of a message as a browser would, and name the first thing that is wrong",
+        "  aphlict doctor\n"
+        "  aphlict doctor --url wss://phorge.example.org/ws/\n"
+        "  aphlict doctor --url wss://phorge.example.org/ws/~acme/ --instance acme --idle\n"
+        "  aphlict doctor --url wss://phorge.example.org/ws/ --json | jq .first\n"
+        "\nexit status: 0 nothing is wrong, 1 something is, 77 the configuration or the command line is",
+        _doctor_options,
     ),
     "listen": Command(
         "subscribe like a browser and print what arrives, one JSON object a line",

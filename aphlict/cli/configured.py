@@ -16,9 +16,15 @@ def load(
     arguments: Namespace, *, files: bool = False, tell: Callable[[str], None] = say
 ) -> tuple[Path, Settings]:
     """Read the configuration and name its file on the console; `files` also checks the files that it names."""
+    path = find(arguments, tell=tell)
+    return path, reading.read(path, files=files)
+
+
+def find(arguments: Namespace, *, tell: Callable[[str], None] = say) -> Path:
+    """Find the configuration, and name its file on the console."""
     path = reading.find(arguments.config, _root())
     tell(f"Using the configuration {path}")
-    return path, reading.read(path, files=files)
+    return path
 
 
 def reachable(server: ServerSettings) -> str:

@@ -1,6 +1,7 @@
 """The admin server: publishing, and the status page."""
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -72,7 +73,7 @@ class Admin:
         if exchange.method in ("GET", "HEAD"):
             if sender := exchange.headers.get(NODE_HEADER):
                 self._desk.hear(sender)
-            self._desk.status(_instance(exchange), lambda status: exchange.answer_json(200, status))
+            self._desk.status(_instance(exchange), lambda status: _tell_status(exchange, status))
         else:
             _refuse_method(exchange, "GET, HEAD")
 
@@ -88,6 +89,11 @@ class Admin:
             exchange.answer_json(200, {"fingerprint": self._fingerprint, **answer})
 
         self._desk.publish(messages, on_published)
+
+
+def _tell_status(exchange: Exchange, status: dict[str, Any]) -> None:
+    """`time`: so that the clocks of several nodes can be compared."""
+    exchange.answer_json(200, {**status, "time": round(time.time() * 1000)})
 
 
 def _instance(exchange: Exchange) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.proxies.programs import free_ports
+from tests.support.installation import free_ports
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]

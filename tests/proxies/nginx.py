@@ -49,6 +49,14 @@ def upstream(port: int, **changes: str) -> str:
 
 
 @contextmanager
+def site(locations: str) -> Iterator[int]:
+    """Run nginx with a site that has these locations (`/` among them, or not); where it listens."""
+    port = free_port()
+    with nginx(f"server {{\n listen 127.0.0.1:{port};\n {locations}\n}}", port):
+        yield port
+
+
+@contextmanager
 def shipped_path(upstream_port: int, **changes: str) -> Iterator[int]:
     """The shipped path within a site; where nginx listens. `changes` are made in aphlict-location.conf."""
     port = free_port()

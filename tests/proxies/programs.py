@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.installation import free_ports
 from tests.support.waiting import wait_until
 
 NOBODY = "nobody"
@@ -30,17 +31,8 @@ def require(program: str, package: str) -> str:
     pytest.skip(reason)
 
 
-def free_ports(count: int) -> list[int]:
-    """Different ports of the loopback address on which nothing listens."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(sock.getsockname()[1]) for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
-
-
 def free_port() -> int:
-    """One of them."""
+    """A port of the loopback address on which nothing listens."""
     return free_ports(1)[0]
 
 

@@ -1,0 +1,112 @@
+"""The server of this configuration: files, process and ports."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from aphlict.config.settings import ServerSettings, Settings
+from aphlict.doctor.asking import own_admin
+from aphlict.doctor.findings import CheckList, Note, Trouble
+from aphlict.doctor.reaching import TIMEOUT, Reaching, explain, unverified
+from aphlict.doctor.target import of_server
+from aphlict.doctor.upgrading import upgrade
+from aphlict.errors import CannotWrite
+from aphlict.process.pidfile import find_running
+from aphlict.process.ports import holder
+
+
+def check_files(settings: Settings, checks: CheckList) -> None:
+    """Whether log files and pidfile can be written. Raises Trouble."""
+    with checks.check("files") as note:
+        for path in [*(Path(each.path) for each in settings.logs), Path(settings.pidfile)]:
+            _check_writable(path)
+        note.says = (
+            f"{len(settings.logs)} log file{'s' * (len(settings.logs) != 1)} and the pidfile can be written"
+        )
+
+
+def _check_writable(path: Path) -> None:
+    there = next(each for each in (path, *path.parents) if each.exists())
+    if there == path and not path.is_file():
+        raise Trouble(f"{path} is not a file", "give the path of a file in the configuration")
+    if not os.access(there, os.W_OK):
+        raise Trouble(
+            f"{there} cannot be written by this user",
+            "run this as the server's user (or root), or give that user the right to write there",
+        )
+
+
+def check_process(settings: Settings, checks: CheckList) -> psutil.Process | None:
+    """Whether the server runs; the process that serves. None where no pidfile says so, but its ports answer."""
+    supervisor = _find(Path(settings.pidfile))
+    if supervisor is None:
+        checks.skip("process", f"no server has written {settings.pidfile}; the ports tell more")
+        return None
+    with checks.check("process") as note:
+        workers = supervisor.children()
+        note.says = f"runs as process {supervisor.pid}"
+    return workers[0] if workers else supervisor
+
+
+def _find(pidfile: Path) -> psutil.Process | None:
+    try:
+        return find_running(pidfile)
+    except CannotWrite:  # it cannot be read, either: the pidfile of another user
+        return None
+
+
+def check_ports(settings: Settings, checks: CheckList) -> dict[str, Any]:
+    """Whether each port answers as it should; the status of the node. Raises Trouble."""
+    status: dict[str, Any] = {}
+    for server in settings.servers:
+        with checks.check(f"{server.type} port {server.port}") as note:
+            if server.type == "admin":
+                status = status or _ask_admin(settings, server, note)
+                note.says = note.says or "answers"
+            else:
+                _ask_client(server, note)
+    return status
+
+
+def _ask_admin(settings: Settings, server: ServerSettings, note: Note) -> dict[str, Any]:
+    admin = own_admin(settings)
+    try:
+        answer = admin.ask("GET", "/status/")
+    except OSError as error:
+        raise _no_answer(server, error) from error
+    if answer.status != 200 or not isinstance(answer.json, dict) or "fingerprint" not in answer.json:
+        raise Trouble(
+            f"{admin.url}/status/ answers {answer.status}, and not as a server of this project: "
+            f"the port belongs to {holder(server)}",
+            "stop that program, or give `servers` another port",
+        )
+    note.says = f"node {answer.json['fingerprint']}, {answer.json.get('state', 'running')}"
+    return dict(answer.json)
+
+
+def _ask_client(server: ServerSettings, note: Note) -> None:
+    reaching = Reaching(of_server(server), unverified())
+    try:
+        reaching.open().close()
+    except OSError as error:
+        raise _no_answer(server, error) from error
+    browser, _ = upgrade(reaching, server, note)
+    browser.close()
+    note.says = f"takes WebSockets{' over TLS' if server.tls else ''}"
+
+
+def _no_answer(server: ServerSettings, error: OSError) -> Trouble:
+    where = f"{server.address}:{server.port}"
+    if isinstance(error, ConnectionRefusedError):
+        return Trouble(f"nothing listens on {where}: the server does not run", "start it: aphlict start")
+    if isinstance(error, TimeoutError):
+        return Trouble(
+            f"{where} did not answer within {TIMEOUT:g} s",
+            "see the server's log, and the load of this machine",
+        )
+    return Trouble(
+        f"{where} does not answer as it is configured ({explain(error)}): the port belongs to {holder(server)}",
+        "restart the server if its configuration was changed; else stop that program or use another port",
+    )
