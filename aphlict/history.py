@@ -1,8 +1,9 @@
 """What was published lately: bounded for each instance by count, for all together by age and bytes."""
 
+import heapq
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from itertools import takewhile
+from itertools import dropwhile, groupby, islice, takewhile
 
 from aphlict.message import Message
 
@@ -26,13 +27,16 @@ class Entry:
 class History:
     """The kept messages of one instance, found by uniqueID and by channel.
 
-    `before` is the uniqueID of the message before the oldest one that is kept; at first, of none.
+    `before` is the uniqueID of the message before the oldest one that is kept; at first, of none. `lost` and
+    `lost_at` are the sequence and the time of that message: nothing later has been forgotten.
     """
 
-    __slots__ = ("_by_channel", "_by_id", "before", "entries", "last_sequence")
+    __slots__ = ("_by_channel", "_by_id", "before", "entries", "last_sequence", "lost", "lost_at")
 
-    def __init__(self, before: str) -> None:
+    def __init__(self, before: str, lost: int = 0, lost_at: float = 0.0) -> None:
         self.before = before
+        self.lost = lost
+        self.lost_at = lost_at
         self.entries: deque[Entry] = deque()
         self.last_sequence = 0
         self._by_id: dict[str, Entry] = {}
@@ -59,7 +63,7 @@ class History:
         """Forget the oldest entry."""
         entry = self.entries.popleft()
         entry.history = None
-        self.before = entry.message.unique_id
+        self.before, self.lost, self.lost_at = entry.message.unique_id, entry.sequence, entry.at
         del self._by_id[entry.message.unique_id]
         for channel in entry.message.channels:
             queue = self._by_channel[channel]
@@ -79,6 +83,19 @@ class History:
             return 0
         found = (entry.sequence for name in unique_ids if (entry := self._by_id.get(name)))
         return min(found, default=None)
+
+    def entry(self, unique_id: str) -> Entry | None:
+        """The entry of a message; None once it has been forgotten."""
+        return self._by_id.get(unique_id)
+
+    def newest(self, channels: Iterable[str], until: int, count: int) -> list[Entry]:
+        """The last `count` entries on any of these channels, up to the sequence `until`; newest first."""
+        queues = [reversed(queue) for channel in channels if (queue := self._by_channel.get(channel))]
+        merged = heapq.merge(*queues, key=lambda entry: -entry.sequence)
+        older = dropwhile(lambda entry: entry.sequence > until, merged)
+        return [
+            entry for entry, _ in islice(groupby(older), count)
+        ]  # one on several channels comes several times
 
     def select(self, channels: Iterable[str], wanted: Callable[[Entry], bool]) -> list[Entry]:
         """The entries on any of these channels, back to the last one that is wanted; oldest first.

@@ -11,6 +11,8 @@ from aphlict.config.settings import Limits
 from aphlict.errors import CommandError
 from aphlict.history import Archive, Entry, History
 from aphlict.message import Message, check_name, random_name
+from aphlict.position import REMEMBERED, Position, digest
+from aphlict.resumption import Resumption
 
 SLICE = 512  # frames sent in a row before other work has its turn: about 4 ms
 ORIGIN_SIZE = 16  # letters of the name that stands for the beginning of a history
@@ -63,15 +65,22 @@ class Recovery(NamedTuple):
     recovered: bool
 
 
+class Moment(NamedTuple):
+    """A time in the life of a hub: the sequence of the last message accepted by then, and the seconds."""
+
+    sequence: int
+    at: float
+
+
 class Instance:
     """Everything of one instance. Messages of one never meet those of another."""
 
     __slots__ = ("channels", "history", "name", "queue", "subscribers")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, lost: int = 0, lost_at: float = 0.0) -> None:
         self.name = name
         self.channels = Channels()
-        self.history = History(before=random_name(ORIGIN_SIZE))
+        self.history = History(random_name(ORIGIN_SIZE), lost, lost_at)
         self.subscribers = 0
         self.queue: deque[Iterator[int]] = deque()  # fan-outs and replays that are not done, in order
 
@@ -103,17 +112,25 @@ class Hub:
     """All instances of a node.
 
     `wake` is called when there is work for `work()`, which must then be called until it returns False.
-    Every `now` is a monotonic time in seconds.
+    Every `now` is a monotonic time in seconds, and so is `started`; `epoch` is the Unix time at which they begin.
     """
 
     def __init__(
-        self, fingerprint: str, transport: Transport, limits: Limits, wake: Callable[[], None]
+        self,
+        fingerprint: str,
+        transport: Transport,
+        limits: Limits,
+        wake: Callable[[], None],
+        started: float = 0.0,
     ) -> None:
         self.fingerprint = fingerprint
         self.limits = limits
         self.counters = Counters()
         self.instances: dict[str, Instance] = {}
         self.archive = Archive(limits.limits_history)
+        self.epoch = 0.0
+        self._origin = random_name(ORIGIN_SIZE)
+        self._lost, self._lost_at = 0, started  # of the instances that were forgotten
         self._transport = transport
         self._wake = wake
         self._busy: deque[Instance] = deque()  # instances whose queue is not empty, each once
@@ -189,7 +206,7 @@ class Hub:
         """The instance of that name; it is made if need be. `sweep` forgets those that nobody uses."""
         instance = self.instances.get(name)
         if instance is None:
-            instance = self.instances[name] = Instance(name)
+            instance = self.instances[name] = Instance(name, self._lost, self._lost_at)
         return instance
 
     def join(self, instance_name: str, receiver: Receiver) -> Subscriber:
@@ -236,25 +253,46 @@ class Hub:
         )
         self._replay(subscriber, entries, Recovery(len(entries), recovered=True), done)
 
+    def resume(self, subscriber: Subscriber, after: Sequence[str], now: float) -> Resumption:
+        """Find where a reader goes on that had the messages `after`, or was told these positions."""
+        self.archive.expire(now)
+        history = subscriber.instance.history
+        return Resumption(history, subscriber.subscriptions, after, self._origin, self.epoch)
+
     def replay_after(
         self, subscriber: Subscriber, after: Sequence[str], now: float, done: Callable[[Recovery], None]
     ) -> None:
-        """Send what came later than the messages `after`, save what this browser has or is about to get anyway.
+        """Send what came later than the messages or positions `after`, save what this browser has or gets anyway.
 
-        Nodes may have taken messages in different orders: of several names, the oldest is where it starts, and
-        the others are left out. `done` is called once the messages have been handed over.
+        `done` is called once the messages have been handed over.
         """
-        self.archive.expire(now)
-        history = subscriber.instance.history
-        position = history.position(after)
-        sequence = position or 0
-        seen = set(after)
-        entries = [
-            entry
-            for entry in history.select(subscriber.subscriptions, lambda entry: entry.sequence > sequence)
-            if entry.message.unique_id not in seen and not _is_live(subscriber, entry)
-        ]
-        self._replay(subscriber, entries, Recovery(len(entries), position is not None), done)
+        self.replay(subscriber, self.resume(subscriber, after, now), done)
+
+    def replay(
+        self, subscriber: Subscriber, resumption: Resumption, done: Callable[[Recovery], None]
+    ) -> None:
+        """Send what a resumption says is missing; `done` is called once it has been handed over."""
+        missing = resumption.missing(subscriber.instance.history, subscriber.subscriptions)
+        entries = [entry for entry in missing if not _is_live(subscriber, entry)]
+        self._replay(subscriber, entries, Recovery(len(entries), resumption.recovered), done)
+
+    def position(self, subscriber: Subscriber, until: Moment, early: tuple[bytes, ...] = ()) -> str:
+        """Name the place at which a subscriber stands that has had everything accepted until a moment.
+
+        `early`: what it has had beside, as its resumption says.
+        """
+        had = subscriber.instance.history.newest(subscriber.subscriptions, until.sequence, REMEMBERED)
+        recent = tuple(digest(entry.message.unique_id) for entry in had)
+        return Position(self._origin, until.sequence, self.epoch + until.at, recent, early).text()
+
+    def moment(self, now: float) -> Moment:
+        """What has been accepted by now."""
+        return Moment(self.archive.sequence, now)
+
+    def moment_of(self, message: Message) -> Moment:
+        """When a message was accepted; the beginning of time where it has been forgotten."""
+        entry = self.instance(message.instance).history.entry(message.unique_id)
+        return Moment(entry.sequence, entry.at) if entry else Moment(0, -self.epoch)
 
     def last(self, subscriber: Subscriber) -> str | None:
         """Where this browser may resume: the uniqueID up to which it has all. None while that is on its way."""
@@ -298,7 +336,8 @@ class Hub:
             if not instance.subscribers and not instance.history and not instance.queue
         ]
         for name in idle:
-            del self.instances[name]
+            history = self.instances.pop(name).history
+            self._lost, self._lost_at = max(self._lost, history.lost), max(self._lost_at, history.lost_at)
 
     @property
     def connections(self) -> int:

@@ -13,8 +13,8 @@ from aphlict.cluster.relay import Relay
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.hub import Hub, Receipt
 from aphlict.message import Message, random_name
-from aphlict.net.connection import Connection
 from aphlict.net.requests import REQUEST_TIMEOUT, RequestConnection
+from aphlict.net.streaming import BrowserConnection
 from aphlict.servers import script
 from aphlict.servers.admin import Admin, Desk, Publishers
 from aphlict.servers.browsers import Browsers
@@ -46,7 +46,7 @@ class Node:
         self.fingerprint = random_name(FINGERPRINT_SIZE)
         self._started = time.monotonic()
         self._relay = Relay(settings.cluster, self.fingerprint)
-        self.hub = Hub(self.fingerprint, self._relay, settings, self._wake)
+        self.hub = Hub(self.fingerprint, self._relay, settings, self._wake, self._started)
         ports = [Port(server, each) for server, each in zip(settings.servers, sockets, strict=True)]
         roles = {
             "client": client_role(self.hub, lambda: self.state, settings),
@@ -58,9 +58,15 @@ class Node:
         """Serve: every listener accepts when this returns."""
         self._relay.start()
         self._frontend.start()
-        self._frontend.every(SWEEP, lambda: self.hub.sweep(time.monotonic()))
+        self._sweep()
+        self._frontend.every(SWEEP, self._sweep)
         self.state = NodeState.RUNNING
         log.info("node %s serves %s", self.fingerprint, ", ".join(map(describe, self.settings.servers)))
+
+    def _sweep(self) -> None:
+        """Forget what is too old; the clock may have been set in the meantime."""
+        self.hub.epoch = time.time() - time.monotonic()
+        self.hub.sweep(time.monotonic())
 
     def _wake(self) -> None:
         asyncio.get_running_loop().call_soon(self._work)
@@ -121,7 +127,7 @@ class Node:
 def client_role(hub: Hub, state: Callable[[], NodeState], settings: Settings) -> Role:
     """What client ports are made of."""
     pages = HandOver(Pages(state, script.load()), settings.limits_head, REQUEST_TIMEOUT)
-    return Role(Connection, Browsers(hub, pages, time.monotonic), pages)
+    return Role(BrowserConnection, Browsers(hub, pages, time.monotonic), pages)
 
 
 def admin_role(desk: Desk, fingerprint: str, settings: Callable[[], Settings]) -> Role:

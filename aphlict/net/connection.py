@@ -34,17 +34,18 @@ class State(IntEnum):
 
     TLS = 0  # the TLS handshake is under way
     HEAD = 1  # the head of the HTTP request is being read
-    OPEN = 2  # a WebSocket
-    CLOSING = 3  # the last is being sent, or was: what comes in is thrown away until the other side ends
-    CLOSED = 4
+    STREAM = 2  # an answer over plain HTTP is under way, or awaited
+    OPEN = 3  # a WebSocket
+    CLOSING = 4  # the last is being sent, or was: what comes in is thrown away until the other side ends
+    CLOSED = 5
 
 
 class Application:
     """What a connection serves: decides about requests and answers messages."""
 
     def on_request(self, connection: "Connection", request: Request, rest: bytes, /) -> None:
-        """A request came; `rest` are the bytes that came with it, its head first. Calls `upgrade` or `detach`,
-        or raises HandshakeRefused."""
+        """A request came; `rest` are the bytes that came with it, its head first. Calls `upgrade`, `detach` or
+        what a subclass of Connection has, or raises HandshakeRefused."""
         raise NotImplementedError
 
     def on_message(self, connection: "Connection", received: Received, /) -> None:
@@ -277,10 +278,11 @@ class Connection:
         if found is None:
             return
         request, size = found
-        self._head = b""
+        self._head = data[size:]
         self.context.application.on_request(self, request, data)
-        if self.state is State.OPEN and len(data) > size:
-            self._on_frames(data[size:])
+        if self.state is State.OPEN and self._head:
+            first, self._head = self._head, b""
+            self._on_frames(first)
 
     def _on_frames(self, data: bytes) -> None:
         if self._reader is None:

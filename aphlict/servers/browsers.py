@@ -6,6 +6,8 @@ from collections.abc import Callable
 from aphlict.errors import CommandError, HandshakeRefused, NameTooLong
 from aphlict.hub import Hub, Recovery, Subscriber
 from aphlict.net.connection import Application, Connection, State
+from aphlict.net.streaming import BrowserConnection
+from aphlict.servers.fallback import Fallback
 from aphlict.servers.http import HandOver
 from aphlict.wire import commands
 from aphlict.wire.commands import Command, Id, Ping, Replay, Subscribe, Unsubscribe
@@ -16,20 +18,23 @@ log = logging.getLogger(__name__)
 
 
 class Browsers(Application):
-    """The application of the client ports: WebSockets to the hub, all other requests to Tornado's server.
+    """The application of the client ports: WebSockets, event streams and polls to the hub, the rest to Tornado.
 
-    A connection's tag is its Subscriber.
+    It serves BrowserConnections; the tag of a WebSocket is its Subscriber.
     """
 
     def __init__(self, hub: Hub, pages: HandOver, clock: Callable[[], float]) -> None:
         self._hub = hub
         self._pages = pages
         self._clock = clock
+        self._fallback = Fallback(hub, clock)
 
     def on_request(self, connection: Connection, request: Request, rest: bytes, /) -> None:
-        """Let a WebSocket in, or hand the request over to the pages."""
+        """Let a WebSocket in, or who does without one, or hand the request over to the pages."""
         if not request.wants_websocket():
-            self._pages.take(connection, rest)
+            assert isinstance(connection, BrowserConnection)
+            if not self._fallback.serve(connection, request):
+                self._pages.take(connection, rest)
             return
         instance = instance_of(request.path)
         if len(instance.encode()) > self._hub.limits.limits_name:

@@ -1,0 +1,77 @@
+"""A browser's connection: a WebSocket, or requests whose answers come when there is something to say."""
+
+import socket
+from typing import Protocol
+
+from aphlict.net.connection import Connection, Context, State
+
+
+class Stream(Protocol):
+    """What makes the answer to a request while the connection is in `State.STREAM`."""
+
+    def last_words(self) -> bytes:
+        """The connection is about to be closed: what to send before that."""
+
+    def on_close(self, reason: str, /) -> None:
+        """The connection has been closed, or was lost. `reason` is a part of a sentence."""
+
+
+class BrowserConnection(Connection):
+    """Serves a WebSocket, or event streams and polls, without more than this object for each."""
+
+    __slots__ = ("_since", "_stream")
+
+    def __init__(self, sock: socket.socket, address: str, context: Context) -> None:
+        super().__init__(sock, address, context)
+        self._since = context.deadlines.now  # when a request was first awaited
+        self._stream: Stream | None = None
+
+    def stream(self, stream: Stream) -> None:
+        """Let the stream make the answer: with `send` until it is closed, or with one `answer`."""
+        self.state = State.STREAM
+        self._stream = stream
+        self._head = self._head[:1]
+
+    def answer(self, data: bytes, *, keep: bool) -> None:
+        """Send a whole answer, and end; with `keep` another request may come instead.
+
+        Not one that came before its time, though: those are not kept, and so the connection ends.
+        """
+        self._stream = None
+        if not keep or self._head or self._waiting is not None:
+            self._finish(data)
+            return
+        self.state = State.HEAD
+        self._since = self.context.deadlines.now
+        self.send(data)
+
+    def _on_data(self, data: bytes) -> None:
+        if self.state is State.STREAM:
+            self._head = data[:1]
+        else:
+            super()._on_data(data)
+
+    def close(self, code: int, reason: str = "", why: str = "") -> None:
+        """Send what the stream has to say, or a close frame, and end."""
+        stream, self._stream = self._stream, None
+        if stream is None:
+            super().close(code, reason, why)
+        else:
+            self._finish(stream.last_words())
+            stream.on_close(why or reason)
+
+    def abort(self, why: str) -> None:
+        """End at once."""
+        stream, self._stream = self._stream, None
+        super().abort(why)
+        if stream is not None:
+            stream.on_close(why)
+
+    def on_deadline(self, now: float, /) -> float | None:
+        """Give up on a request that takes too long; what waits for messages has deadlines of its own."""
+        limit = self.context.limits.limits_handshake
+        if self.state is State.STREAM:
+            return now + limit
+        if self.state is State.HEAD and now < self._since + limit:
+            return self._since + limit
+        return super().on_deadline(now)

@@ -1,0 +1,77 @@
+"""What a reader who comes back is missing: decided from the words that it brings along."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+from aphlict import position
+from aphlict.history import Entry, History
+from aphlict.position import EARLY, OVERLAP, Position, digest
+
+
+class Resumption:
+    """Where a reader goes on. `after`: uniqueIDs that it had, and positions that it was told, on whatever node.
+
+    Each word that is still understood says: the reader has everything up to there; the latest one counts. Of
+    several uniqueIDs it is the oldest, as nodes may have taken messages in different orders. What the words name
+    is left out. `epoch` is the Unix time at which the times of the history begin.
+    """
+
+    __slots__ = ("_digests", "_names", "early", "recovered", "sequence")
+
+    def __init__(
+        self, history: History, channels: Collection[str], after: Sequence[str], origin: str, epoch: float
+    ) -> None:
+        self._names = frozenset(after)
+        positions = position.read_all(after)
+        self._digests = frozenset(name for each in positions for name in (*each.recent, *each.early))
+        claims = [history.position(self._names)]
+        claims += [_resume_here(history, each) for each in positions if each.origin == origin]
+        claims += [
+            _resume_elsewhere(history, each, channels, epoch) for each in positions if each.origin != origin
+        ]
+        known = [claim for claim in claims if claim is not None]
+        self.sequence = max(known, default=0)  # what came later than this is missing, save what was seen
+        self.recovered = bool(known)  # nothing can be missing beside that
+        self.early = _early(history, positions, channels, origin)  # what was seen, and may come here yet
+
+    def has_seen(self, unique_id: str) -> bool:
+        """Whether the reader had this message before."""
+        return unique_id in self._names or (bool(self._digests) and digest(unique_id) in self._digests)
+
+    def missing(self, history: History, channels: Collection[str]) -> list[Entry]:
+        """The kept messages on these channels that the reader has not had, oldest first."""
+        later = history.select(channels, lambda entry: entry.sequence > self.sequence)
+        return [entry for entry in later if not self.has_seen(entry.message.unique_id)]
+
+
+def _resume_here(history: History, place: Position) -> int | None:
+    return place.sequence if history.lost <= place.sequence else None
+
+
+def _resume_elsewhere(
+    history: History, place: Position, channels: Collection[str], epoch: float
+) -> int | None:
+    """Go back far enough to miss nothing that was late, but no further than to the messages that are named."""
+    at = place.at - epoch
+    if history.lost_at > at:
+        return None
+    entries = history.select(channels, lambda _entry: True)
+    late = next((entry.sequence - 1 for entry in entries if entry.at > at - OVERLAP), history.last_sequence)
+    if place.is_full:
+        names = frozenset(place.recent)
+        late = max(
+            late, next((each.sequence for each in entries if digest(each.message.unique_id) in names), 0)
+        )
+    return late
+
+
+def _early(
+    history: History, positions: Iterable[Position], channels: Collection[str], origin: str
+) -> tuple[bytes, ...]:
+    latest = max(positions, key=lambda each: each.at, default=None)
+    if latest is None:
+        return ()
+    names = latest.early if latest.origin == origin else (*latest.recent, *latest.early)
+    if not names:
+        return ()
+    here = {digest(entry.message.unique_id) for entry in history.select(channels, lambda _entry: True)}
+    return tuple(name for name in names if name not in here)[:EARLY]

@@ -1,0 +1,132 @@
+"""Server-Sent Events: a stream of messages over plain HTTP."""
+
+from collections.abc import Callable, Iterator
+
+from aphlict.hub import Hub, Recovery, Subscriber
+from aphlict.message import Frame
+from aphlict.net.streaming import BrowserConnection
+from aphlict.servers.asking import Wish
+from aphlict.wire.answers import head
+
+COMMENT_INTERVAL = 25.0  # seconds
+RETRY = 2000  # milliseconds after which a browser comes back by itself
+
+HEAD = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store, no-transform",  # a proxy that compresses would hold events back
+    "X-Accel-Buffering": "no",  # nginx
+    "Connection": "close",
+}
+HELLO = b": aphlict\nretry: %d\n\n" % RETRY
+GAP = b"event: gap\ndata: {}\n\n"
+_UNFIT = frozenset("\r\n\0")  # what an event's id cannot contain
+
+
+class Encoder:
+    """Makes events of frames; a fan-out brings the same frame many times in a row."""
+
+    def __init__(self) -> None:
+        self._frame: bytes = b""
+        self._event: bytes = b""
+
+    def event(self, frame: bytes) -> bytes:
+        """Make the event of a message's frame."""
+        if frame is not self._frame:
+            assert isinstance(frame, Frame)
+            self._event = encode(frame.message.unique_id, frame.message.text(frame.channels))
+            self._frame = frame
+        return self._event
+
+
+def encode(unique_id: str, text: bytes) -> bytes:
+    """Make an event: JSON may come with line breaks between its values."""
+    id_line = b"" if _UNFIT.intersection(unique_id) else b"id: %b\n" % unique_id.encode()
+    return id_line + b"".join(b"data: %b\n" % line for line in text.splitlines()) + b"\n"
+
+
+class EventStream:
+    """One browser that listens to events: what the hub sends to, and what its connection streams."""
+
+    __slots__ = (
+        "_backlog",
+        "_connection",
+        "_early",
+        "_encoder",
+        "_fields",
+        "_has_seen",
+        "_hub",
+        "_is_behind",
+        "subscriber",
+    )
+
+    def __init__(
+        self, connection: BrowserConnection, hub: Hub, encoder: Encoder, fields: dict[str, str]
+    ) -> None:
+        self._connection = connection
+        self._hub = hub
+        self._encoder = encoder
+        self._fields = fields
+        self._backlog: Iterator[bytes] = iter(())
+        self._is_behind = False
+        self._has_seen: Callable[[str], bool] | None = None
+        self._early: tuple[bytes, ...] = ()
+        self.subscriber: Subscriber | None = None
+
+    def start(self, subscriber: Subscriber, wish: Wish, now: float, /) -> None:
+        """Begin: with a head and a comment at once, so that no proxy waits for more, then with what is missing."""
+        self.subscriber = subscriber
+        self._connection.stream(self)
+        self._connection.send(head(200, {**HEAD, **self._fields}) + HELLO)
+        self._connection.context.deadlines.add(self, now + COMMENT_INTERVAL)
+        if wish.after:
+            self._is_behind = True
+            resumption = self._hub.resume(subscriber, wish.after, now)
+            self._has_seen, self._early = resumption.has_seen, resumption.early
+            mark = self._mark(subscriber, now)
+            self._hub.replay(subscriber, resumption, lambda recovery: self._catch_up(recovery, mark))
+        else:
+            self._connection.send(self._mark(subscriber, now))
+
+    def _mark(self, subscriber: Subscriber, now: float) -> bytes:
+        """Say where a browser goes on that is cut off now."""
+        position = self._hub.position(subscriber, self._hub.moment(now), self._early)
+        return b"id: %b\n\n" % position.encode()
+
+    def _catch_up(self, recovery: Recovery, mark: bytes) -> None:
+        """Send the gap, if there is one, before what was found after it, and last where that ends."""
+        backlog, self._backlog = self._backlog, iter(())
+        if not recovery.recovered:
+            self._connection.send(GAP)
+        self._connection.send_all(backlog)
+        self._connection.send_all(iter((mark,)))
+        self._is_behind = False
+
+    def send(self, frame: bytes, /) -> None:
+        """Part of the hub's Receiver."""
+        if self._has_seen is not None:
+            assert isinstance(frame, Frame)
+            if self._has_seen(frame.message.unique_id):
+                return
+        self._connection.send(self._encoder.event(frame))
+
+    def send_all(self, frames: Iterator[bytes], /) -> None:
+        """Part of the hub's Receiver: it has a replay ready, and says next how complete that is."""
+        self._backlog = map(self._encoder.event, frames)
+
+    def on_deadline(self, now: float, /) -> float | None:
+        """Show that the stream is alive."""
+        if self.subscriber is None:
+            return None
+        is_behind = self._is_behind or self.subscriber.instance.queue
+        self._connection.send(b":\n\n" if is_behind else b":\n" + self._mark(self.subscriber, now))
+        return now + COMMENT_INTERVAL
+
+    def last_words(self) -> bytes:
+        """Part of the connection's Stream: the end is all there is to say."""
+        return b""
+
+    def on_close(self, _reason: str, /) -> None:
+        """Part of the connection's Stream."""
+        if self.subscriber is not None:
+            self._hub.leave(self.subscriber)
+            self.subscriber = None

@@ -1,0 +1,95 @@
+"""For browsers whose network allows no WebSocket: `…/events` and `…/poll` on the client port."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from aphlict.channels import Receiver
+from aphlict.errors import AphlictError, CommandError, HandshakeRefused, NameTooLong
+from aphlict.hub import Hub, Subscriber
+from aphlict.net.streaming import BrowserConnection
+from aphlict.servers import events
+from aphlict.servers.asking import Wish, read_wish
+from aphlict.servers.events import EventStream
+from aphlict.servers.poll import Poll
+from aphlict.wire import answers
+from aphlict.wire.handshake import Request
+
+log = logging.getLogger(__name__)
+
+METHODS = "GET, OPTIONS"
+CORS = {"Access-Control-Allow-Origin": "*"}
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": METHODS,
+    "Access-Control-Allow-Headers": "Last-Event-ID, Cache-Control, Content-Type",
+    "Access-Control-Max-Age": "86400",
+}
+
+
+class Listener(Receiver, Protocol):
+    """What serves one request: the hub sends to it, and it answers."""
+
+    def start(self, subscriber: Subscriber, wish: Wish, now: float, /) -> None:
+        """Begin to answer."""
+
+
+class Fallback:
+    """Serves event streams and polls; they count and are limited as the WebSockets are."""
+
+    def __init__(self, hub: Hub, clock: Callable[[], float]) -> None:
+        self._hub = hub
+        self._clock = clock
+        self._encoder = events.Encoder()
+        self._endpoints = {"events": self._make_stream, "poll": self._make_poll}
+
+    def serve(self, connection: BrowserConnection, request: Request) -> bool:
+        """Answer a request, now or later; False where its path does not end with one of the endpoints."""
+        make = self._endpoints.get(request.path.rpartition("/")[2])
+        if make is None:
+            return False
+        keep = request.keeps_alive()
+        if request.method == "OPTIONS":
+            connection.answer(answers.whole(204, {**CORS, **PREFLIGHT}, keep=keep), keep=keep)
+        elif request.method == "GET":
+            self._listen(connection, request, make(connection, request))
+        else:
+            error = HandshakeRefused(f"{request.method} is not for {request.path}: use GET")
+            _refuse(connection, request, 405, error, {"Allow": METHODS})
+        return True
+
+    def _listen(self, connection: BrowserConnection, request: Request, listener: Listener) -> None:
+        try:
+            wish = read_wish(request)
+            subscriber = self._subscribe(wish, listener)
+        except (HandshakeRefused, NameTooLong, CommandError) as error:
+            _refuse(connection, request, 400, error)
+            return
+            log.debug("[%d] %s listens to %s", connection.number, connection.address, wish)
+        listener.start(subscriber, wish, self._clock())
+
+    def _subscribe(self, wish: Wish, listener: Listener) -> Subscriber:
+        subscriber = self._hub.join(wish.instance, listener)
+        try:
+            self._hub.subscribe(subscriber, wish.channels)
+        except AphlictError:
+            self._hub.leave(subscriber)
+            raise
+        return subscriber
+
+    def _make_stream(self, connection: BrowserConnection, _request: Request) -> Listener:
+        return EventStream(connection, self._hub, self._encoder, CORS)
+
+    def _make_poll(self, connection: BrowserConnection, request: Request) -> Listener:
+        return Poll(connection, self._hub, self._clock, CORS, keep=request.keeps_alive())
+
+
+def _refuse(
+    connection: BrowserConnection,
+    request: Request,
+    status: int,
+    error: AphlictError,
+    fields: Mapping[str, str] = {},
+) -> None:
+    log.debug("[%d] refused a request of %s: %s", connection.number, connection.address, error)
+    answer = answers.json(status, {**CORS, **fields}, {"error": str(error)}, keep=False)
+    connection.answer(answers.without_body(answer) if request.method == "HEAD" else answer, keep=False)
