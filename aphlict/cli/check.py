@@ -31,7 +31,7 @@ def _try_ports(settings: Settings) -> str:
     running = find_running(Path(settings.pidfile))
     if running is not None:
         return f"The server runs already (process {running.pid}), so its ports were not tried."
-    for sockets in ports.bind_all(settings.servers):
-        for sock in sockets:
-            sock.close()
+    [copy] = ports.bind_all(settings.servers)
+    for sock in (sock for sockets in copy for sock in sockets):
+        sock.close()
     return "All ports are free."

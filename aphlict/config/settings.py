@@ -1,5 +1,6 @@
 """The settings: every key, its type and its default. docs/configuration.md is tested against this table."""
 
+import os
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
@@ -76,8 +77,14 @@ class Settings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
     logs: tuple[LogSettings, ...] = ()
     cluster: tuple[PeerSettings, ...] = ()
     pidfile: FilePath
+    workers: Count | Literal["auto"] = 1
     memory_hint: Mebibytes | None = field(default=None, name="memory.hint")
     user: Text | None = None
     group: Text | None = None
     drain_time: Seconds = field(default=2.0, name="drain.time")
     drain_delay: Seconds = field(default=0.0, name="drain.delay")
+
+    @property
+    def processes(self) -> int:
+        """How many processes hold browsers: `workers`; "auto" is one for each processor that may be used."""
+        return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers

@@ -4,7 +4,7 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -33,7 +33,7 @@ class Launch:
     config: Path
     settings: Settings
     contexts: Contexts
-    sockets: Sequence[Sequence[socket.socket]]
+    sockets: Sequence[Sequence[Sequence[socket.socket]]]  # for each process with browsers, for each server
     pidfile: Pidfile
     journal: logs.Journal
     warnings: list[str]
@@ -51,7 +51,7 @@ class Launch:
         """In the process that only started the server: close the copies of what is the server's now."""
         self.pidfile.forget()
         self.journal.close()
-        for sock in (sock for each in self.sockets for sock in each):
+        for sock in _flat(self.sockets):
             sock.close()
 
 
@@ -67,7 +67,7 @@ def prepare(config: Path, settings: Settings, *, console: bool = False, trace: b
         pidfile = Pidfile.acquire(Path(settings.pidfile), owner)
         undo.callback(pidfile.release)
         sockets = _bind(settings, patience=PATIENCE if pidfile.stale else 0.0)
-        for sock in (sock for each in sockets for sock in each):
+        for sock in _flat(sockets):
             undo.callback(sock.close)
         for file in log_files(settings):
             file.prepare(owner)
@@ -110,11 +110,15 @@ def log_files(settings: Settings) -> list[logs.LogFile]:
     return [logs.LogFile(Path(each.path)) for each in settings.logs]
 
 
-def _bind(settings: Settings, patience: float) -> list[list[socket.socket]]:
+def _flat(sockets: Sequence[Sequence[Sequence[socket.socket]]]) -> Iterator[socket.socket]:
+    return (sock for copy in sockets for each in copy for sock in each)
+
+
+def _bind(settings: Settings, patience: float) -> list[list[list[socket.socket]]]:
     deadline = time.monotonic() + patience
     while True:
         try:
-            return ports.bind_all(settings.servers)
+            return ports.bind_all(settings.servers, settings.processes)
         except PortTaken:
             if time.monotonic() >= deadline:
                 raise

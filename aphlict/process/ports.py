@@ -15,27 +15,48 @@ WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 -- compared with, not bound to
 NOT_ON_THIS_MACHINE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
-def bind_all(servers: Sequence[ServerSettings]) -> list[list[socket.socket]]:
+def bind_all(servers: Sequence[ServerSettings], processes: int = 1) -> list[list[list[socket.socket]]]:
     """Listen for each server, in order; a name with several addresses gives a server several sockets.
 
+    With several processes that hold browsers, each gets its own copy of the client servers' sockets, among which
+    the kernel spreads the connections (SO_REUSEPORT, socket(7)); the first has the admin servers' too.
     Raises PortTaken or CannotBind, and then leaves nothing open.
     """
     with ExitStack() as undo:
-        bound = []
-        for server in servers:
-            bound.append(bind(server, ipv6_only=_shares_port_with_ipv4(server, servers)))
-            for sock in bound[-1]:
-                undo.callback(sock.close)
+        copies = [_bind_copy(servers, copy, undo, shared=processes > 1) for copy in range(processes)]
         undo.pop_all()
+    return copies
+
+
+def _bind_copy(
+    servers: Sequence[ServerSettings], copy: int, undo: ExitStack, *, shared: bool
+) -> list[list[socket.socket]]:
+    bound: list[list[socket.socket]] = []
+    for server in servers:
+        ipv6_only = _shares_port_with_ipv4(server, servers)
+        if server.type == "admin":
+            bound.append([] if copy else bind(server, ipv6_only=ipv6_only))
+        else:
+            if shared and not copy:
+                _check_free(server, ipv6_only=ipv6_only)
+            bound.append(bind(server, ipv6_only=ipv6_only, shared=shared))
+        for sock in bound[-1]:
+            undo.callback(sock.close)
     return bound
 
 
-def bind(server: ServerSettings, *, ipv6_only: bool = False) -> list[socket.socket]:
+def _check_free(server: ServerSettings, *, ipv6_only: bool) -> None:
+    """Raise PortTaken where somebody listens: another server of the same user could share the port unnoticed."""
+    for sock in bind(server, ipv6_only=ipv6_only):
+        sock.close()
+
+
+def bind(server: ServerSettings, *, ipv6_only: bool = False, shared: bool = False) -> list[socket.socket]:
     """Listen on every address that the server's `listen` names and this machine has."""
     with ExitStack() as undo:
         sockets = []
         for family, address in _addresses(server):
-            sock = _try_to_listen(server, family, address, ipv6_only=ipv6_only)
+            sock = _try_to_listen(server, family, address, ipv6_only=ipv6_only, shared=shared)
             if sock is not None:
                 undo.callback(sock.close)
                 sockets.append(sock)
@@ -68,10 +89,11 @@ def _addresses(server: ServerSettings) -> list[tuple[int, tuple[str, int]]]:
     return list(dict.fromkeys((int(family), sockaddr) for family, _, _, _, sockaddr in found))  # type: ignore[misc]
 
 
-def _listen(family: int, address: tuple[str, int], *, ipv6_only: bool) -> socket.socket:
+def _listen(family: int, address: tuple[str, int], *, ipv6_only: bool, shared: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(ipv6_only))
         sock.setblocking(False)
@@ -84,11 +106,11 @@ def _listen(family: int, address: tuple[str, int], *, ipv6_only: bool) -> socket
 
 
 def _try_to_listen(
-    server: ServerSettings, family: int, address: tuple[str, int], *, ipv6_only: bool
+    server: ServerSettings, family: int, address: tuple[str, int], *, ipv6_only: bool, shared: bool
 ) -> socket.socket | None:
     """Listen, or return None when the address is not this machine's (`::1` of localhost, without IPv6)."""
     try:
-        return _listen(family, address, ipv6_only=ipv6_only)
+        return _listen(family, address, ipv6_only=ipv6_only, shared=shared)
     except OSError as error:
         if error.errno in NOT_ON_THIS_MACHINE:
             return None

@@ -8,7 +8,7 @@ from msgspec import structs
 from aphlict.config import reading
 from aphlict.config.settings import ServerSettings, Settings
 
-FIXED = ("cluster", "pidfile", "user", "group")
+FIXED = ("cluster", "pidfile", "user", "group", "workers")
 
 
 def read_again(config: Path, current: Settings) -> tuple[Settings, list[str]]:

@@ -8,8 +8,8 @@ import signal
 from enum import Enum, auto
 
 from aphlict.errors import AphlictError
-from aphlict.node import Node
 from aphlict.process import report, signals
+from aphlict.process.duties import Duty, Serving
 from aphlict.process.launch import Launch, log_files
 from aphlict.process.reloading import read_again
 
@@ -26,21 +26,22 @@ class End(Enum):
 
 
 class Worker:
-    """One run of a node. `report_fd` takes the report, `lifeline` ends when the supervisor does."""
+    """One run of a node, hub or edge. `report_fd` takes the report, `lifeline` ends when the supervisor does."""
 
-    def __init__(self, launched: Launch, report_fd: int, lifeline: int) -> None:
+    def __init__(self, launched: Launch, duty: Duty, report_fd: int, lifeline: int) -> None:
         """Serve what was prepared."""
         self._launch = launched
+        self._duty = duty
         self._report_fd = report_fd
         self._lifeline = lifeline
         self._ends: asyncio.Queue[End] = asyncio.Queue()
-        self._node: Node | None = None
+        self._node: Serving | None = None
 
     async def run(self) -> None:
         """Serve until told to stop. Raises what kept the node from starting."""
         self._listen_to_signals()
         self._tell_repeats()
-        self._node = Node(self._launch.settings, self._launch.sockets, self._launch.contexts)
+        self._node = self._duty.make()
         await self._node.start()
         report.send(self._report_fd, report.READY)
         if await self._ends.get() is End.DRAIN:
@@ -48,7 +49,7 @@ class Worker:
         else:
             self._node.abort()
 
-    async def _drain(self, node: Node) -> None:
+    async def _drain(self, node: Serving) -> None:
         """Stop in good order, or at once when that is asked for meanwhile."""
         draining = asyncio.create_task(node.drain())
         impatient = asyncio.create_task(self._ends.get())
@@ -99,11 +100,11 @@ class Worker:
         asyncio.get_running_loop().call_later(TELL_REPEATS, self._tell_repeats)
 
 
-def run(launched: Launch, report_fd: int, lifeline: int) -> int:
+def run(launched: Launch, duty: Duty, report_fd: int, lifeline: int) -> int:
     """Be the worker; returns the exit status of the process."""
     _raise_file_limit()
     try:
-        asyncio.run(Worker(launched, report_fd, lifeline).run())
+        asyncio.run(Worker(launched, duty, report_fd, lifeline).run())
     except AphlictError as error:
         report.send(report_fd, report.about(error))
         return error.exit_status

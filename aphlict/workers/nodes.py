@@ -1,0 +1,187 @@
+"""A node of several processes: the hub process and the edge processes, each as a `Node` would be."""
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aphlict.cluster.relay import Relay
+from aphlict.config.settings import Settings
+from aphlict.hub import Hub, Receipt
+from aphlict.message import Message
+from aphlict.node import FLUSH_TIMEOUT, SWEEP, admin_role, client_role, describe
+from aphlict.servers.frontend import Frontend, Port
+from aphlict.servers.pages import NodeState
+from aphlict.workers.distribution import Distribution, total
+from aphlict.workers.link import LinkKeeper
+from aphlict.workers.records import Tell
+
+log = logging.getLogger(__name__)
+
+CHECK = 0.25  # seconds between two looks for edges that do not confirm
+JOIN_TIMEOUT = 10.0  # seconds that a new edge waits for the hub before it serves without
+HUB_TIMEOUT = 5.0  # seconds without a hub after which an edge tells balancers to send nobody
+
+
+class Nowhere:
+    """The transport of an edge: the hub has passed the message on."""
+
+    def forward(self, _message: Message, /) -> None:
+        """Do nothing."""
+
+
+class HubNode:
+    """The process that has the admin ports, the history that counts, and the peers.
+
+    `edges` is a listening Unix socket, where edges join. `fingerprint` is the node's, and outlives this process.
+    `ports` and `contexts` as of a Frontend.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ports: Sequence[Port],
+        contexts: Sequence[ssl.SSLContext | None],
+        edges: socket.socket,
+        fingerprint: str,
+    ) -> None:
+        self.settings = settings
+        self.state = NodeState.STARTING
+        self._started = time.monotonic()
+        self._ports = ports
+        self._edges = edges
+        self._relay = Relay(settings.cluster, fingerprint)
+        self.hub = Hub(fingerprint, self._relay, settings, lambda: None)
+        self._distribution = Distribution(self.hub)
+        self._frontend = Frontend(
+            settings, ports, contexts, {"admin": admin_role(self, fingerprint, lambda: self.settings)}
+        )
+
+    async def start(self) -> None:
+        """Serve."""
+        self._relay.start()
+        await self._distribution.start(self._edges)
+        self._frontend.start()
+        self._frontend.every(SWEEP, lambda: self.hub.sweep(time.monotonic()))
+        self._frontend.every(CHECK, lambda: self._distribution.sweep(time.monotonic()))
+        self.state = NodeState.RUNNING
+        log.info(
+            "hub %s serves %s", self.hub.fingerprint, ", ".join(describe(port.server) for port in self._ports)
+        )
+
+    def publish(self, messages: list[Message], done: Callable[[list[Receipt]], None], /) -> None:
+        """Publish these in turn; the answer comes when every edge has them."""
+        self._distribution.publish(messages, time.monotonic(), done)
+
+    def status(self, instance: str, done: Callable[[dict[str, Any]], None], /) -> None:
+        """Tell how the whole node and this instance do."""
+
+        def on_told(told: list[Tell]) -> None:
+            done(
+                {
+                    **self.hub.status(instance, time.monotonic(), total(told)),
+                    "uptime": round((time.monotonic() - self._started) * 1000),
+                    "pid": os.getpid(),
+                    "state": self.state.value,
+                    "peers": self._relay.status(),
+                    "workers": [{"pid": each.pid, "connections": each.figures.connections} for each in told],
+                }
+            )
+
+        self._distribution.ask(instance, on_told)
+
+    def hear(self, fingerprint: str, /) -> None:
+        """Another node is there."""
+        self._relay.hear(fingerprint)
+
+    def reload(self, settings: Settings) -> None:
+        """As of a Node."""
+        self._frontend.reload(settings)
+        self.settings = settings
+        self.hub.reload(settings)
+
+    async def drain(self) -> None:
+        """Stop in good order: publishers first, then what is queued for peers."""
+        self.state = NodeState.STOPPING
+        await asyncio.sleep(self.settings.drain_delay)
+        await self._frontend.drain()
+        self._distribution.close()
+        unsent = await self._relay.close(FLUSH_TIMEOUT)
+        if unsent:
+            log.warning("%d messages to peers could not be delivered before the stop", unsent)
+        await self._frontend.close()
+
+    def abort(self) -> None:
+        """Stop at once."""
+        self._distribution.close()
+        self._frontend.abort()
+
+
+class EdgeNode:
+    """A process that holds browsers. `address` is where the hub lets edges join."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ports: Sequence[Port],
+        contexts: Sequence[ssl.SSLContext | None],
+        address: str,
+        fingerprint: str,
+    ) -> None:
+        self.settings = settings
+        self._stopping = False
+        self.hub = Hub(fingerprint, Nowhere(), settings, self._wake)
+        self._link = LinkKeeper(self.hub, address)
+        self._frontend = Frontend(
+            settings, ports, contexts, {"client": client_role(self.hub, lambda: self.state, settings)}
+        )
+
+    @property
+    def state(self) -> NodeState:
+        """What balancers are told."""
+        if self._stopping:
+            return NodeState.STOPPING
+        lost_at = self._link.lost_at
+        if lost_at is not None and time.monotonic() > lost_at + HUB_TIMEOUT:
+            return NodeState.ERROR
+        return NodeState.RUNNING
+
+    async def start(self) -> None:
+        """Serve, once the history is here."""
+        self._link.start()
+        try:
+            await asyncio.wait_for(self._link.up_to_date.wait(), JOIN_TIMEOUT)
+        except asyncio.TimeoutError:
+            log.error("the hub does not answer: browsers are served without history for now")
+        self._frontend.start()
+        self._frontend.every(SWEEP, lambda: self.hub.sweep(time.monotonic()))
+
+    def _wake(self) -> None:
+        asyncio.get_running_loop().call_soon(self._work)
+
+    def _work(self) -> None:
+        if self.hub.work():
+            self._wake()
+
+    def reload(self, settings: Settings) -> None:
+        """As of a Node."""
+        self._frontend.reload(settings)
+        self.settings = settings
+        self.hub.reload(settings)
+
+    async def drain(self) -> None:
+        """Stop in good order: browsers are sent away bit by bit."""
+        self._stopping = True
+        await asyncio.sleep(self.settings.drain_delay)
+        await self._frontend.drain()
+        self._link.close()
+        await self._frontend.close()
+
+    def abort(self) -> None:
+        """Stop at once."""
+        self._link.close()
+        self._frontend.abort()

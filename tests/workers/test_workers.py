@@ -1,0 +1,194 @@
+"""workers: N, with real processes: one node outside, several processes inside."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from tests.support.installation import Installation
+from tests.support.loops import in_loop
+from tests.support.waiting import eventually, wait_until
+
+WORKERS = 3
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Installation]:
+    """A running server of one hub and three edges."""
+    installation = Installation(tmp_path, workers=WORKERS)
+    installation.start()
+    yield installation
+    installation.run("stop")
+    installation.end()
+
+
+def edges(server: Installation) -> list[int]:
+    """The pids of the edges that have joined."""
+    answer = server.answers() or {}
+    return [worker["pid"] for worker in answer.get("workers", ())]
+
+
+def hub(server: Installation) -> int:
+    """The pid of the hub that answers; 0 for none."""
+    return int((server.answers() or {"pid": 0})["pid"])
+
+
+@asynccontextmanager
+async def browsers(server: Installation, count: int, channel: str) -> AsyncIterator[list[ClientConnection]]:
+    """So many browsers, which the kernel spreads over the edges."""
+    url = f"ws://127.0.0.1:{server.client_port}/"
+    opened = [await connect(url) for _ in range(count)]
+    for browser in opened:
+        await browser.send(json.dumps({"command": "subscribe", "data": [channel], "id": 1}))
+        await browser.recv()
+    yield opened
+    for browser in opened:
+        await browser.close()
+
+
+async def publish(server: Installation, message: dict[str, Any]) -> dict[str, Any]:
+    """Publish as a careful backend does: again, with the same uniqueID, until it is acknowledged."""
+    url = f"http://127.0.0.1:{server.admin_port}/"
+    while True:
+        try:
+            answer = await AsyncHTTPClient().fetch(
+                url, method="POST", body=json.dumps(message), request_timeout=2
+            )
+            return dict(json.loads(answer.body))
+        except (HTTPClientError, OSError):
+            await asyncio.sleep(0.02)
+
+
+async def numbers(browser: ClientConnection, count: int) -> list[int]:
+    """What the next messages carry."""
+    return [json.loads(await browser.recv())["n"] for _ in range(count)]
+
+
+def test_the_status_speaks_of_the_whole(server: Installation) -> None:
+    @in_loop
+    async def run() -> None:
+        async with browsers(server, 30, "a"):
+            receipt = await publish(server, {"subscribers": ["a"], "n": 1})
+            assert receipt["matched"] == 30
+            status = server.answers()
+            assert status["clients.active"] == status["connections"] == status["clients.total"] == 30
+            assert status["messages.in"] == 1
+            assert status["messages.out"] == 30
+            assert len(status["workers"]) == WORKERS
+            assert all(worker["connections"] for worker in status["workers"])
+
+    run()
+
+
+def test_every_browser_of_every_edge_gets_each_message_once_and_in_order(server: Installation) -> None:
+    @in_loop
+    async def run() -> None:
+        async with browsers(server, 30, "a") as opened:
+            for number in range(200):
+                await publish(server, {"subscribers": ["a"], "n": number, "uniqueID": str(number)})
+                await publish(server, {"subscribers": ["a"], "n": number, "uniqueID": str(number)})
+            for browser in opened:
+                assert await numbers(browser, 200) == list(range(200))
+
+    run()
+
+
+def test_a_killed_edge_costs_only_its_browsers_and_they_find_their_history(server: Installation) -> None:
+    @in_loop
+    async def run() -> None:
+        async with browsers(server, 30, "a") as opened:
+            first = await publish(server, {"subscribers": ["a"], "n": 0})
+            before = edges(server)
+            os.kill(before[0], signal.SIGKILL)
+            await publish(server, {"subscribers": ["a"], "n": 1})
+            lost = 0
+            for browser in opened:
+                try:
+                    assert await numbers(browser, 2) == [0, 1]
+                except ConnectionClosed:
+                    lost += 1
+            assert 0 < lost < 30
+            await eventually(lambda: len(edges(server)) == WORKERS, "the edge's return")
+            [new] = set(edges(server)) - set(before)
+            assert psutil.pid_exists(new)
+            for _ in range(10):  # some of them come to the new edge
+                async with connect(f"ws://127.0.0.1:{server.client_port}/") as browser:
+                    await browser.send(json.dumps({"command": "subscribe", "data": ["a"]}))
+                    after = {"after": first["uniqueID"]}
+                    await browser.send(json.dumps({"command": "replay", "data": after, "id": 2}))
+                    assert await numbers(browser, 1) == [1]
+                    assert json.loads(await browser.recv())["recovered"] is True
+
+    run()
+
+
+def test_a_killed_hub_disconnects_nobody_and_loses_nothing(server: Installation) -> None:
+    @in_loop
+    async def run() -> None:
+        async with browsers(server, 12, "a") as opened:
+            killed = [hub(server)]
+
+            async def kill_again_and_again() -> None:
+                for _ in range(3):
+                    await asyncio.sleep(0.3)
+                    os.kill(killed[-1], signal.SIGKILL)
+                    await eventually(lambda: hub(server) not in (0, killed[-1]), "another hub")
+                    killed.append(hub(server))
+
+            killing = asyncio.create_task(kill_again_and_again())
+            number = 0
+            while not killing.done() or number < 300:
+                receipt = await publish(
+                    server, {"subscribers": ["a"], "n": number, "uniqueID": f"id-{number}"}
+                )
+                assert receipt["fingerprint"]
+                number += 1
+            await killing
+            for browser in opened:
+                assert await numbers(browser, number) == list(range(number))
+            assert len(set(killed)) == 4
+
+    run()
+
+
+def test_publishing_is_back_within_a_second_of_the_hubs_death(server: Installation) -> None:
+    os.kill(hub(server), signal.SIGKILL)
+    wait_until(lambda: hub(server), "a hub that answers", timeout=1)
+    wait_until(lambda: len(edges(server)) == WORKERS, "the edges' return", timeout=1)
+
+
+def test_the_fingerprint_outlives_the_hub(server: Installation) -> None:
+    before = server.answers()
+    os.kill(before["pid"], signal.SIGKILL)
+    wait_until(lambda: hub(server) not in (0, before["pid"]), "another hub")
+    assert server.answers()["fingerprint"] == before["fingerprint"]
+
+
+def test_a_killed_supervisor_leaves_no_process(server: Installation) -> None:
+    supervisor = server.supervisor()
+    children = supervisor.children()
+    assert len(children) == WORKERS + 1
+    supervisor.kill()
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert alive == []
+    server.start()
+
+
+def test_two_servers_do_not_share_a_port(server: Installation, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = Installation(tmp_path / "other")
+    other.client_port = server.client_port
+    other.write(workers=WORKERS)
+    done = other.run("start")
+    assert done.returncode == 1
+    assert f"port {server.client_port}" in done.stderr
