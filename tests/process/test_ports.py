@@ -23,7 +23,7 @@ def server(port: int, listen: str | None = "127.0.0.1") -> ServerSettings:
 
 def test_each_server_gets_its_sockets_in_order() -> None:
     wanted = free_ports(2)
-    bound = ports.bind_all([server(port) for port in wanted])
+    bound = ports.bind_all([server(port) for port in wanted])[0]
     assert [sock.getsockname()[1] for (sock,) in bound] == wanted
     for (sock,) in bound:
         assert not sock.getblocking()
@@ -84,7 +84,7 @@ def test_the_ipv6_wildcard_takes_ipv4_too() -> None:
 
 def test_the_ipv6_wildcard_leaves_ipv4_to_a_server_that_wants_it() -> None:
     (port,) = free_ports(1)
-    bound = ports.bind_all([server(port, "::"), server(port, "0.0.0.0")])
+    bound = ports.bind_all([server(port, "::"), server(port, "0.0.0.0")])[0]
     assert [sock.family for (sock,) in bound] == [socket.AF_INET6, socket.AF_INET]
     for (sock,) in bound:
         sock.close()
