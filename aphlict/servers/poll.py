@@ -42,7 +42,13 @@ class Poll:
     )
 
     def __init__(
-        self, connection: BrowserConnection, hub: Hub, fields: dict[str, str], *, keep: bool
+        self,
+        connection: BrowserConnection,
+        hub: Hub,
+        clock: Callable[[], float],
+        fields: dict[str, str],
+        *,
+        keep: bool,
     ) -> None:
         self._connection = connection
         self._hub = hub
