@@ -58,15 +58,9 @@ class Node:
         """Serve: every listener accepts when this returns."""
         self._relay.start()
         self._frontend.start()
-        self._sweep()
-        self._frontend.every(SWEEP, self._sweep)
+        keep_tidy(self.hub, self._frontend)
         self.state = NodeState.RUNNING
         log.info("node %s serves %s", self.fingerprint, ", ".join(map(describe, self.settings.servers)))
-
-    def _sweep(self) -> None:
-        """Forget what is too old; the clock may have been set in the meantime."""
-        self.hub.epoch = time.time() - time.monotonic()
-        self.hub.sweep(time.monotonic())
 
     def _wake(self) -> None:
         asyncio.get_running_loop().call_soon(self._work)
@@ -122,6 +116,17 @@ class Node:
     def abort(self) -> None:
         """Stop at once: what is open is closed, what is queued is lost."""
         self._frontend.abort()
+
+
+def keep_tidy(hub: Hub, frontend: Frontend) -> None:
+    """Let a hub forget what is too old, again and again, and know what time it is: the clock may be set."""
+
+    def sweep() -> None:
+        hub.epoch = time.time() - time.monotonic()
+        hub.sweep(time.monotonic())
+
+    sweep()
+    frontend.every(SWEEP, sweep)
 
 
 def client_role(hub: Hub, state: Callable[[], NodeState], settings: Settings) -> Role:

@@ -11,9 +11,10 @@ from typing import Any
 
 from aphlict.cluster.relay import Relay
 from aphlict.config.settings import Settings
+from aphlict.history import MAX_AGE
 from aphlict.hub import Hub, Receipt
 from aphlict.message import Message
-from aphlict.node import FLUSH_TIMEOUT, SWEEP, admin_role, client_role, describe
+from aphlict.node import FLUSH_TIMEOUT, admin_role, client_role, describe, keep_tidy
 from aphlict.servers.frontend import Frontend, Port
 from aphlict.servers.pages import NodeState
 from aphlict.workers.distribution import Distribution, total
@@ -55,7 +56,7 @@ class HubNode:
         self._ports = ports
         self._edges = edges
         self._relay = Relay(settings.cluster, fingerprint)
-        self.hub = Hub(fingerprint, self._relay, settings, lambda: None)
+        self.hub = Hub(fingerprint, self._relay, settings, lambda: None, self._started)
         self._distribution = Distribution(self.hub)
         self._frontend = Frontend(
             settings, ports, contexts, {"admin": admin_role(self, fingerprint, lambda: self.settings)}
@@ -66,7 +67,7 @@ class HubNode:
         self._relay.start()
         await self._distribution.start(self._edges)
         self._frontend.start()
-        self._frontend.every(SWEEP, lambda: self.hub.sweep(time.monotonic()))
+        keep_tidy(self.hub, self._frontend)
         self._frontend.every(CHECK, lambda: self._distribution.sweep(time.monotonic()))
         self.state = NodeState.RUNNING
         log.info(
@@ -134,7 +135,8 @@ class EdgeNode:
     ) -> None:
         self.settings = settings
         self._stopping = False
-        self.hub = Hub(fingerprint, Nowhere(), settings, self._wake)
+        kept_since = time.monotonic() - MAX_AGE  # once the hub has handed over its history
+        self.hub = Hub(fingerprint, Nowhere(), settings, self._wake, kept_since)
         self._link = LinkKeeper(self.hub, address)
         self._frontend = Frontend(
             settings, ports, contexts, {"client": client_role(self.hub, lambda: self.state, settings)}
@@ -158,7 +160,7 @@ class EdgeNode:
         except asyncio.TimeoutError:
             log.error("the hub does not answer: browsers are served without history for now")
         self._frontend.start()
-        self._frontend.every(SWEEP, lambda: self.hub.sweep(time.monotonic()))
+        keep_tidy(self.hub, self._frontend)
 
     def _wake(self) -> None:
         asyncio.get_running_loop().call_soon(self._work)

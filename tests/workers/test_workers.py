@@ -15,6 +15,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from tests.support.curl import curl
 from tests.support.installation import Installation
 from tests.support.loops import in_loop
 from tests.support.waiting import eventually, wait_until
@@ -192,3 +193,26 @@ def test_two_servers_do_not_share_a_port(server: Installation, tmp_path: Path) -
     done = other.run("start")
     assert done.returncode == 1
     assert f"port {server.client_port}" in done.stderr
+
+
+def test_any_edge_answers_a_poll_that_another_began(server: Installation) -> None:
+    async def poll(last: str | None) -> dict[str, Any]:
+        after = "" if last is None else f"&after={last}"
+        answer = await curl(f"http://127.0.0.1:{server.client_port}/poll?channel=a&wait=0{after}")
+        assert answer.json["recovered"] is True
+        return dict(answer.json)
+
+    @in_loop
+    async def run() -> None:
+        last, got = (await poll(None))["last"], []
+        origins = set()
+        for n in range(20):
+            await publish(server, {"subscribers": ["a"], "uniqueID": f"u{n}", "n": n})
+            answer = await poll(last)
+            last = answer["last"]
+            origins.add(last.split(".")[0])
+            got += [message["n"] for message in answer["messages"]]
+        assert got == list(range(20))
+        assert len(origins) > 1
+
+    run()
