@@ -1,5 +1,6 @@
 """`stop`: ask the server to finish; end it when it does not."""
 
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from aphlict.cli import configured
 from aphlict.cli.console import say
 from aphlict.config.settings import Settings
 from aphlict.errors import NotPermitted
-from aphlict.process.pidfile import find_running
+from aphlict.process.pidfile import find_running, is_alive
 
 GRACE = 5.0  # seconds beyond the configured drain
+STEP = 0.02  # seconds between two looks
 LAST = 2.0  # seconds for a supervisor whose worker was killed to end in good order
 
 
@@ -53,5 +55,10 @@ def _stop(process: psutil.Process, patience: float) -> None:
 
 
 def _ended(processes: list[psutil.Process], patience: float) -> bool:
-    _, alive = psutil.wait_procs(processes, timeout=patience)
-    return not alive
+    """Wait for their end; psutil's own wait would also wait until init has taken note of it."""
+    deadline = time.monotonic() + patience
+    while any(map(is_alive, processes)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(STEP)
+    return True

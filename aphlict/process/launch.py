@@ -15,7 +15,7 @@ from aphlict.errors import PortTaken
 from aphlict.process import logs, ports, privileges
 from aphlict.process.pidfile import Pidfile
 from aphlict.servers import script
-from aphlict.tls.context import server_context
+from aphlict.tls.context import client_context, server_context
 from aphlict.tls.findings import Findings, prove
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ def prepare(config: Path, settings: Settings, *, console: bool = False, trace: b
     with ExitStack() as undo:
         owner = privileges.find_owner(settings)
         contexts = make_contexts(settings)
+        check_trust(settings)
         pidfile = Pidfile.acquire(Path(settings.pidfile), owner)
         undo.callback(pidfile.release)
         sockets = _bind(settings, patience=PATIENCE if pidfile.stale else 0.0)
@@ -89,6 +90,13 @@ def prepare(config: Path, settings: Settings, *, console: bool = False, trace: b
 def make_contexts(settings: Settings) -> Contexts:
     """Read each server's key and certificate, while we may. Raises CertificateError."""
     return [server_context(server) if server.tls else None for server in settings.servers]
+
+
+def check_trust(settings: Settings) -> None:
+    """Prove that whom the peers are to be trusted by can be read. Raises CertificateError."""
+    for peer in settings.cluster:
+        if peer.protocol == "https":
+            client_context(peer.ssl_ca)
 
 
 def find_warnings(settings: Settings) -> list[str]:

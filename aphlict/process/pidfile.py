@@ -77,6 +77,21 @@ def find_running(path: Path) -> psutil.Process | None:
         time.sleep(0.02)
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it still runs: one that has ended stays in the list of processes until its parent looks."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _exists(pid: int) -> bool:
+    try:
+        return is_alive(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _lock(path: Path) -> int:
     """Open and lock; again when the file was taken away between the two. Raises BlockingIOError when held."""
     deadline = time.monotonic() + GLANCE
@@ -139,5 +154,5 @@ def is_aphlict(command: list[str]) -> bool:
 def _describe_leftover(path: Path, pid: int | None) -> str | None:
     if pid is None:
         return None
-    what = "is no server of ours" if psutil.pid_exists(pid) else "no longer exists"
+    what = "is no server of ours" if _exists(pid) else "no longer exists"
     return f"replaced the stale pidfile {path}: process {pid}, which it names, {what}"

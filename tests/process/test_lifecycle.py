@@ -7,9 +7,9 @@ import subprocess
 import sys
 import time
 
-import psutil
 import pytest
 
+from aphlict.process.pidfile import is_alive
 from tests.support.installation import Installation
 from tests.support.waiting import wait_until
 
@@ -58,7 +58,7 @@ def test_stop_ends_everything(installation: Installation) -> None:
     supervisor = installation.start()
     worker = installation.worker()
     done = installation.run("stop")
-    assert (done.returncode, supervisor.is_running(), worker.is_running()) == (0, False, False)
+    assert (done.returncode, is_alive(supervisor), is_alive(worker)) == (0, False, False)
     assert not installation.pidfile.exists()
     assert not accepts(installation.client_port)
 
@@ -108,7 +108,7 @@ def test_a_taken_port_names_its_holder(installation: Installation) -> None:
 def test_a_signal_stops_the_server_in_good_order(installation: Installation, number: signal.Signals) -> None:
     supervisor = installation.start()
     supervisor.send_signal(number)
-    wait_until(lambda: not supervisor.is_running())
+    wait_until(lambda: not is_alive(supervisor))
     assert installation.logged("the server stopped")
     assert not installation.pidfile.exists()
 
@@ -121,7 +121,7 @@ def test_a_second_signal_ends_at_once(installation: Installation) -> None:
     wait_until(lambda: installation.logged("stopping (SIGTERM)"))
     began = time.monotonic()
     supervisor.terminate()
-    wait_until(lambda: not supervisor.is_running() and not worker.is_running(), timeout=5)
+    wait_until(lambda: not is_alive(supervisor) and not is_alive(worker), timeout=5)
     assert time.monotonic() - began < 3
     assert not installation.pidfile.exists()
 
@@ -149,7 +149,7 @@ def test_a_killed_supervisor_leaves_nothing_behind(installation: Installation) -
     supervisor = installation.start()
     worker = installation.worker()
     supervisor.kill()
-    wait_until(lambda: not worker.is_running())
+    wait_until(lambda: not is_alive(worker))
     assert not accepts(installation.client_port)
     assert installation.run("status").returncode == 1
     assert installation.run("start").returncode == 0
@@ -171,7 +171,7 @@ def test_stop_kills_what_does_not_end(installation: Installation) -> None:
     assert done.returncode == 0
     assert 5 <= time.monotonic() - began < 12
     assert "was killed" in done.stdout
-    assert not psutil.pid_exists(worker.pid) or worker.status() == psutil.STATUS_ZOMBIE
+    assert not is_alive(worker)
 
 
 def test_the_supervisor_kills_a_worker_that_does_not_end(installation: Installation) -> None:
@@ -179,5 +179,5 @@ def test_the_supervisor_kills_a_worker_that_does_not_end(installation: Installat
     worker = installation.worker()
     worker.suspend()
     supervisor.terminate()
-    wait_until(lambda: not supervisor.is_running(), timeout=12)
+    wait_until(lambda: not is_alive(supervisor), timeout=12)
     assert installation.logged(f"worker {worker.pid} does not end: it is killed")

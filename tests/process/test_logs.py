@@ -14,6 +14,7 @@ import pytest
 
 from aphlict.errors import CannotWrite
 from aphlict.process.logs import Journal, LogFile, Stream
+from aphlict.process.pidfile import is_alive
 from tests.support.installation import Installation
 from tests.support.waiting import wait_until
 
@@ -166,7 +167,7 @@ def test_a_rotation_of_the_servers_log_is_followed(installation: Installation) -
     supervisor = installation.start()
     moved = installation.log.rename(installation.log.with_suffix(".1"))
     supervisor.terminate()
-    wait_until(lambda: not supervisor.is_running())
+    wait_until(lambda: not is_alive(supervisor))
     assert installation.logged("stopping (SIGTERM)")
     assert "stopping" not in moved.read_text()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from aphlict.process.pidfile import is_alive
 from tests.support import certificates
 from tests.support.installation import Installation, installed
 from tests.support.waiting import wait_until
@@ -44,7 +45,7 @@ def test_a_bad_configuration_is_refused(installation: Installation) -> None:
     installation.config.write_text('{"servers": 7}')
     hang_up(installation, supervisor, "the new configuration is refused, the old one stays in force: ")
     assert installation.publish({"subscribers": ["a"]})[0] == 200
-    assert supervisor.is_running()
+    assert is_alive(supervisor)
 
 
 def test_what_needs_a_restart_is_told_and_stays(installation: Installation) -> None:
@@ -62,7 +63,7 @@ def test_what_needs_a_restart_is_told_and_stays(installation: Installation) -> N
     socket.create_connection(("127.0.0.1", before)).close()
     assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 413
     supervisor.terminate()
-    wait_until(lambda: not supervisor.is_running())
+    wait_until(lambda: not is_alive(supervisor))
     assert not installation.pidfile.exists()
 
 
@@ -73,7 +74,7 @@ def test_new_log_files_take_over(installation: Installation) -> None:
     supervisor.send_signal(signal.SIGHUP)
     wait_until(lambda: another.exists() and f"read {installation.config} again" in another.read_text())
     supervisor.terminate()
-    wait_until(lambda: not supervisor.is_running())
+    wait_until(lambda: not is_alive(supervisor))
     assert "the server stopped" in another.read_text()
     assert not installation.logged("the server stopped")
 

@@ -1,0 +1,173 @@
+"""`notify` and `listen`: a message from one to the other."""
+
+import json
+import queue
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import pytest
+
+from tests.support import certificates
+from tests.support.installation import Installation
+from tests.support.waiting import wait_until
+
+
+class Ear:
+    """A running `listen`, and what it printed."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        """Read both of its streams."""
+        self.process = process
+        self.messages: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.remarks: list[str] = []
+        assert process.stdout
+        assert process.stderr
+        self._threads = [
+            self._follow(process.stdout, lambda line: self.messages.put(json.loads(line))),
+            self._follow(process.stderr, self.remarks.append),
+        ]
+
+    def wait_for(self, remark: str, times: int = 1) -> None:
+        """Wait until it has said so on standard error."""
+        wait_until(lambda: sum(remark in line for line in self.remarks) >= times, remark)
+
+    def close(self) -> None:
+        """Press Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(10)
+        for thread in self._threads:
+            thread.join(10)
+
+    @staticmethod
+    def _follow(stream: IO[str], take: Any) -> threading.Thread:
+        def read() -> None:
+            for line in stream:
+                take(line)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        return thread
+
+
+@contextmanager
+def listening(installation: Installation, *words: str) -> Iterator[Ear]:
+    """A `listen` that has its channels."""
+    with installation.begin("listen", *words) as process:
+        ear = Ear(process)
+        try:
+            ear.wait_for("Listening to")
+            yield ear
+        finally:
+            ear.close()
+
+
+def notify(installation: Installation, *words: str) -> dict[str, Any]:
+    """Publish, and return the receipt."""
+    done = installation.run("notify", *words)
+    assert done.returncode == 0, done
+    receipt = json.loads(done.stdout)
+    assert isinstance(receipt, dict)
+    return receipt
+
+
+def test_a_message_goes_from_one_to_the_other(installation: Installation) -> None:
+    installation.start()
+    with listening(installation, "demo", "other") as ear:
+        receipt = notify(installation, "demo", "--message", "grüße\n")
+        message = ear.messages.get(timeout=5)
+    assert receipt["matched"] == 1
+    assert message["uniqueID"] == receipt["uniqueID"]
+    assert (message["type"], message["text"], message["subscribers"]) == ("notification", "grüße\n", ["demo"])
+    assert ear.process.returncode == 130
+
+
+def test_an_object_goes_as_it_is(installation: Installation) -> None:
+    installation.start()
+    with listening(installation, "a", "b") as ear:
+        notify(installation, "--data", '{"type": "pong", "key": [1, null], "subscribers": ["a", "b"]}')
+        first = ear.messages.get(timeout=5)
+        notify(installation, "b", "--data", '{"key": 7, "subscribers": ["a"]}')
+        second = ear.messages.get(timeout=5)
+    assert (first["type"], first["key"], sorted(first["subscribers"])) == ("pong", [1, None], ["a", "b"])
+    assert (second["key"], second["subscribers"]) == (7, ["b"])
+
+
+def test_instances_are_apart(installation: Installation) -> None:
+    installation.start()
+    with listening(installation, "demo", "--instance", "a/ü") as ear:
+        assert notify(installation, "demo", "--message", "no")["matched"] == 0
+        assert notify(installation, "demo", "--message", "yes", "--instance", "a/ü")["matched"] == 1
+        assert ear.messages.get(timeout=5)["text"] == "yes"
+
+
+def test_the_address_can_be_given(installation: Installation) -> None:
+    installation.start()
+    url = f"ws://localhost:{installation.client_port}/any/"
+    with listening(installation, "demo", "--url", url, "--instance", "x") as ear:
+        notify(installation, "demo", "--message", "hello", "--instance", "x")
+        assert ear.messages.get(timeout=5)["text"] == "hello"
+
+
+def test_a_listener_comes_back_and_resumes(installation: Installation) -> None:
+    """The browsers are sent away by a worker that ends; the next one has another history, and says so."""
+    installation.start()
+    with listening(installation, "demo") as ear:
+        notify(installation, "demo", "--message", "before")
+        installation.worker().terminate()
+        ear.wait_for("Listening to", times=2)
+        notify(installation, "demo", "--message", "after")
+        assert [ear.messages.get(timeout=5)["text"] for _ in range(2)] == ["before", "after"]
+    assert any("closed (1001)" in line for line in ear.remarks)
+    assert any("Some messages may be missing" in line for line in ear.remarks)
+
+
+def test_a_listener_may_come_before_the_server(installation: Installation) -> None:
+    with installation.begin("listen", "demo") as process:
+        ear = Ear(process)
+        try:
+            ear.wait_for("Cannot connect to")
+            installation.start()
+            ear.wait_for("Listening to")
+        finally:
+            ear.close()
+    assert "Traceback" not in "".join(ear.remarks)
+
+
+def test_certificates_are_checked_where_an_address_is_given(installation: Installation) -> None:
+    files = certificates.self_signed("elsewhere.example").write(installation.folder)
+    servers = json.loads(installation.config.read_text())["servers"]
+    servers[0] |= files.settings()
+    installation.write(servers=servers)
+    installation.start()
+    url = f"wss://localhost:{installation.client_port}/"
+    with installation.begin("listen", "demo", "--url", url) as process:
+        ear = Ear(process)
+        ear.wait_for("CERTIFICATE_VERIFY_FAILED")
+        ear.close()
+    with listening(installation, "demo", "--url", url, "--insecure"), listening(installation, "demo"):
+        assert notify(installation, "demo", "--message", "x")["matched"] == 2
+
+
+def test_the_publisher_is_told_what_is_wrong(installation: Installation) -> None:
+    done = installation.run("notify", "demo", "--message", "x")
+    assert (done.returncode, "does not answer: " in done.stderr) == (1, True)
+    installation.write(limits_body=1000)
+    installation.start()
+    done = installation.run("notify", "demo", "--message", "x" * 2000)
+    assert (done.returncode, "answers 413: " in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("command", ["stop", "status", "check", "notify demo --message x"])
+def test_a_reader_that_leaves_is_no_error(installation: Installation, command: str) -> None:
+    installation.start()
+    with installation.begin(*command.split()) as process:
+        assert process.stdout
+        process.stdout.close()
+        assert process.stderr
+        err = process.stderr.read()
+    assert "Traceback" not in err
+    assert "unexpected" not in err

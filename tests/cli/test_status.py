@@ -1,0 +1,97 @@
+"""`status`: whether it runs, and how it does."""
+
+import json
+import signal
+
+import pytest
+
+from aphlict.cli.status import duration
+from tests.support import certificates
+from tests.support.installation import Installation
+from tests.support.waiting import wait_until
+
+
+def test_nothing_runs(installation: Installation) -> None:
+    done = installation.run("status")
+    assert (done.returncode, "not running" in done.stdout) == (1, True)
+    done = installation.run("status", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (1, {"running": False})
+
+
+def test_for_people(installation: Installation) -> None:
+    supervisor = installation.start()
+    installation.publish({"subscribers": ["a"]})
+    done = installation.run("status")
+    assert done.returncode == 0
+    first, *others = done.stdout.splitlines()[1:]
+    assert first.startswith(f"The server is running (process {supervisor.pid}, for ")
+    assert [line.split()[0] for line in others] == ["state", "connections", "messages", "memory"]
+    assert "1 in, 0 out" in others[2]
+    assert "supervisor" in others[3]
+    assert "worker" in others[3]
+
+
+def test_for_programs(installation: Installation) -> None:
+    supervisor = installation.start()
+    installation.publish({"subscribers": ["a"]})
+    facts = json.loads(installation.run("status", "--json").stdout)
+    assert facts["running"] is True
+    assert (facts["pid"], facts["worker"]) == (supervisor.pid, installation.worker().pid)
+    assert (facts["connections"], facts["messages.in"], facts["messages.out"]) == (0, 1, 0)
+    assert 0 <= facts["uptime"] < 60_000
+    assert facts["memory"]["supervisor"] > 2**20
+    assert facts["memory"]["worker"] > 2**20
+    assert len(facts["fingerprint"]) == 16
+    assert facts["peers"] == []
+
+
+def test_each_peer_has_its_line(installation: Installation) -> None:
+    peers = [
+        {"host": "127.0.0.1", "port": installation.admin_port},
+        {"host": "127.0.0.1", "port": 9, "protocol": "https"},
+    ]
+    installation.write(cluster=peers)
+    installation.start()
+
+    def states() -> list[str]:
+        return [peer["state"] for peer in installation.answers()["peers"]]
+
+    wait_until(lambda: states() == ["self", "down"])
+    itself, away = [line for line in installation.run("status").stdout.splitlines() if "peer " in line]
+    assert f"http://127.0.0.1:{installation.admin_port} self" in itself
+    assert "https://127.0.0.1:9 down for" in away
+    assert "waiting" in away
+
+
+def test_a_server_that_does_not_answer_is_running(installation: Installation) -> None:
+    installation.start()
+    worker = installation.worker()
+    worker.send_signal(signal.SIGSTOP)
+    done = installation.run("status")
+    worker.send_signal(signal.SIGCONT)
+    assert done.returncode == 0
+    assert "does not answer: no answer within 2 s" in done.stderr
+
+
+def test_an_admin_server_with_tls_is_asked_too(installation: Installation) -> None:
+    files = certificates.self_signed("elsewhere.example").write(installation.folder)
+    servers = json.loads(installation.config.read_text())["servers"]
+    servers[1] |= files.settings()
+    installation.write(servers=servers)
+    installation.run("start")
+    assert "fingerprint" in json.loads(installation.run("status", "--json").stdout)
+    assert json.loads(installation.run("notify", "a", "--message", "x").stdout)["matched"] == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "less than a second"),
+        (1, "1 second"),
+        (61, "1 minute 1 second"),
+        (7200, "2 hours"),
+        (90_061, "1 day 1 hour"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

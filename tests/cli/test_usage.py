@@ -1,0 +1,79 @@
+"""What a wrong command line gets, and what help there is."""
+
+import pytest
+
+from aphlict import __version__
+from aphlict.cli.arguments import COMMANDS
+from aphlict.cli.main import main
+from tests.support.installation import Installation
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["strat"], "invalid choice"),
+        (["start", "--cofnig", "x"], "unrecognized arguments: --cofnig x"),
+        (["start", "--config"], "expected one argument"),
+        (["listen"], "required: CHANNEL"),
+        (["listen", "a", "--url", "http://localhost"], "--url is http://localhost, expected ws://"),
+        (["listen", "a", "--url", "ws://localhost/~x/", "--instance", "y"], "names an instance already"),
+        (["notify", "a"], "one of the arguments --message --data is required"),
+        (["notify", "a", "--message", "x", "--data", "{}"], "not allowed with argument"),
+        (["notify", "--message", "x"], "no CHANNEL is given"),
+        (["notify", "a", "--data", "{"], "--data is not JSON"),
+        (["notify", "a", "--data", "[]"], "--data has to be a JSON object"),
+        (["start", "--config", "/no/such/file"], "/no/such/file"),
+    ],
+)
+def test_usage_errors_exit_with_77(words: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 77
+    _, err = capsys.readouterr()
+    assert err.startswith("aphlict: ")
+    assert part in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    out, _ = capsys.readouterr()
+    assert f"examples:\n  aphlict {command}" in out
+    assert "--config FILE" in out
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out, _ = capsys.readouterr()
+    assert all(f"\n    {command} " in out for command in COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert (caught.value.code, capsys.readouterr().out) == (0, f"aphlict {__version__}\n")
+
+
+@pytest.mark.parametrize("command", ["start", "stop", "restart", "status", "debug", "check"])
+def test_a_wrong_configuration_exits_with_77_and_one_sentence(
+    installation: Installation, command: str
+) -> None:
+    installation.config.write_text('{"servers": 1}')
+    done = installation.run(command)
+    assert done.returncode == 77
+    assert done.stderr.startswith(f"aphlict: {installation.config}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_unexpected_error_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(name: str) -> None:
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr("importlib.import_module", fail)
+    assert main(["status"]) == 1
+    assert capsys.readouterr().err == "aphlict: unexpected ZeroDivisionError: by nothing\n"
