@@ -1,0 +1,159 @@
+"""Two nodes behind one address: one is stopped, then one is killed, and the pages miss nothing."""
+
+import asyncio
+import contextlib
+import json
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.proxies.apache import apache, small
+from tests.proxies.haproxy import shipped_haproxy
+from tests.proxies.pages import CHANNEL, Page
+from tests.proxies.programs import free_port
+from tests.proxies.shipped import shipped
+from tests.support.installation import Installation
+from tests.support.loops import in_loop
+from tests.support.waiting import eventually
+
+PAGES = 6
+CHECK_INTERVAL = 2.0  # seconds: that of the shipped files; the tests use a shorter one
+DRAIN_DELAY = 0.3
+
+Proxy = Callable[[Installation, Installation], AbstractContextManager[int]]
+
+
+@contextmanager
+def behind_haproxy(one: Installation, two: Installation) -> Iterator[int]:
+    """The shipped HAProxy configuration that has two servers."""
+    ports = {"22280": one.client_port, "22380": two.client_port}
+    with shipped_haproxy("aphlict-path.cfg", ports, **{"inter 2s": "inter 100ms"}) as port:
+        yield port
+
+
+@contextmanager
+def behind_apache(one: Installation, two: Installation) -> Iterator[int]:
+    """The shipped balancer of Apache."""
+    port = free_port()
+    ports = {":22280": f":{one.client_port}", ":22380": f":{two.client_port}"}
+    often = {"hcinterval=2": "hcinterval=100ms"}
+    balancer = shipped("apache/aphlict-balancer.conf", **ports, **often)
+    with apache(balancer, port, server=small(threads=48)):
+        yield port
+
+
+@contextmanager
+def two_nodes(folder: Path) -> Iterator[tuple[Installation, Installation]]:
+    """Two nodes that know each other, and run."""
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+    nodes = [Installation(folder / name) for name in ("one", "two")]
+    cluster = [{"host": "127.0.0.1", "port": node.admin_port, "protocol": "http"} for node in nodes]
+    try:
+        for node in nodes:
+            node.write(cluster=cluster, drain_delay=DRAIN_DELAY)
+            node.start()
+        yield nodes[0], nodes[1]
+    finally:
+        for node in nodes:
+            node.end()
+
+
+@asynccontextmanager
+async def open_pages(url: str) -> AsyncIterator[list[Page]]:
+    """Pages that are open until the end of the block."""
+    pages = [Page(url) for _ in range(PAGES)]
+    tasks = [asyncio.create_task(page.live()) for page in pages]
+    try:
+        yield pages
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Publisher:
+    """Publishes numbers without a pause, to one node at a time, until it is told to end."""
+
+    def __init__(self, node: Installation) -> None:
+        self.node = node
+        self.count = 0
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        while True:
+            self.publish()
+            await asyncio.sleep(0.01)
+
+    def publish(self) -> None:
+        """Publish the next number."""
+        body = json.dumps({"subscribers": [CHANNEL], "text": self.count}).encode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.node.admin_port}/", body, timeout=5) as answer:
+            assert answer.status == 200
+        self.count += 1
+
+
+@asynccontextmanager
+async def publishing(publisher: Publisher) -> AsyncIterator[None]:
+    """Publish all the time, until the end of the block."""
+    task = asyncio.create_task(publisher.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def active(node: Installation) -> int:
+    """The browsers of a node."""
+    status = node.answers()
+    return int(status["clients.active"]) if status else 0
+
+
+async def all_on(node: Installation) -> float:
+    """Wait until every page is on this node; how long it took."""
+    start = time.monotonic()
+    await eventually(lambda: active(node) == PAGES, "every page on the other node")
+    return time.monotonic() - start
+
+
+async def told_all(pages: list[Page], publisher: Publisher) -> None:
+    """Every page has every number, once and in order."""
+    await eventually(lambda: all(len(page.texts) >= publisher.count for page in pages), "all messages")
+    for page in pages:
+        assert page.texts == list(range(publisher.count))
+
+
+@pytest.mark.parametrize("proxy", [behind_haproxy, behind_apache])
+def test_pages_of_a_node_that_ends_go_on_at_the_other(proxy: Proxy, tmp_path: Path) -> None:
+    @in_loop
+    async def run() -> None:
+        with two_nodes(tmp_path) as (one, two), proxy(one, two) as port:
+            async with open_pages(f"ws://127.0.0.1:{port}/ws/") as pages:
+                await eventually(lambda: all(page.is_subscribed for page in pages), "all pages to subscribe")
+                assert active(one)
+                assert active(two)
+                publisher = Publisher(two)
+                publisher.publish()
+                await told_all(pages, publisher)
+                async with publishing(publisher):
+                    stopped = await asyncio.to_thread(one.run, "stop")
+                    assert stopped.returncode == 0
+                    assert await all_on(two) < CHECK_INTERVAL
+                await told_all(pages, publisher)
+
+                await asyncio.to_thread(one.start)
+                publisher.node = one
+                publisher.publish()
+                await told_all(pages, publisher)
+                async with publishing(publisher):
+                    two.end()
+                    assert await all_on(one) < CHECK_INTERVAL
+                await told_all(pages, publisher)
+
+    run()
