@@ -3,11 +3,12 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,7 @@ def running(command: list[str], folder: Path, port: int) -> Iterator[subprocess.
             user=owner and owner.pw_uid,
             group=owner and owner.pw_gid,
             extra_groups=owner and [],
+            start_new_session=True,
         )
     try:
         wait_until(_is_up(process, port, console), f"{command[0]} to listen")
@@ -102,10 +104,7 @@ def listens(port: int) -> bool:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Stop a process, the hard way if need be."""
-    process.terminate()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    """End a program with all its processes at once: Apache would first wait for every open connection."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,30 +1,108 @@
 """What has to work behind every proxy."""
 
+import asyncio
 import json
 import ssl
+from dataclasses import dataclass
 from typing import Any
 
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from websockets.asyncio.client import connect
 
 from tests.support.nodes import RunningNode, command, receive
+from tests.support.waiting import eventually_async
+
+SECONDS = 5
 
 
-async def prove_websocket(
-    node: RunningNode,
-    url: str,
-    *,
-    instance: str = "default",
-    tls: ssl.SSLContext | None = None,
-    **options: Any,
-) -> None:
-    """A browser at this URL gets what is published to the instance, and is answered."""
-    async with connect(url, ssl=tls, **options) as browser:
-        await command(browser, "subscribe", ["a"])
-        await node.publish({"subscribers": ["a"], "text": "x"}, instance=instance)
-        assert (await receive(browser, 1))[0]["text"] == "x"
-        await browser.send(json.dumps({"command": "ping"}))
-        assert await receive(browser, 1) == [{"type": "pong"}]
+@dataclass(frozen=True)
+class Way:
+    """From a browser through a proxy to a node: `path` ends with a slash, `cookie` is what the browser has."""
+
+    node: RunningNode
+    port: int
+    path: str = "/ws/"
+    instance: str = "default"
+    host: str | None = None
+    tls: ssl.SSLContext | None = None
+    cookie: str = ""
+
+    async def prove(self) -> None:
+        """WebSocket, events, polling and status, all of them."""
+        await self.prove_websocket()
+        await self.prove_events()
+        await self.prove_poll()
+        assert json.loads(await self._get("status")) == {"state": "RUNNING"}
+
+    async def prove_websocket(self) -> None:
+        """A browser gets what is published to the instance, and is answered."""
+        async with connect(self._url, ssl=self.tls, **self._dialled()) as browser:
+            await command(browser, "subscribe", ["a"])
+            await self._publish("by WebSocket")
+            assert (await receive(browser, 1))[0]["text"] == "by WebSocket"
+            await browser.send(json.dumps({"command": "ping"}))
+            assert await receive(browser, 1) == [{"type": "pong"}]
+
+    async def prove_events(self) -> None:
+        """An event comes when it is sent, while the stream goes on."""
+        reader, writer = await self._ask("events?channel=a", {"Accept-Encoding": "gzip"})
+        await asyncio.wait_for(reader.readuntil(b"retry: "), SECONDS)
+        await self._publish("by event")
+        await asyncio.wait_for(reader.readuntil(b'"by event"'), SECONDS)
+        writer.transport.abort()  # a browser that goes away does not take leave
+
+    async def prove_poll(self) -> None:
+        """A poll waits for a message, and the next one goes on after it."""
+        before = (await self.node.status(self.instance))["clients.active"]
+        waiting = asyncio.create_task(self._get("poll?channel=a&wait=20"))
+        await eventually_async(lambda: self._more_than(before), "the poll to arrive")
+        await self._publish("by poll")
+        answer = json.loads(await waiting)
+        assert [each["text"] for each in answer["messages"]] == ["by poll"]
+        again = json.loads(await self._get(f"poll?channel=a&wait=0&after={answer['last']}"))
+        assert again["messages"] == []
+        assert again["recovered"]
+
+    async def _more_than(self, count: int) -> bool:
+        return bool((await self.node.status(self.instance))["clients.active"] > count)
+
+    async def _publish(self, text: str) -> None:
+        receipt = await self.node.publish({"subscribers": ["a"], "text": text}, instance=self.instance)
+        assert receipt["matched"] >= 1
+
+    @property
+    def _url(self) -> str:
+        scheme = "wss" if self.tls else "ws"
+        return f"{scheme}://{self.host or f'localhost:{self.port}'}{self.path}"
+
+    def _dialled(self) -> dict[str, Any]:
+        headers = {"Cookie": self.cookie} if self.cookie else {}
+        return {"host": "127.0.0.1", "port": self.port, "additional_headers": headers}
+
+    async def _get(self, page: str) -> bytes:
+        """The body of a page that answers 200."""
+        reader, writer = await self._ask(page, {"Connection": "close"})
+        answer = await asyncio.wait_for(reader.read(), SECONDS)
+        writer.transport.abort()  # a browser that goes away does not take leave
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200"), answer
+        return body
+
+    async def _ask(
+        self, page: str, headers: dict[str, str]
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        name = "localhost" if self.tls else None
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, ssl=self.tls, server_hostname=name
+        )
+        fields = {
+            "Host": self.host or f"localhost:{self.port}",
+            "Cookie": self.cookie or "none=none",
+            **headers,
+        }
+        lines = [f"GET {self.path}{page} HTTP/1.1", *(f"{key}: {value}" for key, value in fields.items())]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        return reader, writer
 
 
 async def prove_refusal(url: str, **options: Any) -> None:
@@ -32,13 +110,6 @@ async def prove_refusal(url: str, **options: Any) -> None:
     status, body = await fetch(url, **options)
     assert status == 501
     assert b"no upgrade" in body
-
-
-async def prove_status(url: str, **options: Any) -> None:
-    """…/status is passed through."""
-    status, body = await fetch(url, **options)
-    assert status == 200
-    assert json.loads(body) == {"state": "RUNNING"}
 
 
 async def fetch(url: str, **options: Any) -> tuple[int, bytes]:

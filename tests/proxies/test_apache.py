@@ -10,7 +10,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.proxies.apache import apache, read_log, small
 from tests.proxies.programs import free_port
-from tests.proxies.proving import fetch, get, prove_refusal, prove_status, prove_websocket
+from tests.proxies.proving import Way, fetch, get, prove_refusal
 from tests.proxies.shipped import shipped
 from tests.support.loops import in_loop
 from tests.support.nodes import running_node
@@ -24,11 +24,9 @@ def test_a_path_of_the_site(name: str) -> None:
         async with running_node() as node:
             port = free_port()
             with apache(shipped(f"apache/{name}", **{"22280": str(node.client_port)}), port):
-                await prove_websocket(node, f"ws://127.0.0.1:{port}/ws/")
-                await prove_websocket(node, f"ws://127.0.0.1:{port}/ws/~acme/", instance="acme")
-                await prove_websocket(node, f"ws://127.0.0.1:{port}/ws/~a%20b/", instance="a%20b")
+                await Way(node, port).prove()
+                await Way(node, port, "/ws/~a%20b/", instance="a%20b").prove()
                 await prove_refusal(f"http://127.0.0.1:{port}/ws/")
-                await prove_status(f"http://127.0.0.1:{port}/ws/status")
                 assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
 
     run()
@@ -49,9 +47,7 @@ async def test_a_balancer_whose_cookie_leads_back() -> None:
     async with running_node() as one, running_node() as two:
         with balancer(one.client_port, two.client_port) as port:
             for name, node in ("one", one), ("two", two):
-                to_node = {"Cookie": f"ROUTEID=.{name}"}
-                url = f"ws://127.0.0.1:{port}/ws/~acme/"
-                await prove_websocket(node, url, instance="acme", additional_headers=to_node)
+                await Way(node, port, "/ws/~acme/", instance="acme", cookie=f"ROUTEID=.{name}").prove()
             answer = await get(f"http://127.0.0.1:{port}/ws/status")
             assert answer.code == 200
             assert re.match(r"ROUTEID=\.(one|two); Path=/ws/", answer.headers["Set-Cookie"])

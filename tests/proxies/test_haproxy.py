@@ -3,14 +3,14 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
 
 from tornado.httpclient import HTTPResponse
 
 from tests.proxies.haproxy import shipped_haproxy
 from tests.proxies.nginx import nginx
 from tests.proxies.programs import free_port
-from tests.proxies.proving import fetch, get, prove_refusal, prove_status, prove_websocket
+from tests.proxies.proving import Way, fetch, get, prove_refusal
 from tests.support.loops import in_loop
 from tests.support.nodes import running_node
 
@@ -36,10 +36,8 @@ async def test_a_path_of_the_site_and_an_inserted_cookie_that_leads_back() -> No
             ports = {"22280": one.client_port, "22380": two.client_port, "8080": site_port}
             with shipped_haproxy("aphlict-path.cfg", ports) as port:
                 for name, node in ("one", one), ("two", two):
-                    to_node = {"Cookie": f"APHLICT={name}"}
-                    await prove_websocket(node, f"ws://127.0.0.1:{port}/ws/", additional_headers=to_node)
+                    await Way(node, port, cookie=f"APHLICT={name}").prove()
                 await prove_refusal(f"http://127.0.0.1:{port}/ws/")
-                await prove_status(f"http://127.0.0.1:{port}/ws/status")
                 answer = await get(f"http://127.0.0.1:{port}/ws/status")
                 assert re.fullmatch("APHLICT=(one|two)", cookies(answer))
                 assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
@@ -51,12 +49,8 @@ async def test_a_host_name_of_its_own() -> None:
         with site("phsid=secret") as site_port:
             ports = {"22280": node.client_port, "8080": site_port}
             with shipped_haproxy("aphlict-subdomain.cfg", ports) as port:
-                url, name = f"http://127.0.0.1:{port}", {"Host": "notify.example.org"}
-                dialled: dict[str, Any] = {"host": "127.0.0.1", "port": port}
-                await prove_websocket(node, "ws://notify.example.org/~acme/", instance="acme", **dialled)
-                await prove_refusal(f"{url}/", headers=name)
-                await prove_status(f"{url}/status", headers=name)
-                assert await fetch(f"{url}/") == (200, b"the site\n")
+                await Way(node, port, "/~acme/", instance="acme", host="notify.example.org").prove()
+                assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
 
 
 @in_loop
@@ -70,7 +64,6 @@ async def test_the_upgrade_header_and_the_prefixed_cookie_of_the_site() -> None:
                 assert answer.body == b"the site\n"
                 cookie = re.fullmatch("phsid=(one|two)~secret", cookies(answer))
                 assert cookie is not None
-                to_node = {"Cookie": cookie[0]}
-                url = f"ws://127.0.0.1:{port}/anything/~acme/"
-                await prove_websocket(nodes[cookie[1]], url, instance="acme", additional_headers=to_node)
-                await prove_status(f"http://127.0.0.1:{port}/ws/status")
+                way = Way(nodes[cookie[1]], port, "/ws/~acme/", instance="acme", cookie=cookie[0])
+                await way.prove()
+                await replace(way, path="/anything/~acme/").prove_websocket()

@@ -4,7 +4,7 @@ import ssl
 from pathlib import Path
 
 from tests.proxies.nginx import shipped_path, shipped_server
-from tests.proxies.proving import fetch, prove_refusal, prove_status, prove_websocket
+from tests.proxies.proving import Way, fetch, prove_refusal
 from tests.support import certificates
 from tests.support.loops import in_loop
 from tests.support.nodes import running_node
@@ -14,10 +14,9 @@ from tests.support.nodes import running_node
 async def test_a_path_of_the_site() -> None:
     async with running_node() as node:
         with shipped_path(node.client_port) as port:
-            await prove_websocket(node, f"ws://127.0.0.1:{port}/ws/")
-            await prove_websocket(node, f"ws://127.0.0.1:{port}/ws/~acme/", instance="acme")
+            await Way(node, port).prove()
+            await Way(node, port, "/ws/~acme/", instance="acme").prove()
             await prove_refusal(f"http://127.0.0.1:{port}/ws/")
-            await prove_status(f"http://127.0.0.1:{port}/ws/status")
             assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
 
 
@@ -25,11 +24,7 @@ async def test_a_path_of_the_site() -> None:
 async def test_a_host_name_of_its_own() -> None:
     async with running_node() as node:
         with shipped_server("aphlict-subdomain.conf", node.client_port) as port:
-            headers = {"Host": "notify.example.org"}
-            url = f"http://127.0.0.1:{port}"
-            await prove_websocket(node, f"ws://127.0.0.1:{port}/~acme/", instance="acme")
-            await prove_refusal(url, headers=headers)
-            await prove_status(f"{url}/status", headers=headers)
+            await Way(node, port, "/~acme/", instance="acme", host="notify.example.org").prove()
 
 
 @in_loop
@@ -43,6 +38,4 @@ async def test_tls_that_ends_at_nginx(tmp_path: Path) -> None:
     }
     async with running_node() as node:
         with shipped_server("aphlict-tls.conf", node.client_port, extra, **paths) as port:
-            context = ssl.create_default_context(cafile=trusted)
-            await prove_websocket(node, f"wss://localhost:{port}/", tls=context)
-            await prove_status(f"https://localhost:{port}/status", ca_certs=trusted)
+            await Way(node, port, "/", tls=ssl.create_default_context(cafile=trusted)).prove()
