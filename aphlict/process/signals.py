@@ -44,7 +44,9 @@ def held_back() -> Iterator[None]:
 
 def begin_child() -> None:
     """In a forked child: stop recording for the parent. Ctrl-C is the parent's business alone."""
-    os.close(signal.set_wakeup_fd(-1))
+    wakeup = signal.set_wakeup_fd(-1)
+    if wakeup != -1:  # where asyncio has not reset it already, as it does after a fork since Python 3.12
+        os.close(wakeup)
     for number in HANDLED:
         signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
 
