@@ -1,0 +1,1 @@
+"""Targets for a fuzzer that is guided by coverage; README.md says how to run them."""

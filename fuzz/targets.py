@@ -1,0 +1,131 @@
+"""What is fuzzed: one function each, which takes any bytes and raises only where something is wrong."""
+
+import functools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from aphlict.config.reading import read as read_configuration
+from aphlict.errors import CommandError, ConfigError, HandshakeRefused, ProtocolError, PublishRefused
+from aphlict.message import Message, parse
+from aphlict.position import read as read_position
+from aphlict.wire import commands, handshake
+from aphlict.wire.frames import CLOSE, FrameReader, Received, decode_close, read_single
+
+LIMIT = 4096
+
+
+def fuzz_frames(data: bytes) -> None:
+    """A stream of frames means the same whole, in two pieces and byte by byte, and by the short way."""
+    whole = _read_frames([data])
+    middle = len(data) // 2
+    assert _read_frames([data[:middle], data[middle:]]) == whole
+    assert _read_frames([data[i : i + 1] for i in range(len(data))]) == whole
+    try:
+        single = read_single(data, LIMIT)
+    except ProtocolError:
+        assert whole[1]
+        return
+    assert single is None or whole == ([single], False)
+
+
+def _read_frames(pieces: list[bytes]) -> tuple[list[Received], bool]:
+    """What was received, and whether the rest was refused."""
+    reader, received = FrameReader(LIMIT), list[Received]()
+    try:
+        for piece in pieces:
+            for each in reader.feed(piece):
+                if each.opcode == CLOSE:
+                    assert isinstance(each.data, bytes)
+                    decode_close(each.data)
+                received.append(each)
+    except ProtocolError:
+        return received, True
+    return received, False
+
+
+def fuzz_head(data: bytes) -> None:
+    """A head is read or refused, alike in any split; and what is read can be answered."""
+    try:
+        found = handshake.read_head(data, LIMIT)
+    except HandshakeRefused:
+        _check_beginnings(data)
+        return
+    if found is None:
+        return
+    request, size = found
+    _check_beginnings(data[: size - 1])
+    assert request.body_size() is None or request.body_size() in range(10**18)
+    for answer in (lambda: handshake.accept(request), lambda: handshake.instance_of(request.path)):
+        try:
+            assert answer()
+        except HandshakeRefused as error:
+            handshake.refuse(error)
+
+
+def _check_beginnings(data: bytes) -> None:
+    """No beginning of a head is a whole one."""
+    for size in range(0, len(data), 7):
+        try:
+            assert handshake.read_head(data[:size], LIMIT) is None
+        except HandshakeRefused:
+            return
+
+
+def fuzz_command(data: bytes) -> None:
+    """A text is a command, or is answered with a refusal."""
+    text = data.decode(errors="replace")
+    try:
+        _, id = commands.read(text)
+        assert commands.ack(id)
+    except CommandError as error:
+        commands.refusal(error.id, str(error))
+
+
+def fuzz_body(data: bytes) -> None:
+    """A published body is refused, or is messages that a peer reads alike."""
+    try:
+        messages, _ = parse(data, "default", lambda: "new")
+    except PublishRefused:
+        return
+    for message in messages:
+        (again,), _ = parse(message.for_peer(message.touched), "default")
+        assert _essence(again) == _essence(message)
+        assert message.frame(message.channels).endswith(message.text(message.channels))
+
+
+def _essence(message: Message) -> tuple[object, ...]:
+    return message.unique_id, message.channels, message.touched, message.text(())
+
+
+def fuzz_position(data: bytes) -> None:
+    """A word is a position, or it is not."""
+    text = data.decode(errors="replace")
+    position = read_position(text)
+    if position is not None:
+        assert read_position(position.text()) == position
+
+
+def fuzz_configuration(data: bytes) -> None:
+    """A configuration is read, or refused with one sentence."""
+    path = _folder() / "aphlict.json"
+    path.write_bytes(data)
+    try:
+        read_configuration(path, files=False)
+    except ConfigError as error:
+        str(error).encode()
+
+
+@functools.cache
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="aphlict-fuzz-"))
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "body": fuzz_body,
+    "command": fuzz_command,
+    "configuration": fuzz_configuration,
+    "frames": fuzz_frames,
+    "head": fuzz_head,
+    "position": fuzz_position,
+}
