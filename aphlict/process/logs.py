@@ -64,10 +64,11 @@ class Stream:
             self._lost += 1
 
     def _put(self, data: bytes) -> bool:
+        poll = select.poll()  # select(2) takes no descriptor beyond 1,023
         try:
-            _, writable, _ = select.select([], [self.descriptor], [], 0)
-            return bool(writable) and os.write(self.descriptor, data) == len(data)
-        except (OSError, ValueError):  # a full disk, a reader that left; a descriptor beyond select's 1,024
+            poll.register(self.descriptor, select.POLLOUT)
+            return bool(poll.poll(0)) and os.write(self.descriptor, data) == len(data)
+        except (OSError, ValueError):  # a full disk, a reader that left; a file that is closed
             return False
 
 

@@ -145,6 +145,20 @@ def test_a_console_that_takes_nothing_does_not_block(log: logging.Logger) -> Non
     os.close(sender)
 
 
+def test_a_file_opened_while_there_are_very_many_connections(tmp_path: Path, log: logging.Logger) -> None:
+    """After a rotation its descriptor is one that select(2) cannot take."""
+    made = journal(log, LogFile(tmp_path / "log"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    many = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    made.reopen()
+    log.info("still here")
+    for descriptor in many:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "still here" in (tmp_path / "log").read_text()
+
+
 def test_a_log_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(CannotWrite, match=r"cannot write the log file .*/folder: Is a directory"):
