@@ -53,9 +53,7 @@ def test_a_taken_port_names_the_holder() -> None:
     (port,) = free_ports(1)
     with socket.create_server(("127.0.0.1", port)), pytest.raises(PortTaken) as caught:
         ports.bind(server(port, "0.0.0.0"))
-    assert f"port {port} (0.0.0.0:{port}) is taken by process {os.getpid()} ({sys.executable}" in str(
-        caught.value
-    )
+    assert f"port {port} (0.0.0.0:{port}) is taken by process {os.getpid()} (" in str(caught.value)
 
 
 def test_the_holder_of_another_address_is_not_named() -> None:
