@@ -1,1 +1,1 @@
-"""Measurements: each module prints what it finds."""
+"""What the server costs and bears, measured: `python -m benchmarks` and `python -m benchmarks.soak`."""

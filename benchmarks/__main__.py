@@ -1,0 +1,121 @@
+"""Measure: build the tools, run the workloads in turn against server and floor, print one table."""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks import peers, plots, servers, workloads
+from benchmarks.building import build, knows_tls
+from benchmarks.workloads import Figure
+
+FLOOR_RATIO = 1.2
+Values = dict[str, list[Figure]]
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--runs", type=int, default=5, help="runs of each workload, of which the median counts (5)"
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="share of messages and browsers (1.0)")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="the larger server of the workers' comparison (2)"
+    )
+    parser.add_argument("--peers", action="store_true", help="also measure other servers that are installed")
+    parser.add_argument("--json", type=Path, help="write every figure of every run there")
+    parser.add_argument("--plots", type=Path, help="write the plots of docs/performance.md into this folder")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="aphlict-bench-") as folder:
+        tools = Path(folder)
+        build(tools)
+        measured = {"Aphlict": Values(), "floor": Values()}
+        for run in range(options.runs):
+            print(f"run {run + 1} of {options.runs}", file=sys.stderr)
+            measure_once(tools, options.scale, measured)
+            measure_workers(tools, options.scale, options.workers, measured["Aphlict"])
+            if options.peers:
+                peers.measure_once(tools, options.scale, measured)
+    print_table(measured)
+    if options.json:
+        options.json.write_text(json.dumps(measured, indent=1))
+    if options.plots:
+        plots.draw(options.plots, {name: medians(values) for name, values in measured.items()})
+
+
+def measure_once(tools: Path, scale: float, measured: dict[str, Values]) -> None:
+    """One run of everything against our server and the floor, which takes turns with it."""
+    with servers.rawlimit(tools) as floor, servers.aphlict(tools) as ours:
+        for work in workloads.FLOOR:
+            add(measured["floor"], work(tools, floor, scale))
+            add(measured["Aphlict"], work(tools, ours, scale))
+    for work in workloads.PLAIN[len(workloads.FLOOR) :]:
+        with servers.aphlict(tools) as fresh:
+            add(measured["Aphlict"], work(tools, fresh, scale))
+    if knows_tls(tools):
+        with servers.aphlict(tools, tls=make_certificate(tools)) as secure:
+            add(measured["Aphlict"], workloads.tls(tools, secure, scale))
+
+
+def measure_workers(tools: Path, scale: float, count: int, values: Values) -> None:
+    """The cost of a delivery with one worker and with several, neither pinned: they share the processors."""
+    for workers in (1, count):
+        with servers.aphlict(tools, workers=workers) as target:
+            figures = workloads.fan_out(2000)(tools, target, scale)
+        cpu = next(figure.value for figure in figures if "CPU a delivery" in figure.what)
+        add(values, [Figure(f"2,000 browsers, {workers} workers: CPU a delivery", cpu, "µs")])
+
+
+def make_certificate(tools: Path) -> tuple[Path, Path]:
+    """A key on the curve P-256 and its certificate."""
+    key, certificate = tools / "key.pem", tools / "cert.pem"
+    if not key.exists():
+        new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        files = ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost", "-days", "2"]
+        subprocess.run([*new, *files], check=True, capture_output=True)
+    return key, certificate
+
+
+def add(values: Values, figures: Iterable[Figure]) -> None:
+    """Keep the figures of a run."""
+    for figure in figures:
+        values.setdefault(figure.what, []).append(figure)
+
+
+def medians(values: Values) -> dict[str, float]:
+    """The median of each figure."""
+    return {what: statistics.median(figure.value for figure in figures) for what, figures in values.items()}
+
+
+def print_table(measured: dict[str, Values]) -> None:
+    """One line a figure: the median, the range, the ratio to the floor, and whether the target is met."""
+    floor = medians(measured["floor"])
+    print(f"\nPython {platform.python_version()}, Linux {platform.release()}, {platform.machine()}\n")
+    for name, values in measured.items():
+        for what, figures in values.items():
+            print(describe(name, what, figures, floor.get(what) if name != "floor" else None))
+
+
+def describe(name: str, what: str, figures: list[Figure], floor: float | None) -> str:
+    """One line of the table."""
+    numbers = sorted(figure.value for figure in figures)
+    median, target = statistics.median(numbers), figures[0].target
+    line = (
+        f"{name:12} {what:72} {median:10,.2f} {figures[0].unit:3} ({numbers[0]:,.2f} to {numbers[-1]:,.2f})"
+    )
+    if floor and "CPU a delivery" in what:
+        line += f"  {median / floor:.2f} x the floor"
+        target, median = FLOOR_RATIO, median / floor
+    if target is not None and name == "Aphlict":
+        line += f"  {'meets' if median <= target else 'MISSES'} {target:g}"
+    return line
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Other servers, for comparison: the least that does what the workloads ask."""
