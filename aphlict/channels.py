@@ -1,6 +1,6 @@
 """Which subscriber listens to what, within one instance."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -90,8 +90,11 @@ class Channels:
         single = self._single.get(name)
         return () if single is None else (single,)
 
-    def match(self, names: Iterable[str]) -> list[Group]:
+    def match(self, names: Sequence[str]) -> list[Group]:
         """Who listens to any of these channels, each once, grouped by the channels that they listen to."""
+        if len(names) == 1:
+            receivers = self.listeners(names[0])
+            return [Group(tuple(names), receivers)] if receivers else []
         heard = [(name, receivers) for name in names if (receivers := self.listeners(name))]
         if len(heard) <= 1:
             return [Group((name,), receivers) for name, receivers in heard]

@@ -14,7 +14,7 @@ from aphlict.message import Message, check_name, random_name
 from aphlict.position import REMEMBERED, Position, digest
 from aphlict.resumption import Resumption
 
-SLICE = 512  # frames sent in a row before other work has its turn: about 4 ms
+SLICE = 256  # frames sent in a row before other work has its turn: about 2 ms
 ORIGIN_SIZE = 16  # letters of the name that stands for the beginning of a history
 API_VERSION = 7  # of the Node.js server's status page
 

@@ -1,5 +1,6 @@
 """A published message: checked at the door, encoded once for all who get it."""
 
+import random
 import secrets
 import string
 from collections.abc import Callable, Iterable
@@ -30,8 +31,8 @@ def random_name(size: int) -> str:
 
 
 def new_unique_id() -> str:
-    """Make the uniqueID of a message whose publisher gave none."""
-    return secrets.token_hex(16)
+    """Make the uniqueID of a message whose publisher gave none. It has to be unlike others, not a secret."""
+    return f"{random.getrandbits(128):032x}"
 
 
 class Frame(bytes):
