@@ -1,0 +1,53 @@
+"""Reading the pages of the manual, and comparing what they show with what happens."""
+
+import re
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
+
+# What is another each time: the form that both sides are brought to before they are compared.
+_VARYING = [
+    (re.compile(r'("fingerprint": ?)"[A-Za-z0-9]{16}"'), r'\1"…"'),
+    (re.compile(r'("uniqueID": ?)"[0-9a-f]{32}"'), r'\1"…"'),
+    (re.compile(r'("last": ?)"[A-Za-z0-9]{16}"'), r'\1"…"'),
+    (re.compile(r'("(?:uptime|time|pid|history\.age)": ?)\d+'), r"\1…"),
+    (re.compile(r"(Using the configuration ).*"), r"\1…"),
+    (re.compile(r'(?i)(etag: )"\w+"'), r"\1…"),
+    (re.compile(r"(?m)^(Content-Length: )\d+$"), r"\1…"),
+]
+
+
+class Example(NamedTuple):
+    """One fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    @property
+    def label(self) -> str:
+        """How a test of it is called."""
+        return f"{self.page.name}:{self.line}"
+
+
+def examples(page: Path, *languages: str) -> list[Example]:
+    """The fenced blocks of a page that are in one of these languages."""
+    text = page.read_text()
+    found = [
+        Example(page, text.count("\n", 0, match.start()) + 1, match[2], textwrap.dedent(match[3]))
+        for match in _FENCE.finditer(text)
+    ]
+    return [example for example in found if example.language in languages]
+
+
+def same(text: str) -> str:
+    """The text without what is another each time."""
+    for pattern, replacement in _VARYING:
+        text = pattern.sub(replacement, text.replace("\r\n", "\n"))
+    return text.strip()

@@ -1,0 +1,115 @@
+"""What the README tells a newcomer to do does what it says, command by command."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.docs.pages import ROOT, examples, same
+from tests.support.installation import Installation, installed
+from tests.support.waiting import wait_until
+
+README = ROOT / "README.md"
+UNIQUE_ID = re.compile(r'"uniqueID": "\w+"')
+CONSOLE = [example.text for example in examples(README, "console")]
+
+
+class Newcomer:
+    """Follows the README, on ports that are free."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def run(self, command: str) -> str:
+        """Run a command line to its end; what it printed, with the ports of the README."""
+        return self.read(self.begin(command).communicate(timeout=30)[0])
+
+    def begin(self, command: str) -> "subprocess.Popen[str]":
+        """Run a command line that goes on."""
+        return subprocess.Popen(
+            ["sh", "-c", f"exec {self.adapt(command)}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self._environment,
+        )
+
+    def adapt(self, text: str) -> str:
+        """Put our ports, program and configuration into the README's text."""
+        program = f"{sys.executable} -m aphlict"
+        text = re.sub(r"bin/aphlict (\w+)", rf"{program} \1 --config {self._installation.config}", text)
+        text = text.replace("curl -d", "curl -sS -d").replace("22280", str(self._installation.client_port))
+        return text.replace("22281", str(self._installation.admin_port))
+
+    def read(self, text: str) -> str:
+        """Put the README's ports into what was printed."""
+        text = text.replace(str(self._installation.client_port), "22280")
+        return text.replace(str(self._installation.admin_port), "22281").replace(
+            "client on 127.0.0.1", "client on 0.0.0.0"
+        )
+
+
+@pytest.fixture
+def newcomer() -> Iterator[Newcomer]:
+    with TemporaryDirectory() as folder, installed(Path(folder)) as installation:
+        yield Newcomer(installation)
+
+
+def command_and_output(example: str) -> tuple[str, str]:
+    command, _, output = example.removeprefix("$ ").partition("\n")
+    return command, output
+
+
+def test_the_first_notification(newcomer: Newcomer) -> None:
+    (start, started), (curl, receipt), (listen, heard), (notify, notified) = map(command_and_output, CONSOLE)
+    assert same(without_warning(newcomer.run(start))) == same(started)
+
+    with newcomer.begin(listen) as listening:
+        assert listening.stdout is not None
+        begin = [listening.stdout.readline() for _ in range(2)]
+        told = newcomer.run(notify)
+        message = listening.stdout.readline()
+        listening.terminate()
+        listening.communicate()
+
+    assert same(told) == same(notified)
+    assert same(newcomer.read("".join([*begin, message]))) == same(heard)
+    assert UNIQUE_ID.findall(heard) == UNIQUE_ID.findall(notified)
+    assert same(newcomer.run(curl)) == same(receipt.replace('"matched":1', '"matched":0'))
+    assert "Nothing is wrong" in newcomer.run("bin/aphlict doctor")
+
+
+def without_warning(text: str) -> str:
+    """The README is for those who are not root."""
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("Warning: "))
+
+
+def test_the_backend(newcomer: Newcomer) -> None:
+    [python] = [example.text for example in examples(README, "python")]
+    newcomer.run("bin/aphlict start")
+    listening = newcomer.begin("bin/aphlict listen demo")
+    assert listening.stdout is not None
+    wait_until(lambda: "Listening" in listening.stdout.readline(), "the listener")  # type: ignore[union-attr]
+    published = subprocess.run(
+        [sys.executable, "-c", newcomer.adapt(python)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert published.stdout == "1\n"
+    assert '"text": "hello"' in listening.stdout.readline()
+    listening.terminate()
+    listening.communicate()
+
+
+def test_the_two_commands_are_there() -> None:
+    [shell] = [example.text for example in examples(README, "sh")]
+    for line in shell.splitlines():
+        assert os.access(ROOT / line.split()[0], os.X_OK)
