@@ -10,7 +10,6 @@ import psutil
 from aphlict.errors import AlreadyRunning, CannotWrite
 from aphlict.process.privileges import Owner, make_folder
 
-CLOCK_SLACK = 2.0  # seconds: /proc knows start times in hundredths, counted from a boot time in whole seconds
 GLANCE = 0.25  # seconds: another command may hold the lock for an instant to look whether it is held
 WRITING = 2.0  # seconds from lock to pid: daemonizing happens between
 
@@ -38,7 +37,9 @@ class Pidfile:
             raise CannotWrite(f"cannot write the pidfile {path}: {error.strerror}") from error
         if owner is not None:
             owner.take_over(descriptor)
-        return cls(path, descriptor, _describe_leftover(path, _pid(descriptor)))
+        leftover = _describe_leftover(path, _pid(descriptor))
+        os.ftruncate(descriptor, 0)  # what stands in a locked file was written by who has the lock
+        return cls(path, descriptor, leftover)
 
     def write(self, pid: int) -> None:
         """Name the process that the lock stands for."""
@@ -63,15 +64,16 @@ class Pidfile:
 def find_running(path: Path) -> psutil.Process | None:
     """Return the process that this pidfile names, if it is proven to be a server of ours, else None.
 
-    Proven: the file is locked, the process started before the file was written, and it is an aphlict.
+    Proven: the file is locked, only who has the lock writes into it, and the process is an aphlict. Times prove
+    nothing: a clock that is set forward after the start makes every process younger than its pidfile.
     """
     deadline = time.monotonic() + WRITING
     while True:
-        locked, pid, written = _look(path)
+        locked, pid = _look(path)
         if not locked:
             return None
         if pid is not None:
-            return _prove(pid, written)
+            return _prove(pid)
         if time.monotonic() > deadline:
             return None
         time.sleep(0.02)
@@ -112,20 +114,20 @@ def _lock(path: Path) -> int:
         os.close(descriptor)
 
 
-def _look(path: Path) -> tuple[bool, int | None, float]:
-    """Whether the file is locked, the pid in it, and when that was written."""
+def _look(path: Path) -> tuple[bool, int | None]:
+    """Whether the file is locked, and the pid in it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        return False, None, 0.0
+        return False, None
     except OSError as error:
         raise CannotWrite(f"cannot read the pidfile {path}: {error.strerror}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True, _pid(descriptor), os.fstat(descriptor).st_mtime
+        return True, _pid(descriptor)
     else:
-        return False, None, 0.0
+        return False, None
     finally:
         os.close(descriptor)
 
@@ -135,13 +137,12 @@ def _pid(descriptor: int) -> int | None:
     return int(text) if text.isdigit() and 0 < int(text) < 2**31 else None
 
 
-def _prove(pid: int, written: float) -> psutil.Process | None:
+def _prove(pid: int) -> psutil.Process | None:
     try:
         process = psutil.Process(pid)
-        ours = process.create_time() <= written + CLOCK_SLACK and is_aphlict(process.cmdline())
+        return process if is_aphlict(process.cmdline()) else None
     except psutil.NoSuchProcess:
         return None
-    return process if ours else None
 
 
 def is_aphlict(command: list[str]) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from aphlict.errors import AlreadyRunning, CannotWrite
-from aphlict.process.pidfile import Pidfile, find_running, is_aphlict
+from aphlict.process.pidfile import Pidfile, find_running, is_alive, is_aphlict
 from tests.support.installation import Installation
 from tests.support.waiting import wait_until
 
@@ -101,15 +101,23 @@ def test_a_lock_alone_is_no_proof(tmp_path: Path) -> None:
         assert find_running(path) is None  # its command line is not ours
 
 
-def test_a_process_that_is_younger_than_the_file_is_another(tmp_path: Path) -> None:
+def test_a_clock_that_is_set_forward_disproves_nothing(installation: Installation) -> None:
+    """To a clock that was an hour late at boot, and then set right, the file is older than its process."""
+    supervisor = installation.start()
+    os.utime(installation.pidfile, (time.time() - 3600, time.time() - 3600))
+    assert f"process {supervisor.pid}" in installation.run("start").stderr
+    assert installation.run("status").returncode == 0
+    assert installation.run("stop").returncode == 0
+    assert not is_alive(supervisor)
+
+
+def test_what_was_left_in_it_is_not_believed_while_another_has_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "pid"
-    path.touch()
-    with running(LOCKER, str(path), "aphlict") as locker:
-        assert locker.stdout
-        locker.stdout.readline()
-        path.write_text(f"{locker.pid}\n")
-        os.utime(path, (time.time() - 60, time.time() - 60))
-        assert find_running(path) is None
+    with running(STRANGER, "aphlict") as other:
+        path.write_text(f"{other.pid}\n")
+        pidfile = Pidfile.acquire(path)
+        assert path.read_text() == ""
+        pidfile.release()
 
 
 @pytest.mark.parametrize("left", ["", "\n", "none", "-1", "0", "99999999999999", "12 34"])
