@@ -93,7 +93,7 @@ class Connection:
     def __init__(self, sock: socket.socket, address: str, context: Context) -> None:
         self._socket = sock  # non-blocking; an ssl.SSLSocket where the port speaks TLS
         self._heard = context.deadlines.now
-        self._pinged = False
+        self._pinged = 0.0  # when the last ping was sent
         self._head = b""
         self._reader: FrameReader | None = None
         self._waiting: deque[bytes | Iterator[bytes]] | None = None
@@ -320,6 +320,11 @@ class Connection:
         """Answer the handshake; the connection is a WebSocket from here on. Raises HandshakeRefused."""
         answer = handshake.accept(request)
         self.state = State.OPEN
+        limits = self.context.limits
+        if (
+            limits.ping_interval < limits.limits_handshake
+        ):  # else the handshake's own deadline comes early enough
+            self.context.deadlines.add(self, self._heard + limits.ping_interval)
         self.send(answer)
 
     def detach(self) -> socket.socket:
@@ -400,12 +405,12 @@ class Connection:
     def _check_silence(self, now: float, limits: Limits) -> float | None:
         silence = now - self._heard
         if silence < limits.ping_interval:
-            self._pinged = False
             return self._heard + limits.ping_interval
         if silence >= limits.ping_timeout:
             self.abort(f"it was silent for {silence:.0f} s")
             return None
-        if not self._pinged:
-            self._pinged = True
+        if self._pinged <= self._heard or now - self._pinged >= limits.ping_interval:
+            self._pinged = now
             self.send(_PING)
-        return self._heard + limits.ping_timeout
+        # A browser that answers is pinged again in time, however long the silent ones are waited for.
+        return min(self._heard + limits.ping_timeout, now + limits.ping_interval)
