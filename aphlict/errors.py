@@ -104,6 +104,10 @@ class HandshakeRefused(AphlictError):
     http_status = 400
 
 
+class NotProxied(AphlictError):
+    """A connection on a port with `proxy.protocol` that does not begin as it should."""
+
+
 class HeadTooLarge(HandshakeRefused):
     """The head of a request is larger than `limits.head`."""
 

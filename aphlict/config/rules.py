@@ -1,7 +1,7 @@
 """What no single key can say: rules between the keys of a configuration, and about the files that it names."""
 
 import itertools
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 
 from aphlict.config.mistakes import missing, wrong
@@ -17,6 +17,7 @@ def check_rules(settings: Settings) -> None:
     _check_types(settings)
     for index, server in enumerate(settings.servers):
         _check_tls(server, f"servers[{index}]")
+        _check_proxies(server, f"servers[{index}]")
     _check_ports(settings)
     _check_peers(settings)
     if settings.ping_timeout <= settings.ping_interval:
@@ -52,6 +53,21 @@ def _check_tls(server: ServerSettings, key: str) -> None:
     if server.ssl_chain and not given:
         expected = f"{key}.ssl.key and {key}.ssl.cert beside it"
         raise wrong(f"{key}.ssl.chain", server.ssl_chain, expected, "a chain belongs to a certificate")
+
+
+def _check_proxies(server: ServerSettings, key: str) -> None:
+    given = {"proxy.protocol": server.proxy_protocol, "proxy.trusted": list(server.proxy_trusted)}
+    for name, value in given.items():
+        if value and server.type != "client":
+            raise wrong(
+                f"{key}.{name}", value, 'it on a server of type "client" alone', "browsers come there"
+            )
+    for index, network in enumerate(server.proxy_trusted):
+        try:
+            ip_network(network)
+        except ValueError as error:
+            expected = "a network such as 10.0.0.0/8 or fd00::/8"
+            raise wrong(f"{key}.proxy.trusted[{index}]", network, expected, str(error)) from error
 
 
 def _check_ports(settings: Settings) -> None:

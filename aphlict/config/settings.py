@@ -14,6 +14,7 @@ Mebibytes = Annotated[int, Meta(ge=1, extra={"unit": "MiB"})]
 Count = Annotated[int, Meta(ge=1)]
 Text = Annotated[str, Meta(min_length=1)]
 Address = Annotated[str, Meta(min_length=1, extra={"kind": "an address"})]
+Network = Annotated[str, Meta(min_length=1, extra={"kind": "a network"})]
 FilePath = Annotated[str, Meta(min_length=1, extra={"kind": "a path"})]
 
 DEFAULT_ADDRESS = {"admin": "127.0.0.1", "client": "0.0.0.0"}  # noqa: S104 -- browsers come from everywhere
@@ -28,6 +29,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ssl_key: FilePath | None = field(default=None, name="ssl.key")
     ssl_cert: FilePath | None = field(default=None, name="ssl.cert")
     ssl_chain: FilePath | None = field(default=None, name="ssl.chain")
+    proxy_protocol: bool = field(default=False, name="proxy.protocol")
+    proxy_trusted: tuple[Network, ...] = field(default=(), name="proxy.trusted")
 
     @property
     def address(self) -> str:

@@ -14,6 +14,7 @@ from aphlict.errors import AphlictError, ProtocolError
 from aphlict.net.deadlines import Deadlines
 from aphlict.net.poller import READ, WRITE, Poller
 from aphlict.wire import frames, handshake
+from aphlict.wire.forwarded import Proxies
 from aphlict.wire.frames import FrameReader, Received, read_single
 from aphlict.wire.handshake import Request
 
@@ -65,6 +66,7 @@ class Context:
         self.limits = limits
         self.poller = poller
         self.deadlines = deadlines
+        self.proxies = Proxies(())
         self.numbers = itertools.count(1)
 
 
@@ -86,6 +88,7 @@ class Connection:
         "address",
         "context",
         "number",
+        "peer",
         "state",
         "tag",
     )
@@ -99,7 +102,8 @@ class Connection:
         self._waiting: deque[bytes | Iterator[bytes]] | None = None
         self._queued = 0  # bytes in _waiting, those of iterators not counted
         self._partial = False  # the first of _waiting has been sent in part
-        self.address = address
+        self.address = address  # of the browser, as far as it is known
+        self.peer = address  # of who connected: a proxy, perhaps
         self.context = context
         self.number = next(context.numbers)
         self.state = State.TLS if isinstance(sock, ssl.SSLSocket) else State.HEAD
@@ -315,6 +319,12 @@ class Connection:
         self.close(code, "", f"it closed with {close.code} {close.reason}".rstrip())
 
     # Becoming something
+
+    def find_browser(self, request: Request) -> None:
+        """Take the address of the browser from the request, if whoever brings it is believed."""
+        proxies = self.context.proxies
+        if proxies:
+            self.address = proxies.find_browser(self.peer, request.headers.get("x-forwarded-for"))
 
     def upgrade(self, request: Request) -> None:
         """Answer the handshake; the connection is a WebSocket from here on. Raises HandshakeRefused."""

@@ -31,6 +31,7 @@ class Browsers(Application):
 
     def on_request(self, connection: Connection, request: Request, rest: bytes, /) -> None:
         """Let a WebSocket in, or who does without one, or hand the request over to the pages."""
+        connection.find_browser(request)
         if not request.wants_websocket():
             assert isinstance(connection, BrowserConnection)
             if not self._fallback.serve(connection, request):

@@ -64,7 +64,7 @@ class Fallback:
         except (HandshakeRefused, NameTooLong, CommandError) as error:
             _refuse(connection, request, 400, error)
             return
-            log.debug("[%d] %s listens to %s", connection.number, connection.address, wish)
+        log.debug("[%d] %s listens: %s", connection.number, connection.address, wish)
         listener.start(subscriber, wish, self._clock())
 
     def _subscribe(self, wish: Wish, listener: Listener) -> Subscriber:

@@ -12,12 +12,14 @@ from typing import NamedTuple
 from tornado.ioloop import PeriodicCallback
 
 from aphlict.config.settings import ServerSettings, Settings
+from aphlict.net.arrival import Arrival
 from aphlict.net.connection import Application, Connection, Context
 from aphlict.net.deadlines import TICK, Deadlines
 from aphlict.net.listener import Listener
 from aphlict.net.poller import Poller
 from aphlict.servers.http import HandOver
 from aphlict.tls.context import server_context
+from aphlict.wire.forwarded import Proxies
 from aphlict.wire.frames import GOING_AWAY
 
 log = logging.getLogger(__name__)
@@ -60,12 +62,15 @@ class Frontend:
         self._roles = roles
         self._poller = Poller()
         self._deadlines = Deadlines(time.monotonic())
-        self._shared = {
-            kind: Context(role.application, settings, self._poller, self._deadlines)
-            for kind, role in roles.items()
-        }
+        self._servers = [port.server for port in ports]
+        self._shared = [self._context(server) for server in self._servers]
         self._listeners: list[Listener] = []
         self._undo = ExitStack()
+
+    def _context(self, server: ServerSettings) -> Context:
+        context = Context(self._roles[server.type].application, self.settings, self._poller, self._deadlines)
+        context.proxies = Proxies(server.proxy_trusted)
+        return context
 
     def start(self) -> None:
         """Serve: every listener accepts when this returns."""
@@ -85,14 +90,20 @@ class Frontend:
         self._undo.callback(timer.stop)
 
     def _acceptor(self, position: int) -> Callable[[socket.socket, str], None]:
-        kind = self._ports[position].server.type
-        connection, shared = self._roles[kind].connection, self._shared[kind]
+        connection = self._roles[self._servers[position].type].connection
 
         def on_accept(sock: socket.socket, address: str) -> None:
+            if self._servers[position].proxy_protocol:
+                arrival = Arrival(sock, address, self._poller, on_known, on_known)
+                arrival.expect_within(self.settings.limits_handshake, self._deadlines)
+            else:
+                on_known(sock, address)
+
+        def on_known(sock: socket.socket, address: str) -> None:
             tls = self._contexts[position]
             if tls is not None:
                 sock = tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            connection(sock, address, shared)
+            connection(sock, address, self._shared[position])
 
         return on_accept
 
@@ -105,10 +116,13 @@ class Frontend:
             by_port = {_port(each): each for each in settings.servers}
             servers = [by_port[_port(port.server)] for port in self._ports]
             self._contexts[:] = [server_context(each) if each.tls else None for each in servers]
+            self._servers[:] = servers
+            for shared, server in zip(self._shared, servers, strict=True):
+                shared.proxies = Proxies(server.proxy_trusted)
         else:
             log.warning("the list of servers has changed: that takes effect at the next restart")
         self.settings = settings
-        for shared in self._shared.values():
+        for shared in self._shared:
             shared.limits = settings
 
     async def drain(self) -> None:
@@ -144,6 +158,9 @@ class Frontend:
     def _stop_listening(self) -> None:
         for listener in self._listeners:
             listener.close()
+        for arrival in self._poller.handlers():
+            if isinstance(arrival, Arrival):
+                arrival.abort()
 
     def _connections(self) -> list[Connection]:
         return [handler for handler in self._poller.handlers() if isinstance(handler, Connection)]

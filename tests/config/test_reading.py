@@ -382,6 +382,34 @@ class TestRules:
         assert 'ssl.ca is "' in sentence
         assert sentence.endswith('expected cluster[0].protocol "https" beside it (plain HTTP proves nothing)')
 
+    @pytest.mark.parametrize(
+        ("network", "reason"),
+        [
+            ("localhost", "'localhost' does not appear to be an IPv4 or IPv6 network"),
+            ("10.0.0.1/8", "10.0.0.1/8 has host bits set"),
+            ("10.0.0.0/33", "'10.0.0.0/33' does not appear to be an IPv4 or IPv6 network"),
+        ],
+    )
+    def test_a_proxy_that_is_no_network(self, tmp_path: Path, network: str, reason: str) -> None:
+        assert refusal_of_server(tmp_path, **{"proxy.trusted": ["127.0.0.1", network]}) == (
+            f'servers[0].proxy.trusted[1] is "{network}", expected a network such as 10.0.0.0/8 or fd00::/8'
+            f" ({reason})"
+        )
+
+    @pytest.mark.parametrize(
+        ("changes", "shown"),
+        [
+            ({"proxy.protocol": True}, "proxy.protocol is true"),
+            ({"proxy.trusted": ["::1"]}, "proxy.trusted is a list"),
+        ],
+    )
+    def test_a_proxy_in_front_of_an_admin_server(
+        self, tmp_path: Path, changes: dict[str, Any], shown: str
+    ) -> None:
+        assert refusal_of(tmp_path, servers=[CLIENT, ADMIN | changes]) == (
+            f'servers[1].{shown}, expected it on a server of type "client" alone (browsers come there)'
+        )
+
     def test_a_peer_twice(self, tmp_path: Path) -> None:
         one, other = {"host": "push2", "port": 1}, {"host": "PUSH2", "port": 1, "protocol": "https"}
         sentence = refusal_of(tmp_path, cluster=[one, {"host": "push2", "port": 2}, other])

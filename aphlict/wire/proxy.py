@@ -1,0 +1,102 @@
+"""The PROXY protocol, versions 1 and 2: the header by which a balancer says for whom a connection is.
+
+https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
+"""
+
+import re
+from ipaddress import IPv4Address, IPv6Address
+
+from msgspec import Struct
+
+from aphlict.errors import NotProxied
+
+V1_LIMIT = 107  # bytes, CR LF included (2.1)
+V2_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+V2_HEAD = 16
+V2_LIMIT = 4096  # bytes after the head: addresses, and what else a balancer has to say
+
+_V1_START = b"PROXY "
+_V1 = re.compile(rb"PROXY (?:UNKNOWN(?: .*)?|(TCP4|TCP6) ([^ ]+) ([^ ]+) (\d{1,5}) (\d{1,5}))", re.DOTALL)
+_LOCAL, _PROXY = 0, 1
+_UNSPECIFIED, _TCP4, _TCP6 = 0x00, 0x11, 0x21
+_OTHERS = {0x12, 0x22, 0x31, 0x32}  # datagrams, and Unix sockets
+_ADDRESSES = {_TCP4: 12, _TCP6: 36}  # bytes that two addresses and two ports take
+
+
+class Proxied(Struct, frozen=True):
+    """A header of `size` bytes. `address`: the browser's; None where it is not told. `is_local`: the balancer
+    speaks for itself, to see whether the server is well."""
+
+    size: int
+    address: str | None = None
+    is_local: bool = False
+
+
+def read(data: bytes) -> Proxied | None:
+    """Read the header at the beginning of data; None: more must come, and all of data belongs to the header.
+
+    Raises NotProxied as soon as it can be seen that there is none.
+    """
+    if data.startswith(V2_SIGNATURE):
+        return _read_v2(data)
+    if data.startswith(_V1_START):
+        return _read_v1(data)
+    if V2_SIGNATURE.startswith(data) or _V1_START.startswith(data):
+        return None
+    raise NotProxied("it does not begin with a PROXY protocol header")
+
+
+def _read_v1(data: bytes) -> Proxied | None:
+    end = data.find(b"\r\n", 0, V1_LIMIT)
+    if end < 0:
+        if len(data) >= V1_LIMIT or b"\n" in data:
+            raise NotProxied("its PROXY protocol header has no end")
+        return None
+    match = _V1.fullmatch(data[:end])
+    if match is None:
+        raise NotProxied("its PROXY protocol header of version 1 is malformed")
+    family, source, destination, *ports = match.groups()
+    if family is None:
+        return Proxied(end + 2)
+    try:
+        kind = IPv4Address if family == b"TCP4" else IPv6Address
+        address = kind(source.decode())
+        kind(destination.decode())
+    except ValueError as error:
+        raise NotProxied("its PROXY protocol header names something that is no address") from error
+    if any(int(port) > 65535 for port in ports):
+        raise NotProxied("its PROXY protocol header names something that is no port")
+    return Proxied(end + 2, _text(address))
+
+
+def _read_v2(data: bytes) -> Proxied | None:
+    if len(data) < V2_HEAD:
+        return None
+    version, command = data[12] >> 4, data[12] & 0x0F
+    length = int.from_bytes(data[14:16], "big")
+    if version != 2 or command not in (_LOCAL, _PROXY):
+        raise NotProxied("its PROXY protocol header is of an unknown version or command")
+    if length > V2_LIMIT:
+        raise NotProxied(f"its PROXY protocol header is longer than {V2_LIMIT} bytes")
+    size = V2_HEAD + length
+    if len(data) < size:
+        return None
+    if command == _LOCAL:
+        return Proxied(size, is_local=True)
+    return Proxied(size, _v2_address(data[13], data[V2_HEAD:size]))
+
+
+def _v2_address(family: int, content: bytes) -> str | None:
+    """The source address; what follows the addresses is no concern of ours."""
+    if family == _UNSPECIFIED or family in _OTHERS:
+        return None
+    if family not in _ADDRESSES:
+        raise NotProxied("its PROXY protocol header is of an unknown family")
+    if len(content) < _ADDRESSES[family]:
+        raise NotProxied("its PROXY protocol header is too short for its addresses")
+    return _text(IPv4Address(content[:4]) if family == _TCP4 else IPv6Address(content[:16]))
+
+
+def _text(address: IPv4Address | IPv6Address) -> str:
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)
