@@ -1,0 +1,94 @@
+"""docs/protocol.md is true: its conversations are held with a node, its tables compared with the code."""
+
+import asyncio
+import json
+import re
+from contextlib import AsyncExitStack
+
+import pytest
+
+from aphlict import errors
+from aphlict.wire import frames
+from tests.docs.pages import ROOT, Example, examples, same
+from tests.docs.transcripts import Conversation
+from tests.support.loops import in_loop
+from tests.support.nodes import running_node
+from tests.support.waiting import eventually
+
+PAGE = ROOT / "docs/protocol.md"
+TEXT = PAGE.read_text()
+BROWSERS_OWN = 1000
+
+
+@pytest.mark.parametrize("example", [pytest.param(each, id=each.label) for each in examples(PAGE, "console")])
+@in_loop
+async def test_conversations(example: Example) -> None:
+    async with running_node() as node, AsyncExitStack() as stack:
+        assert same(await Conversation(node, stack).hold(example.text)) == same(example.text)
+
+
+class Peer:
+    """Answers as another node does, and keeps the requests as they came."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := (await self._head(reader)):
+            size = re.search(r"Content-Length: (\d+)", head)
+            body = (await reader.readexactly(int(size[1]))).decode() if size else ""
+            self.requests.append(head + body)
+            answer = json.dumps({"fingerprint": "other", "version": 7, "uniqueID": "m1", "matched": 0})
+            writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer)}\r\n\r\n{answer}".encode())
+        writer.close()
+
+    async def _head(self, reader: asyncio.StreamReader) -> str:
+        try:
+            return (await reader.readuntil(b"\r\n\r\n")).decode()
+        except asyncio.IncompleteReadError:
+            return ""
+
+
+@in_loop
+async def test_requests_between_nodes() -> None:
+    peer = Peer()
+    server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with running_node(cluster=[{"host": "127.0.0.1", "port": port}]) as node:
+        await node.publish({"subscribers": ["a"], "uniqueID": "m1", "text": "hi"})
+        await eventually(lambda: len(peer.requests) == 2, "the message")
+        fingerprint = node.node.fingerprint
+    server.close()
+    shown = [example.text for example in examples(PAGE, "http")]
+    came = [
+        each.replace(fingerprint, "pu8GmQQCvhmfqxr9").replace(f"127.0.0.1:{port}", "b.internal:22281")
+        for each in peer.requests
+    ]
+    assert [same(each) for each in came] == [same(each) for each in shown]
+    assert [int(size) for each in came for size in re.findall(r"Content-Length: (\d+)", each)] == [
+        int(size) for each in shown for size in re.findall(r"Content-Length: (\d+)", each)
+    ]
+
+
+def table(heading: str) -> dict[str, list[str]]:
+    """The rows of the table under a heading, by their first cell."""
+    part = re.split(rf"\n#+ {heading}\n", TEXT)[1].split("\n#")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if "|" in line
+    ]
+    return {first: rest for first, *rest in rows[2:]}
+
+
+def test_the_close_codes_are_those_of_the_code() -> None:
+    documented = {int(first.split()[0]) for first in table("Close codes")}
+    refusals = {each.close_code for each in errors.ProtocolError.__subclasses__()}
+    sent = {frames.GOING_AWAY, frames.TRY_AGAIN_LATER, errors.ProtocolError.close_code, *refusals}
+    assert documented == {BROWSERS_OWN, *sent}
+
+
+@in_loop
+async def test_the_keys_of_the_status_are_those_of_the_server() -> None:
+    documented = [key for first in table("Status") for key in re.findall(r"`([\w.]+)`", first)]
+    async with running_node() as node:
+        status = await node.status()
+    assert [key for key in documented if key != "workers"] == list(status)
