@@ -42,9 +42,12 @@ class Pidfile:
         return cls(path, descriptor, leftover)
 
     def write(self, pid: int) -> None:
-        """Name the process that the lock stands for."""
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{pid}\n".encode(), 0)
+        """Name the process that the lock stands for. Raises CannotWrite."""
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{pid}\n".encode(), 0)
+        except OSError as error:  # a full disk
+            raise CannotWrite(f"cannot write the pidfile {self.path}: {error.strerror}") from error
 
     def release(self) -> None:
         """Take it away, or empty it where its folder allows no more; the lock ends with that."""

@@ -1,0 +1,69 @@
+"""What only some may do: mounts and network namespaces. Where it cannot be done, a test is skipped and says why."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+
+def run(*command: str) -> str:
+    """Run a command that has to succeed; what it printed."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+    return done.stdout
+
+
+def need(program: str) -> str:
+    """The path of a program; without it the test is skipped, but fails in CI."""
+    found = shutil.which(program)
+    if found is None:
+        missing(f"{program} is not installed")
+    return found
+
+
+def need_root() -> None:
+    """Skip the test where it does not run as root."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may do what this test does")
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test; but CI installs all that is needed, so there it fails."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    """A file system in memory, where that may be mounted."""
+    need_root()
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"no file system may be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        run("umount", "-l", str(folder))
+
+
+def fill(folder: Path) -> Path:
+    """Take all the room that a small file system has; taking the file away gives it back."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        while True:
+            try:
+                file.write(b"x" * 1024)
+            except OSError:
+                return ballast

@@ -1,0 +1,30 @@
+"""Browsers of another implementation, for tests that have no loop of their own."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+
+
+@contextmanager
+def listening_to(port: int, *channels: str, host: str = "127.0.0.1") -> Iterator[ClientConnection]:
+    """A browser that has subscribed."""
+    with connect(f"ws://{host}:{port}/", open_timeout=20) as browser:
+        ask(browser, "subscribe", list(channels))
+        yield browser
+
+
+def ask(browser: ClientConnection, command: str, data: Any) -> dict[str, Any]:
+    """Send a command, and return its answer; messages that come before it are an error."""
+    browser.send(json.dumps({"command": command, "data": data, "id": command}))
+    answer = json.loads(browser.recv(timeout=20))
+    assert isinstance(answer, dict)
+    assert answer["type"] == "ack", answer
+    return answer
+
+
+def receive(browser: ClientConnection, count: int) -> Sequence[dict[str, Any]]:
+    """The next messages."""
+    return [json.loads(browser.recv(timeout=20)) for _ in range(count)]
