@@ -42,7 +42,7 @@ class Node:
         contexts: Sequence[ssl.SSLContext | None],
     ) -> None:
         self.settings = settings
-        self.state = NodeState.STARTING
+        self._state = NodeState.STARTING
         self.fingerprint = random_name(FINGERPRINT_SIZE)
         self._started = time.monotonic()
         self._relay = Relay(settings.cluster, self.fingerprint)
@@ -54,12 +54,19 @@ class Node:
         }
         self._frontend = Frontend(settings, ports, contexts, roles)
 
+    @property
+    def state(self) -> NodeState:
+        """What balancers are told."""
+        if self._state is NodeState.RUNNING and not self._frontend.is_whole:
+            return NodeState.ERROR
+        return self._state
+
     async def start(self) -> None:
         """Serve: every listener accepts when this returns."""
         self._relay.start()
         self._frontend.start()
         keep_tidy(self.hub, self._frontend)
-        self.state = NodeState.RUNNING
+        self._state = NodeState.RUNNING
         log.info("node %s serves %s", self.fingerprint, ", ".join(map(describe, self.settings.servers)))
 
     def _wake(self) -> None:
@@ -101,7 +108,7 @@ class Node:
 
     async def drain(self) -> None:
         """Stop in good order: no new browsers, the others are sent away bit by bit, peers get what is queued."""
-        self.state = NodeState.STOPPING
+        self._state = NodeState.STOPPING
         log.info(
             "stopping: %d browsers are sent away within %g s", self.hub.connections, self.settings.drain_time
         )

@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 128  # connections accepted in a row
 PAUSE = 0.5  # seconds without accepting once file descriptors or memory have run out
+_BROKEN = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP}  # of the listening socket itself
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -26,6 +27,7 @@ class Listener:
         self._poller = poller
         self._on_accept = on_accept
         self._open = False
+        self.is_broken = False  # it will never accept again
         # Accepted sockets inherit it (Linux): a frame must not wait for the answer to the one before.
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -53,6 +55,9 @@ class Listener:
                 if error.errno in _EXHAUSTED:
                     self._pause(error)
                     return
+                if error.errno in _BROKEN:
+                    self._give_up(error)
+                    return
                 continue  # it was gone before it was accepted (accept(2))
             sock.setblocking(False)
             self._hand_on(sock, address[0])
@@ -67,6 +72,11 @@ class Listener:
 
     def on_error(self) -> None:
         """Go on: the error has been logged."""
+
+    def _give_up(self, error: OSError) -> None:
+        log.error("a port accepts no more connections: %s; restart the server", error.strerror)
+        self.is_broken = True
+        self.close()
 
     def _pause(self, error: OSError) -> None:
         """Stop accepting for a moment: a listener that cannot accept stays ready, and would spin."""

@@ -32,6 +32,14 @@ class BrowserConnection(Connection):
         self._stream = stream
         self._head = self._head[:1]
 
+    def give_up_after(self, seconds: float) -> None:
+        """Lose the connection once what was sent has not been acknowledged for so long (tcp(7)).
+
+        A browser says nothing while it listens: whether it is still there, only its system tells.
+        """
+        if self._socket.family in (socket.AF_INET, socket.AF_INET6):
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
+
     def answer(self, data: bytes, *, keep: bool) -> None:
         """Send a whole answer, and end; with `keep` another request may come instead.
 

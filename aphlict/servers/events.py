@@ -8,7 +8,7 @@ from aphlict.net.streaming import BrowserConnection
 from aphlict.servers.asking import Wish
 from aphlict.wire.answers import head
 
-COMMENT_INTERVAL = 25.0  # seconds
+COMMENT_INTERVAL = 25.0  # seconds, or `ping.interval` where that is shorter
 RETRY = 2000  # milliseconds after which a browser comes back by itself
 
 HEAD = {
@@ -77,7 +77,8 @@ class EventStream:
         self.subscriber = subscriber
         self._connection.stream(self)
         self._connection.send(head(200, {**HEAD, **self._fields}) + HELLO)
-        self._connection.context.deadlines.add(self, now + COMMENT_INTERVAL)
+        self._connection.give_up_after(self._connection.context.limits.ping_timeout)
+        self._connection.context.deadlines.add(self, now + self._interval)
         if wish.after:
             self._is_behind = True
             resumption = self._hub.resume(subscriber, wish.after, now)
@@ -119,7 +120,11 @@ class EventStream:
             return None
         is_behind = self._is_behind or self.subscriber.instance.queue
         self._connection.send(b":\n\n" if is_behind else b":\n" + self._mark(self.subscriber, now))
-        return now + COMMENT_INTERVAL
+        return now + self._interval
+
+    @property
+    def _interval(self) -> float:
+        return min(COMMENT_INTERVAL, self._connection.context.limits.ping_interval)
 
     def last_words(self) -> bytes:
         """Part of the connection's Stream: the end is all there is to say."""

@@ -83,6 +83,11 @@ class Frontend:
                 listener.start()
                 self._listeners.append(listener)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether no listener has been lost."""
+        return not any(listener.is_broken for listener in self._listeners)
+
     def every(self, seconds: float, work: Callable[[], None]) -> None:
         """Do some work again and again until the end."""
         timer = PeriodicCallback(work, seconds * 1000)

@@ -148,7 +148,8 @@ class EdgeNode:
         if self._stopping:
             return NodeState.STOPPING
         lost_at = self._link.lost_at
-        if lost_at is not None and time.monotonic() > lost_at + HUB_TIMEOUT:
+        is_alone = lost_at is not None and time.monotonic() > lost_at + HUB_TIMEOUT
+        if is_alone or not self._frontend.is_whole:
             return NodeState.ERROR
         return NodeState.RUNNING
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from contextlib import AsyncExitStack
 
 from aphlict.net.connection import Connection
@@ -123,6 +124,23 @@ async def test_a_quiet_stream_shows_that_it_is_alive() -> None:
         assert "" in block.fields, "a comment"
         assert block.id is not None
         assert "data" not in block.fields
+
+
+@in_loop
+async def test_a_shorter_ping_interval_is_for_streams_too() -> None:
+    async with (
+        running_node(ping__interval=0.3) as node,
+        event_source(at(node, "/events?channel=a")) as source,
+    ):
+        await source.block()
+        assert "" in (await asyncio.wait_for(source.block(), 5)).fields
+
+
+@in_loop
+async def test_a_browser_that_has_vanished_is_given_up() -> None:
+    async with running_node(ping__timeout=40) as node, event_source(at(node, "/events?channel=a")):
+        [connection] = connections(node)
+        assert connection._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 40_000
 
 
 def connections(node: RunningNode) -> list[Connection]:

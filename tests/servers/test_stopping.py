@@ -1,12 +1,15 @@
 """SPEC 2.6: stopping in good order."""
 
 import asyncio
+import socket
 import time
 
 import pytest
 from websockets.asyncio.client import ClientConnection
 
+from aphlict.node import Node
 from aphlict.servers.pages import NodeState
+from tests.support.curl import curl, event_source
 from tests.support.loops import in_loop
 from tests.support.nodes import listening, running_node, subscribed
 from tests.support.waiting import eventually
@@ -69,3 +72,38 @@ async def test_an_abort_ends_everything_at_once() -> None:
         node.node.abort()
         await browser.wait_closed()
         assert browser.close_code == 1001
+
+
+@in_loop
+async def test_a_port_that_is_lost_is_told_to_balancers() -> None:
+    sockets = (listening(), listening())
+    async with running_node(sockets=sockets) as node:
+        assert (await node.status())["state"] == "RUNNING"
+        sockets[0].shutdown(socket.SHUT_RDWR)
+        await eventually(lambda: node.node.state is NodeState.ERROR)
+        assert (await node.status())["state"] == "ERROR"
+
+
+def test_a_node_that_has_not_started_is_starting() -> None:
+    @in_loop
+    async def run() -> None:
+        async with running_node() as node:
+            other = Node(node.node.settings, [[], []], [None, None])
+            assert other.state is NodeState.STARTING
+
+    run()
+
+
+@in_loop
+async def test_streams_and_polls_are_served_during_the_delay() -> None:
+    async with running_node(drain__delay=0.5) as node:
+        stopping = asyncio.create_task(node.node.drain())
+        await eventually(lambda: node.node.state is NodeState.STOPPING)
+        status = await curl(f"http://localhost:{node.client_port}/ws/status", "-I")
+        assert status.status == 503
+        assert status.body == b""
+        answer = await curl(f"http://localhost:{node.client_port}/poll?channel=a&wait=0")
+        assert answer.status == 200
+        async with event_source(f"http://localhost:{node.client_port}/events?channel=a") as source:
+            await stopping
+            await source.end()
