@@ -1,0 +1,131 @@
+"""The picture in docs/architecture.md is that of the code: rooms, imports, names, sizes."""
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from functools import reduce
+from graphlib import TopologicalSorter
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from tests.docs.pages import ROOT
+
+TEXT = (ROOT / "docs/architecture.md").read_text()
+PACKAGE = "aphlict"
+LONGEST_MODULE = 450  # lines: few come near 400, none goes much past it
+LONGEST_FUNCTION = 40
+MEDIAN_FUNCTION = 10
+
+ROOMS = re.findall(r"^\| `(\w+)` \|", TEXT.split("## The rooms")[1].split("\n## ")[0], re.MULTILINE)
+NAMES = sorted(set(re.findall(rf"`((?:{'|'.join(ROOMS)})\.[\w.]+)`", TEXT)))
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / PACKAGE).rglob("*.py"))
+    if "node_modules" not in path.parts
+}
+TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
+
+
+def imports(name: str) -> Iterator[str]:
+    """The modules of the package that a module imports."""
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in FILES else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE)
+
+
+def room(name: str) -> str:
+    return name.split(".")[1] if "." in name else ""
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{name}.{node.name}", node
+
+
+def lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def test_every_room_is_in_the_table() -> None:
+    assert sorted(ROOMS) == sorted({room(name) for name in FILES} - {"", "__main__"})
+
+
+def test_a_room_imports_only_from_rooms_above_it() -> None:
+    upwards = [
+        f"{name} imports {other}"
+        for name in FILES
+        if room(name) in ROOMS
+        for other in imports(name)
+        if room(other) and ROOMS.index(room(other)) > ROOMS.index(room(name))
+    ]
+    assert upwards == []
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    order = TopologicalSorter({name: set(imports(name)) - {name} for name in FILES}).static_order()
+    assert set(FILES) <= set(order)
+
+
+def test_nothing_is_imported_inside_a_function() -> None:
+    inside = [
+        name
+        for name, function in functions()
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert inside == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_named_is_there(name: str) -> None:
+    parts = name.split(".")
+    depth = max(size for size in range(1, len(parts) + 1) if ".".join([PACKAGE, *parts[:size]]) in FILES)
+    module = importlib.import_module(".".join([PACKAGE, *parts[:depth]]))
+    reduce(getattr, parts[depth:], module)
+
+
+def test_much_is_named() -> None:
+    assert len(NAMES) > 40
+
+
+def test_no_module_is_long() -> None:
+    sizes = {name: path.read_text().count("\n") for name, path in FILES.items()}
+    assert {name: size for name, size in sizes.items() if size > LONGEST_MODULE} == {}
+
+
+def test_functions_are_short() -> None:
+    sizes = {name: lines(node) for name, node in functions()}
+    assert {name: size for name, size in sizes.items() if size > LONGEST_FUNCTION} == {}
+    assert median(lines(node) for _, node in functions()) < MEDIAN_FUNCTION
+
+
+def sources() -> list[Path]:
+    folders = ("aphlict", "tests", "benchmarks", "examples")
+    return [
+        path
+        for folder in folders
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if "node_modules" not in path.parts
+    ]
+
+
+def test_every_module_says_what_it_is_in_one_line() -> None:
+    """`examples` and long ones may say more."""
+    wordless = [path for path in sources() if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert [str(path.relative_to(ROOT)) for path in wordless] == []
+
+
+def test_every_dependency_has_its_reason() -> None:
+    wanted = (ROOT / "setup.cfg").read_text().split("install_requires =\n")[1].split("\n\n")[0]
+    names = {line.split()[0].lower() for line in wanted.splitlines()}
+    told = re.findall(r"^\| (\w+) \|", TEXT.split("## What it stands on")[1], re.MULTILINE)
+    assert {name.lower() for name in told} - {"dependency"} == names
