@@ -33,7 +33,7 @@ def check_certificates(settings: Settings, checks: CheckList) -> None:
                 findings = prove(server, datetime.now(timezone.utc))
             except CertificateError as error:
                 raise Trouble(
-                    str(error), "correct the files; docs/tls.md says what goes into each"
+                    str(error), "correct the files; docs/configuration.md says what goes into each"
                 ) from error
             if findings.errors:
                 raise Trouble(findings.errors[0], "correct the files, then: aphlict restart")
