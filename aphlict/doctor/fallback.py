@@ -44,8 +44,11 @@ def _get(reaching: Reaching, path: str) -> Answer:
         stream.close()
 
 
-def check_events(reaching: Reaching, admin: AdminServer, checks: CheckList) -> None:
-    """…/events: whether it is there, and whether an event comes when it is sent. Raises Trouble."""
+def check_events(reaching: Reaching, admin: AdminServer, checks: CheckList, hop: Hop) -> None:
+    """…/events: whether it is there, and whether an event comes when it is sent. Raises Trouble.
+
+    `hop`: who answered other pages, since a proxy may hold back even the head of this answer.
+    """
     path = reaching.target.page("events")
     try:
         stream = reaching.open(PATIENCE)
@@ -53,7 +56,7 @@ def check_events(reaching: Reaching, admin: AdminServer, checks: CheckList) -> N
         checks.doubt("events", f"{path} was not answered: {explain(error)}", LEAD_ON)
         return
     try:
-        _EventStream(reaching, admin, stream, path).check(checks)
+        _EventStream(reaching, admin, stream, path, hop).check(checks)
     finally:
         stream.close()
 
@@ -61,11 +64,12 @@ def check_events(reaching: Reaching, admin: AdminServer, checks: CheckList) -> N
 class _EventStream:
     """One request for events."""
 
-    def __init__(self, reaching: Reaching, admin: AdminServer, stream: Stream, path: str) -> None:
+    def __init__(self, reaching: Reaching, admin: AdminServer, stream: Stream, path: str, hop: Hop) -> None:
         self._target = reaching.target
         self._admin = admin
         self._stream = stream
         self._path = path
+        self._hop = hop
         self._channel = _channel()
 
     def check(self, checks: CheckList) -> None:
@@ -97,8 +101,8 @@ class _EventStream:
             return None
 
     def _receive(self, head: Answer | None) -> None:
-        who = name_hop(head) if head is not None else "a proxy"
-        advice = NO_BUFFER.get(hop_of(head), ANY_NO_BUFFER) if head is not None else ANY_NO_BUFFER
+        hop = self._hop if head is None else hop_of(head)
+        who, advice = hop.value, NO_BUFFER.get(hop, ANY_NO_BUFFER)
         if head is not None and "content-encoding" in head.headers:
             raise Trouble(f"{who} compresses the stream of events, and so holds them back", advice)
         self._stream.set_timeout(PATIENCE)

@@ -23,8 +23,7 @@ def upgrade(reaching: Reaching, client: ServerSettings, note: Note) -> tuple[Bro
     """Connect as a browser; `client` is where the proxy should lead to. Raises Trouble."""
     target = reaching.target
     try:
-        browser = Browser(reaching.open(), target)
-        answer = browser.shake_hands()
+        browser, answer = _ask(reaching)
     except OSError as error:
         raise _no_answer(reaching, error) from error
     if answer.status != SWITCHING:
@@ -39,6 +38,15 @@ def upgrade(reaching: Reaching, client: ServerSettings, note: Note) -> tuple[Bro
     server = answer.headers.get("server")
     note.says = f"{target.path} becomes a WebSocket" + (f", through {server}" if server else "")
     return browser, answer
+
+
+def _ask(reaching: Reaching) -> tuple[Browser, Answer]:
+    browser = Browser(reaching.open(), reaching.target)
+    try:
+        return browser, browser.shake_hands()
+    except OSError:
+        browser.stream.close()
+        raise
 
 
 def _no_answer(reaching: Reaching, error: OSError) -> Trouble:

@@ -9,11 +9,12 @@ from tests.proxies.shipped import changed, shipped
 
 
 @contextmanager
-def haproxy(configuration: str, port: int) -> Iterator[None]:
-    """Run HAProxy with a whole configuration; it listens on the port."""
+def haproxy(configuration: str, port: int, files: dict[str, str] | None = None) -> Iterator[None]:
+    """Run HAProxy with a whole configuration, with files beside it; it listens on the port."""
     program = require("haproxy", "haproxy")
     with workplace() as folder:
-        put(folder, "haproxy.cfg", configuration)
+        for name, content in {"haproxy.cfg": configuration, **(files or {})}.items():
+            put(folder, name, content)
         with running([program, "-db", "-f", "haproxy.cfg"], folder, port):
             yield
 

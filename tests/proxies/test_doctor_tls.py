@@ -1,0 +1,156 @@
+"""What the doctor says where TLS is not as a browser wants it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.proxies.haproxy import haproxy
+from tests.proxies.nginx import nginx, shipped_path
+from tests.proxies.programs import free_port
+from tests.support import certificates
+from tests.support.certificates import Issued
+from tests.support.doctor import Doctor
+from tests.support.installation import Installation, installed
+
+PASS = "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;"
+HAPROXY = """\
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 5s
+    timeout server 5s
+frontend web
+    bind 127.0.0.1:{port} ssl crt {pem}
+    default_backend aphlict
+backend aphlict
+    server one 127.0.0.1:{server}
+"""
+
+
+@contextmanager
+def nginx_with(issued: Issued, server: Installation, *, whole: bool = True) -> Iterator[int]:
+    """nginx that ends TLS with this certificate, its chain after it where it is `whole`."""
+    port = free_port()
+    chain = issued.chain if whole else b""
+    files = {
+        "cert.pem": (issued.own + chain).decode(),
+        "key.pem": certificates.key_pem(issued.key).decode(),
+    }
+    server_block = f"""server {{
+        listen 127.0.0.1:{port} ssl;
+        ssl_certificate cert.pem;
+        ssl_certificate_key key.pem;
+        location /ws/ {{ proxy_pass http://127.0.0.1:{server.client_port}; {PASS} }}
+    }}"""
+    with nginx(server_block, port, files):
+        yield port
+
+
+@pytest.fixture(scope="module")
+def authority() -> certificates.Authority:
+    """An authority of our own."""
+    return certificates.root()
+
+
+@pytest.fixture(scope="module")
+def trusted(authority: certificates.Authority, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Its certificate, as --ca wants it."""
+    return certificates.put(tmp_path_factory.mktemp("ca") / "ca.pem", authority.own)
+
+
+def url(port: int, scheme: str = "wss") -> str:
+    """Where browsers connect to."""
+    return f"{scheme}://localhost:{port}/ws/"
+
+
+def test_a_good_certificate(
+    server: Installation, doctor: Doctor, authority: certificates.Authority, trusted: str
+) -> None:
+    with nginx_with(authority.intermediate().issue(), server) as port:
+        diagnosis = doctor.visit(server, "--url", url(port), "--ca", trusted)
+        assert diagnosis.status == 0
+        assert "good for localhost" in diagnosis.of("TLS")[0]["says"]
+
+
+def test_a_certificate_that_ends_soon(
+    server: Installation, doctor: Doctor, authority: certificates.Authority, trusted: str
+) -> None:
+    with nginx_with(authority.issue(days=7), server) as port:
+        diagnosis = doctor.visit(server, "--url", url(port), "--ca", trusted)
+        assert diagnosis.status == 0
+        assert [each["verdict"] for each in diagnosis.of("TLS")] == ["ok", "doubt"]
+        assert "ends in 6 days" in diagnosis.of("TLS")[1]["says"]
+
+
+def test_a_certificate_for_another_name(
+    server: Installation, doctor: Doctor, authority: certificates.Authority, trusted: str
+) -> None:
+    with nginx_with(authority.issue("phorge.example.org"), server) as port:
+        diagnosis = doctor.visit(server, "--url", url(port), "--ca", trusted)
+        diagnosis.expect("TLS", "for phorge.example.org, not for localhost")
+
+
+def test_a_certificate_that_has_expired(
+    server: Installation, doctor: Doctor, authority: certificates.Authority, trusted: str
+) -> None:
+    with nginx_with(authority.issue(starts=-9, days=-2), server) as port:
+        doctor.visit(server, "--url", url(port), "--ca", trusted).expect("TLS", "expired on", "renew it")
+
+
+def test_a_certificate_from_the_future(
+    server: Installation, doctor: Doctor, authority: certificates.Authority, trusted: str
+) -> None:
+    with nginx_with(authority.issue(starts=2), server) as port:
+        doctor.visit(server, "--url", url(port), "--ca", trusted).expect("TLS", "not valid before", "clock")
+
+
+def test_a_certificate_that_signed_itself(server: Installation, doctor: Doctor) -> None:
+    with nginx_with(certificates.self_signed(), server) as port:
+        doctor.visit(server, "--url", url(port)).expect("TLS", "signed by nobody", "public authority")
+
+
+def test_a_chain_that_is_not_whole(
+    server: Installation, doctor: Doctor, authority: certificates.Authority, trusted: str
+) -> None:
+    with nginx_with(authority.intermediate().issue(), server, whole=False) as port:
+        diagnosis = doctor.visit(server, "--url", url(port), "--ca", trusted)
+        diagnosis.expect("TLS", "chain is not whole", "fullchain.pem")
+
+
+def test_wss_to_a_port_that_speaks_plain_http(server: Installation, doctor: Doctor) -> None:
+    with shipped_path(server.client_port) as port:
+        doctor.visit(server, "--url", url(port)).expect("TLS", "speaks plain HTTP", "use ws://")
+
+
+def test_ws_to_nginx_that_speaks_tls(
+    server: Installation, doctor: Doctor, authority: certificates.Authority
+) -> None:
+    with nginx_with(authority.issue(), server) as port:
+        diagnosis = doctor.visit(server, "--url", url(port, "ws"))
+        diagnosis.expect("upgrade", "speaks TLS", f"use wss://localhost:{port}/ws/")
+
+
+def test_ws_to_haproxy_that_speaks_tls(
+    server: Installation, doctor: Doctor, authority: certificates.Authority, tmp_path: Path
+) -> None:
+    issued, port = authority.issue(), free_port()
+    both = (issued.own + certificates.key_pem(issued.key)).decode()
+    text = HAPROXY.format(port=port, pem="both.pem", server=server.client_port)
+    with haproxy(text, port, {"both.pem": both}):
+        diagnosis = doctor.visit(server, "--url", url(port, "ws"))
+        diagnosis.expect("upgrade", "speaks TLS", f"use wss://localhost:{port}/ws/")
+
+
+def test_a_server_that_ends_tls_itself(
+    doctor: Doctor, authority: certificates.Authority, trusted: str, tmp_path: Path
+) -> None:
+    with installed(tmp_path) as made:
+        files = authority.issue().write(tmp_path)
+        client = {"type": "client", "port": made.client_port, "listen": "127.0.0.1", **files.settings()}
+        made.write(servers=[client, {"type": "admin", "port": made.admin_port}])
+        made.start()
+        diagnosis = doctor.visit(made, "--url", url(made.client_port), "--ca", trusted)
+        assert diagnosis.status == 0
+        doctor.visit(made, "--url", url(made.client_port, "ws")).expect("upgrade", "speaks TLS", "use wss://")
