@@ -36,7 +36,7 @@ def examine(path: Path, wishes: Wishes, checks: CheckList) -> None:
         settings = configuration.check_configuration(path, checks)
         configuration.check_certificates(settings, checks)
         server.check_files(settings, checks)
-        worker = server.check_process(settings, checks)
+        workers = server.check_process(settings, checks)
         status = server.check_ports(settings, checks)
     except Trouble:
         checks.skip("all else", "rests on this")
@@ -46,11 +46,11 @@ def examine(path: Path, wishes: Wishes, checks: CheckList) -> None:
         _examine_way(settings, wishes, checks, clocks)
     peers.check_peers(settings, status, checks, clocks)
     with suppress(Trouble):
-        _examine_machine(worker, checks, clocks)
+        _examine_machine(workers, checks, clocks)
 
 
-def _examine_machine(worker: psutil.Process | None, checks: CheckList, clocks: dict[str, float]) -> None:
-    machine.check_descriptors(worker, checks)
+def _examine_machine(workers: list[psutil.Process], checks: CheckList, clocks: dict[str, float]) -> None:
+    machine.check_descriptors(workers, checks)
     machine.check_clock(clocks, checks)
 
 

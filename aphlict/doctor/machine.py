@@ -1,6 +1,7 @@
 """This machine: file descriptors and the clock."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -13,10 +14,12 @@ SKEW = 30.0  # seconds between two clocks that deserve a remark
 TLS_SKEW = 3600.0  # seconds at which certificates begin to look expired, or not valid yet
 
 
-def check_descriptors(worker: psutil.Process | None, checks: CheckList) -> None:
-    """Whether the serving process may open enough files. Raises Trouble."""
+def check_descriptors(workers: Sequence[psutil.Process], checks: CheckList) -> None:
+    """Whether the processes that serve may open enough files. Raises Trouble."""
     try:
-        limit, used = _descriptors(worker)
+        limit, used = max(
+            map(_descriptors, workers or [psutil.Process()]), key=lambda pair: pair[1] / pair[0]
+        )
     except psutil.Error as error:
         checks.skip(
             "file descriptors",
@@ -29,7 +32,7 @@ def check_descriptors(worker: psutil.Process | None, checks: CheckList) -> None:
                 f"the server has {used:,} of {limit:,} file descriptors open: soon it cannot take new browsers",
                 "raise LimitNOFILE in the service's unit (or ulimit -n before the start), and restart",
             )
-        note.says = f"{used:,} of {limit:,} are open" if worker else f"a server may open {limit:,}"
+        note.says = f"{used:,} of {limit:,} are open" if workers else f"a server may open {limit:,}"
     if limit < FEW:
         checks.doubt(
             "file descriptors",
@@ -38,9 +41,8 @@ def check_descriptors(worker: psutil.Process | None, checks: CheckList) -> None:
         )
 
 
-def _descriptors(worker: psutil.Process | None) -> tuple[int, int]:
-    """The limit, and how many are open; of this process where no server runs."""
-    process = worker or psutil.Process()
+def _descriptors(process: psutil.Process) -> tuple[int, int]:
+    """The limit of a process, and how many it has open."""
     limit, _ = process.rlimit(psutil.RLIMIT_NOFILE)
     return (limit if limit >= 0 else 1 << 30), process.num_fds()
 

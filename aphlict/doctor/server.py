@@ -38,16 +38,15 @@ def _check_writable(path: Path) -> None:
         )
 
 
-def check_process(settings: Settings, checks: CheckList) -> psutil.Process | None:
-    """Whether the server runs; the process that serves. None where no pidfile says so, but its ports answer."""
+def check_process(settings: Settings, checks: CheckList) -> list[psutil.Process]:
+    """Whether the server runs, and the processes that serve: none where no pidfile names them."""
     supervisor = _find(Path(settings.pidfile))
     if supervisor is None:
         checks.skip("process", f"no server has written {settings.pidfile}; the ports tell more")
-        return None
+        return []
     with checks.check("process") as note:
-        workers = supervisor.children()
         note.says = f"runs as process {supervisor.pid}"
-    return workers[0] if workers else supervisor
+    return supervisor.children() or [supervisor]
 
 
 def _find(pidfile: Path) -> psutil.Process | None:
@@ -92,7 +91,11 @@ def _ask_client(server: ServerSettings, note: Note) -> None:
         reaching.open().close()
     except OSError as error:
         raise _no_answer(server, error) from error
-    browser, _ = upgrade(reaching, server, note)
+    try:
+        browser, _ = upgrade(reaching, server, note)
+    except Trouble as trouble:
+        change = "stop that program or use another port; if it is this server, restart it"
+        raise Trouble(f"{trouble}; the port belongs to {holder(server)}", change) from trouble
     browser.close()
     note.says = f"takes WebSockets{' over TLS' if server.tls else ''}"
 
