@@ -8,6 +8,7 @@ from aphlict import __version__
 from aphlict.errors import UsageError
 
 IDLE = 130.0  # seconds of silence that `doctor --idle` tries: twice the 60 s of most proxies, and a little
+MAX_PORT = 65535
 
 
 class Parser(ArgumentParser):
@@ -102,6 +103,32 @@ def _notify_options(parser: Parser) -> None:
     )
 
 
+def port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= MAX_PORT:
+        raise ValueError
+    return number
+
+
+def _demo_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--listen",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="for whom: 0.0.0.0 is everybody (default: us)",
+    )
+    parser.add_argument(
+        "--port", type=port, default=0, metavar="N", help="where the page is (default: a free port)"
+    )
+    parser.add_argument(
+        "--client-port",
+        type=port,
+        default=0,
+        metavar="N",
+        help="where browsers connect (default: a free port)",
+    )
+
+
 COMMANDS = {
     "start": Command(
         "start the server in the background",
@@ -145,5 +172,10 @@ COMMANDS = {
         "  aphlict notify demo --message hello\n"
         """  aphlict notify demo other --data '{"type": "refresh", "key": 7}'""",
         _notify_options,
+    ),
+    "demo": Command(
+        "run a server for trying out, with a page that subscribes and publishes",
+        "  aphlict demo\n  aphlict demo --listen 0.0.0.0 --port 8080 --client-port 22280",
+        _demo_options,
     ),
 }
