@@ -72,11 +72,6 @@ class History:
                 del self._by_channel[channel]
         return entry
 
-    @property
-    def last(self) -> str:
-        """The uniqueID of the newest message, kept or not."""
-        return self.entries[-1].message.unique_id if self.entries else self.before
-
     def position(self, unique_ids: Collection[str]) -> int | None:
         """The sequence of the oldest of these messages; None where what came after them is no longer known."""
         if self.before in unique_ids:

@@ -294,10 +294,9 @@ class Hub:
         entry = self.instance(message.instance).history.entry(message.unique_id)
         return Moment(entry.sequence, entry.at) if entry else Moment(0, -self.epoch)
 
-    def last(self, subscriber: Subscriber) -> str | None:
-        """Where this browser may resume: the uniqueID up to which it has all. None while that is on its way."""
-        instance = subscriber.instance
-        return None if instance.queue else instance.history.last
+    def last(self, subscriber: Subscriber, now: float) -> str | None:
+        """Name the place where this browser may resume. None while messages are on their way."""
+        return None if subscriber.instance.queue else self.position(subscriber, self.moment(now))
 
     def _replay(
         self, subscriber: Subscriber, entries: list[Entry], result: Recovery, done: Callable[[Recovery], None]

@@ -67,7 +67,7 @@ async def test_the_next_server_is_asked_when_one_is_away() -> None:
 
 @in_loop
 async def test_servers_are_asked_in_random_order() -> None:
-    async with FakeNode("one") as one, FakeNode("two") as two:
+    async with FakeNode("one").start() as one, FakeNode("two").start() as two:
         servers = [url(one), url(two)]
         asked = {(await aphlict.publish_async({}, ["a"], servers=servers)).fingerprint for _ in range(50)}
         assert asked == {"one", "two"}
@@ -75,7 +75,7 @@ async def test_servers_are_asked_in_random_order() -> None:
 
 @in_loop
 async def test_a_server_in_trouble_is_passed_over() -> None:
-    async with FakeNode("one") as node:
+    async with FakeNode("one").start() as node:
         node.respond = lambda _request: reply(503, error="too much is waiting")
         with pytest.raises(NoAnswer, match="answers 503: too much is waiting"):
             await aphlict.publish_async({}, ["a"], servers=[url(node)])
@@ -83,7 +83,7 @@ async def test_a_server_in_trouble_is_passed_over() -> None:
 
 @in_loop
 async def test_a_node_js_server_says_only_who_it_is() -> None:
-    async with FakeNode("one") as node:
+    async with FakeNode("one").start() as node:
         node.respond = lambda _request: reply(200, fingerprint="one")
         receipt = await aphlict.publish_async({"uniqueID": "u"}, ["a"], servers=[url(node)])
         assert receipt == ("one", "u", None, False)
@@ -95,7 +95,7 @@ async def test_https_is_verified(tmp_path: Path) -> None:
     files = authority.issue().write(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files.cert, files.key)
-    async with FakeNode("one", context) as node:
+    async with FakeNode("one", context).start() as node:
         server = f"https://localhost:{node.port}/"
         with pytest.raises(NoAnswer, match="CERTIFICATE_VERIFY_FAILED"):
             await aphlict.publish_async({}, ["a"], servers=[server])

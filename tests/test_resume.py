@@ -31,8 +31,8 @@ class Listener:
         self.frames.extend(frames)
 
 
-def make_hub() -> Hub:
-    return Hub("thisnode", Alone(), Limits(), lambda: None)
+def make_hub(started: float = 0.0) -> Hub:
+    return Hub("thisnode", Alone(), Limits(), lambda: None, started)
 
 
 def join(hub: Hub, channel: str = "A") -> Subscriber:
@@ -58,7 +58,9 @@ def test_the_newest_message_of_any_channel_is_where_to_resume() -> None:
     here = join(hub)
     publish(hub, "one", "A")
     publish(hub, "two", "B")
-    assert hub.last(here) == "two"
+    where = hub.last(here, now=0)
+    publish(hub, "three", "A")
+    assert resume(hub, where) == (1, True)
 
 
 def test_nothing_is_missing_after_a_quiet_time_longer_than_the_history() -> None:
@@ -66,7 +68,8 @@ def test_nothing_is_missing_after_a_quiet_time_longer_than_the_history() -> None
     here = join(hub)
     publish(hub, "one")
     hub.sweep(now=MAX_AGE * 3)
-    assert resume(hub, hub.last(here), now=MAX_AGE * 3) == (0, True)
+    where = hub.last(here, now=MAX_AGE * 3)
+    assert resume(hub, where, now=MAX_AGE * 3) == (0, True)
     publish(hub, "two", now=MAX_AGE * 3)
     assert resume(hub, "one", now=MAX_AGE * 3) == (1, True)
 
@@ -75,24 +78,24 @@ def test_a_message_that_came_and_went_meanwhile_is_missing() -> None:
     hub = make_hub()
     here = join(hub)
     publish(hub, "one")
-    where = hub.last(here)
+    where = hub.last(here, now=0)
     publish(hub, "two", now=1)
     assert resume(hub, where, now=MAX_AGE * 3) == (0, False)
 
 
 def test_the_beginning_of_a_history_is_a_place_to_resume_at() -> None:
     hub = make_hub()
-    where = hub.last(join(hub))
-    publish(hub, "one")
-    assert resume(hub, where) == (1, True)
-    assert resume(make_hub(), where) == (0, False), "another server's beginning"
+    where = hub.last(join(hub), now=1)
+    publish(hub, "one", now=1)
+    assert resume(hub, where, now=1) == (1, True)
+    assert resume(make_hub(started=2), where, now=2) == (0, False), "a server that has started since"
 
 
 def test_no_place_is_named_while_messages_are_on_their_way() -> None:
     hub = make_hub()
     listeners = [join(hub) for _ in range(SLICE + 1)]
     publish(hub, "one")
-    assert hub.last(listeners[0]) is None
+    assert hub.last(listeners[0], now=0) is None
     while hub.work():
         pass
-    assert hub.last(listeners[0]) == "one"
+    assert hub.last(listeners[0], now=0)

@@ -29,13 +29,12 @@ def run(arguments: Namespace) -> int:
 
 
 async def _serve(address: str, page_port: int, client_port: int) -> None:
-    page, client, admin = ports.bind_all(
-        [
-            ServerSettings(type="client", port=page_port, listen=address),
-            ServerSettings(type="client", port=client_port, listen=address),
-            ServerSettings(type="admin", port=0, listen=LOOPBACK),
-        ]
-    )
+    wanted = [
+        ServerSettings(type="client", port=page_port, listen=address),
+        ServerSettings(type="client", port=client_port, listen=address),
+        ServerSettings(type="admin", port=0, listen=LOOPBACK),
+    ]
+    page, client, admin = ports.bind_all(wanted)[0]
     servers = (
         ServerSettings(type="client", port=_port(client), listen=address),
         ServerSettings(type="admin", port=_port(admin), listen=LOOPBACK),

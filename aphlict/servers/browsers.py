@@ -93,7 +93,7 @@ class Browsers(Application):
 
     def _where(self, subscriber: Subscriber) -> dict[str, str]:
         """What an ack says beside: where to resume after this connection."""
-        last = self._hub.last(subscriber)
+        last = self._hub.last(subscriber, self._clock())
         return {} if last is None else {"last": last}
 
     def on_close(self, connection: Connection, reason: str, /) -> None:

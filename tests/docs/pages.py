@@ -14,7 +14,7 @@ _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 _VARYING = [
     (re.compile(r'("fingerprint": ?)"[A-Za-z0-9]{16}"'), r'\1"…"'),
     (re.compile(r'("uniqueID": ?)"[0-9a-f]{32}"'), r'\1"…"'),
-    (re.compile(r'("last": ?)"[A-Za-z0-9]{16}"'), r'\1"…"'),
+    (re.compile(r'("last": ?)"~[^"]*"'), r'\1"…"'),
     (re.compile(r'("(?:uptime|time|pid|history\.age)": ?)\d+'), r"\1…"),
     (re.compile(r"(Using the configuration ).*"), r"\1…"),
     (re.compile(r'(?i)(etag: )"\w+"'), r"\1…"),
