@@ -70,6 +70,7 @@ def test_what_one_tab_publishes_the_other_shows(demo: str, profile: ChromiumProf
 
 def test_it_fits_on_a_phone(demo: str, profile: ChromiumProfile) -> None:
     tab = profile.new_tab(demo)
+    wait_until(lambda: status(tab) == "open", "the page to be connected")
     tab.command("Emulation.setDeviceMetricsOverride", **PHONE)
     submit(tab, "subscribe", channel="PHID-USER-" + "x" * 60)
     wait_until(lambda: tab.evaluate("document.querySelectorAll('#channels li').length") == 2)
