@@ -132,7 +132,7 @@ class Reaching:
         family, address = self._address or resolve(self.target.host, self.target.port)[0]
         sock = _connect(family, address)
         server = self.target.server
-        if server is not None and getattr(server, "proxy_protocol", False):
+        if server is not None and server.proxy_protocol:
             sock.sendall(LOCAL_PREFACE)
         return sock
 

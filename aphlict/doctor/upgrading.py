@@ -16,6 +16,7 @@ LOST = {
     "version 13": "the Sec-WebSocket-Version header",
     "Sec-WebSocket-Key": "the Sec-WebSocket-Key header",
 }
+NO_REQUEST = "no HTTP/1.1 request line"
 ADMIN_PAGE = "POST / publishes"  # what the admin port says to a path that it does not have
 
 
@@ -85,6 +86,11 @@ def _refused(reaching: Reaching, client: ServerSettings, answer: Answer) -> Trou
         return _wants_tls(reaching)
     if answer.status == 404 and answer.error is not None and ADMIN_PAGE in answer.error:
         return Trouble("the path leads to Aphlict's admin port", f"lead it to the client port, {client.port}")
+    if answer.status == 400 and answer.error is not None and NO_REQUEST in answer.error:
+        return Trouble(
+            "Aphlict cannot read what comes first: a balancer sends a PROXY protocol header that it does not expect",
+            'set "proxy.protocol": true for the client server, or take send-proxy away from the balancer',
+        )
     if answer.error is not None:
         return Trouble(
             f"Aphlict answers {answer.status}: {answer.error}", "see docs/troubleshooting.md for that answer"
@@ -116,7 +122,10 @@ def _refused_by_proxy(reaching: Reaching, client: ServerSettings, answer: Answer
         change = f"let {path} through without a login: Aphlict has none, and scripts cannot fill in a form"
         return Trouble(f"{says}: it does not let the browser in", change)
     if status in (502, 503):
-        return Trouble(f"{says}: it does not reach Aphlict", here)
+        says += ": it does not reach Aphlict"
+        if client.proxy_protocol:
+            here += ', and drops who sends no PROXY protocol header first ("proxy.protocol": true)'
+        return Trouble(says, here)
     if status == 504:
         return Trouble(f"{says}: what it passes {path} to does not answer it", here)
     if status == 500:

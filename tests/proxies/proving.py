@@ -30,8 +30,8 @@ class Way:
     async def prove(self) -> None:
         """WebSocket, events, polling and status, all of them."""
         await self.prove_websocket()
-        await self.prove_events()
         await self.prove_poll()
+        await self.prove_events()
         assert json.loads(await self._get("status")) == {"state": "RUNNING"}
 
     async def prove_websocket(self) -> None:
@@ -53,9 +53,9 @@ class Way:
 
     async def prove_poll(self) -> None:
         """A poll waits for a message, and the next one goes on after it."""
-        before = (await self.node.status(self.instance))["clients.active"]
+        await eventually_async(lambda: self._has(0), "all else to end")
         waiting = asyncio.create_task(self._get("poll?channel=a&wait=20"))
-        await eventually_async(lambda: self._more_than(before), "the poll to arrive")
+        await eventually_async(lambda: self._has(1), "the poll to arrive")
         await self._publish("by poll")
         answer = json.loads(await waiting)
         assert [each["text"] for each in answer["messages"]] == ["by poll"]
@@ -63,8 +63,8 @@ class Way:
         assert again["messages"] == []
         assert again["recovered"]
 
-    async def _more_than(self, count: int) -> bool:
-        return bool((await self.node.status(self.instance))["clients.active"] > count)
+    async def _has(self, count: int) -> bool:
+        return bool((await self.node.status(self.instance))["clients.active"] == count)
 
     async def _publish(self, text: str) -> None:
         receipt = await self.node.publish({"subscribers": ["a"], "text": text}, instance=self.instance)
