@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks import peers, plots, servers, workloads
+from benchmarks import peers, servers, workloads
 from benchmarks.building import build, knows_tls
 from benchmarks.workloads import Figure
 
@@ -24,13 +24,16 @@ def main() -> None:
     parser.add_argument(
         "--runs", type=int, default=5, help="runs of each workload, of which the median counts (5)"
     )
-    parser.add_argument("--scale", type=float, default=1.0, help="share of messages and browsers (1.0)")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="share of messages and browsers, for a try (1.0)"
+    )
     parser.add_argument(
         "--workers", type=int, default=2, help="the larger server of the workers' comparison (2)"
     )
     parser.add_argument("--peers", action="store_true", help="also measure other servers that are installed")
-    parser.add_argument("--json", type=Path, help="write every figure of every run there")
-    parser.add_argument("--plots", type=Path, help="write the plots of docs/performance.md into this folder")
+    parser.add_argument(
+        "--json", type=Path, help="write every figure of every run there, for benchmarks.plots"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="aphlict-bench-") as folder:
         tools = Path(folder)
@@ -45,8 +48,6 @@ def main() -> None:
     print_table(measured)
     if options.json:
         options.json.write_text(json.dumps(measured, indent=1))
-    if options.plots:
-        plots.draw(options.plots, {name: medians(values) for name, values in measured.items()})
 
 
 def measure_once(tools: Path, scale: float, measured: dict[str, Values]) -> None:

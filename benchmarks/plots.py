@@ -1,6 +1,11 @@
-"""The pictures of docs/performance.md, drawn from the figures that were just measured."""
+"""The picture of docs/performance.md, drawn from what `python -m benchmarks --peers --json FIGURES` measured.
 
-from collections.abc import Mapping
+python -m benchmarks.plots FIGURES docs/images
+"""
+
+import json
+import statistics
+import sys
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -12,12 +17,17 @@ MEMORY = "an idle connection with a channel of its own: memory"
 PANELS = {FAN_OUT: "µs", CHANNELS: "µs", CONNECT: "µs", MEMORY: "KB"}
 
 
-def draw(folder: Path, measured: Mapping[str, Mapping[str, float]]) -> None:
+def draw(source: Path, folder: Path) -> None:
     """Write comparison.svg: a panel for each of a few figures, a bar for each server that has it."""
+    measured: dict[str, dict[str, list[list[float]]]] = json.loads(source.read_text())
     folder.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(10, 7), layout="constrained")
+    figure = Figure(figsize=(10, 6), layout="constrained")
     for axes, (what, unit) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
-        bars = {name: values[what] for name, values in measured.items() if what in values}
+        bars = {
+            name: statistics.median(run[1] for run in values[what])
+            for name, values in measured.items()
+            if what in values
+        }
         colors = ["#2f6f4f" if name == "Aphlict" else "#b9b9b9" for name in bars]
         drawn = axes.barh(list(bars), list(bars.values()), color=colors)
         axes.bar_label(drawn, fmt="%.1f", padding=3)
@@ -26,3 +36,7 @@ def draw(folder: Path, measured: Mapping[str, Mapping[str, float]]) -> None:
         axes.margins(x=0.15)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(folder / "comparison.svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -115,7 +115,7 @@ def measure(tools: Path, target: Target, *options: str | int) -> dict[str, Any]:
     if not done.stdout:
         sys.exit(f"{target.name}: the load generator says: {done.stderr.strip()}")
     result = json.loads(done.stdout)
-    if result["lost"] or result["failed"]:
+    if result["lost"] > 0 or result["failed"]:
         print(f"{target.name} lost {result['lost']} messages, refused {result['failed']}", file=sys.stderr)
     return dict(result)
 

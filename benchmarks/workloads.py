@@ -30,8 +30,8 @@ def fan_out(browsers: int) -> Work:
     """All browsers on one channel."""
 
     def work(tools: Path, target: Target, scale: float) -> list[Figure]:
-        messages = max(5, round(600_000 / browsers * scale))
-        result = measure(tools, target, "--conns", browsers, "--messages", messages)
+        messages = max(5, round(600_000 / browsers * min(1.0, scale * 3)))
+        result = measure(tools, target, "--conns", round(browsers * scale), "--messages", messages)
         return [
             Figure(f"{browsers:,} browsers, 1 channel: CPU a delivery", result["server_cpu_us_per_delivery"], "µs"),
             Figure(
@@ -53,7 +53,8 @@ def _latency(what: str, result: dict[str, Any]) -> list[Figure]:
 
 def many_channels(tools: Path, target: Target, scale: float) -> list[Figure]:
     """10,000 browsers on 1,000 channels."""
-    options = ("--conns", 10_000, "--channels", 1000, "--messages", round(20_000 * scale), "--window", 8)
+    crowd = ("--conns", round(10_000 * scale), "--channels", round(1000 * scale))
+    options = (*crowd, "--messages", round(20_000 * scale), "--window", 8)
     result = measure(tools, target, *options)
     what = "10,000 browsers on 1,000 channels"
     cpu = result["server_cpu_us_per_delivery"]
@@ -64,7 +65,8 @@ def single(browsers: int) -> Work:
     """One publish to one browser, beside so many."""
 
     def work(tools: Path, target: Target, scale: float) -> list[Figure]:
-        options = ("--conns", browsers, "--channels", browsers, "--messages", round(10_000 * scale))
+        count = max(10, round(browsers * scale))
+        options = ("--conns", count, "--channels", count, "--messages", round(10_000 * scale))
         result = measure(tools, target, *options)
         what = f"one publish to one browser of {browsers:,}"
         return [
@@ -133,7 +135,7 @@ def health(tools: Path, target: Target, scale: float) -> list[Figure]:
             ended.wait(max(0.0, 0.02 - (time.perf_counter() - begun)))
 
     asking = threading.Thread(target=ask)
-    options = ("--conns", 10_000, "--messages", max(5, round(100 * scale)), "--rate", 5)
+    options = ("--conns", round(10_000 * scale), "--messages", max(5, round(100 * scale)), "--rate", 5)
     command = [
         "taskset",
         "-c",
@@ -160,11 +162,14 @@ def comeback(tools: Path, target: Target, scale: float) -> list[Figure]:
     count = round(10_000 * scale)
     everyone = ("--conns", count, "--channels", count)
     # The first run fills the history with a message for every second channel, and its browsers go all at once.
-    measure(tools, target, *everyone, "--messages", min(4000, count // 2), "--window", 32)
+    kept = min(4000, count // 2)
+    measure(tools, target, *everyone, "--messages", kept, "--window", 32)
     opening = ("--open", SUBSCRIBE, "--open", REPLAY, "--open-replies", 2, "--in-flight", 2000)
     result = measure(tools, target, *everyone, "--messages", 0, *opening)
-    if result["failed"]:
-        raise SystemExit(f"{result['failed']} browsers were refused")
+    if result["failed"] or result["deliveries"] != kept:
+        raise SystemExit(
+            f"{result['failed']} browsers refused, {result['deliveries']} of {kept} messages replayed"
+        )
     return [
         Figure(
             "10,000 browsers come back, subscribe and replay: until all are served",

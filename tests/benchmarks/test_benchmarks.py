@@ -1,0 +1,37 @@
+"""The benchmark runs, and its load generator counts what it says it counts. No time is judged here."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.installation import PROJECT
+
+
+@pytest.fixture(autouse=True)
+def compiler() -> None:
+    """A C compiler: missing, it fails the tests under CI."""
+    if shutil.which("cc") or shutil.which("gcc"):
+        return
+    if os.environ.get("CI"):
+        pytest.fail("no C compiler: apt install gcc")
+    pytest.skip("no C compiler: apt install gcc")
+
+
+@pytest.mark.timeout(300)
+def test_a_small_run_prints_every_figure_and_loses_nothing() -> None:
+    command = [sys.executable, "-m", "benchmarks", "--runs", "1", "--scale", "0.01"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "lost" not in done.stderr
+    for figure in (
+        "floor ",
+        "CPU a publish",
+        "connect and subscribe",
+        "…/status beside",
+        "come back",
+        "2 workers",
+    ):
+        assert figure in done.stdout
