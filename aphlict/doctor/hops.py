@@ -31,8 +31,7 @@ PASS_UPGRADE = {
     "`proxy_set_header Connection` as conf/nginx/aphlict-location.conf does",
     Hop.APACHE: "add `upgrade=websocket` to the ProxyPass line (2.4.47 or newer, conf/apache/aphlict-path.conf) "
     "or use mod_proxy_wstunnel (conf/apache/aphlict-wstunnel.conf)",
-    Hop.HAPROXY: "take `option httpclose` and every rule that deletes Upgrade or Connection out of the frontend "
-    "and backend (conf/haproxy)",
+    Hop.HAPROXY: "take every rule that deletes Upgrade or Connection out of the frontend and backend (conf/haproxy)",
 }
 SEND_HERE = {
     Hop.NGINX: "correct the port in the upstream or proxy_pass of that location",
