@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from aphlict.cli.configured import reachable
+from aphlict.cli.console import reason
 from aphlict.config.settings import Settings
 from aphlict.errors import NoAnswer
 
@@ -25,7 +26,7 @@ def ask(settings: Settings, method: str, path: str, instance: str | None, body: 
         answer = connection.getresponse()
         text = answer.read()
     except (OSError, http.client.HTTPException) as error:
-        why = f"no answer within {TIMEOUT:g} s" if isinstance(error, TimeoutError) else str(error)
+        why = f"no answer within {TIMEOUT:g} s" if isinstance(error, TimeoutError) else reason(error)
         raise NoAnswer(f"the admin server at {where} does not answer: {why}") from error
     finally:
         connection.close()

@@ -15,7 +15,7 @@ from tornado.websocket import WebSocketClientConnection, WebSocketError, websock
 from aphlict.cli import configured
 from aphlict.cli.admin import unverified
 from aphlict.cli.configured import reachable
-from aphlict.cli.console import remark, say
+from aphlict.cli.console import reason, remark, say
 from aphlict.errors import UsageError
 
 CONNECT_TIMEOUT = 10.0
@@ -76,7 +76,7 @@ class Listening:
         try:
             connection = await websocket_connect(request, ping_interval=PING_INTERVAL)
         except (OSError, HTTPError, WebSocketError) as error:
-            return f"Cannot connect to {self._url}: {error}."
+            return f"Cannot connect to {self._url}: {reason(error)}."
         try:
             await self._receive(connection)
         finally:

@@ -2,7 +2,7 @@
 
 import json
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def run(arguments: Namespace) -> int:
     if arguments.json:
         say(json.dumps(facts))
     else:
-        for line in _lines(facts):
+        for line in _lines(facts, [each.path for each in settings.logs]):
             say(line)
     return RUNNING if process is not None else NOT_RUNNING
 
@@ -64,9 +64,10 @@ def _node(status: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in status.items() if key != "pid"}
 
 
-def _lines(facts: dict[str, Any]) -> Iterator[str]:
+def _lines(facts: dict[str, Any], logs: Sequence[str]) -> Iterator[str]:
     if not facts["running"]:
-        yield "The server is not running."
+        yield "The server is not running (aphlict start starts it)."
+        yield from (f"  its log      {path}" for path in logs if Path(path).exists())
         return
     uptime = f", for {duration(facts['uptime'] / 1000)}" if "uptime" in facts else ""
     yield f"The server is running (process {facts['pid']}{uptime})."
@@ -79,6 +80,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     yield f"  memory       {_mib(sum(facts['memory'].values()))} ({shares})"
     for peer in facts.get("peers", ()):
         yield f"  peer         {_peer(peer)}"
+    yield from (f"  log          {path}" for path in logs)
 
 
 def duration(seconds: float) -> str:

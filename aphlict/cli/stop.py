@@ -35,7 +35,9 @@ def stop(settings: Settings) -> None:
     except psutil.NoSuchProcess:
         say(f"The server (process {process.pid}) ended by itself.")
     except psutil.AccessDenied as error:
-        raise NotPermitted(f"process {process.pid} is another user's server: it cannot be stopped") from error
+        raise NotPermitted(
+            f"process {process.pid} is another user's server: only that user and root can stop it"
+        ) from error
 
 
 def _stop(process: psutil.Process, patience: float) -> None:

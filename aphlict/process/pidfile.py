@@ -32,7 +32,9 @@ class Pidfile:
         except BlockingIOError as error:
             process = find_running(path)
             who = f"process {process.pid}" if process else "another process, which keeps it locked"
-            raise AlreadyRunning(f"the server is already running: {path} belongs to {who}") from error
+            raise AlreadyRunning(
+                f"the server is already running: {path} belongs to {who} (aphlict restart replaces it)"
+            ) from error
         except OSError as error:
             raise CannotWrite(f"cannot write the pidfile {path}: {error.strerror}") from error
         if owner is not None:

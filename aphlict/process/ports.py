@@ -130,7 +130,7 @@ def holder(server: ServerSettings) -> str:
         assert connection.laddr  # a listener has an address
         if connection.laddr.port == server.port and _overlap(connection.laddr.ip, server.address):
             return describe(connection.pid)
-    return "a process of another user"
+    return "a process of another user (as root, ss -ltnp names it)"
 
 
 def describe(pid: int) -> str:

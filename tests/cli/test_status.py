@@ -14,8 +14,15 @@ from tests.support.waiting import wait_until
 def test_nothing_runs(installation: Installation) -> None:
     done = installation.run("status")
     assert (done.returncode, "not running" in done.stdout) == (1, True)
+    assert str(installation.log) not in done.stdout
     done = installation.run("status", "--json")
     assert (done.returncode, json.loads(done.stdout)) == (1, {"running": False})
+
+
+def test_where_a_server_that_ended_may_have_said_why(installation: Installation) -> None:
+    installation.start()
+    installation.run("stop")
+    assert str(installation.log) in installation.run("status").stdout
 
 
 def test_for_people(installation: Installation) -> None:
@@ -25,10 +32,11 @@ def test_for_people(installation: Installation) -> None:
     assert done.returncode == 0
     first, *others = done.stdout.splitlines()[1:]
     assert first.startswith(f"The server is running (process {supervisor.pid}, for ")
-    assert [line.split()[0] for line in others] == ["state", "connections", "messages", "memory"]
+    assert [line.split()[0] for line in others] == ["state", "connections", "messages", "memory", "log"]
     assert "1 in, 0 out" in others[2]
     assert "supervisor" in others[3]
     assert "worker" in others[3]
+    assert others[4].endswith(str(installation.log))
 
 
 def test_for_programs(installation: Installation) -> None:
