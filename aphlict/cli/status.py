@@ -40,15 +40,23 @@ def run(arguments: Namespace) -> int:
 
 
 def _processes(supervisor: psutil.Process) -> dict[str, Any]:
-    workers = supervisor.children()
+    workers = _children(supervisor)
     return {
         "pid": supervisor.pid,
-        "worker": workers[0].pid if workers else None,
+        "workers": [worker.pid for worker in workers],
         "memory": {
             "supervisor": _memory(supervisor),
-            "worker": sum(_memory(worker) for worker in workers),
+            "workers": sum(_memory(worker) for worker in workers),
         },
     }
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    """None, if it ended a moment ago."""
+    try:
+        return process.children()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _memory(process: psutil.Process) -> int:

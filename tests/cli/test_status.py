@@ -44,11 +44,11 @@ def test_for_programs(installation: Installation) -> None:
     installation.publish({"subscribers": ["a"]})
     facts = json.loads(installation.run("status", "--json").stdout)
     assert facts["running"] is True
-    assert (facts["pid"], facts["worker"]) == (supervisor.pid, installation.worker().pid)
+    assert (facts["pid"], facts["workers"]) == (supervisor.pid, [installation.worker().pid])
     assert (facts["connections"], facts["messages.in"], facts["messages.out"]) == (0, 1, 0)
     assert 0 <= facts["uptime"] < 60_000
     assert facts["memory"]["supervisor"] > 2**20
-    assert facts["memory"]["worker"] > 2**20
+    assert facts["memory"]["workers"] > 2**20
     assert len(facts["fingerprint"]) == 16
     assert facts["peers"] == []
 
