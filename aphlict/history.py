@@ -9,6 +9,7 @@ from aphlict.message import Message
 
 MAX_MESSAGES = 4096
 MAX_AGE = 60.0  # seconds
+FEW = 32  # channels whose entries are put in order; of more it is quicker to look through all there is
 SLACK = 1024  # dropped entries that the archive may drag along before it is tidied
 
 
@@ -83,14 +84,15 @@ class History:
         """The entry of a message; None once it has been forgotten."""
         return self._by_id.get(unique_id)
 
-    def newest(self, channels: Iterable[str], until: int, count: int) -> list[Entry]:
+    def newest(self, channels: Collection[str], until: int, count: int) -> list[Entry]:
         """The last `count` entries on any of these channels, up to the sequence `until`; newest first."""
-        queues = [reversed(queue) for channel in channels if (queue := self._by_channel.get(channel))]
-        merged = heapq.merge(*queues, key=lambda entry: -entry.sequence)
-        older = dropwhile(lambda entry: entry.sequence > until, merged)
-        return [
-            entry for entry, _ in islice(groupby(older), count)
-        ]  # one on several channels comes several times
+        if len(channels) > FEW:
+            found = (entry for entry in reversed(self.entries) if _is_on(entry, channels))
+        else:
+            queues = [reversed(queue) for channel in channels if (queue := self._by_channel.get(channel))]
+            merged = heapq.merge(*queues, key=lambda entry: -entry.sequence)
+            found = (entry for entry, _ in groupby(merged))  # one on several channels comes several times
+        return list(islice(dropwhile(lambda entry: entry.sequence > until, found), count))
 
     def select(self, channels: Iterable[str], wanted: Callable[[Entry], bool]) -> list[Entry]:
         """The entries on any of these channels, back to the last one that is wanted; oldest first.
@@ -107,6 +109,10 @@ class History:
     def age(self, now: float) -> float | None:
         """Seconds since the oldest entry came; None where there is none."""
         return now - self.entries[0].at if self.entries else None
+
+
+def _is_on(entry: Entry, channels: Collection[str]) -> bool:
+    return any(name in channels for name in entry.message.channels)
 
 
 class Archive:

@@ -6,6 +6,8 @@ from aphlict import position
 from aphlict.history import Entry, History
 from aphlict.position import EARLY, OVERLAP, Position, digest
 
+LOOKED_AT = 64  # messages that are compared with those that a position names
+
 
 class Resumption:
     """Where a reader goes on. `after`: uniqueIDs that it had, and positions that it was told, on whatever node.
@@ -25,9 +27,9 @@ class Resumption:
         self._digests = frozenset(name for each in positions for name in (*each.recent, *each.early))
         claims = [history.position(self._names)]
         claims += [_resume_here(history, each) for each in positions if each.origin == origin]
-        claims += [
-            _resume_elsewhere(history, each, channels, epoch) for each in positions if each.origin != origin
-        ]
+        foreign = max((each for each in positions if each.origin != origin), key=_time, default=None)
+        if foreign is not None:
+            claims.append(_resume_elsewhere(history, foreign, channels, epoch))
         known = [claim for claim in claims if claim is not None]
         self.sequence = max(known, default=0)  # what came later than this is missing, save what was seen
         self.recovered = bool(known)  # nothing can be missing beside that
@@ -54,24 +56,34 @@ def _resume_elsewhere(
     at = place.at - epoch
     if history.lost_at > at:
         return None
-    entries = history.select(channels, lambda _entry: True)
-    late = next((entry.sequence - 1 for entry in entries if entry.at > at - OVERLAP), history.last_sequence)
+    since = at - OVERLAP
     if place.is_full:
+        entries = history.newest(channels, history.last_sequence, LOOKED_AT)[::-1]
         names = frozenset(place.recent)
-        late = max(
-            late, next((each.sequence for each in entries if digest(each.message.unique_id) in names), 0)
-        )
-    return late
+        named = next((each for each in entries if digest(each.message.unique_id) in names), None)
+        if named is not None:
+            return max(named.sequence, _before(since, entries, named.sequence))
+    return _before(since, history.select(channels, lambda entry: entry.at > since), history.last_sequence)
+
+
+def _before(since: float, entries: list[Entry], otherwise: int) -> int:
+    """The sequence before the first of these that is later."""
+    return next((entry.sequence - 1 for entry in entries if entry.at > since), otherwise)
 
 
 def _early(
     history: History, positions: Iterable[Position], channels: Collection[str], origin: str
 ) -> tuple[bytes, ...]:
-    latest = max(positions, key=lambda each: each.at, default=None)
+    latest = max(positions, key=_time, default=None)
     if latest is None:
         return ()
     names = latest.early if latest.origin == origin else (*latest.recent, *latest.early)
     if not names:
         return ()
-    here = {digest(entry.message.unique_id) for entry in history.select(channels, lambda _entry: True)}
+    lately = history.newest(channels, history.last_sequence, LOOKED_AT)
+    here = {digest(entry.message.unique_id) for entry in lately}
     return tuple(name for name in names if name not in here)[:EARLY]
+
+
+def _time(place: Position) -> float:
+    return place.at

@@ -1,12 +1,14 @@
 """Readers who come and go, to one node or to several, and miss nothing and get nothing twice."""
 
 import random
+import time
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aphlict.history import MAX_AGE
-from aphlict.position import OVERLAP, REMEMBERED
+from aphlict.history import FEW, MAX_AGE
+from aphlict.position import OVERLAP, REMEMBERED, Position, digest
 from tests.support.listeners import HOUR, Reader, join, make_hub, publish
 
 
@@ -144,8 +146,43 @@ def test_words_of_several_kinds_are_taken_for_what_they_are_worth() -> None:
     assert results == [True]
 
 
+def test_the_first_message_of_all_is_found_by_another_node() -> None:
+    here, there, reader = make_hub(), make_hub(), Reader()
+    reader.poll(here, 10)
+    publish(there, "one", 11)
+    assert reader.poll(there, 12)
+    assert reader.names == ["one"]
+
+
+def test_many_positions_of_other_nodes_cost_no_more_than_one() -> None:
+    hub = make_hub()
+    channels = [f"c{n}" for n in range(100)]
+    for n in range(4096):
+        publish(hub, f"m{n}", 50, *channels[n % 10 :: 10])
+    full = Position("other", 1, 1e9 + 49, tuple(digest(f"x{n}") for n in range(16)))
+    words = [f"~other{n}{full.text().removeprefix('~other')}" for n in range(500)]
+    subscriber, _ = join(hub, *channels)
+    started = time.perf_counter()
+    for _ in range(5):
+        hub.resume(subscriber, words, 51)
+    assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize("count", [2, FEW + 1])
+def test_the_newest_messages_of_few_channels_and_of_many(count: int) -> None:
+    hub = make_hub()
+    channels = [f"c{n}" for n in range(count)]
+    for n in range(10):
+        publish(hub, f"m{n}", n, channels[n % 2], channels[-1], "other")
+        publish(hub, f"x{n}", n, "other")
+    subscriber, _ = join(hub, *channels)
+    history = subscriber.instance.history
+    entries = history.newest(subscriber.subscriptions, 2 * 8, 4)
+    assert [entry.message.unique_id for entry in entries] == ["m7", "m6", "m5", "m4"]
+
+
 @given(st.integers(0, 1 << 30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_mixture_of_nodes_and_delays(seed: int) -> None:
     """As long as no delay exceeds the overlap, and no burst what a position names."""
     chance = random.Random(seed)
