@@ -11,7 +11,7 @@ from aphlict.config.settings import Limits
 from aphlict.errors import CommandError
 from aphlict.history import Archive, Entry, History
 from aphlict.message import Message, check_name, random_name
-from aphlict.position import REMEMBERED, Position, digest
+from aphlict.position import RECENT, REMEMBERED, Position, digest
 from aphlict.resumption import Resumption
 
 SLICE = 256  # frames sent in a row before other work has its turn: about 2 ms
@@ -282,7 +282,7 @@ class Hub:
         `early`: what it has had beside, as its resumption says.
         """
         had = subscriber.instance.history.newest(subscriber.subscriptions, until.sequence, REMEMBERED)
-        recent = tuple(digest(entry.message.unique_id) for entry in had)
+        recent = tuple(digest(entry.message.unique_id) for entry in had if entry.at > until.at - RECENT)
         return Position(self._origin, until.sequence, self.epoch + until.at, recent, early).text()
 
     def moment(self, now: float) -> Moment:

@@ -10,6 +10,7 @@ from msgspec import Struct
 REMEMBERED = 16  # messages that a position names
 EARLY = 8  # messages that it names beside, which other nodes had first
 OVERLAP = 15.0  # seconds that another node looks back: delays between nodes, and between their clocks
+RECENT = 2 * OVERLAP  # seconds after which a message that a reader had will not come to another node any more
 DIGEST = 4  # bytes that stand for a uniqueID
 
 _FORM = re.compile(
