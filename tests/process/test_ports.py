@@ -62,7 +62,10 @@ def test_the_holder_of_another_address_is_not_named() -> None:
         (sock,) = ports.bind(server(port, "127.0.0.1"))
         assert str(os.getpid()) in ports.holder(server(port, "127.0.0.1"))
         sock.close()
-        assert ports.holder(server(port, "127.0.0.1")) == "a process of another user (as root, ss -ltnp names it)"
+        assert (
+            ports.holder(server(port, "127.0.0.1"))
+            == "a process of another user (as root, ss -ltnp names it)"
+        )
 
 
 def test_ipv6() -> None:
