@@ -70,9 +70,9 @@ def _examine_way(settings: Settings, wishes: Wishes, checks: CheckList, clocks: 
         visit = Visit(browser, target, admin)
         visit.check_delivery(checks)
         hop = fallback.check_pages(reaching, checks)
-        fallback.check_events(reaching, admin, checks, hop)
         if wishes.idle is not None:
             visit.check_idle(checks, wishes.idle, settings.ping_interval, hop)
+        fallback.check_events(reaching, admin, checks, hop)
     finally:
         browser.close()
 

@@ -66,11 +66,11 @@ def test_a_log_that_is_no_file(installation: Installation, doctor: Doctor) -> No
     doctor.visit(installation).expect("files", str(installation.log), "is not a file")
 
 
-def test_a_port_that_belongs_to_another_program(installation: Installation, doctor: Doctor) -> None:
-    with listening(installation.client_port):
-        pid = psutil.Process().pid
-        diagnosis = doctor.visit(installation)
-        diagnosis.expect(f"client port {installation.client_port}", "not answer", f"process {pid}")
+def test_a_port_that_belongs_to_another_program(installation: Installation, doctor: Doctor, ssh: int) -> None:
+    client = {"type": "client", "port": ssh, "listen": "127.0.0.1"}
+    installation.write(servers=[client, {"type": "admin", "port": installation.admin_port}])
+    pid = psutil.Process().pid
+    doctor.visit(installation).expect(f"client port {ssh}", "does not speak HTTP", f"process {pid}")
 
 
 def test_a_server_that_may_open_few_files(installation: Installation, doctor: Doctor) -> None:

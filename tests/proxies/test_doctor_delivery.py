@@ -39,7 +39,7 @@ def test_the_idle_time_out_of_nginx(server: Installation, doctor: Doctor) -> Non
     short = {"proxy_read_timeout    120s": "proxy_read_timeout 1s"}
     with shipped_path(server.client_port, **short) as port:
         diagnosis = doctor.visit(server, "--url", f"ws://127.0.0.1:{port}/ws/", "--idle", "10")
-        diagnosis.expect("idle", "cut off after 1.", "proxy_read_timeout", "ping.interval")
+        diagnosis.expect("idle", "cut off after", "proxy_read_timeout", "ping.interval")
 
 
 def test_the_idle_time_out_of_apache(server: Installation, doctor: Doctor) -> None:
@@ -48,7 +48,7 @@ def test_the_idle_time_out_of_apache(server: Installation, doctor: Doctor) -> No
     # Apache takes the longer of the two: the site's Timeout, or that of the ProxyPass line.
     with apache("Timeout 1\n" + shipped("apache/aphlict-path.conf", **short), port):
         diagnosis = doctor.visit(server, "--url", f"ws://127.0.0.1:{port}/ws/", "--idle", "10")
-        diagnosis.expect("idle", "cut off after 1.", "timeout=", "ping.interval")
+        diagnosis.expect("idle", "cut off after", "timeout=", "ping.interval")
 
 
 def test_a_connection_that_is_left_alone(server: Installation, doctor: Doctor) -> None:
