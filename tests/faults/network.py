@@ -1,0 +1,109 @@
+"""A network of a few hosts, made of namespaces of the kernel: its cables can be cut."""
+
+import ctypes
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.powers import missing, need, need_root, run
+
+CLONE_NEWNET = 0x40000000
+FOLDER = Path("/run/netns")
+
+
+class Network:
+    """Hosts 1 to `size` at 10.99.0.HOST, each with a cable to one switch."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._switch = f"aphlict-{os.getpid()}-switch"
+
+    def address(self, host: int) -> str:
+        """Where a host is reached."""
+        return f"10.99.0.{host}"
+
+    def name(self, host: int) -> str:
+        """The namespace of a host."""
+        return f"aphlict-{os.getpid()}-{host}"
+
+    def build(self) -> None:
+        """Make hosts, switch and cables."""
+        self._make(self._switch)
+        self._on(self._switch, "ip", "link", "add", "switch", "type", "bridge")
+        self._on(self._switch, "ip", "link", "set", "switch", "up")
+        for host in range(1, self.size + 1):
+            self._make(self.name(host))
+            run("ip", "link", "add", "eth0", "netns", self.name(host), "type", "veth",
+                "peer", "name", f"port{host}", "netns", self._switch)  # fmt: skip
+            self._on(self.name(host), "ip", "address", "add", f"{self.address(host)}/24", "dev", "eth0")
+            self._on(self.name(host), "ip", "link", "set", "eth0", "up")
+            self._on(self._switch, "ip", "link", "set", f"port{host}", "master", "switch", "up")
+
+    def _make(self, name: str) -> None:
+        run("ip", "netns", "add", name)
+        self._on(name, "ip", "link", "set", "lo", "up")
+
+    def _on(self, name: str, *command: str) -> None:
+        run("ip", "netns", "exec", name, *command)
+
+    def cut(self, host: int) -> None:
+        """Cut the cable of a host: what is sent is lost without a word."""
+        self._on(self._switch, "ip", "link", "set", f"port{host}", "nomaster")
+
+    def mend(self, host: int) -> None:
+        """Mend the cable of a host."""
+        self._on(self._switch, "ip", "link", "set", f"port{host}", "master", "switch")
+
+    def words(self, host: int, *command: str) -> list[str]:
+        """A command line that runs on a host."""
+        return ["ip", "netns", "exec", self.name(host), *command]
+
+    def connect(self, host: int, port: int) -> socket.socket:
+        """A connection from a host to a port of its own."""
+        made: list[socket.socket | OSError] = []
+        thread = threading.Thread(target=self._connect, args=(host, port, made))
+        thread.start()
+        thread.join()
+        if isinstance(made[0], OSError):
+            raise made[0]
+        return made[0]
+
+    def _connect(self, host: int, port: int, made: list[socket.socket | OSError]) -> None:
+        """In a thread of its own, which moves to the host's namespace for good."""
+        try:
+            with (FOLDER / self.name(host)).open() as namespace:
+                if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), "setns")
+            made.append(socket.create_connection((self.address(host), port), 5))
+        except OSError as error:
+            made.append(error)
+
+    def remove(self) -> None:
+        """Take everything away."""
+        for name in (self._switch, *map(self.name, range(1, self.size + 1))):
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+@contextmanager
+def network(size: int) -> Iterator[Network]:
+    """A network, where one may be made."""
+    need_root()
+    need("ip")
+    made = Network(size)
+    try:
+        made.build()
+    except AssertionError as error:
+        made.remove()
+        if os.environ.get("CI"):
+            missing(str(error))
+        pytest.skip(f"no network can be made here: {error}")
+    try:
+        yield made
+    finally:
+        made.remove()
