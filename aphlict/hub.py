@@ -10,7 +10,7 @@ from aphlict.channels import Channels, Receiver
 from aphlict.config.settings import Limits
 from aphlict.errors import CommandError
 from aphlict.history import Archive, Entry, History
-from aphlict.message import Message, check_name, random_name
+from aphlict.message import Frame, Message, check_name, random_name
 from aphlict.position import RECENT, REMEMBERED, Position, digest
 from aphlict.resumption import Resumption
 
@@ -289,9 +289,9 @@ class Hub:
         """What has been accepted by now."""
         return Moment(self.archive.sequence, now)
 
-    def moment_of(self, message: Message) -> Moment:
-        """When a message was accepted; the beginning of time where it has been forgotten."""
-        entry = self.instance(message.instance).history.entry(message.unique_id)
+    def moment_of(self, frame: Frame) -> Moment:
+        """When its message was accepted; the beginning of time where it has been forgotten."""
+        entry = self.instance(frame.instance).history.entry(frame.unique_id)
         return Moment(entry.sequence, entry.at) if entry else Moment(0, -self.epoch)
 
     def last(self, subscriber: Subscriber, now: float) -> str | None:

@@ -36,10 +36,19 @@ def new_unique_id() -> str:
 
 
 class Frame(bytes):
-    """A ready WebSocket text frame that knows what it carries, for those who need it in another form."""
+    """A ready WebSocket text frame that knows what it carries, for those who need it in another form.
 
-    message: "Message"
+    It does not refer to its message, which may keep it: the two would wait for the garbage collector together.
+    """
+
+    instance: str
+    unique_id: str
     channels: tuple[str, ...]
+
+    @property
+    def text(self) -> bytes:
+        """The JSON in it."""
+        return self[{126: 4, 127: 10}.get(self[1], 2) :]
 
 
 class Message:
@@ -82,7 +91,7 @@ class Message:
         if self._frame is not None and self._frame.channels == channels:
             return self._frame
         frame = Frame(encode_frame(TEXT, self.text(channels)))
-        frame.message, frame.channels = self, channels
+        frame.instance, frame.unique_id, frame.channels = self.instance, self.unique_id, channels
         if len(channels) == len(self.channels):
             self._frame = frame
         return frame

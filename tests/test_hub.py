@@ -1,11 +1,13 @@
 """Who gets what, and when (SPEC 1.3 to 1.5, 2.1, 2.2), without a socket or a clock."""
 
+import gc
 from typing import Any
 
 import pytest
 
 from aphlict.errors import CommandError, NameTooLong
 from aphlict.hub import SLICE
+from aphlict.message import Message
 from tests.support.hearing import OWN, Ear, Stage
 
 
@@ -274,6 +276,31 @@ def test_a_replay_behind_a_long_fan_out_gives_each_message_once(stage: Stage) ->
     assert stage.replay_after(late_subscriber, "0") == (1, True)
     assert early.ids == ["1", "2"]
     assert sorted(late.ids) == ["1", "2"]
+
+
+# Memory
+
+
+def test_what_is_forgotten_is_freed_at_once(stage: Stage) -> None:
+    """Without the garbage collector, which may let minutes pass before it looks at what has become old."""
+
+    def alive() -> int:
+        return sum(isinstance(each, Message) for each in gc.get_objects())
+
+    ann, _ = stage.join("a")
+    gc.collect()
+    gc.disable()
+    try:
+        before = alive()
+        for number in range(100):
+            stage.publish(str(number))
+        assert alive() == before + 100
+        stage.now += 61
+        stage.hub.sweep(stage.now)
+        assert len(ann.heard) == 100
+        assert alive() == before
+    finally:
+        gc.enable()
 
 
 # Limits

@@ -214,8 +214,13 @@ def test_a_frame_is_the_text_in_a_final_text_frame() -> None:
     frame = message.frame(("a",))
     assert frame[0] == 0x81
     assert frame[2:] == message.text(("a",))
-    assert frame.message is message
-    assert frame.channels == ("a",)
+    assert (frame.instance, frame.unique_id, frame.channels) == ("default", "new", ("a",))
+
+
+@pytest.mark.parametrize("size", [0, 1000, 100_000])
+def test_a_frame_knows_its_text(size: int) -> None:
+    message = one({"subscribers": ["a"], "text": "x" * size})
+    assert message.frame(("a",)).text == message.text(("a",))
 
 
 def test_the_frame_for_all_channels_is_made_once() -> None:

@@ -33,7 +33,7 @@ class Encoder:
         """Make the event of a message's frame."""
         if frame is not self._frame:
             assert isinstance(frame, Frame)
-            self._event = encode(frame.message.unique_id, frame.message.text(frame.channels))
+            self._event = encode(frame.unique_id, frame.text)
             self._frame = frame
         return self._event
 
@@ -106,7 +106,7 @@ class EventStream:
         """Part of the hub's Receiver."""
         if self._has_seen is not None:
             assert isinstance(frame, Frame)
-            if self._has_seen(frame.message.unique_id):
+            if self._has_seen(frame.unique_id):
                 return
         self._connection.send(self._encoder.event(frame))
 

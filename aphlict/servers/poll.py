@@ -110,10 +110,9 @@ class Poll:
         if self._is_full:
             return
         assert isinstance(frame, Frame)
-        message = frame.message
-        self._until = self._hub.moment_of(message)
-        if not self._has_seen(message.unique_id):
-            text = message.text(frame.channels)
+        self._until = self._hub.moment_of(frame)
+        if not self._has_seen(frame.unique_id):
+            text = frame.text
             self._texts.append(text)
             self._size += len(text)
             self._is_full = len(self._texts) >= MAX_MESSAGES or self._size >= MAX_BYTES

@@ -26,7 +26,7 @@ class Listener:
     def send(self, frame: bytes, /) -> None:
         """Keep a frame's uniqueID."""
         assert isinstance(frame, Frame)
-        self.names.append(frame.message.unique_id)
+        self.names.append(frame.unique_id)
 
     def send_all(self, frames: Iterator[bytes], /) -> None:
         """Keep them all."""
