@@ -74,7 +74,7 @@ class Tab(ABC):
         """Evaluate an expression, or call a function with values; a promise is awaited."""
         if values:
             expression = f"({expression})({', '.join(json.dumps(value) for value in values)})"
-        text = self._evaluate(f"(async () => JSON.stringify((await ({expression})) ?? null))()")
+        text = self._evaluate(f"(async () => JSON.stringify(await ({expression})) ?? 'null')()")
         return json.loads(text)
 
 

@@ -114,7 +114,7 @@ def test_a_server_that_restarts_is_left_for_another_at_once(
 def test_attempts_grow_rarer_up_to_a_bound(new_page: NewPage, server: Server, cable: Cable) -> None:
     cable.target = 1  # where nobody listens
     page = new_page()
-    page.tab.evaluate("(Math.random = () => 1) && 0")
+    page.tab.evaluate("(Math.random = () => 1)")
     started = monotonic()
     page.listen(cable.url, "all", ready=False, minDelay=100, maxDelay=400)
     wait_until(lambda: len(_attempts(cable)) >= 6, "six attempts")
@@ -126,7 +126,7 @@ def test_attempts_grow_rarer_up_to_a_bound(new_page: NewPage, server: Server, ca
 
 def test_nobody_comes_back_at_the_same_time(new_page: NewPage, server: Server) -> None:
     page = new_page().listen(server.url, "all", share=False)
-    page.tab.evaluate("(window.asked = [], Math.random = () => { asked.push(1); return 0.5 }) && 0")
+    page.tab.evaluate("(window.asked = [], Math.random = () => { asked.push(1); return 0.5 })")
     server.stop(signal.SIGKILL)
     page.wait_status("connecting")
     assert page.tab.evaluate("asked.length") >= 1, "the wait has no chance in it"

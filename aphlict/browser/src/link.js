@@ -115,13 +115,7 @@ export class Link {
     clearInterval(this.#upgrade);
     if (this.#rung) {
       this.#upgrade = setInterval(() => this.#tryWebSocket(), this.#settings.upgradeAfter);
-      if (this.#reason) {
-        console.warn(
-          `aphlict: ${this.#settings.base} is reached by ${NAMES[this.#rung]}, as WebSocket failed twice ` +
-            `(${this.#reason}): a proxy on the way may not pass on the upgrade`,
-        );
-        this.#reason = "";
-      }
+      this.#tryWebSocket(); // maybe the server was only down
     }
   }
 
@@ -176,6 +170,8 @@ export class Link {
   /** What works is kept until a WebSocket has opened. */
   #tryWebSocket() {
     const socket = new WebSocket(this.#settings.base);
+    setTimeout(() => socket.close(), this.#settings.timeout);
+    socket.onerror = () => this.#warn();
     socket.onopen = () => {
       socket.close();
       if (this.#rung) {
@@ -185,6 +181,16 @@ export class Link {
         this.#connect();
       }
     };
+  }
+
+  #warn() {
+    if (this.#reason && this.#rung) {
+      console.warn(
+        `aphlict: ${this.#settings.base} is reached by ${NAMES[this.#rung]}, as WebSocket failed again and again ` +
+          `(${this.#reason}): a proxy on the way may not pass on the upgrade`,
+      );
+      this.#reason = "";
+    }
   }
 
   #stop() {
