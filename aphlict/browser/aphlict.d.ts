@@ -28,7 +28,7 @@ export interface Options {
   timeout?: number;
   /** When a fallback tries WebSocket again (600,000). */
   upgradeAfter?: number;
-  /** How often a visible tab asks whether the connected tab is alive (5,000). */
+  /** How often the tabs ask whether the one that is connected is alive (5,000). */
   patience?: number;
 }
 

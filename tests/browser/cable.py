@@ -6,12 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
 
+REFUSAL = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
 
 class Cable:
-    """Leads from a port of its own to a server's. `begun` is when each connection was made, `heads` how it began."""
+    """Leads from a port of its own to a server's. `begun` is when each connection was made, `heads` how it began.
+
+    While it `refuses_upgrades` no WebSocket comes through.
+    """
 
     def __init__(self, target: int) -> None:
         self.target = target
+        self.refuses_upgrades = False
         self.begun: list[float] = []
         self.heads: list[bytes] = []
         self._whole = threading.Event()
@@ -46,6 +52,10 @@ class Cable:
         self._sockets.add(near)
         head = self._read(near)
         self.heads.append(head)
+        if self.refuses_upgrades and b"upgrade: websocket" in head.lower():
+            near.sendall(REFUSAL)
+            near.close()
+            return
         try:
             far = socket.create_connection(("127.0.0.1", self.target))
         except OSError:

@@ -36,7 +36,7 @@ PAGE = """<!doctype html>
 LEADS = """navigator.locks.request(`test ${Math.random()}`, async ({ name }) => {
   const { held } = await navigator.locks.query();
   const client = held.find((lock) => lock.name == name).clientId;
-  return held.some((lock) => lock.clientId == client && /^aphlict [^ ]+$/.test(lock.name));
+  return held.some((lock) => lock.clientId == client && /^aphlict 1 [^ ]+$/.test(lock.name));
 })"""
 
 # Impatient, so that a test need not wait for what takes a user's network a minute.

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tests.support.installation import free_ports
 from tests.support.waiting import wait_until
@@ -72,10 +73,11 @@ class Server:
         """How many browsers are connected."""
         return int(self.status()["clients.active"])
 
-    def publish(self, *channels: str, **fields: object) -> dict[str, Any]:
+    def publish(self, *channels: str, instance: str = "default", **fields: object) -> dict[str, Any]:
         """Publish a message; gives the receipt."""
         body = json.dumps({"subscribers": channels, **fields}).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.admin_port}/", body)
+        where = f"http://127.0.0.1:{self.admin_port}/?instance={quote(instance, safe='')}"
+        request = urllib.request.Request(where, body)
         with urllib.request.urlopen(request) as answer:
             receipt: dict[str, Any] = json.load(answer)
             return receipt

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.browser.cable import Cable
 from tests.browser.page import Page
 from tests.browser.server import Server
 from tests.proxies.nginx import nginx
@@ -142,14 +143,15 @@ def test_a_restarted_server_may_have_lost_messages(
     ids=["in time", "when the network is another"],
 )
 def test_a_websocket_is_tried_again(
-    new_page: NewPage, server: Server, proxy: Proxy, upgrade_after: int, event: str
+    new_page: NewPage, server: Server, cable: Cable, upgrade_after: int, event: str
 ) -> None:
-    page = new_page().listen(proxy.run(PLAIN).url, "all", upgradeAfter=upgrade_after)
+    cable.refuses_upgrades = True
+    page = new_page().listen(cable.url, "all", upgradeAfter=upgrade_after)
     assert page.status == "fallback"
     server.publish("all", n=1)
     page.wait_for(1)
-    proxy.run(UPGRADING)
-    page.wait_status("fallback")
+    wait_until(lambda: page.chromium.console("warning"), "the first attempt to be over")
+    cable.refuses_upgrades = False
     page.tab.evaluate(event)
     server.publish("all", n=2)
     page.wait_status("open")

@@ -105,6 +105,113 @@ def test_a_tab_alone_where_the_browser_has_no_locks(new_page: NewPage, server: S
     assert server.connections == 2
 
 
+def test_a_tab_alone_where_locks_are_refused(new_page: NewPage, server: Server) -> None:
+    pages = [new_page(), new_page()]
+    for page in pages:
+        page.tab.evaluate(
+            "LockManager.prototype.request = () => Promise.reject(new DOMException('SecurityError'))"
+        )
+        page.listen(server.url, "all")
+    server.publish("all", n=1)
+    for page in pages:
+        page.wait_for(1)
+    assert server.connections == 2
+
+
+def test_a_tab_alone_goes_on_after_it_was_frozen(new_page: NewPage, server: Server) -> None:
+    page = new_page().listen(server.url, "all", share=False)
+    server.publish("all", n=1)
+    page.wait_for(1)
+    page.chromium.freeze(warned=True)
+    wait_until(lambda: server.connections == 0, "the frozen tab to hang up")
+    server.publish("all", n=2)
+    page.chromium.thaw(warned=True)
+    page.wait_for(1, 2)
+    assert page.gaps == 0
+
+
+def test_a_page_that_comes_back_from_the_cache_is_told_to_load_its_state(
+    new_page: NewPage, server: Server
+) -> None:
+    pages = [new_page().listen(server.url, "all") for _ in range(2)]
+    hidden, other = pages
+    hidden.tab.evaluate("window.dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+    wait_until(lambda: other.leads, "the other tab to lead")
+    server.publish("all", n=1)
+    other.wait_for(1)
+    hidden.tab.evaluate("window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+    hidden.ready()
+    assert (hidden.got, hidden.gaps) == ([], 1)
+    server.publish("all", n=2)
+    hidden.wait_for(2)
+    other.wait_for(1, 2)
+    assert server.connections == 1
+
+
+LOSSY = """() => {
+  window.BroadcastChannel = class extends BroadcastChannel {
+    set onmessage(hear) {
+      super.onmessage = (event) => {
+        if (!(event.data.message && window.lost.includes(event.data.message.n) && !event.data.to)) {
+          hear(event);
+        }
+      };
+    }
+  };
+  window.lost = [2, 3];
+}"""
+
+
+def test_a_tab_that_missed_a_step_asks_for_it(new_page: NewPage, server: Server) -> None:
+    leader = new_page().listen(server.url, "all")
+    other = new_page()
+    other.tab.evaluate(f"({LOSSY})()")
+    other.listen(server.url, "all")
+    for n in range(1, 6):
+        server.publish("all", n=n)
+    leader.wait_for(1, 2, 3, 4, 5)
+    other.wait_for(1, 2, 3, 4, 5)
+    assert other.gaps == 0
+
+
+def test_a_tab_that_missed_the_last_step_notices(new_page: NewPage, server: Server) -> None:
+    new_page().listen(server.url, "all")
+    other = new_page()
+    other.tab.evaluate(f"({LOSSY})()")
+    other.listen(server.url, "all")
+    for n in (1, 2):
+        server.publish("all", n=n)
+    other.wait_for(1, 2)
+
+
+def test_a_callback_that_throws_takes_nothing_from_the_others(new_page: NewPage, server: Server) -> None:
+    page = new_page().listen(server.url)
+    page.tab.evaluate("aphlict.subscribe('all', () => { throw new Error('mine') })")
+    page.tab.evaluate("aphlict.subscribe('all', (message) => got.push(message.n))")
+    page.ready()
+    server.publish("all", n=1)
+    server.publish("all", n=2)
+    page.wait_for(1, 2)
+
+
+def test_a_subscription_ends_when_its_last_listener_goes(new_page: NewPage, server: Server) -> None:
+    page = new_page().listen(server.url, "all")
+    page.tab.evaluate("window.more = aphlict.subscribe('all')")
+    page.tab.evaluate("stops.all()")
+    page.ready()
+    assert server.publish("all", n=1)["matched"] == 1
+    page.tab.evaluate("(more(), more())")
+    wait_until(lambda: server.publish("all")["matched"] == 0, "the channel to go")
+    assert page.got == []
+
+
+def test_an_instance_is_named_by_an_option(new_page: NewPage, server: Server) -> None:
+    page = new_page().listen(server.url, "all", instance="a/b c")
+    server.publish("all", n=1)
+    server.publish("all", n=2, instance="a/b c")
+    page.wait_for(2)
+
+
 def test_a_thousand_messages_over_five_changes_of_leader(new_page_anywhere: NewPage, server: Server) -> None:
     pages = [new_page_anywhere().listen(server.url, "all") for _ in range(7)]
     for n in range(1000):

@@ -67,7 +67,7 @@ export class Aphlict extends EventTarget {
    */
   async ready() {
     await null; // channels that were subscribed in this turn go out at its end
-    while (this.#status != "closed" && !this.#tab.covers(this.#listeners.keys())) {
+    while (this.#status != "closed" && !this.#tab.covers([...this.#listeners.keys()])) {
       await new Promise((resolve) => this.#waiting.add(() => resolve(null)));
     }
   }

@@ -21,7 +21,7 @@
  * @property {number} [restartDelay] the longest wait after a server said that it restarts (2,000)
  * @property {number} [timeout] how long an attempt to connect may take (10,000)
  * @property {number} [upgradeAfter] when a fallback tries WebSocket again (600,000)
- * @property {number} [patience] how often a visible tab asks whether the connected tab is alive (5,000)
+ * @property {number} [patience] how often the tabs ask whether the one that is connected is alive (5,000)
  */
 
 /** @typedef {Required<Omit<Options, "instance">> & { base: string }} Settings */

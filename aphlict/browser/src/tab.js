@@ -24,7 +24,7 @@ import { Stream } from "./stream.js";
  * `poke`, also: does its connection?) and `resend` (I lack what came after). From the leader, with its term: `state`
  * (where `greet`: a new leader wants to know what all want), `entry` (the next step) and `gap`; `to` names one tab.
  *
- * @typedef {{ kind: "want", tab: string, channels: string[], last?: string }} Want
+ * @typedef {{ kind: "want", tab: string, channels: string[] }} Want
  * @typedef {{ kind: "bye", tab: string }} Bye
  * @typedef {{ kind: "ask", poke: boolean }} Ask
  * @typedef {{ kind: "resend", tab: string, after: string }} Resend
@@ -36,6 +36,7 @@ import { Stream } from "./stream.js";
  * @typedef {Want | Bye | Ask | Resend | FromLeader} Note
  */
 
+const NOTES = 1; // the form of the notes: tabs of which the script has another are among themselves
 const GREETING = 500; // how long a new leader waits for tabs it has not heard of
 
 export class Tab {
@@ -57,8 +58,8 @@ export class Tab {
   /** @type {BroadcastChannel | undefined} */ #channel;
   #listening = new AbortController();
   #watch = 0;
-  #watched = 0;
-  #unanswered = 0;
+  #heard = false; // of the leader, since the last look
+  #unanswered = 0; // looks in a row at which it did not answer
   #asked = false;
   #telling = false; // a note of what we want is going to be sent
 
@@ -69,7 +70,7 @@ export class Tab {
   constructor(settings, page) {
     this.#settings = settings;
     this.#page = page;
-    this.#name = `aphlict ${settings.base}`;
+    this.#name = `aphlict ${NOTES} ${settings.base}`;
     this.#shared = settings.share && "BroadcastChannel" in globalThis && !!navigator.locks;
     this.#listen();
     this.#join();
@@ -88,10 +89,10 @@ export class Tab {
   /**
    * Whether these channels are in force now.
    *
-   * @param {Iterable<string>} channels
+   * @param {string[]} channels
    */
   covers(channels) {
-    return this.#settled && [...channels].every((name) => this.#subscribed.has(name));
+    return channels.every((name) => this.#settled && this.#subscribed.has(name));
   }
 
   close() {
@@ -114,24 +115,24 @@ export class Tab {
     if (globalThis.document) {
       document.addEventListener("visibilitychange", () => document.hidden || this.#poke(), until);
       document.addEventListener("freeze", () => this.#stepDown(), until);
-      document.addEventListener("resume", () => this.#shared && this.#seek(), until);
+      document.addEventListener("resume", () => this.#compete(), until);
     }
   }
 
   #join() {
     if (!this.#shared) {
-      this.#lead();
+      this.#compete();
       return;
     }
     this.#telling = true; // not before our lock says that we are here: a leader would take us for gone
     this.#id = crypto.randomUUID();
     this.#channel = new BroadcastChannel(this.#name);
     this.#channel.onmessage = (event) => this.#receive(event.data);
-    this.#presence = new AbortController();
-    hold(`${this.#name} ${this.#id}`, this.#presence.signal, () => {
+    const presence = (this.#presence = new AbortController());
+    hold(`${this.#name} ${this.#id}`, presence.signal, () => {
       this.#tell();
-      this.#seek();
-    }).catch(() => {});
+      this.#compete();
+    }).catch(() => presence.signal.aborted || this.#goAlone());
     this.#watch = setInterval(() => this.#look(), this.#settings.patience);
   }
 
@@ -139,9 +140,21 @@ export class Tab {
     this.#post({ kind: "bye", tab: this.#id });
     this.#stepDown();
     this.#presence?.abort();
+    this.#disconnect();
+  }
+
+  #disconnect() {
     this.#channel?.close();
     this.#channel = undefined;
     clearInterval(this.#watch);
+  }
+
+  /** The page may have no locks, as in a sandboxed frame. */
+  #goAlone() {
+    this.#disconnect();
+    this.#shared = false;
+    this.#telling = false;
+    this.#compete();
   }
 
   /** A page out of the back/forward cache: nobody listened for it meanwhile. */
@@ -155,6 +168,10 @@ export class Tab {
   }
 
   // The lock
+
+  #compete() {
+    this.#shared ? this.#seek() : this.#lead();
+  }
 
   /** Queues for the lock, or takes it from a leader that is silent. */
   #seek(steal = false) {
@@ -180,12 +197,11 @@ export class Tab {
     this.#link = undefined;
   }
 
-  /** A visible tab does not wait for ever for a leader that does not answer: it may be frozen. */
+  /** Nobody waits for ever for a leader that does not answer: it may be frozen. One tab asks for all. */
   #look() {
-    const late = Date.now() - this.#watched > 2 * this.#settings.patience;
-    this.#watched = Date.now();
-    if (this.#leading || late || globalThis.document?.hidden) {
+    if (this.#leading || this.#heard) {
       this.#unanswered = 0;
+      this.#heard = false;
     } else if (this.#unanswered++ < 2) {
       this.#post({ kind: "ask", poke: false });
     } else {
@@ -339,7 +355,7 @@ export class Tab {
       this.#resign(); // we were taken for dead, and another leads
     }
     if (note.term == this.#term && (!note.to || note.to == this.#id)) {
-      this.#unanswered = 0;
+      this.#heard = true;
       if (note.kind == "entry") {
         this.#follow(note);
       } else if (note.kind == "gap") {
