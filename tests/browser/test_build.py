@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 import aphlict
+from tests.docs.pages import ROOT, examples
 from tests.proxies.programs import require
 
 FOLDER = Path(aphlict.__file__).parent / "browser"
@@ -55,3 +57,16 @@ def test_the_package_says_what_it_is() -> None:
 
 def test_the_lock_file_names_no_registry() -> None:
     assert '"resolved"' not in (FOLDER / "package-lock.json").read_text()
+
+
+def test_the_examples_of_the_manual_are_right(npm: str, tmp_path: Path) -> None:
+    first, *others = [example.text for example in examples(ROOT / "docs" / "browser.md", "js")]
+    declared, loose = f'from "{FOLDER}/aphlict.js"', {"noUnusedLocals": False, "noImplicitAny": False}
+    text = "\n".join(
+        [re.sub(r'from "https://.*"', declared, first), "const showTask = async () => {};", *others]
+    )
+    (tmp_path / "examples.js").write_text(text)
+    options = {"extends": f"{FOLDER}/tsconfig.json", "compilerOptions": loose, "include": ["examples.js"]}
+    (tmp_path / "tsconfig.json").write_text(json.dumps(options))
+    done = run(npm, "check", "-p", str(tmp_path))
+    assert done.returncode == 0, done.stdout
