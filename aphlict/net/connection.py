@@ -146,8 +146,12 @@ class Connection:
     def _wait_for(self, rest: bytes, *, partial: bool) -> None:
         self._waiting = deque((rest,))
         self._queued = len(rest)
-        self._partial = partial
+        self._partial = partial or self._is_tls()
         self._watch(READ | WRITE)
+
+    def _is_tls(self) -> bool:
+        """Where it is TLS, a part of what was not taken may be on its way all the same."""
+        return isinstance(self._socket, ssl.SSLSocket)
 
     def _give_up(self) -> None:
         """Cut off a browser that does not read: drop what waits, but for the rest of a frame that was begun."""
@@ -195,7 +199,7 @@ class Connection:
             except OSError as error:
                 self._lost(error)
                 return
-            self._partial = (self._partial or sent > 0) and sent < len(chunk)
+            self._partial = sent < len(chunk) and (self._partial or sent > 0 or self._is_tls())
             if sent < len(chunk):
                 assert self._waiting is not None
                 # TLS wants the same bytes again: so what was joined stays joined.
