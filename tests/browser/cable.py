@@ -41,6 +41,12 @@ class Cable:
         """Everything comes through again, and what was held up."""
         self._whole.set()
 
+    def break_off(self) -> None:
+        """Hang up every connection; new ones come through."""
+        for each in tuple(self._sockets):
+            with suppress(OSError):  # it was not connected any more
+                each.shutdown(socket.SHUT_RDWR)
+
     def _accept(self) -> None:
         with suppress(OSError):  # the listener was closed
             while True:
@@ -89,10 +95,10 @@ class Cable:
     def close(self) -> None:
         """Hang up everything."""
         self.mend()
-        for each in (self._listener, *self._sockets):
-            with suppress(OSError):  # it was not connected any more
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+        self.break_off()
+        with suppress(OSError):  # so that accept() returns
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
         self._accepting.join()
 
 

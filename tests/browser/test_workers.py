@@ -1,0 +1,26 @@
+"""A server of several processes: a page that comes back to another of them misses nothing."""
+
+from pathlib import Path
+
+from tests.browser.cable import cable_to
+from tests.browser.chromium import ChromiumProfile
+from tests.browser.page import Page, web_server
+from tests.browser.server import running_server
+
+ROUNDS = 6  # the kernel chooses the process: one that differs is as good as certain
+
+
+def test_a_page_goes_on_at_another_process(profile: ChromiumProfile, tmp_path: Path) -> None:
+    with (
+        running_server(tmp_path, workers=2) as server,
+        cable_to(server.client_port) as cable,
+        web_server(f"http://127.0.0.1:{server.client_port}/aphlict.js") as web,
+    ):
+        page = Page(profile.new_tab(web)).listen(cable.url, "all", minDelay=10)
+        for n in range(ROUNDS):
+            cable.break_off()
+            server.publish("other")
+            server.publish("all", n=n)
+            page.wait_for(*range(n + 1))
+        assert page.gaps == 0
+        assert len(cable.begun) > ROUNDS
