@@ -6,6 +6,8 @@
  */
 
 import { Link } from "./link.js";
+import { hold } from "./lock.js";
+import { NOTES } from "./notes.js";
 import { Stream } from "./stream.js";
 
 /** @typedef {import("./options.js").Message} Message */
@@ -19,24 +21,11 @@ import { Stream } from "./stream.js";
  * @property {(status: Status) => void} changed the status, or the channels in force
  */
 
-/**
- * What tabs tell each other. From any tab: `want` (these are my channels), `bye`, `ask` (does the leader live? where
- * `poke`, also: does its connection?) and `resend` (I lack what came after). From the leader, with its term: `state`
- * (where `greet`: a new leader wants to know what all want), `entry` (the next step) and `gap`; `to` names one tab.
- *
- * @typedef {{ kind: "want", tab: string, channels: string[] }} Want
- * @typedef {{ kind: "bye", tab: string }} Bye
- * @typedef {{ kind: "ask", poke: boolean }} Ask
- * @typedef {{ kind: "resend", tab: string, after: string }} Resend
- * @typedef {{ status: Status, subscribed: string[], last?: string, greet?: boolean }} State
- * @typedef {{ kind: "state", term: number, to?: undefined } & State} StateNote
- * @typedef {{ kind: "entry", term: number, to?: string } & Entry} EntryNote
- * @typedef {{ kind: "gap", term: number, to?: string, last?: string }} GapNote
- * @typedef {StateNote | EntryNote | GapNote} FromLeader
- * @typedef {Want | Bye | Ask | Resend | FromLeader} Note
- */
+/** @typedef {import("./notes.js").Note} Note */
+/** @typedef {import("./notes.js").StateNote} StateNote */
+/** @typedef {import("./notes.js").FromLeader} FromLeader */
+/** @typedef {import("./notes.js").Resend} Resend */
 
-const NOTES = 1; // the form of the notes: tabs of which the script has another are among themselves
 const GREETING = 500; // how long a new leader waits for tabs it has not heard of
 
 export class Tab {
@@ -424,24 +413,4 @@ export class Tab {
     }
     this.#page.changed(status);
   }
-}
-
-/**
- * Holds a lock until the signal. Rejects when it is taken from us, or the signal comes while we queue.
- *
- * @param {string} name
- * @param {AbortSignal} signal
- * @param {() => void} granted
- * @param {boolean} [steal]
- */
-function hold(name, signal, granted, steal) {
-  return navigator.locks.request(
-    name,
-    steal ? { steal } : { signal },
-    () =>
-      new Promise((release) => {
-        signal.addEventListener("abort", release);
-        signal.aborted ? release(null) : granted();
-      }),
-  );
 }
