@@ -6,10 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aphlict.config.reading import read as read_configuration
-from aphlict.errors import CommandError, ConfigError, HandshakeRefused, ProtocolError, PublishRefused
+from aphlict.errors import (
+    CommandError,
+    ConfigError,
+    HandshakeRefused,
+    NotProxied,
+    ProtocolError,
+    PublishRefused,
+)
 from aphlict.message import Message, parse
 from aphlict.position import read as read_position
-from aphlict.wire import commands, handshake
+from aphlict.wire import commands, handshake, proxy
 from aphlict.wire.frames import CLOSE, FrameReader, Received, decode_close, read_single
 
 LIMIT = 4096
@@ -98,6 +105,18 @@ def _essence(message: Message) -> tuple[object, ...]:
     return message.unique_id, message.channels, message.touched, message.text(())
 
 
+def fuzz_proxy(data: bytes) -> None:
+    """A header of the PROXY protocol is read or refused, and no beginning of one is taken for another."""
+    try:
+        found = proxy.read(data)
+    except NotProxied:
+        return
+    if found is not None:
+        assert 8 <= found.size <= len(data)
+        assert proxy.read(data[: found.size]) == found
+    assert all(proxy.read(data[:size]) is None for size in range(found.size if found else len(data)))
+
+
 def fuzz_position(data: bytes) -> None:
     """A word is a position, or it is not."""
     text = data.decode(errors="replace")
@@ -128,4 +147,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "frames": fuzz_frames,
     "head": fuzz_head,
     "position": fuzz_position,
+    "proxy": fuzz_proxy,
 }

@@ -16,7 +16,9 @@ V2_HEAD = 16
 V2_LIMIT = 4096  # bytes after the head: addresses, and what else a balancer has to say
 
 _V1_START = b"PROXY "
-_V1 = re.compile(rb"PROXY (?:UNKNOWN(?: .*)?|(TCP4|TCP6) ([^ ]+) ([^ ]+) (\d{1,5}) (\d{1,5}))", re.DOTALL)
+_V1 = re.compile(
+    rb"PROXY (?:UNKNOWN(?: .*)?|(TCP4|TCP6) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) (\d{1,5}) (\d{1,5}))"
+)  # no line feed anywhere, and no zone in an address, which could be any text
 _LOCAL, _PROXY = 0, 1
 _UNSPECIFIED, _TCP4, _TCP6 = 0x00, 0x11, 0x21
 _OTHERS = {0x12, 0x22, 0x31, 0x32}  # datagrams, and Unix sockets
