@@ -62,8 +62,8 @@ async def test_a_malformed_request_is_refused_a_byte_at_a_time(malformed: Malfor
 async def test_malformed_chunks_are_refused(body: bytes, port: str) -> None:
     async with running_node() as node:
         answer = await exchange(node, port, CHUNKED + body + HIDDEN)
-        assert answer[:10] == b"HTTP/1.1 4"
-        assert answer.count(b"HTTP/1.1") == 1
+        assert answer[:10] in (b"HTTP/1.1 4", b"")  # Tornado before 6.6 just ends the connection now and then
+        assert answer.count(b"HTTP/1.1") <= 1
 
 
 @in_loop
