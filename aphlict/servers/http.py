@@ -183,15 +183,24 @@ def _check(error: BaseException | None) -> None:
 
 
 class _Exchanges(HTTPServerConnectionDelegate):
-    """Makes a TornadoExchange of each request that Tornado's server reads."""
+    """Makes a TornadoExchange of the first request on each connection that Tornado's server reads."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
+        self._served: set[object] = set()
 
-    def start_request(self, _server: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        """Part of Tornado's interface."""
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        """Part of Tornado's interface. What was sent behind a request comes even where the connection is closed
+        already: it is left alone, as our own rules for what is a request were not applied to it."""
+        if server_conn in self._served:
+            return HTTPMessageDelegate()
+        self._served.add(server_conn)
         address = getattr(getattr(request_conn, "context", None), "remote_ip", None) or "a local socket"
         return TornadoExchange(self._handler, request_conn, address)
+
+    def on_close(self, server_conn: object) -> None:
+        """Part of Tornado's interface."""
+        self._served.discard(server_conn)
 
 
 class _Resumed:

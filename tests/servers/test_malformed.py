@@ -70,12 +70,14 @@ async def test_malformed_chunks_are_refused(body: bytes, port: str) -> None:
 async def test_nothing_is_read_after_a_body_in_chunks() -> None:
     """Tornado, which reads these, is less strict about what would follow."""
     body = b'{"subscribers": ["a"]}'
+    hidden = b"POST / HTTP/1.1\nContent-Length: %d\n\n%b" % (len(body), body)
     async with running_node() as node:
         answer = await exchange(
-            node, "admin", CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) + HIDDEN
+            node, "admin", CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) + hidden
         )
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert answer.count(b"HTTP/1.1") == 1
+        assert (await node.status())["messages.in"] == 1, "what followed was not even done in silence"
 
 
 @in_loop
