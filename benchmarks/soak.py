@@ -226,7 +226,7 @@ def draw(path: Path, lines: list[dict[str, float]], marks: list[tuple[float, str
                 axes.axvline(second / 60, color="#d0a0a0", linewidth=0.8, linestyle=":")
         axes.set_title(title, fontsize=9, loc="left")
         axes.set_ylim(bottom=0)
-        axes.legend(fontsize=8, loc="upper right", frameon=False)
+        axes.legend(fontsize=8, loc="center right", frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("minutes (dotted: the peer is killed)")
     path.parent.mkdir(parents=True, exist_ok=True)
