@@ -1,7 +1,9 @@
 """Which subscriber listens to what, within one instance."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
+
+STRIDE = 4096  # receivers put into groups in a row: a millisecond
 
 
 class Receiver(Protocol):
@@ -38,6 +40,13 @@ class Crowd:
         if self._snapshot is None:
             self._snapshot = tuple(self.members)
         return self._snapshot
+
+
+class Heard(NamedTuple):
+    """A channel of a message, and its listeners, of which there is at least one."""
+
+    name: str
+    receivers: tuple[Receiver, ...]
 
 
 class Group(NamedTuple):
@@ -90,27 +99,50 @@ class Channels:
         single = self._single.get(name)
         return () if single is None else (single,)
 
-    def match(self, names: Sequence[str]) -> list[Group]:
+    def heard(self, names: Iterable[str]) -> list[Heard]:
+        """Which of these channels have listeners, and who they are. A receiver may listen to several."""
+        single, crowds = self._single, self._crowds
+        heard: list[Heard] = []
+        for name in names:
+            if name in single:
+                heard.append(Heard(name, (single[name],)))
+            elif name in crowds:
+                heard.append(Heard(name, crowds[name].snapshot()))
+        return heard
+
+    def match(self, names: Iterable[str]) -> list[Group]:
         """Who listens to any of these channels, each once, grouped by the channels that they listen to."""
-        if len(names) == 1:
-            receivers = self.listeners(names[0])
-            return [Group(tuple(names), receivers)] if receivers else []
-        heard = [(name, receivers) for name in names if (receivers := self.listeners(name))]
-        if len(heard) <= 1:
-            return [Group((name,), receivers) for name, receivers in heard]
-        masks: dict[Receiver, int] = {}
-        for position, (_, receivers) in enumerate(heard):
-            bit = 1 << position
-            for receiver in receivers:
-                masks[receiver] = masks.get(receiver, 0) | bit
-        return _by_mask(masks, [name for name, _ in heard])
+        return [group for group in grouped(self.heard(names)) if isinstance(group, Group)]
 
 
-def _by_mask(masks: dict[Receiver, int], names: list[str]) -> list[Group]:
-    groups: dict[int, list[Receiver]] = {}
-    for receiver, mask in masks.items():
-        groups.setdefault(mask, []).append(receiver)
-    return [
-        Group(tuple(name for position, name in enumerate(names) if mask >> position & 1), tuple(receivers))
-        for mask, receivers in groups.items()
-    ]
+def grouped(heard: Sequence[Heard]) -> Iterator[Group | int]:
+    """Put receivers that listen to the same ones of these channels together; each receiver is in one group.
+
+    That takes time where there are very many: now and then it yields, as a number, how much it has done.
+    """
+    if len(heard) == 1:
+        yield Group((heard[0].name,), heard[0].receivers)
+        return
+    found: dict[Receiver, tuple[str, ...]] = {}
+    for name, receivers in heard:
+        for start in range(0, len(receivers), STRIDE):
+            _add(found, name, receivers[start : start + STRIDE])
+            yield min(STRIDE, len(receivers) - start)
+    groups: dict[tuple[str, ...], list[Receiver]] = {}
+    for number, (receiver, names) in enumerate(found.items(), 1):
+        groups.setdefault(names, []).append(receiver)
+        if number % STRIDE == 0:
+            yield STRIDE
+    for channels, members in groups.items():
+        yield Group(channels, tuple(members))
+
+
+def _add(found: dict[Receiver, tuple[str, ...]], name: str, receivers: Sequence[Receiver]) -> None:
+    """These receivers listen to this channel too. Most had the same ones before, and share what comes of it."""
+    grown: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for receiver in receivers:
+        before = found.get(receiver, ())
+        after = grown.get(before)
+        if after is None:
+            after = grown[before] = (*before, name)
+        found[receiver] = after

@@ -11,6 +11,8 @@ class AphlictError(Exception):
     http_status = 500
     close_code = 1011
     exit_status = 1
+    limit: str | None = None  # the configuration key of the limit that was passed
+    retry_after: int | None = None  # seconds after which trying again makes sense
 
 
 # The operator has to act.
@@ -82,17 +84,29 @@ class NoSubscribers(PublishRefused):
 class NameTooLong(PublishRefused):
     """A channel, instance or uniqueID is longer than a name may be."""
 
+    limit = "limits.name"
+
+
+class TooManyMessages(PublishRefused):
+    """A list holds more messages than one request may publish."""
+
+    http_status = 413
+    limit = "limits.batch"
+
 
 class BodyTooLarge(PublishRefused):
     """The body is larger than `limits.body`."""
 
     http_status = 413
+    limit = "limits.body"
 
 
 class Overloaded(PublishRefused):
     """More is waiting to be delivered than this server lets wait."""
 
     http_status = 503
+    limit = "limits.deliveries"
+    retry_after = 1
 
 
 # The browser, or who pretends to be one, has to act.
@@ -112,6 +126,29 @@ class HeadTooLarge(HandshakeRefused):
     """The head of a request is larger than `limits.head`."""
 
     http_status = 431
+    limit = "limits.head"
+
+
+class InstanceTooLong(HandshakeRefused):
+    """The path of a request names an instance that is longer than a name may be."""
+
+    limit = "limits.name"
+
+
+class TooManyConnections(HandshakeRefused):
+    """More connections than this server has room for."""
+
+    http_status = 503
+    limit = "limits.connections"
+    retry_after = 10
+
+
+class TooManyFromAddress(HandshakeRefused):
+    """More connections than one address may have."""
+
+    http_status = 429
+    limit = "limits.connections.address"
+    retry_after = 10
 
 
 class UnknownVersion(HandshakeRefused):
@@ -136,6 +173,7 @@ class MessageTooBig(ProtocolError):
     """A frame or a message from a browser beyond `limits.message`."""
 
     close_code = 1009
+    limit = "limits.message"
 
 
 class CommandError(AphlictError):
@@ -144,6 +182,12 @@ class CommandError(AphlictError):
     def __init__(self, sentence: str, id: str | float | None = None) -> None:
         super().__init__(sentence)
         self.id = id
+
+
+class TooManySubscriptions(CommandError):
+    """A connection wants more channels than it may have."""
+
+    limit = "limits.subscriptions"
 
 
 # The operator of another node has to act: `str()` goes on from "peer NAME: ".

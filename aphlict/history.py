@@ -2,7 +2,7 @@
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import dropwhile, groupby, islice, takewhile
 
 from aphlict.message import Message
@@ -41,7 +41,8 @@ class History:
         self.entries: deque[Entry] = deque()
         self.last_sequence = 0
         self._by_id: dict[str, Entry] = {}
-        self._by_channel: dict[str, deque[Entry]] = {}
+        # A channel with one message, the common case, holds just that one: a deque takes 600 bytes.
+        self._by_channel: dict[str, Entry | deque[Entry]] = {}
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -55,10 +56,13 @@ class History:
         self.last_sequence = entry.sequence
         self._by_id[entry.message.unique_id] = entry
         for channel in entry.message.channels:
-            queue = self._by_channel.get(channel)
-            if queue is None:
-                queue = self._by_channel[channel] = deque()
-            queue.append(entry)
+            held = self._by_channel.get(channel)
+            if held is None:
+                self._by_channel[channel] = entry
+            elif isinstance(held, Entry):
+                self._by_channel[channel] = deque((held, entry))
+            else:
+                held.append(entry)
 
     def drop_oldest(self) -> Entry:
         """Forget the oldest entry."""
@@ -67,9 +71,10 @@ class History:
         self.before, self.lost, self.lost_at = entry.message.unique_id, entry.sequence, entry.at
         del self._by_id[entry.message.unique_id]
         for channel in entry.message.channels:
-            queue = self._by_channel[channel]
-            queue.popleft()
-            if not queue:
+            held = self._by_channel[channel]
+            if isinstance(held, deque):
+                held.popleft()
+            if not isinstance(held, deque) or not held:
                 del self._by_channel[channel]
         return entry
 
@@ -84,13 +89,17 @@ class History:
         """The entry of a message; None once it has been forgotten."""
         return self._by_id.get(unique_id)
 
+    def _queues(self, channels: Iterable[str]) -> list[Sequence[Entry]]:
+        """The entries of each of these channels that has some, oldest first."""
+        held = [held for channel in channels if (held := self._by_channel.get(channel))]
+        return [(each,) if isinstance(each, Entry) else each for each in held]
+
     def newest(self, channels: Collection[str], until: int, count: int) -> list[Entry]:
         """The last `count` entries on any of these channels, up to the sequence `until`; newest first."""
         if len(channels) > FEW:
             found = (entry for entry in reversed(self.entries) if _is_on(entry, channels))
         else:
-            queues = [reversed(queue) for channel in channels if (queue := self._by_channel.get(channel))]
-            merged = heapq.merge(*queues, key=lambda entry: -entry.sequence)
+            merged = heapq.merge(*map(reversed, self._queues(channels)), key=lambda entry: -entry.sequence)
             found = (entry for entry, _ in groupby(merged))  # one on several channels comes several times
         return list(islice(dropwhile(lambda entry: entry.sequence > until, found), count))
 
@@ -100,7 +109,7 @@ class History:
         `wanted` must hold for all entries that are newer than one for which it holds. What it costs goes
         with the number of channels and of entries found, not with the size of the history.
         """
-        queues = [queue for channel in channels if (queue := self._by_channel.get(channel))]
+        queues = self._queues(channels)
         if len(queues) == 1:
             return list(takewhile(wanted, reversed(queues[0])))[::-1]
         found = {entry.sequence: entry for queue in queues for entry in takewhile(wanted, reversed(queue))}
@@ -124,6 +133,7 @@ class Archive:
         self.sequence = 0
         self._max_messages = max_messages
         self._max_age = max_age
+        self.overflowed = 0  # messages that were forgotten before their time, for want of room
         self._entries: deque[Entry] = deque()  # of all histories; some have been dropped
         self._dropped = 0
 
@@ -136,6 +146,7 @@ class Archive:
         self.cost += message.cost
         if len(history) > self._max_messages:
             self.cost -= history.drop_oldest().message.cost
+            self.overflowed += 1
             self._dropped += 1
         self.expire(now)
         return entry
@@ -151,6 +162,7 @@ class Archive:
         while entries and (
             entries[0].history is None or entries[0].at < horizon or self.cost > self.max_cost
         ):
+            self.overflowed += entries[0].history is not None and entries[0].at >= horizon
             self._drop(entries.popleft())
         if self._dropped > SLACK and self._dropped * 2 > len(entries):
             self._entries = deque(entry for entry in entries if entry.history is not None)

@@ -1,21 +1,23 @@
 """The heart: takes messages and commands, decides who gets what. It knows no socket, no loop and no clock."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from aphlict.channels import Channels, Receiver
+from aphlict.channels import Receiver
 from aphlict.config.settings import Limits
-from aphlict.errors import CommandError
-from aphlict.history import Archive, Entry, History
+from aphlict.deliveries import Deliveries
+from aphlict.errors import Overloaded, TooManySubscriptions
+from aphlict.figures import LIMIT_NAMES, Counters, Subscribed
+from aphlict.history import Archive, Entry
+from aphlict.hits import Hits
+from aphlict.instance import ORIGIN_SIZE, Instance, Subscriber
 from aphlict.message import Frame, Message, check_name, random_name
 from aphlict.position import RECENT, REMEMBERED, Position, digest
 from aphlict.resumption import Resumption
 
-SLICE = 256  # frames sent in a row before other work has its turn: about 2 ms
-ORIGIN_SIZE = 16  # letters of the name that stands for the beginning of a history
+LOOKED_AT_FOR_ONE = 32  # messages of a history that are looked at in the time that one command takes
 API_VERSION = 7  # of the Node.js server's status page
 
 
@@ -41,23 +43,6 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
         return receipt
 
 
-class Subscribed(Struct, frozen=True, array_like=True):
-    """The figures that count browsers: of one instance, and of all since the start."""
-
-    active: int = 0
-    connections: int = 0
-    total: int = 0
-    messages_out: int = 0
-
-    def __add__(self, other: "Subscribed") -> "Subscribed":
-        return Subscribed(
-            self.active + other.active,
-            self.connections + other.connections,
-            self.total + other.total,
-            self.messages_out + other.messages_out,
-        )
-
-
 class Recovery(NamedTuple):
     """What a replay came to: how many messages, and whether none can be missing."""
 
@@ -70,42 +55,6 @@ class Moment(NamedTuple):
 
     sequence: int
     at: float
-
-
-class Instance:
-    """Everything of one instance. Messages of one never meet those of another."""
-
-    __slots__ = ("channels", "history", "name", "queue", "subscribers")
-
-    def __init__(self, name: str, lost: int = 0, lost_at: float = 0.0) -> None:
-        self.name = name
-        self.channels = Channels()
-        self.history = History(random_name(ORIGIN_SIZE), lost, lost_at)
-        self.subscribers = 0
-        self.queue: deque[Iterator[int]] = deque()  # fan-outs and replays that are not done, in order
-
-
-class Subscriber:
-    """One browser in the eyes of the hub. `subscriptions`: channel to the sequence at which it was added."""
-
-    __slots__ = ("instance", "receiver", "subscriptions")
-
-    def __init__(self, instance: Instance, receiver: Receiver) -> None:
-        self.instance = instance
-        self.receiver = receiver
-        self.subscriptions: dict[str, int] = {}
-
-
-class Counters:
-    """What the status page counts since the start."""
-
-    __slots__ = ("clients_total", "duplicates", "messages_in", "messages_out")
-
-    def __init__(self) -> None:
-        self.clients_total = 0
-        self.messages_in = 0
-        self.messages_out = 0
-        self.duplicates = 0
 
 
 class Hub:
@@ -126,14 +75,15 @@ class Hub:
         self.fingerprint = fingerprint
         self.limits = limits
         self.counters = Counters()
+        self.hits = Hits()
         self.instances: dict[str, Instance] = {}
         self.archive = Archive(limits.limits_history)
         self.epoch = 0.0
         self._origin = random_name(ORIGIN_SIZE)
         self._lost, self._lost_at = 0, started  # of the instances that were forgotten
         self._transport = transport
-        self._wake = wake
-        self._busy: deque[Instance] = deque()  # instances whose queue is not empty, each once
+        self.deliveries = Deliveries(wake)
+        self.work = self.deliveries.work
 
     def reload(self, limits: Limits) -> None:
         """Use other limits from now on."""
@@ -141,6 +91,20 @@ class Hub:
         self.archive.max_cost = limits.limits_history
 
     # Publishing
+
+    @property
+    def waiting(self) -> int:
+        """Deliveries that wait for their turn."""
+        return self.deliveries.waiting
+
+    def check_load(self, elsewhere: int = 0) -> None:
+        """Raise Overloaded where so much waits to be delivered that more would come too late, or fill the memory.
+
+        `elsewhere`: deliveries that wait in other processes of this node, in that with the most.
+        """
+        waiting = max(self.waiting, elsewhere)
+        if waiting > self.limits.limits_deliveries or self.deliveries.cost > self.limits.limits_history:
+            raise Overloaded(f"{waiting} deliveries are waiting: this server cannot keep up")
 
     def publish(self, message: Message, now: float) -> Receipt:
         """Take a message: keep it, hand it to who listens here, and pass it on to the other nodes."""
@@ -153,7 +117,8 @@ class Hub:
             self.counters.duplicates += 1
             return Receipt(message.unique_id, duplicate=True)
         self.archive.append(instance.history, message, now)
-        matched = self._deliver(instance, message)
+        matched = self.deliveries.deliver(instance, message)
+        self.counters.messages_out += matched
         self._transport.forward(message)
         return Receipt(message.unique_id, matched)
 
@@ -164,41 +129,6 @@ class Hub:
             return False
         self.archive.append(instance.history, message, at)
         return True
-
-    def _deliver(self, instance: Instance, message: Message) -> int:
-        matched = 0
-        for channels, receivers in instance.channels.match(message.channels):
-            matched += len(receivers)
-            frame = message.frame(channels)
-            if len(receivers) <= SLICE and not instance.queue:
-                for receiver in receivers:
-                    receiver.send(frame)
-            else:
-                self._enqueue(instance, _fan_out(frame, receivers))
-        self.counters.messages_out += matched
-        return matched
-
-    # Long work, in slices
-
-    def _enqueue(self, instance: Instance, job: Iterator[int]) -> None:
-        if not instance.queue:
-            self._busy.append(instance)
-            if len(self._busy) == 1:
-                self._wake()
-        instance.queue.append(job)
-
-    def work(self) -> bool:
-        """Do one slice of what is waiting, instances in turn; True while there is more."""
-        budget = SLICE
-        while self._busy and budget > 0:
-            instance = self._busy.popleft()
-            spent = next(instance.queue[0], None)
-            if spent is None:
-                instance.queue.popleft()
-            if instance.queue:
-                self._busy.append(instance)
-            budget -= spent or 0
-        return bool(self._busy)
 
     # Subscribers
 
@@ -226,7 +156,9 @@ class Hub:
         held = subscriber.subscriptions
         new = [name for name in channels if name not in held]
         if len(held) + len(new) > self.limits.limits_subscriptions:
-            raise CommandError(f"a connection may have {self.limits.limits_subscriptions} subscriptions")
+            raise TooManySubscriptions(
+                f"a connection may have {self.limits.limits_subscriptions} subscriptions"
+            )
         for name in new:
             check_name(name, "a channel", self.limits.limits_name)
         sequence = self.archive.sequence
@@ -244,14 +176,19 @@ class Hub:
 
     def replay_age(
         self, subscriber: Subscriber, age: float, now: float, done: Callable[[Recovery], None]
-    ) -> None:
-        """Send again what is `age` seconds old or younger, whether or not it was sent before."""
+    ) -> int:
+        """Send again what is `age` seconds old or younger, whether or not it was sent before.
+
+        As with the other replays, `done` is called once the messages have been handed over; returned is what it
+        costs the server, in commands.
+        """
         self.archive.expire(now)
         oldest = now - age
         entries = subscriber.instance.history.select(
             subscriber.subscriptions, lambda entry: entry.at >= oldest
         )
         self._replay(subscriber, entries, Recovery(len(entries), recovered=True), done)
+        return len(entries) // LOOKED_AT_FOR_ONE
 
     def resume(self, subscriber: Subscriber, after: Sequence[str], now: float) -> Resumption:
         """Find where a reader goes on that had the messages `after`, or was told these positions."""
@@ -261,20 +198,16 @@ class Hub:
 
     def replay_after(
         self, subscriber: Subscriber, after: Sequence[str], now: float, done: Callable[[Recovery], None]
-    ) -> None:
-        """Send what came later than the messages or positions `after`, save what this browser has or gets anyway.
+    ) -> int:
+        """Send what came later than the messages or positions `after`, save what this browser has or gets anyway."""
+        return self.replay(subscriber, self.resume(subscriber, after, now), done)
 
-        `done` is called once the messages have been handed over.
-        """
-        self.replay(subscriber, self.resume(subscriber, after, now), done)
-
-    def replay(
-        self, subscriber: Subscriber, resumption: Resumption, done: Callable[[Recovery], None]
-    ) -> None:
-        """Send what a resumption says is missing; `done` is called once it has been handed over."""
+    def replay(self, subscriber: Subscriber, resumption: Resumption, done: Callable[[Recovery], None]) -> int:
+        """Send what a resumption says is missing."""
         missing = resumption.missing(subscriber.instance.history, subscriber.subscriptions)
         entries = [entry for entry in missing if not _is_live(subscriber, entry)]
         self._replay(subscriber, entries, Recovery(len(entries), resumption.recovered), done)
+        return resumption.looked_at // LOOKED_AT_FOR_ONE
 
     def position(self, subscriber: Subscriber, until: Moment, early: tuple[bytes, ...] = ()) -> str:
         """Name the place at which a subscriber stands that has had everything accepted until a moment.
@@ -306,7 +239,7 @@ class Hub:
         frames = (_frame_for(entry.message, held) for entry in entries)
         job = self._hand_over(subscriber, frames, result, done)
         if subscriber.instance.queue:
-            self._enqueue(subscriber.instance, job)
+            self.deliveries.enqueue(subscriber.instance, job)
         else:
             next(job, None)
             next(job, None)
@@ -351,6 +284,8 @@ class Hub:
             self.connections,
             self.counters.clients_total,
             self.counters.messages_out,
+            self.waiting,
+            {**self.hits.counts, "limits.history": self.archive.overflowed},
         )
 
     def status(self, name: str, now: float, subscribed: Subscribed | None = None) -> dict[str, Any]:
@@ -374,16 +309,9 @@ class Hub:
             "fingerprint": self.fingerprint,
             "connections": subscribed.connections,
             "duplicates": self.counters.duplicates,
+            "deliveries.waiting": subscribed.waiting,
+            "limits": {name: subscribed.limits.get(name, 0) for name in LIMIT_NAMES},
         }
-
-
-def _fan_out(frame: bytes, receivers: Sequence[Receiver]) -> Iterator[int]:
-    """Send a frame to each receiver, a slice at a time."""
-    for start in range(0, len(receivers), SLICE):
-        part = receivers[start : start + SLICE]
-        for receiver in part:
-            receiver.send(frame)
-        yield len(part)
 
 
 def _frame_for(message: Message, held: frozenset[str]) -> bytes:

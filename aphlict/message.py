@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.json import Decoder, encode
 
-from aphlict.errors import NameTooLong, NoSubscribers, NotJson, PublishRefused
+from aphlict.errors import NameTooLong, NoSubscribers, NotJson, PublishRefused, TooManyMessages
 from aphlict.wire.frames import TEXT
 from aphlict.wire.frames import encode as encode_frame
 
@@ -106,11 +106,16 @@ class Message:
 
 
 def parse(
-    body: bytes, instance: str, new_id: Callable[[], str] = new_unique_id, name_limit: int = 256
+    body: bytes,
+    instance: str,
+    new_id: Callable[[], str] = new_unique_id,
+    name_limit: int = 256,
+    batch_limit: int = 1024,
 ) -> tuple[list[Message], bool]:
     """Read a published body: the messages in it, and whether it was a list.
 
-    All of it is checked before any of it is used. Raises NotJson, NoSubscribers, NameTooLong, PublishRefused.
+    All of it is checked before any of it is used. Raises NotJson, NoSubscribers, NameTooLong, TooManyMessages,
+    PublishRefused.
     """
     check_name(instance, "the instance", name_limit)
     try:
@@ -119,6 +124,8 @@ def parse(
         objects = _objects.decode(body) if many else [_object.decode(body)]
     except _JSON_ERRORS as error:
         raise NotJson(f"the body is not a JSON object or a list of objects: {error}") from error
+    if len(objects) > batch_limit:
+        raise TooManyMessages(f"the list holds {len(objects)} messages: {batch_limit} may come at once")
     return [_message(fields, instance, new_id, name_limit) for fields in objects], many
 
 

@@ -13,7 +13,7 @@ from aphlict.cluster.relay import Relay
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.hub import Hub, Receipt
 from aphlict.message import Message, random_name
-from aphlict.net.requests import REQUEST_TIMEOUT, RequestConnection
+from aphlict.net.requests import RequestConnection
 from aphlict.net.streaming import BrowserConnection
 from aphlict.servers import script
 from aphlict.servers.admin import Admin, Desk, Publishers
@@ -52,7 +52,7 @@ class Node:
             "client": client_role(self.hub, lambda: self.state, settings),
             "admin": admin_role(self, self.fingerprint, lambda: self.settings),
         }
-        self._frontend = Frontend(settings, ports, contexts, roles)
+        self._frontend = Frontend(settings, ports, contexts, roles, self.hub.hits)
 
     @property
     def state(self) -> NodeState:
@@ -77,7 +77,8 @@ class Node:
             self._wake()
 
     def publish(self, messages: list[Message], done: Callable[[list[Receipt]], None], /) -> None:
-        """Publish these in turn."""
+        """Publish these in turn. Raises Overloaded."""
+        self.hub.check_load()
         now = time.monotonic()
         done([self.hub.publish(message, now) for message in messages])
 
@@ -138,14 +139,14 @@ def keep_tidy(hub: Hub, frontend: Frontend) -> None:
 
 def client_role(hub: Hub, state: Callable[[], NodeState], settings: Settings) -> Role:
     """What client ports are made of."""
-    pages = HandOver(Pages(state, script.load()), settings.limits_head, REQUEST_TIMEOUT)
+    pages = HandOver(Pages(state, script.load()), settings.limits_head)
     return Role(BrowserConnection, Browsers(hub, pages, time.monotonic), pages)
 
 
 def admin_role(desk: Desk, fingerprint: str, settings: Callable[[], Settings]) -> Role:
     """What admin ports are made of."""
     admin = Admin(desk, fingerprint, settings)
-    in_chunks = HandOver(admin, settings().limits_head, REQUEST_TIMEOUT)
+    in_chunks = HandOver(admin, settings().limits_head)
     return Role(RequestConnection, Publishers(admin, in_chunks), in_chunks)
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from aphlict.deliveries import SLICE
 from aphlict.errors import CommandError, NameTooLong
-from aphlict.hub import SLICE
 from aphlict.message import Message
 from tests.support.hearing import OWN, Ear, Stage
 

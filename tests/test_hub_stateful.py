@@ -7,8 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from aphlict import hub as hub_module
-from aphlict.hub import Recovery, Subscriber
+from aphlict import deliveries
+from aphlict.hub import Recovery
+from aphlict.instance import Subscriber
 from tests.support.hearing import Ear, Stage
 
 CHANNELS = st.sampled_from(["a", "b", "c"])
@@ -51,7 +52,7 @@ class HubMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._slice, hub_module.SLICE = hub_module.SLICE, SMALL_SLICE
+        self._slice, deliveries.SLICE = deliveries.SLICE, SMALL_SLICE
         self.stage = Stage()
         self.published: list[Published] = []
         self.open: list[Browser] = []
@@ -60,7 +61,7 @@ class HubMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Put back what other tests use."""
         self.finish_work()
-        hub_module.SLICE = self._slice
+        deliveries.SLICE = self._slice
 
     def _kept(self, instance: str) -> list[Published]:
         horizon = self.stage.now - WINDOW

@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterator
 
 from aphlict.config.settings import Limits
+from aphlict.deliveries import SLICE
 from aphlict.history import MAX_AGE
-from aphlict.hub import SLICE, Hub, Recovery, Subscriber
+from aphlict.hub import Hub, Recovery
+from aphlict.instance import Subscriber
 from aphlict.message import Message, parse
 
 

@@ -1,18 +1,17 @@
 """One browser's connection: a small object that reads a socket and writes to it, and never waits."""
 
-import itertools
 import logging
+import math
+import select
 import socket
 import ssl
-from collections import deque
-from collections.abc import Iterator
-from contextlib import suppress
-from enum import IntEnum
 
 from aphlict.config.settings import Limits
 from aphlict.errors import AphlictError, ProtocolError
-from aphlict.net.deadlines import Deadlines
-from aphlict.net.poller import READ, WRITE, Poller
+from aphlict.net.backlog import Backlog
+from aphlict.net.poller import READ, WRITE
+from aphlict.net.sending import CLOSE_TIMEOUT, NOTHING, WOULD_BLOCK, Sender, State
+from aphlict.net.surroundings import Doorkeeper, Surroundings
 from aphlict.wire import frames, handshake
 from aphlict.wire.forwarded import Proxies
 from aphlict.wire.frames import FrameReader, Received, read_single
@@ -21,24 +20,9 @@ from aphlict.wire.handshake import Request
 log = logging.getLogger(__name__)
 
 CHUNK = 16 * 1024  # bytes read at a time
-DRAIN_CHUNK = 64 * 1024  # bytes written at a time once something waits
-DRAIN_CHUNKS = 8  # of these in a row, before other connections have their turn
-CLOSE_TIMEOUT = 2.0  # seconds that the other side has to answer a close frame, or to take what was sent last
 
-_WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _PING = frames.encode(frames.PING, b"")
-_NOTHING: deque[bytes | Iterator[bytes]] = deque(maxlen=0)  # swallows what is sent to a closed connection
-
-
-class State(IntEnum):
-    """The steps of a connection's life, in their order."""
-
-    TLS = 0  # the TLS handshake is under way
-    HEAD = 1  # the head of the HTTP request is being read
-    STREAM = 2  # an answer over plain HTTP is under way, or awaited
-    OPEN = 3  # a WebSocket
-    CLOSING = 4  # the last is being sent, or was: what comes in is thrown away until the other side ends
-    CLOSED = 5
+_GONE = select.EPOLLHUP | select.EPOLLERR
 
 
 class Application:
@@ -56,167 +40,41 @@ class Application:
         """The connection, a WebSocket before, is gone. `reason` is a part of a sentence."""
 
 
-class Context:
-    """What all connections of a port share."""
+class Context(Surroundings):
+    """What all connections of one kind share."""
 
-    def __init__(
-        self, application: Application, limits: Limits, poller: Poller, deadlines: Deadlines
-    ) -> None:
+    def __init__(self, application: Application, door: Doorkeeper, surroundings: Surroundings) -> None:
+        vars(self).update(vars(surroundings))
         self.application = application
-        self.limits = limits
-        self.poller = poller
-        self.deadlines = deadlines
+        self.door = door
         self.proxies = Proxies(())
-        self.numbers = itertools.count(1)
 
 
-class Connection:
+class Connection(Sender):
     """One accepted socket. Small: it exists a hundred thousand times.
 
     `tag` belongs to the application. Nothing here raises out of `on_events`, `send`, `send_all` or `close`.
     """
 
-    __slots__ = (
-        "_head",
-        "_heard",
-        "_partial",
-        "_pinged",
-        "_queued",
-        "_reader",
-        "_socket",
-        "_waiting",
-        "address",
-        "context",
-        "number",
-        "peer",
-        "state",
-        "tag",
-    )
+    __slots__ = ("_head", "_pinged", "_reader", "_spent", "number", "peer", "tag")
+
+    context: Context
 
     def __init__(self, sock: socket.socket, address: str, context: Context) -> None:
-        self._socket = sock  # non-blocking; an ssl.SSLSocket where the port speaks TLS
-        self._heard = context.deadlines.now
+        super().__init__(sock, address, context)
         self._pinged = 0.0  # when the last ping was sent
         self._head = b""
         self._reader: FrameReader | None = None
-        self._waiting: deque[bytes | Iterator[bytes]] | None = None
-        self._queued = 0  # bytes in _waiting, those of iterators not counted
-        self._partial = False  # the first of _waiting has been sent in part
-        self.address = address  # of the browser, as far as it is known
+        self._spent = 0  # what its commands have cost; it is given back at `limits.commands` a second
         self.peer = address  # of who connected: a proxy, perhaps
-        self.context = context
         self.number = next(context.numbers)
-        self.state = State.TLS if isinstance(sock, ssl.SSLSocket) else State.HEAD
         self.tag: object = None
         context.poller.register(sock.fileno(), self)
-        context.deadlines.add(self, context.deadlines.now + context.limits.limits_handshake)
+        context.deadlines.add(self, context.deadlines.now + self._patience(context.limits))
 
-    # Sending
-
-    def send(self, frame: bytes, /) -> None:
-        """Send one frame: at once if the socket takes it, else later; past `limits.waiting` the connection ends."""
-        if self._waiting is None:
-            try:
-                sent = self._socket.send(frame)
-            except _WOULD_BLOCK:
-                sent = 0
-            except OSError as error:
-                self._lost(error)
-                return
-            if sent != len(frame):
-                self._wait_for(frame[sent:], partial=sent > 0)
-        elif self.state <= State.OPEN:
-            self._waiting.append(frame)
-            self._queued += len(frame)
-            if self._queued > self.context.limits.limits_waiting:
-                self._give_up()
-
-    def send_all(self, parts: Iterator[bytes], /) -> None:
-        """Send frames before anything that is sent later; they are taken one by one as the network takes them."""
-        if self.state > State.OPEN:
-            return
-        if self._waiting is not None:
-            self._waiting.append(parts)
-            return
-        self._waiting = deque((parts,))
-        self._drain()
-        if self._waiting is not None:
-            self._watch(READ | WRITE)
-
-    def _wait_for(self, rest: bytes, *, partial: bool) -> None:
-        self._waiting = deque((rest,))
-        self._queued = len(rest)
-        self._partial = partial or self._is_tls()
-        self._watch(READ | WRITE)
-
-    def _is_tls(self) -> bool:
-        """Where it is TLS, a part of what was not taken may be on its way all the same."""
-        return isinstance(self._socket, ssl.SSLSocket)
-
-    def _give_up(self) -> None:
-        """Cut off a browser that does not read: drop what waits, but for the rest of a frame that was begun."""
-        assert self._waiting is not None
-        first = self._waiting[0]
-        self._waiting.clear()
-        if self._partial and isinstance(first, bytes):
-            self._waiting.append(first)
-        self.close(frames.TRY_AGAIN_LATER, "too slow", "it read too slowly")
-
-    def _next_chunk(self) -> bytes:
-        """Take what is to be sent next off the queue; b"" where nothing waits."""
-        assert self._waiting is not None
-        chunk: list[bytes] = []
-        size = 0
-        while self._waiting and size < DRAIN_CHUNK:
-            part = self._next_part(self._waiting)
-            if part is not None:
-                chunk.append(part)
-                size += len(part)
-        return chunk[0] if len(chunk) == 1 else b"".join(chunk)
-
-    def _next_part(self, waiting: deque[bytes | Iterator[bytes]]) -> bytes | None:
-        first = waiting[0]
-        if isinstance(first, bytes):
-            waiting.popleft()
-            self._queued -= len(first)
-            return first
-        part = next(first, None)
-        if part is None:
-            waiting.popleft()
-        return part
-
-    def _drain(self) -> None:
-        """Send what waits, as far as the socket takes it; afterwards `_waiting` is None if nothing is left."""
-        for _ in range(DRAIN_CHUNKS):
-            chunk = self._next_chunk()
-            if not chunk:
-                self._drained()
-                return
-            try:
-                sent = self._socket.send(chunk)
-            except _WOULD_BLOCK:
-                sent = 0
-            except OSError as error:
-                self._lost(error)
-                return
-            self._partial = sent < len(chunk) and (self._partial or sent > 0 or self._is_tls())
-            if sent < len(chunk):
-                assert self._waiting is not None
-                # TLS wants the same bytes again: so what was joined stays joined.
-                self._waiting.appendleft(chunk[sent:])
-                self._queued += len(chunk) - sent
-                return
-
-    def _drained(self) -> None:
-        self._queued = 0
-        self._watch(READ)
-        if self.state is State.CLOSING:
-            self._end_writing()
-        else:
-            self._waiting = None
-
-    def _watch(self, events: int) -> None:
-        self.context.poller.modify(self._socket.fileno(), events)
+    def _patience(self, limits: Limits) -> float:
+        """Seconds until the first look at how far it is."""
+        return limits.limits_handshake
 
     # Receiving
 
@@ -227,7 +85,10 @@ class Connection:
             return
         if events & WRITE and self._waiting is not None:
             self._drain()
-        if events & ~WRITE:
+        if self._paused:
+            if events & _GONE:
+                self._lost(None)
+        elif events & ~WRITE:
             self._receive()
 
     def on_error(self) -> None:
@@ -254,7 +115,7 @@ class Connection:
         while self.state is not State.CLOSED:
             try:
                 data = self._socket.recv(CHUNK)
-            except _WOULD_BLOCK:
+            except WOULD_BLOCK:
                 return
             except OSError as error:
                 self._lost(error)
@@ -263,22 +124,31 @@ class Connection:
                 self._lost(None)
                 return
             self._on_data(data)
-            if not isinstance(self._socket, ssl.SSLSocket) or not self._socket.pending():
+            if self._paused or not isinstance(self._socket, ssl.SSLSocket) or not self._socket.pending():
                 return
 
     def _on_data(self, data: bytes) -> None:
         if self.state is State.CLOSING:
             return
-        self._heard = self.context.deadlines.now
+        now = self.context.deadlines.now
+        if self._spent:
+            earned = math.ceil((now - self._heard) * self.context.limits.limits_commands)
+            self._spent = max(0, self._spent - earned)
+        self._heard = now
         try:
             if self.state is State.OPEN:
                 self._on_frames(data)
             elif self.state is State.HEAD:
                 self._on_head(data)
         except ProtocolError as error:
+            self._count(error)
             self.close(error.close_code, str(error), f"it broke the protocol: {error}")
         except AphlictError as error:
             self.refuse(error)
+
+    def _count(self, error: AphlictError) -> None:
+        if error.limit is not None:
+            self.context.hits.add(error.limit, self.address)
 
     def _on_head(self, data: bytes) -> None:
         self._head = data = self._head + data
@@ -297,6 +167,7 @@ class Connection:
             received = read_single(data, self.context.limits.limits_message)
             if received is not None:
                 self.context.application.on_message(self, received)
+                self.charge(1)
                 return
             self._reader = FrameReader(self.context.limits.limits_message)
         reader = self._reader
@@ -304,8 +175,36 @@ class Connection:
             self._on_received(received)
             if self.state is not State.OPEN:
                 return
+            self.charge(reader.begun())
+            if self._paused:
+                return  # the reader keeps the rest
+        self.charge(reader.begun())
         if reader.idle:
             self._reader = None
+
+    def charge(self, cost: int) -> None:
+        """Count something that this browser had done, in commands: past `limits.commands.burst` reading pauses."""
+        self._spent += cost
+        limits = self.context.limits
+        excess = self._spent - limits.limits_commands_burst
+        if excess <= 0 or self._paused or self.state > State.OPEN:
+            return
+        self._paused = True
+        self._watch(READ if self._waiting is None else READ | WRITE)
+        self.context.hits.add("limits.commands", self.address)
+        deadlines = self.context.deadlines
+        deadlines.add(Resumption(self), deadlines.now + excess / limits.limits_commands)
+
+    def resume(self) -> None:
+        """Read on after a pause."""
+        if not self._paused or self.state > State.OPEN:
+            return
+        self._paused = False
+        self._watch(READ if self._waiting is None else READ | WRITE)
+        if self._reader is not None:
+            self._on_data(b"")  # what was read before the pause
+        if not self._paused and self.state <= State.OPEN:
+            self._receive()
 
     def _on_received(self, received: Received) -> None:
         if received.opcode in (frames.TEXT, frames.BINARY):
@@ -325,10 +224,16 @@ class Connection:
     # Becoming something
 
     def find_browser(self, request: Request) -> None:
-        """Take the address of the browser from the request, if whoever brings it is believed."""
+        """Take the address of the browser from the request, if whoever brings it is believed.
+
+        Raises TooManyFromAddress.
+        """
         proxies = self.context.proxies
         if proxies:
+            before = self.address
             self.address = proxies.find_browser(self.peer, request.headers.get("x-forwarded-for"))
+            if self.address != before:
+                self.context.door.rename(before, self.address)
 
     def upgrade(self, request: Request) -> None:
         """Answer the handshake; the connection is a WebSocket from here on. Raises HandshakeRefused."""
@@ -345,13 +250,14 @@ class Connection:
         """Give the socket away: this object forgets it."""
         self.context.poller.unregister(self._socket.fileno())
         self.state = State.CLOSED
-        self._waiting = _NOTHING
+        self._waiting = NOTHING
         return self._socket
 
     # Ending
 
     def refuse(self, error: AphlictError, extra: str = "") -> None:
         """Answer a request that cannot be served, and end."""
+        self._count(error)
         log.debug("[%d] refused a request of %s: %s", self.number, self.address, error)
         self._finish(handshake.refuse(error, extra))
 
@@ -361,36 +267,9 @@ class Connection:
             self.abort(why)
         elif self.state is State.OPEN:
             why = why or f"closed with {code} {reason}".rstrip()
+            self._reader = None
             self._finish(frames.encode_close(code, reason))
             self.context.application.on_close(self, why)
-
-    def _finish(self, last: bytes) -> None:
-        """Send the last bytes after those that wait; nothing is sent after them."""
-        if self.state is State.CLOSED:
-            return
-        self.state = State.CLOSING
-        self._reader = None
-        self._heard = self.context.deadlines.now
-        self.context.deadlines.add(self, self._heard + CLOSE_TIMEOUT)
-        if self._waiting is None:
-            self._waiting = deque()
-        self._waiting.append(last)
-        self._drain()
-        if self._waiting and self.state is State.CLOSING:
-            self._watch(READ | WRITE)
-
-    def _end_writing(self) -> None:
-        """Say that nothing more will come. The other side's end is awaited, or it might lose what was sent last."""
-        try:
-            if isinstance(self._socket, ssl.SSLSocket):
-                with suppress(*_WOULD_BLOCK):
-                    self._socket.unwrap()  # sends close_notify, and does not wait for the answer
-            self._socket.shutdown(socket.SHUT_WR)
-        except (OSError, ValueError) as error:
-            self._lost(error)
-
-    def _lost(self, error: Exception | None) -> None:
-        self.abort("it went away" if error is None else f"it was lost: {error}")
 
     def abort(self, why: str) -> None:
         """End at once."""
@@ -399,8 +278,11 @@ class Connection:
         was_open = self.state is State.OPEN
         self.context.poller.unregister(self._socket.fileno())
         self.state = State.CLOSED
-        self._waiting, self._reader, self._head = _NOTHING, None, b""
+        if self._waiting is not None:
+            self._waiting.clear()
+        self._waiting, self._reader, self._head = NOTHING, None, b""
         self._socket.close()
+        self.context.door.leave(self.address)
         if was_open:
             self.context.application.on_close(self, why)
 
@@ -413,14 +295,20 @@ class Connection:
                 return self._heard + CLOSE_TIMEOUT
             self.abort("it did not end in time")
         elif self.state < State.OPEN:
+            self.context.hits.add("limits.handshake", self.address)
             self.abort("it was too slow with its handshake")
         return None
 
     def _check_silence(self, now: float, limits: Limits) -> float | None:
+        if self._paused:
+            return now + limits.ping_interval
+        if self._waiting is not None:  # what it takes is as good as what it says
+            return self._check_stall(self._waiting, now)
         silence = now - self._heard
         if silence < limits.ping_interval:
             return self._heard + limits.ping_interval
         if silence >= limits.ping_timeout:
+            self.context.hits.count("ping.timeout")
             self.abort(f"it was silent for {silence:.0f} s")
             return None
         if self._pinged <= self._heard or now - self._pinged >= limits.ping_interval:
@@ -428,3 +316,22 @@ class Connection:
             self.send(_PING)
         # A browser that answers is pinged again in time, however long the silent ones are waited for.
         return min(self._heard + limits.ping_timeout, now + limits.ping_interval)
+
+    def _check_stall(self, waiting: Backlog, now: float) -> float | None:
+        """Give up on who has taken nothing since the last look: what waits for it cannot wait for ever."""
+        if waiting.stalled:
+            self._give_up()
+            return None
+        waiting.stalled = True
+        return now + self.context.limits.ping_interval
+
+
+class Resumption:
+    """The end of a pause."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def on_deadline(self, _now: float, /) -> None:
+        """Part of the interface of Timed."""
+        self._connection.resume()

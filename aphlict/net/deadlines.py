@@ -1,9 +1,11 @@
 """Deadlines of very many connections, swept by one coarse timer."""
 
 import math
+from collections import deque
 from typing import Protocol
 
 TICK = 0.25  # seconds; a deadline passes unnoticed for no longer than this
+MOST = 2048  # looked at in one sweep: those that are left are looked at in the next
 
 
 class Timed(Protocol):
@@ -24,6 +26,7 @@ class Deadlines:
         self.now = now  # seconds, as of the last sweep: what the time is to within a tick
         self._buckets: dict[int, list[Timed]] = {}
         self._swept = int(now / TICK)
+        self._due: deque[Timed] = deque()
 
     def add(self, timed: Timed, when: float) -> None:
         """Call `on_deadline` once `when` has come."""
@@ -36,7 +39,9 @@ class Deadlines:
         tick = int(now / TICK)
         while self._swept < tick:
             self._swept += 1
-            for timed in self._buckets.pop(self._swept, ()):
-                again = timed.on_deadline(now)
-                if again is not None:
-                    self.add(timed, again)
+            self._due.extend(self._buckets.pop(self._swept, ()))
+        for _ in range(min(MOST, len(self._due))):
+            timed = self._due.popleft()
+            again = timed.on_deadline(now)
+            if again is not None:
+                self.add(timed, again)

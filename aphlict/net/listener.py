@@ -7,11 +7,14 @@ from collections.abc import Callable
 
 from tornado.ioloop import IOLoop
 
+from aphlict.hits import Hits
+from aphlict.net.deadlines import TICK
+from aphlict.net.door import Pace
 from aphlict.net.poller import READ, Poller
 
 log = logging.getLogger(__name__)
 
-BATCH = 128  # connections accepted in a row
+BATCH = 32  # connections accepted in a row
 PAUSE = 0.5  # seconds without accepting once file descriptors or memory have run out
 _BROKEN = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP}  # of the listening socket itself
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -21,11 +24,18 @@ class Listener:
     """Accepts on one socket, which is bound, listening and non-blocking, and hands each connection on."""
 
     def __init__(
-        self, sock: socket.socket, poller: Poller, on_accept: Callable[[socket.socket, str], None]
+        self,
+        sock: socket.socket,
+        poller: Poller,
+        on_accept: Callable[[socket.socket, str], None],
+        pace: Pace,
+        hits: Hits,
     ) -> None:
         self._socket = sock
         self._poller = poller
         self._on_accept = on_accept
+        self._pace = pace
+        self._hits = hits
         self._open = False
         self.is_broken = False  # it will never accept again
         # Accepted sockets inherit it (Linux): a frame must not wait for the answer to the one before.
@@ -47,18 +57,27 @@ class Listener:
     def on_events(self, _events: int, /) -> None:
         """Accept what waits."""
         for _ in range(BATCH):
+            if self._pace.is_spent:
+                self._hits.add("limits.connections.second", "those who connect")
+                self._pause(TICK)
+                return
             try:
                 sock, address = self._socket.accept()
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno in _EXHAUSTED:
-                    self._pause(error)
+                    log.error(
+                        "cannot accept connections: %s; see 'file descriptors' in docs/operations.md",
+                        error.strerror,
+                    )
+                    self._pause(PAUSE)
                     return
                 if error.errno in _BROKEN:
                     self._give_up(error)
                     return
                 continue  # it was gone before it was accepted (accept(2))
+            self._pace.take()
             sock.setblocking(False)
             self._hand_on(sock, address[0])
 
@@ -78,13 +97,10 @@ class Listener:
         self.is_broken = True
         self.close()
 
-    def _pause(self, error: OSError) -> None:
-        """Stop accepting for a moment: a listener that cannot accept stays ready, and would spin."""
-        log.error(
-            "cannot accept connections: %s; see 'file descriptors' in docs/operations.md", error.strerror
-        )
+    def _pause(self, seconds: float) -> None:
+        """Stop accepting for a moment: a listener that does not accept stays ready, and would spin."""
         self._poller.modify(self._socket.fileno(), 0)
-        IOLoop.current().call_later(PAUSE, self._resume)
+        IOLoop.current().call_later(seconds, self._resume)
 
     def _resume(self) -> None:
         if self._open:

@@ -2,6 +2,7 @@
 
 import logging
 import select
+import time
 from typing import Protocol
 
 from tornado.ioloop import IOLoop
@@ -10,7 +11,8 @@ log = logging.getLogger(__name__)
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
-BATCH = 256  # events handled before other work of the loop has its turn
+BATCH = 16  # events handled in a row: each may cost as much as a TLS handshake, a millisecond
+SPELL = 0.004  # seconds after which other work of the loop has its turn
 
 
 class Handler(Protocol):
@@ -63,8 +65,13 @@ class Poller:
         return list(self._handlers.values())
 
     def _on_ready(self, _fd: int, _events: int) -> None:
+        until = time.monotonic() + SPELL
+        while self._handle(self._epoll.poll(0, BATCH)) == BATCH and time.monotonic() < until:
+            pass
+
+    def _handle(self, ready: list[tuple[int, int]]) -> int:
         handlers = self._handlers
-        for fd, events in self._epoll.poll(0, BATCH):
+        for fd, events in ready:
             handler = handlers.get(fd)
             if handler is None:  # an earlier event of this batch closed it
                 continue
@@ -73,3 +80,4 @@ class Poller:
             except Exception:  # one connection's bug must not touch another's
                 log.exception("internal error on a connection; please report this")
                 handler.on_error()
+        return len(ready)

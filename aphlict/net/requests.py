@@ -2,14 +2,14 @@
 
 import socket
 
+from aphlict.config.settings import Limits
 from aphlict.errors import BodyTooLarge
-from aphlict.net.connection import Application, Connection, Context, State
+from aphlict.net.connection import Application, Connection, Context
 from aphlict.net.poller import READ, WRITE
+from aphlict.net.sending import State
 from aphlict.wire import handshake
 from aphlict.wire.handshake import Request
 
-IDLE_TIMEOUT = 75.0  # seconds without a request
-REQUEST_TIMEOUT = 30.0  # seconds that one request may take to arrive
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -34,7 +34,7 @@ class RequestConnection(Connection):
     The application of its context must be a RequestApplication.
     """
 
-    __slots__ = ("_asked", "_begun", "_body", "_held", "_last", "_missing", "_paused", "_request")
+    __slots__ = ("_asked", "_begun", "_body", "_held", "_last", "_missing", "_request")
 
     def __init__(self, sock: socket.socket, address: str, context: Context) -> None:
         super().__init__(sock, address, context)
@@ -43,8 +43,7 @@ class RequestConnection(Connection):
         self._body: list[bytes] = []
         self._missing = 0  # bytes of the body
         self._last = False  # the request that is being read is the last one
-        self._asked = False  # a request has not been answered yet
-        self._paused = False  # nothing is read until it has been
+        self._asked = False  # a request has not been answered yet: reading pauses until it has been
         self._held = b""  # what came behind it
 
     def _on_head(self, data: bytes) -> None:
@@ -141,13 +140,22 @@ class RequestConnection(Connection):
             self.abort(why)
         self._last = True
 
+    def _patience(self, limits: Limits) -> float:
+        """Seconds between two looks: no request may have begun and taken too long since."""
+        return min(limits.limits_handshake, limits.limits_body_time, limits.limits_idle)
+
     def on_deadline(self, now: float, /) -> float | None:
         """Give up on a request that takes too long to come, and on who asks nothing."""
         if self.state is not State.HEAD:
             return super().on_deadline(now)
-        begun = self._begun
-        end = self._heard + IDLE_TIMEOUT if begun is None else begun + REQUEST_TIMEOUT
+        begun, limits = self._begun, self.context.limits
+        end = self._heard + limits.limits_idle if begun is None else begun + limits.limits_body_time
         if now < end:
-            return end if begun is not None else min(end, now + REQUEST_TIMEOUT)
-        self.abort("it was idle" if begun is None else "its request took too long")
+            return end if begun is not None else min(end, now + self._patience(limits))
+        if begun is None:
+            self.context.hits.count("limits.idle")
+            self.abort("it was idle")
+        else:
+            self.context.hits.add("limits.body.time", self.address)
+            self.abort("its request took too long")
         return None

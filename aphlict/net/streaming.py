@@ -3,7 +3,8 @@
 import socket
 from typing import Protocol
 
-from aphlict.net.connection import Connection, Context, State
+from aphlict.net.connection import Connection, Context
+from aphlict.net.sending import State
 
 
 class Stream(Protocol):
@@ -30,6 +31,7 @@ class BrowserConnection(Connection):
         """Let the stream make the answer: with `send` until it is closed, or with one `answer`."""
         self.state = State.STREAM
         self._stream = stream
+        self.charge(1)
         self._head = self._head[:1]
 
     def give_up_after(self, seconds: float) -> None:
@@ -79,7 +81,7 @@ class BrowserConnection(Connection):
         """Give up on a request that takes too long; what waits for messages has deadlines of its own."""
         limit = self.context.limits.limits_handshake
         if self.state is State.STREAM:
-            return now + limit
+            return now + limit if self._waiting is None else self._check_stall(self._waiting, now)
         if self.state is State.HEAD and now < self._since + limit:
             return self._since + limit
         return super().on_deadline(now)

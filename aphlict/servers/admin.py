@@ -78,8 +78,10 @@ class Admin:
             _refuse_method(exchange, "GET, HEAD")
 
     def _publish(self, exchange: Exchange) -> None:
-        limit = self._limits().limits_name
-        messages, many = parse(exchange.body, _instance(exchange), name_limit=limit)
+        limits = self._limits()
+        messages, many = parse(
+            exchange.body, _instance(exchange), name_limit=limits.limits_name, batch_limit=limits.limits_batch
+        )
 
         def on_published(receipts: list[Receipt]) -> None:
             told = [receipt.as_dict() for receipt in receipts]

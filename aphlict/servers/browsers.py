@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Callable
 
-from aphlict.errors import CommandError, HandshakeRefused, NameTooLong
-from aphlict.hub import Hub, Recovery, Subscriber
-from aphlict.net.connection import Application, Connection, State
+from aphlict.errors import CommandError, InstanceTooLong, NameTooLong
+from aphlict.hub import Hub, Recovery
+from aphlict.instance import Subscriber
+from aphlict.net.connection import Application, Connection
+from aphlict.net.sending import State
 from aphlict.net.streaming import BrowserConnection
 from aphlict.servers.fallback import Fallback
 from aphlict.servers.http import HandOver
@@ -39,7 +41,7 @@ class Browsers(Application):
             return
         instance = instance_of(request.path)
         if len(instance.encode()) > self._hub.limits.limits_name:
-            raise HandshakeRefused(f"the instance's name is longer than {self._hub.limits.limits_name} bytes")
+            raise InstanceTooLong(f"the instance's name is longer than {self._hub.limits.limits_name} bytes")
         connection.upgrade(request)
         if connection.state is State.OPEN:
             connection.tag = self._hub.join(instance, connection)
@@ -59,6 +61,8 @@ class Browsers(Application):
             log.info(
                 "[%d] %s sent a command that was not done: %s", connection.number, connection.address, error
             )
+            if error.limit is not None:
+                connection.context.hits.add(error.limit, connection.address)
             id = error.id if isinstance(error, CommandError) and error.id is not None else id
             if id is not None:
                 connection.send(commands.refusal(id, str(error)))
@@ -87,9 +91,10 @@ class Browsers(Application):
                 connection.send_all(iter((answer,)))
 
         if command.after is None:
-            self._hub.replay_age(subscriber, command.age, self._clock(), on_done)
+            cost = self._hub.replay_age(subscriber, command.age, self._clock(), on_done)
         else:
-            self._hub.replay_after(subscriber, command.after, self._clock(), on_done)
+            cost = self._hub.replay_after(subscriber, command.after, self._clock(), on_done)
+        connection.charge(cost)
 
     def _where(self, subscriber: Subscriber) -> dict[str, str]:
         """What an ack says beside: where to resume after this connection."""

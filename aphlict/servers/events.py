@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
-from aphlict.hub import Hub, Recovery, Subscriber
+from aphlict.hub import Hub, Recovery
+from aphlict.instance import Subscriber
 from aphlict.message import Frame
 from aphlict.net.streaming import BrowserConnection
 from aphlict.servers.asking import Wish

@@ -6,7 +6,8 @@ from typing import Protocol
 
 from aphlict.channels import Receiver
 from aphlict.errors import AphlictError, CommandError, HandshakeRefused, NameTooLong
-from aphlict.hub import Hub, Subscriber
+from aphlict.hub import Hub
+from aphlict.instance import Subscriber
 from aphlict.net.streaming import BrowserConnection
 from aphlict.servers import events
 from aphlict.servers.asking import Wish, read_wish

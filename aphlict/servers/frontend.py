@@ -12,19 +12,21 @@ from typing import NamedTuple
 from tornado.ioloop import PeriodicCallback
 
 from aphlict.config.settings import ServerSettings, Settings
+from aphlict.hits import Hits
 from aphlict.net.arrival import Arrival
-from aphlict.net.connection import Application, Connection, Context
-from aphlict.net.deadlines import TICK, Deadlines
+from aphlict.net.connection import Application, Connection
+from aphlict.net.deadlines import TICK
 from aphlict.net.listener import Listener
-from aphlict.net.poller import Poller
+from aphlict.net.surroundings import Surroundings
+from aphlict.servers.entrance import Entrance, Gate
 from aphlict.servers.http import HandOver
 from aphlict.tls.context import server_context
-from aphlict.wire.forwarded import Proxies
 from aphlict.wire.frames import GOING_AWAY
 
 log = logging.getLogger(__name__)
 
 DRAIN_STEP = 0.05  # seconds between two groups of browsers that are sent away
+TELL_HITS = 60.0  # seconds between two sums of how often limits were hit
 LAST_WORDS = 1.0  # seconds that browsers have to take their close frame
 
 
@@ -55,31 +57,36 @@ class Frontend:
         ports: Sequence[Port],
         contexts: Sequence[ssl.SSLContext | None],
         roles: Mapping[str, Role],
+        hits: Hits,
     ) -> None:
         self.settings = settings
         self._ports = ports
-        self._contexts = list(contexts)
         self._roles = roles
-        self._poller = Poller()
-        self._deadlines = Deadlines(time.monotonic())
-        self._servers = [port.server for port in ports]
-        self._shared = [self._context(server) for server in self._servers]
+        self._surroundings = Surroundings(settings, hits, time.monotonic())
+        self._poller, self._deadlines = self._surroundings.poller, self._surroundings.deadlines
+        self._gates = {kind: Gate(kind, settings) for kind in roles}
+        self._entrances = [self._entrance(port.server) for port in ports]
+        for entrance, tls in zip(self._entrances, contexts, strict=True):
+            entrance.tls = tls
         self._listeners: list[Listener] = []
         self._undo = ExitStack()
 
-    def _context(self, server: ServerSettings) -> Context:
-        context = Context(self._roles[server.type].application, self.settings, self._poller, self._deadlines)
-        context.proxies = Proxies(server.proxy_trusted)
-        return context
+    def _entrance(self, server: ServerSettings) -> Entrance:
+        role = self._roles[server.type]
+        return Entrance(
+            server, role.connection, role.application, self._gates[server.type], self._surroundings
+        )
 
     def start(self) -> None:
         """Serve: every listener accepts when this returns."""
         self._poller.start()
         self._undo.callback(self._poller.close)
-        self.every(TICK, lambda: self._deadlines.sweep(time.monotonic()))
-        for position, port in enumerate(self._ports):
+        self.every(TICK, self._tick)
+        self.every(TELL_HITS, self._surroundings.hits.sweep)
+        for port, entrance in zip(self._ports, self._entrances, strict=True):
+            pace = self._gates[port.server.type].pace
             for sock in port.sockets:
-                listener = Listener(sock, self._poller, self._acceptor(position))
+                listener = Listener(sock, self._poller, entrance.on_accept, pace, self._surroundings.hits)
                 listener.start()
                 self._listeners.append(listener)
 
@@ -88,29 +95,16 @@ class Frontend:
         """Whether no listener has been lost."""
         return not any(listener.is_broken for listener in self._listeners)
 
+    def _tick(self) -> None:
+        self._deadlines.sweep(time.monotonic())
+        for gate in self._gates.values():
+            gate.pace.refill(TICK)
+
     def every(self, seconds: float, work: Callable[[], None]) -> None:
         """Do some work again and again until the end."""
         timer = PeriodicCallback(work, seconds * 1000)
         timer.start()
         self._undo.callback(timer.stop)
-
-    def _acceptor(self, position: int) -> Callable[[socket.socket, str], None]:
-        connection = self._roles[self._servers[position].type].connection
-
-        def on_accept(sock: socket.socket, address: str) -> None:
-            if self._servers[position].proxy_protocol:
-                arrival = Arrival(sock, address, self._poller, on_known, on_known)
-                arrival.expect_within(self.settings.limits_handshake, self._deadlines)
-            else:
-                on_known(sock, address)
-
-        def on_known(sock: socket.socket, address: str) -> None:
-            tls = self._contexts[position]
-            if tls is not None:
-                sock = tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            connection(sock, address, self._shared[position])
-
-        return on_accept
 
     def reload(self, settings: Settings) -> None:
         """Use new limits and certificates for what comes from now on. Raises CertificateError: all stays as it was.
@@ -120,15 +114,24 @@ class Frontend:
         if [_port(each) for each in settings.servers] == [_port(each) for each in self.settings.servers]:
             by_port = {_port(each): each for each in settings.servers}
             servers = [by_port[_port(port.server)] for port in self._ports]
-            self._contexts[:] = [server_context(each) if each.tls else None for each in servers]
-            self._servers[:] = servers
-            for shared, server in zip(self._shared, servers, strict=True):
-                shared.proxies = Proxies(server.proxy_trusted)
+            contexts = [server_context(each) if each.tls else None for each in servers]
+            for entrance, server, tls in zip(self._entrances, servers, contexts, strict=True):
+                entrance.tls = tls
+                entrance.use(server)
         else:
             log.warning("the list of servers has changed: that takes effect at the next restart")
         self.settings = settings
-        for shared in self._shared:
-            shared.limits = settings
+        self._surroundings.limits = self._surroundings.pool.limits = settings
+        for entrance in self._entrances:
+            entrance.limit(settings)
+        for kind, gate in self._gates.items():
+            gate.reload(settings, self._addresses(kind))
+
+    def _addresses(self, kind: str) -> list[str]:
+        """Where those come from who are in by ports of one type."""
+        role = self._roles[kind]
+        own = [each.address for each in self._connections() if each.context.application is role.application]
+        return [*own, *role.handed_over.addresses]
 
     async def drain(self) -> None:
         """Accept no more, and close all connections, spread evenly over `drain.time`, so that the browsers do not

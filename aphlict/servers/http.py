@@ -2,7 +2,7 @@
 
 import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from http.client import responses
 from typing import Any, Protocol
@@ -21,8 +21,10 @@ from tornado.httputil import (
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
 from aphlict.errors import AphlictError, BodyTooLarge, PublishRefused
+from aphlict.hits import Hits
 from aphlict.net.connection import Connection
 from aphlict.net.requests import RequestConnection
+from aphlict.net.surroundings import Doorkeeper
 from aphlict.wire.handshake import END, Request
 
 log = logging.getLogger(__name__)
@@ -47,12 +49,15 @@ class Handler(Protocol):
 class Exchange:
     """One request and its answer. The names in `headers` are lower-case."""
 
-    def __init__(self, method: str, target: str, headers: Mapping[str, str], address: str) -> None:
+    def __init__(
+        self, method: str, target: str, headers: Mapping[str, str], address: str, hits: Hits
+    ) -> None:
         self.method = method
         self.path, _, self._query = target.partition("?")
         self.headers = headers
         self.address = address
         self.body = b""
+        self._hits = hits
         self._answered = False
 
     @property
@@ -85,7 +90,12 @@ class Exchange:
 
     def fail(self, error: AphlictError) -> None:
         """Answer with an error's status and sentence; the connection ends."""
-        self.answer_json(error.http_status, {"error": str(error)}, CLOSE)
+        if error.limit is not None:
+            self._hits.add(error.limit, self.address)
+        headers = (
+            dict(CLOSE) if error.retry_after is None else {**CLOSE, "Retry-After": str(error.retry_after)}
+        )
+        self.answer_json(error.http_status, {"error": str(error)}, headers)
 
     def answer_json(self, status: int, value: Any, headers: Mapping[str, str] = NO_HEADERS) -> None:
         """Answer with JSON."""
@@ -105,7 +115,8 @@ class DirectExchange(Exchange):
     """A request that our own connection has read; it may be followed by another."""
 
     def __init__(self, connection: RequestConnection, request: Request, body: bytes) -> None:
-        super().__init__(request.method, request.target, request.headers, connection.address)
+        hits = connection.context.hits
+        super().__init__(request.method, request.target, request.headers, connection.address, hits)
         self.body = body
         self._connection = connection
         self._keep = request.keeps_alive()
@@ -123,8 +134,8 @@ class DirectExchange(Exchange):
 class TornadoExchange(Exchange, HTTPMessageDelegate):
     """A request that Tornado reads; the connection ends after it."""
 
-    def __init__(self, handler: Handler, connection: HTTPConnection, address: str) -> None:
-        super().__init__("", "", NO_HEADERS, address)
+    def __init__(self, handler: Handler, connection: HTTPConnection, address: str, hits: Hits) -> None:
+        super().__init__("", "", NO_HEADERS, address, hits)
         self._handler = handler
         self._connection = connection
         self._chunks: list[bytes] = []
@@ -136,7 +147,7 @@ class TornadoExchange(Exchange, HTTPMessageDelegate):
         """Part of Tornado's interface: the head is here."""
         assert isinstance(start_line, RequestStartLine)
         lower = {name.lower(): value for name, value in headers.items()}
-        Exchange.__init__(self, start_line.method, start_line.path, lower, self.address)
+        Exchange.__init__(self, start_line.method, start_line.path, lower, self.address, self._hits)
         self._check_size(int(headers.get("Content-Length", "0")))
 
     def data_received(self, chunk: bytes) -> None:
@@ -196,7 +207,9 @@ class _Exchanges(HTTPServerConnectionDelegate):
             return HTTPMessageDelegate()
         self._served.add(server_conn)
         address = getattr(getattr(request_conn, "context", None), "remote_ip", None) or "a local socket"
-        return TornadoExchange(self._handler, request_conn, address)
+        stream = getattr(request_conn, "stream", None)
+        assert isinstance(stream, _Resumed)
+        return TornadoExchange(self._handler, request_conn, address, stream.hits)
 
     def on_close(self, server_conn: object) -> None:
         """Part of Tornado's interface."""
@@ -204,9 +217,16 @@ class _Exchanges(HTTPServerConnectionDelegate):
 
 
 class _Resumed:
-    """Makes a stream begin with bytes that were read before (`read_from_fd` is Tornado's hook for it)."""
+    """Makes a stream begin with bytes that were read before (`read_from_fd` is Tornado's hook for it), and tells
+    of its end."""
 
     before = b""
+    hits: Hits
+    on_end: Callable[[], None]
+
+    def close_fd(self) -> None:
+        super().close_fd()  # type: ignore[misc]
+        self.on_end()
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         before = self.before
@@ -229,23 +249,51 @@ class ResumedTLSStream(_Resumed, SSLIOStream):
 class HandOver:
     """Tornado's server, which takes over a connection of ours together with the bytes that were read from it."""
 
-    def __init__(self, handler: Handler, head_limit: int, body_timeout: float) -> None:
+    def __init__(self, handler: Handler, head_limit: int) -> None:
+        self._addresses: dict[IOStream, str] = {}
         self._server = HTTPServer(
             _Exchanges(handler),
             no_keep_alive=True,  # or it would read what follows by rules that are less strict than ours
             max_body_size=ANY_BODY,
             max_header_size=head_limit,
-            idle_connection_timeout=body_timeout,
-            body_timeout=body_timeout,
         )
 
+    @property
+    def addresses(self) -> Iterable[str]:
+        """Where those come from that are being served."""
+        return self._addresses.values()
+
     def take(self, connection: Connection, before: bytes) -> None:
-        """Serve what `connection` has read, `before`, and what follows."""
+        """Serve what `connection` has read, `before`, and what follows. All of it has `limits.body.time`."""
+        context, address = connection.context, connection.address
         sock = connection.detach()
         stream = ResumedTLSStream(sock) if isinstance(sock, ssl.SSLSocket) else ResumedStream(sock)
         stream.before = before
-        self._server.handle_stream(stream, (connection.address, 0))
+        stream.hits = context.hits
+        stream.on_end = lambda: self._on_end(stream, context.door)
+        self._addresses[stream] = address
+        end = context.deadlines.now + context.limits.limits_body_time
+        context.deadlines.add(_Overdue(stream, address, context.hits), end)
+        self._server.handle_stream(stream, (address, 0))
+
+    def _on_end(self, stream: IOStream, door: Doorkeeper) -> None:
+        door.leave(self._addresses.pop(stream))
 
     async def close(self) -> None:
         """End all that was taken over."""
         await self._server.close_all_connections()
+
+
+class _Overdue:
+    """Ends a stream that takes too long, with its request or with its answer."""
+
+    def __init__(self, stream: IOStream, address: str, hits: Hits) -> None:
+        self._stream = stream
+        self._address = address
+        self._hits = hits
+
+    def on_deadline(self, _now: float, /) -> None:
+        """Part of the interface of Timed."""
+        if not self._stream.closed():
+            self._hits.add("limits.body.time", self._address)
+            self._stream.close()

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 
 from msgspec.json import encode
 
-from aphlict.hub import Hub, Moment, Recovery, Subscriber
+from aphlict.hub import Hub, Moment, Recovery
+from aphlict.instance import Subscriber
 from aphlict.message import Frame
 from aphlict.net.deadlines import TICK
 from aphlict.net.streaming import BrowserConnection
@@ -74,7 +75,10 @@ class Poll:
         if wish.after:
             resumption = self._hub.resume(subscriber, wish.after, now)
             self._has_seen, self._early = resumption.has_seen, resumption.early
-            self._hub.replay(subscriber, resumption, lambda recovery: self._on_replayed(recovery, begin))
+            cost = self._hub.replay(
+                subscriber, resumption, lambda recovery: self._on_replayed(recovery, begin)
+            )
+            self._connection.charge(cost)
         else:
             self._ready = True
         if self._ready and (self._is_answering or not wish.wait):
@@ -137,8 +141,9 @@ class Poll:
         last = self._hub.position(subscriber, self._moment(subscriber), self._early) if self._ready else None
         self.subscriber = None
         self._hub.leave(subscriber)
+        texts, self._texts = self._texts, []  # this object lives on until its deadline comes
         return b'{"messages":[%b],"last":%b,"recovered":%b}' % (
-            b",".join(self._texts),
+            b",".join(texts),
             encode(last),
             encode(self._recovered),
         )

@@ -22,6 +22,11 @@ class Proxies:
     def __contains__(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
 
+    def trusts(self, peer: str) -> bool:
+        """Whether this peer may speak for a browser."""
+        address = _read(peer)
+        return address is not None and address in self
+
     def find_browser(self, peer: str, header: str | None) -> str:
         """The right-most address in the header that is not one of these; `peer` said the right-most of all.
 

@@ -92,6 +92,7 @@ class FrameReader:
     """
 
     __slots__ = (
+        "_begun",
         "_buffer",
         "_control",
         "_decoder",
@@ -115,11 +116,17 @@ class FrameReader:
         self._kind: int | None = None  # TEXT or BINARY while a message is being put together
         self._message = bytearray()
         self._decoder = _UTF8()
+        self._begun = 0  # frames that `begun` has not told of
 
     @property
     def idle(self) -> bool:
         """Whether nothing is half read: this reader may be forgotten."""
         return self._opcode is None and self._kind is None and not self._buffer
+
+    def begun(self) -> int:
+        """How many frames have begun since this was asked last."""
+        begun, self._begun = self._begun, 0
+        return begun
 
     def feed(self, data: bytes) -> Iterator[Received]:
         """Yield what is complete now; raises ProtocolError where RFC 6455 is broken, after what came before."""
@@ -171,6 +178,7 @@ class FrameReader:
 
     def _begin_frame(self, first: int, size: int, key: bytes) -> None:
         opcode = first & 0x0F
+        self._begun += 1
         if not opcode & 0x08:
             if len(self._message) + size > self._limit:
                 raise MessageTooBig(f"a message of more than {self._limit} bytes")

@@ -144,6 +144,8 @@ def refuse(error: AphlictError, extra: str = "") -> bytes:
     body = encode_json({"error": str(error)})
     if isinstance(error, UnknownVersion):
         extra += "Sec-WebSocket-Version: 13\r\n"
+    if error.retry_after is not None:
+        extra += f"Retry-After: {error.retry_after}\r\n"
     head = (
         f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n{extra}\r\n"

@@ -9,7 +9,8 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 
-from aphlict.hub import Hub, Receipt, Subscribed
+from aphlict.figures import Subscribed
+from aphlict.hub import Hub, Receipt
 from aphlict.message import Message
 from aphlict.workers.records import (
     Ask,
@@ -46,6 +47,7 @@ class EdgeStream(asyncio.Protocol):
         self._distribution = distribution
         self._reader = RecordReader()
         self._transport: asyncio.Transport | None = None
+        self.waiting = 0  # deliveries that wait for their turn there
         self.known: set[tuple[str, str]] = set()  # messages that the edge has, while it joins
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -97,6 +99,11 @@ class Distribution:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(lambda: EdgeStream(self), sock=listener)
 
+    @property
+    def waiting(self) -> int:
+        """Deliveries that wait for their turn in the edge where most do."""
+        return max((edge.waiting for edge in self._joined), default=0)
+
     def close(self) -> None:
         """Let no more edges join."""
         if self._server is not None:
@@ -141,7 +148,8 @@ class Distribution:
     def on_record(self, edge: EdgeStream, record: Record) -> None:
         """Act on what an edge says."""
         match record:
-            case Confirm(number, matched):
+            case Confirm(number, matched, waiting):
+                edge.waiting = waiting
                 if number in self._matched:
                     self._matched[number] = [
                         a + b for a, b in zip(self._matched[number], matched, strict=True)

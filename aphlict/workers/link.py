@@ -60,7 +60,7 @@ class Link(asyncio.Protocol):
             case Publish(number, messages):
                 matched = [self._hub.publish(packed.unpack(), packed.at).matched for packed in messages]
                 if number:
-                    self._send(Confirm(number, matched))
+                    self._send(Confirm(number, matched, self._hub.waiting))
             case Ask(number, instance):
                 self._send(Tell(number, os.getpid(), self._hub.subscribed(instance)))
             case History(messages, last):

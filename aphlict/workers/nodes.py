@@ -11,6 +11,7 @@ from typing import Any
 
 from aphlict.cluster.relay import Relay
 from aphlict.config.settings import Settings
+from aphlict.figures import Subscribed
 from aphlict.history import MAX_AGE
 from aphlict.hub import Hub, Receipt
 from aphlict.message import Message
@@ -58,9 +59,8 @@ class HubNode:
         self._relay = Relay(settings.cluster, fingerprint)
         self.hub = Hub(fingerprint, self._relay, settings, lambda: None, self._started)
         self._distribution = Distribution(self.hub)
-        self._frontend = Frontend(
-            settings, ports, contexts, {"admin": admin_role(self, fingerprint, lambda: self.settings)}
-        )
+        roles = {"admin": admin_role(self, fingerprint, lambda: self.settings)}
+        self._frontend = Frontend(settings, ports, contexts, roles, self.hub.hits)
 
     async def start(self) -> None:
         """Serve."""
@@ -75,7 +75,8 @@ class HubNode:
         )
 
     def publish(self, messages: list[Message], done: Callable[[list[Receipt]], None], /) -> None:
-        """Publish these in turn; the answer comes when every edge has them."""
+        """Publish these in turn; the answer comes when every edge has them. Raises Overloaded."""
+        self.hub.check_load(self._distribution.waiting)
         self._distribution.publish(messages, time.monotonic(), done)
 
     def status(self, instance: str, done: Callable[[dict[str, Any]], None], /) -> None:
@@ -84,7 +85,7 @@ class HubNode:
         def on_told(told: list[Tell]) -> None:
             done(
                 {
-                    **self.hub.status(instance, time.monotonic(), total(told)),
+                    **self.hub.status(instance, time.monotonic(), self._figures(instance, told)),
                     "uptime": round((time.monotonic() - self._started) * 1000),
                     "pid": os.getpid(),
                     "state": self.state.value,
@@ -94,6 +95,10 @@ class HubNode:
             )
 
         self._distribution.ask(instance, on_told)
+
+    def _figures(self, instance: str, told: Sequence[Tell]) -> Subscribed:
+        """Those of the edges, and what this process knows of limits: publishers come here."""
+        return total(told) + Subscribed(limits=self.hub.subscribed(instance).limits)
 
     def hear(self, fingerprint: str, /) -> None:
         """Another node is there."""
@@ -138,9 +143,8 @@ class EdgeNode:
         kept_since = time.monotonic() - MAX_AGE  # once the hub has handed over its history
         self.hub = Hub(fingerprint, Nowhere(), settings, self._wake, kept_since)
         self._link = LinkKeeper(self.hub, address)
-        self._frontend = Frontend(
-            settings, ports, contexts, {"client": client_role(self.hub, lambda: self.state, settings)}
-        )
+        roles = {"client": client_role(self.hub, lambda: self.state, settings)}
+        self._frontend = Frontend(settings, ports, contexts, roles, self.hub.hits)
 
     @property
     def state(self) -> NodeState:

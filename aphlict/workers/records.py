@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 
-from aphlict.hub import Subscribed
+from aphlict.figures import Subscribed
 from aphlict.message import Message
 
 LENGTH = 4  # bytes
@@ -34,10 +34,14 @@ class Publish(Struct, array_like=True, tag="publish"):
 
 
 class Confirm(Struct, array_like=True, tag="confirm"):
-    """Edge to hub: the messages of `number` are on their way; each went to so many browsers."""
+    """Edge to hub: the messages of `number` are on their way; each went to so many browsers.
+
+    `waiting`: deliveries that wait for their turn.
+    """
 
     number: int
     matched: list[int]
+    waiting: int = 0
 
 
 class Ask(Struct, array_like=True, tag="ask"):

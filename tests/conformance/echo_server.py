@@ -11,15 +11,18 @@ import sys
 import time
 
 from aphlict.config.settings import Limits
+from aphlict.hits import Hits
 from aphlict.net.connection import Application, Connection, Context
-from aphlict.net.deadlines import TICK, Deadlines
+from aphlict.net.deadlines import TICK
+from aphlict.net.door import Door, Pace
 from aphlict.net.listener import Listener
-from aphlict.net.poller import Poller
+from aphlict.net.surroundings import Surroundings
 from aphlict.wire.frames import Received, encode
 from aphlict.wire.handshake import Request
 
 LARGEST = 16 * 1024 * 1024  # the suite sends messages of this size
-LIMITS = Limits(limits_message=LARGEST, limits_waiting=4 * LARGEST)
+FRAMES = 1_000_000  # that it sends in a row
+LIMITS = Limits(limits_message=LARGEST, limits_waiting=4 * LARGEST, limits_commands_burst=FRAMES)
 
 
 class Echo(Application):
@@ -37,19 +40,20 @@ class Echo(Application):
 
 async def serve(sock: socket.socket, tls: ssl.SSLContext | None) -> None:
     """Serve until killed."""
-    poller, deadlines = Poller(), Deadlines(time.monotonic())
+    surroundings = Surroundings(LIMITS, Hits(), time.monotonic())
+    poller = surroundings.poller
     poller.start()
-    context = Context(Echo(), LIMITS, poller, deadlines)
+    context = Context(Echo(), Door(sys.maxsize, None), surroundings)
 
     def on_accept(accepted: socket.socket, address: str) -> None:
         if tls is not None:
             accepted = tls.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
         Connection(accepted, address, context)
 
-    Listener(sock, poller, on_accept).start()
+    Listener(sock, poller, on_accept, Pace(None), surroundings.hits).start()
     while True:
         await asyncio.sleep(TICK)
-        deadlines.sweep(time.monotonic())
+        surroundings.deadlines.sweep(time.monotonic())
 
 
 def main(files: list[str]) -> None:

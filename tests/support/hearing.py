@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from aphlict.config.settings import Limits
-from aphlict.hub import Hub, Receipt, Recovery, Subscriber
+from aphlict.hub import Hub, Receipt, Recovery
+from aphlict.instance import Subscriber
 from aphlict.message import Message, parse
 
 OWN = "own0000000000000"

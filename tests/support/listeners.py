@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator
 
 from aphlict.config.settings import Limits
-from aphlict.hub import Hub, Subscriber
+from aphlict.hub import Hub
+from aphlict.instance import Subscriber
 from aphlict.message import Frame, Message, parse
 
 HOUR = 3600.0

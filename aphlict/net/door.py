@@ -1,0 +1,131 @@
+"""Who may come in: counts the connections, all together, by address, and those of a moment."""
+
+import resource
+from collections.abc import Iterable
+
+from aphlict.config.settings import Limits
+from aphlict.errors import TooManyConnections, TooManyFromAddress
+
+PORCH = 32  # connections for which there is no room that are told so at a time
+OTHERS = 64  # descriptors for peers, logs, listeners and the porch
+ADMIN_PART = 16  # one descriptor in so many is for publishers
+LEAST = 16
+
+
+def _descriptors() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 30 if soft == resource.RLIM_INFINITY else soft
+
+
+def room_for_publishers() -> int:
+    """How many connections the admin ports may have: a part of the file descriptors."""
+    return max(LEAST, _descriptors() // ADMIN_PART)
+
+
+def room_for_browsers(limits: Limits) -> int:
+    """How many connections the client ports may have: `limits.connections`, or what the descriptors leave."""
+    if limits.limits_connections is not None:
+        return limits.limits_connections
+    return max(LEAST, _descriptors() - room_for_publishers() - OTHERS - PORCH)
+
+
+class Door:
+    """Counts who is in. By address only where that is limited: a hundred thousand counters are megabytes."""
+
+    def __init__(self, most: int, most_from_address: int | None) -> None:
+        self.inside = 0
+        self._most = most
+        self._most_from_address = most_from_address
+        self._addresses: dict[str, int] = {}
+
+    def reload(self, most: int, most_from_address: int | None, addresses: Iterable[str]) -> None:
+        """Use other bounds for who comes from now on. `addresses` are those of all who are in."""
+        self._most = most
+        self._most_from_address = most_from_address
+        self._addresses = {}
+        if most_from_address is not None:
+            for address in addresses:
+                self._count(address)
+
+    def _count(self, address: str) -> None:
+        self._addresses[address] = self._addresses.get(address, 0) + 1
+
+    def enter(self, address: str | None) -> None:
+        """Let one in, which must `leave` in the end; None where a proxy has yet to say who it is.
+
+        Raises TooManyConnections, TooManyFromAddress.
+        """
+        if self.inside >= self._most:
+            raise TooManyConnections(f"this server has room for {self._most} connections")
+        if address is not None and self._most_from_address is not None:
+            self._check(address, self._most_from_address)
+            self._count(address)
+        self.inside += 1
+
+    def _check(self, address: str, most: int) -> None:
+        if self._addresses.get(address, 0) >= most:
+            raise TooManyFromAddress(f"an address may have {most} connections")
+
+    def rename(self, before: str, after: str) -> None:
+        """One that is in turns out to come from another address. Raises TooManyFromAddress; it is in all the same."""
+        if self._most_from_address is not None:
+            self._uncount(before)
+            try:
+                self._check(after, self._most_from_address)
+            finally:
+                self._count(after)
+
+    def leave(self, address: str) -> None:
+        """Forget one."""
+        self.inside -= 1
+        if self._addresses:
+            self._uncount(address)
+
+    def _uncount(self, address: str) -> None:
+        left = self._addresses.get(address, 0) - 1
+        if left > 0:
+            self._addresses[address] = left
+        else:
+            self._addresses.pop(address, None)
+
+
+class Porch:
+    """Where those are told for whom there is no room: few at a time, the others are closed without a word."""
+
+    def __init__(self) -> None:
+        self.inside = 0
+
+    def enter(self) -> bool:
+        """Whether there is room to tell one more, which must `leave` in the end."""
+        if self.inside >= PORCH:
+            return False
+        self.inside += 1
+        return True
+
+    def rename(self, _before: str, _after: str, /) -> None:
+        """Whoever it is, there is no room."""
+
+    def leave(self, _address: str, /) -> None:
+        """Forget one."""
+        self.inside -= 1
+
+
+class Pace:
+    """How many new connections a second are accepted: the others wait with the kernel until their turn comes."""
+
+    def __init__(self, a_second: int | None) -> None:
+        self.a_second = a_second
+        self._left = float(a_second or 0)
+
+    def refill(self, seconds: float) -> None:
+        """So much time has passed since the last time."""
+        self._left = min(self._left + (self.a_second or 0) * seconds, self.a_second or 0)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether no more may be accepted for now."""
+        return self.a_second is not None and self._left < 1
+
+    def take(self) -> None:
+        """One was accepted."""
+        self._left -= 1

@@ -1,0 +1,166 @@
+"""The half of a connection that sends: at once where the socket takes it, and else bit by bit, in order."""
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import suppress
+from enum import IntEnum
+
+from aphlict.config.settings import Limits
+from aphlict.net.backlog import Backlog, Pool
+from aphlict.net.poller import READ, WRITE
+from aphlict.net.surroundings import Surroundings
+from aphlict.wire import frames
+
+DRAIN_CHUNKS = 16  # sent in a row once something waits, before other connections have their turn
+CLOSE_TIMEOUT = 2.0  # seconds that the other side has to answer a close frame, or to take what was sent last
+WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+NOTHING = Backlog(Pool(Limits()))  # stands for what waits for a closed connection: nothing, for good
+
+
+class State(IntEnum):
+    """The steps of a connection's life, in their order."""
+
+    TLS = 0  # the TLS handshake is under way
+    HEAD = 1  # the head of the HTTP request is being read
+    STREAM = 2  # an answer over plain HTTP is under way, or awaited
+    OPEN = 3  # a WebSocket
+    CLOSING = 4  # the last is being sent, or was: what comes in is thrown away until the other side ends
+    CLOSED = 5
+
+
+class Sender:
+    """A socket that frames are sent to. `send`, `send_all` and `close` neither raise nor wait."""
+
+    __slots__ = ("_heard", "_paused", "_socket", "_waiting", "address", "context", "state")
+
+    def __init__(self, sock: socket.socket, address: str, context: Surroundings) -> None:
+        self._socket = sock  # non-blocking; an ssl.SSLSocket where the port speaks TLS
+        self._heard = context.deadlines.now
+        self._waiting: Backlog | None = None
+        self._paused = False  # nothing is read for now
+        self.address = address  # of the browser, as far as it is known
+        self.context = context
+        self.state = State.TLS if isinstance(sock, ssl.SSLSocket) else State.HEAD
+
+    def send(self, frame: bytes, /) -> None:
+        """Send one frame: at once if the socket takes it, else later; past `limits.waiting` the connection ends."""
+        if self._waiting is None:
+            try:
+                sent = self._socket.send(frame)
+            except WOULD_BLOCK:
+                sent = 0
+            except OSError as error:
+                self._lost(error)
+                return
+            if sent != len(frame):
+                self._wait_for(frame, sent)
+        elif self.state <= State.OPEN and not self._waiting.add(frame):
+            self._give_up()
+
+    def send_all(self, parts: Iterator[bytes], /) -> None:
+        """Send frames before anything that is sent later; they are taken one by one as the network takes them."""
+        if self.state > State.OPEN:
+            return
+        if self._waiting is not None:
+            if not self._waiting.add(parts):
+                self._give_up()
+            return
+        self._waiting = Backlog(self.context.pool)
+        self._waiting.add(parts)
+        self._drain()
+        if self._waiting is not None:
+            self._watch(READ | WRITE)
+
+    def _wait_for(self, frame: bytes, sent: int) -> None:
+        self._waiting = Backlog(self.context.pool)
+        self._waiting.add(frame)
+        # With TLS a part of what was not taken may be on its way all the same.
+        if isinstance(self._socket, ssl.SSLSocket):
+            self._waiting.peek()
+        else:
+            self._waiting.advance(sent)
+        self._watch(READ | WRITE)
+
+    def _give_up(self) -> None:
+        """Cut off a browser that does not read: drop what waits, but for the rest of a frame that was begun."""
+        assert self._waiting is not None
+        self.context.hits.add("limits.waiting", self.address)
+        self._waiting.clear(but_begun=True)
+        self.close(frames.TRY_AGAIN_LATER, "too slow", "it read too slowly")
+
+    def _drain(self) -> None:
+        """Send what waits, as far as the socket takes it; afterwards `_waiting` is None if nothing is left."""
+        waiting = self._waiting
+        assert waiting is not None
+        for _ in range(DRAIN_CHUNKS):
+            chunk = waiting.peek()
+            if not chunk:
+                self._drained()
+                return
+            try:
+                sent = self._socket.send(chunk)
+            except WOULD_BLOCK:
+                return
+            except OSError as error:
+                self._lost(error)
+                return
+            waiting.advance(sent)
+            if sent < len(chunk):
+                return
+
+    def _drained(self) -> None:
+        self._watch(READ)
+        if self.state is State.CLOSING:
+            self._end_writing()
+        else:
+            self._waiting = None
+
+    def _watch(self, events: int) -> None:
+        if self._paused:
+            events &= ~READ
+        self.context.poller.modify(self._socket.fileno(), events)
+
+    def _finish(self, last: bytes) -> None:
+        """Send the last bytes after those that wait; nothing is sent after them."""
+        if self.state is State.CLOSED:
+            return
+        self.state = State.CLOSING
+        self._heard = self.context.deadlines.now
+        self.context.deadlines.add(self, self._heard + CLOSE_TIMEOUT)
+        self._paused = False
+        if self._waiting is None:
+            self._waiting = Backlog(self.context.pool)
+        self._waiting.add(last)
+        self._drain()
+        if self._waiting.size and self.state is State.CLOSING:
+            self._watch(READ | WRITE)
+
+    def _end_writing(self) -> None:
+        """Say that nothing more will come. The other side's end is awaited, or it might lose what was sent last."""
+        try:
+            if isinstance(self._socket, ssl.SSLSocket):
+                with suppress(*WOULD_BLOCK):
+                    self._socket.unwrap()  # sends close_notify, and does not wait for the answer
+            self._socket.shutdown(socket.SHUT_WR)
+        except (OSError, ValueError) as error:
+            self._lost(error)
+
+    def _lost(self, error: Exception | None) -> None:
+        self.abort("it went away" if error is None else f"it was lost: {error}")
+
+    def on_deadline(self, now: float, /) -> float | None:
+        """Part of the interface of Timed."""
+        raise NotImplementedError
+
+    def close(self, code: int, reason: str = "", why: str = "") -> None:
+        """End in good order. `why` is for the log."""
+        raise NotImplementedError
+
+    def abort(self, why: str) -> None:
+        """End at once."""
+        raise NotImplementedError
+
+    def on_events(self, events: int, /) -> None:
+        """Part of the interface of the poller's Handler."""
+        raise NotImplementedError

@@ -1,0 +1,32 @@
+"""What the connections of a process share."""
+
+import itertools
+from typing import Protocol
+
+from aphlict.config.settings import Limits
+from aphlict.hits import Hits
+from aphlict.net.backlog import Pool
+from aphlict.net.deadlines import Deadlines
+from aphlict.net.poller import Poller
+
+
+class Surroundings:
+    """What all connections of a process share."""
+
+    def __init__(self, limits: Limits, hits: Hits, now: float) -> None:
+        self.limits = limits
+        self.hits = hits
+        self.poller = Poller()
+        self.deadlines = Deadlines(now)
+        self.pool = Pool(limits)
+        self.numbers = itertools.count(1)
+
+
+class Doorkeeper(Protocol):
+    """Who counts the connections that are in."""
+
+    def rename(self, before: str, after: str, /) -> None:
+        """One from an address turns out to come from another. Raises TooManyFromAddress; it is in all the same."""
+
+    def leave(self, address: str, /) -> None:
+        """One from this address has ended."""

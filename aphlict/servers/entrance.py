@@ -1,0 +1,113 @@
+"""How connections come in: counted, at a bounded pace, and told so where there is no room for them."""
+
+import socket
+import ssl
+from collections.abc import Iterable
+
+from aphlict.config.settings import Limits, ServerSettings
+from aphlict.errors import HandshakeRefused
+from aphlict.net.arrival import Arrival
+from aphlict.net.connection import Application, Connection, Context
+from aphlict.net.door import Door, Pace, Porch, room_for_browsers, room_for_publishers
+from aphlict.net.surroundings import Surroundings
+from aphlict.wire.forwarded import Proxies
+from aphlict.wire.handshake import Request
+
+
+class Gate:
+    """What the entrances to all ports of one type share: whoever comes is counted, whichever port it comes to."""
+
+    def __init__(self, kind: str, limits: Limits) -> None:
+        self._kind = kind
+        self.door = Door(*self._bounds(limits))
+        self.porch = Porch()
+        self.pace = Pace(self._pace(limits))
+
+    def _bounds(self, limits: Limits) -> tuple[int, int | None]:
+        if self._kind == "admin":
+            return room_for_publishers(), None
+        return room_for_browsers(limits), limits.limits_connections_address
+
+    def _pace(self, limits: Limits) -> int | None:
+        return None if self._kind == "admin" else limits.limits_connections_second
+
+    def reload(self, limits: Limits, addresses: Iterable[str]) -> None:
+        """Use other limits from now on. `addresses` are those of all who are in."""
+        self.door.reload(*self._bounds(limits), addresses)
+        self.pace.a_second = self._pace(limits)
+
+
+class Entrance:
+    """The way in to one port."""
+
+    def __init__(
+        self,
+        server: ServerSettings,
+        connection: type[Connection],
+        application: Application,
+        gate: Gate,
+        surroundings: Surroundings,
+    ) -> None:
+        self._connection = connection
+        self._gate = gate
+        self._surroundings = surroundings
+        self._context = Context(application, gate.door, surroundings)
+        self._turning_away = Context(TurningAway(), gate.porch, surroundings)
+        self.tls: ssl.SSLContext | None = None
+        self.use(server)
+
+    def use(self, server: ServerSettings) -> None:
+        """Follow other settings from now on."""
+        self._server = server
+        self._context.proxies = Proxies(server.proxy_trusted)
+
+    def limit(self, limits: Limits) -> None:
+        """Use other limits from now on, also for who is in."""
+        self._context.limits = self._turning_away.limits = limits
+
+    def on_accept(self, sock: socket.socket, address: str) -> None:
+        """A connection has come, perhaps through a balancer that says for whom it is."""
+        if self._server.proxy_protocol:
+            arrival = Arrival(sock, address, self._surroundings.poller, self._let_in, self._let_in)
+            arrival.expect_within(self._context.limits.limits_handshake, self._surroundings.deadlines)
+        else:
+            self._let_in(sock, address)
+
+    def _let_in(self, sock: socket.socket, address: str) -> None:
+        """Let it in, or tell it that there is no room. Raises OSError where it is gone."""
+        counted = None if self._context.proxies.trusts(address) else address
+        try:
+            self._gate.door.enter(counted)
+        except HandshakeRefused as error:
+            self._turn_away(sock, address, error)
+            return
+        try:
+            self._connection(self._secured(sock), address, self._context)
+        except OSError:
+            self._gate.door.leave(address)
+            raise
+
+    def _turn_away(self, sock: socket.socket, address: str, error: HandshakeRefused) -> None:
+        if not self._gate.porch.enter():
+            self._surroundings.hits.add(error.limit or "", address)
+            sock.close()
+            return
+        try:
+            Connection(self._secured(sock), address, self._turning_away).tag = error
+        except OSError:
+            self._gate.porch.leave(address)
+            raise
+
+    def _secured(self, sock: socket.socket) -> socket.socket:
+        if self.tls is None:
+            return sock
+        return self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+
+
+class TurningAway(Application):
+    """The application of connections for which there is no room. Their tag is the error that says why."""
+
+    def on_request(self, connection: Connection, _request: Request, _rest: bytes, /) -> None:
+        """Refuse whatever is asked for."""
+        assert isinstance(connection.tag, HandshakeRefused)
+        raise connection.tag

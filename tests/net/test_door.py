@@ -1,0 +1,93 @@
+"""Who may come in."""
+
+import resource
+
+import pytest
+
+from aphlict.config.settings import Limits
+from aphlict.errors import TooManyConnections, TooManyFromAddress
+from aphlict.net.door import PORCH, Door, Pace, Porch, room_for_browsers, room_for_publishers
+
+
+def test_as_many_as_there_is_room_for() -> None:
+    door = Door(2, None)
+    door.enter("a")
+    door.enter("a")
+    with pytest.raises(TooManyConnections):
+        door.enter("b")
+    door.leave("a")
+    door.enter("b")
+    assert door.inside == 2
+
+
+def test_as_many_as_an_address_may_have() -> None:
+    door = Door(100, 2)
+    door.enter("a")
+    door.enter("a")
+    with pytest.raises(TooManyFromAddress):
+        door.enter("a")
+    door.enter("b")
+    door.leave("a")
+    door.enter("a")
+    assert door.inside == 3
+
+
+def test_one_who_is_identified_later() -> None:
+    door = Door(100, 1)
+    door.enter(None)
+    door.rename("proxy", "a")
+    door.enter(None)
+    with pytest.raises(TooManyFromAddress):
+        door.rename("proxy", "a")
+    door.leave("a")
+    with pytest.raises(TooManyFromAddress):
+        door.enter("a")
+    door.leave("a")
+    door.enter("a")
+
+
+def test_a_limit_that_comes_later_counts_who_is_in() -> None:
+    door = Door(100, None)
+    door.enter("a")
+    door.enter("a")
+    door.reload(100, 2, ["a", "a"])
+    with pytest.raises(TooManyFromAddress):
+        door.enter("a")
+    door.reload(100, None, [])
+    door.enter("a")
+
+
+def test_the_porch_is_small() -> None:
+    porch = Porch()
+    assert [porch.enter() for _ in range(PORCH + 1)] == [True] * PORCH + [False]
+    porch.leave("a")
+    assert porch.enter()
+
+
+def test_the_room_is_what_descriptors_leave() -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert room_for_browsers(Limits()) + room_for_publishers() + 96 == soft
+    assert room_for_browsers(Limits(limits_connections=7)) == 7
+
+
+def test_a_pace_is_kept() -> None:
+    pace = Pace(10)
+    for _ in range(10):
+        assert not pace.is_spent
+        pace.take()
+    assert pace.is_spent
+    pace.refill(0.25)
+    taken = 0
+    while not pace.is_spent:
+        pace.take()
+        taken += 1
+    assert taken == 2
+    pace.refill(3600)
+    assert not pace.is_spent
+
+
+def test_no_pace() -> None:
+    pace = Pace(None)
+    for _ in range(1000):
+        pace.take()
+    assert not pace.is_spent

@@ -1,0 +1,387 @@
+"""Each limit, at a real server: what happens past it, what is counted, and that nobody else notices."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from aphlict.net.connection import Connection
+from tests.support.loops import in_loop
+from tests.support.nodes import RunningNode, command, receive, running_node, subscribed
+from tests.support.waiting import eventually, eventually_async
+
+UPGRADE = (
+    b"GET /ws/ HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+PING = b"\x89\x80\0\0\0\0"
+PONG = b"\x8a\0"
+
+
+class Raw:
+    """A connection without manners."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def ask(self, request: bytes) -> bytes:
+        """Send a request, and return the head of the answer."""
+        self.writer.write(request)
+        return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)
+
+    async def end(self, timeout: float = 5) -> bytes:
+        """All that comes until the server ends the connection."""
+        return await asyncio.wait_for(self.reader.read(), timeout)
+
+
+@asynccontextmanager
+async def raw(port: int) -> AsyncIterator[Raw]:
+    """Connect."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Raw(reader, writer)
+    finally:
+        writer.close()
+
+
+async def hits(node: RunningNode, limit: str) -> int:
+    """How often the status page says that a limit was hit."""
+    count = (await node.status())["limits"][limit]
+    assert isinstance(count, int)
+    return count
+
+
+# Connections
+
+
+@in_loop
+async def test_more_connections_than_there_is_room_for() -> None:
+    async with running_node(limits__connections=2) as node:
+        async with raw(node.client_port) as first, raw(node.client_port) as second:
+            assert b" 101 " in await first.ask(UPGRADE)
+            assert b" 101 " in await second.ask(UPGRADE)
+            async with raw(node.client_port) as third:
+                head = await third.ask(UPGRADE)
+                assert b" 503 " in head
+                assert b"\r\nRetry-After: 10\r\n" in head
+                assert json.loads(await third.end()) == {"error": "this server has room for 2 connections"}
+            async with raw(node.client_port) as balancer:
+                assert b" 503 " in await balancer.ask(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert await hits(node, "limits.connections") == 2
+        await eventually_async(lambda: is_let_in(node), "room")
+
+
+async def is_let_in(node: RunningNode) -> bool:
+    async with raw(node.client_port) as another:
+        return b" 101 " in await another.ask(UPGRADE)
+
+
+@in_loop
+async def test_a_flood_beyond_the_room_is_closed_and_leaves_the_others_alone() -> None:
+    async with running_node(limits__connections=1) as node:
+        browser = await subscribed(node.url(), "A")
+        flood = [await asyncio.open_connection("127.0.0.1", node.client_port) for _ in range(100)]
+        await eventually_async(
+            lambda: has_hits(node, "limits.connections", 68), "those that were closed at once"
+        )
+        await node.publish({"subscribers": ["A"]})
+        await receive(browser, 1)
+        for _, writer in flood:
+            writer.close()
+        await browser.close()
+        await eventually_async(lambda: is_let_in(node), "room")
+
+
+async def has_hits(node: RunningNode, limit: str, count: int) -> bool:
+    return await hits(node, limit) >= count
+
+
+@in_loop
+async def test_pages_leave_room_when_they_are_answered() -> None:
+    async with running_node(limits__connections=2) as node:
+        for _ in range(10):
+            status, _ = await node.ask("/status", port=node.client_port)
+            assert status == 200
+        for _ in range(10):
+            async with raw(node.client_port) as page:
+                assert b" 501 " in await page.ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                await page.end()
+
+
+@in_loop
+async def test_more_connections_than_an_address_may_have() -> None:
+    async with running_node(limits__connections__address=1) as node:
+        async with raw(node.client_port) as first, raw(node.client_port) as second:
+            assert b" 101 " in await first.ask(UPGRADE)
+            assert b" 429 " in await second.ask(UPGRADE)
+        assert await hits(node, "limits.connections.address") == 1
+
+
+@in_loop
+async def test_limits_are_read_again() -> None:
+    async with running_node() as node, raw(node.client_port) as first:
+        assert b" 101 " in await first.ask(UPGRADE)
+        changed = msgspec.structs.replace(
+            node.node.settings, limits_connections_address=1, limits_commands_burst=1, limits_commands=1
+        )
+        node.node.reload(changed)
+        async with raw(node.client_port) as second:
+            assert b" 429 " in await second.ask(UPGRADE)
+        first.writer.write(PING * 2)
+        await eventually_async(lambda: has_hits(node, "limits.commands", 1), "the first to be slowed down")
+        node.node.reload(msgspec.structs.replace(changed, limits_connections_address=None))
+        assert await is_let_in(node)
+
+
+@in_loop
+async def test_new_connections_in_a_second() -> None:
+    async with running_node(limits__connections__second=8) as node:
+        began = time.monotonic()
+        assert all(await asyncio.gather(*(is_let_in(node) for _ in range(16))))
+        assert 0.7 < time.monotonic() - began < 3
+        assert await hits(node, "limits.connections.second") >= 1
+
+
+# Commands
+
+
+@in_loop
+async def test_commands_that_come_too_fast_are_read_later() -> None:
+    async with running_node(limits__commands=40, limits__commands__burst=20) as node:
+        async with raw(node.client_port) as flood, connect(node.url()) as other:
+            await flood.ask(UPGRADE)
+            began = time.monotonic()
+            flood.writer.write(PING * 60)
+            assert await flood.reader.readexactly(20 * len(PONG)) == PONG * 20
+            assert time.monotonic() - began < 0.5
+            await command(other, "subscribe", ["A"])
+            assert time.monotonic() - began < 0.5
+            assert await asyncio.wait_for(flood.reader.readexactly(40 * len(PONG)), 5) == PONG * 40
+            assert 0.7 < time.monotonic() - began < 2.5
+        assert await hits(node, "limits.commands") >= 1
+
+
+@in_loop
+async def test_fragments_count_too() -> None:
+    """Each costs the server as much as a command, and none need ever end."""
+    begin, more = b"\x01\x80\0\0\0\0", b"\x00\x80\0\0\0\0"
+    limits: dict[str, Any] = {"limits__commands": 10, "limits__commands__burst": 20}
+    async with running_node(**limits) as node, raw(node.client_port) as flood:
+        await flood.ask(UPGRADE)
+        flood.writer.write(begin + more * 30 + PING)
+        assert await flood.reader.readexactly(len(PONG)) == PONG
+        flood.writer.write(PING)
+        began = time.monotonic()
+        assert await asyncio.wait_for(flood.reader.readexactly(len(PONG)), 5) == PONG
+        assert time.monotonic() - began > 0.7
+
+
+@in_loop
+async def test_one_who_goes_away_while_paused_is_forgotten() -> None:
+    async with running_node(limits__commands=1, limits__commands__burst=1) as node:
+        async with raw(node.client_port) as flood:
+            await flood.ask(UPGRADE)
+            flood.writer.write(PING * 1000)
+            await eventually_async(lambda: has_hits(node, "limits.commands", 1), "the pause")
+            flood.writer.transport.abort()
+        await eventually_async(lambda: has_none(node), "its end")
+
+
+async def has_none(node: RunningNode) -> bool:
+    return bool((await node.status())["connections"] == 0)
+
+
+@in_loop
+async def test_a_paused_browser_still_gets_messages_and_is_closed_in_good_order() -> None:
+    async with running_node(limits__commands=1, limits__commands__burst=2, drain__time=0.1) as node:
+        browser = await subscribed(node.url(), "A")
+        for _ in range(10):
+            await browser.send(json.dumps({"command": "unsubscribe", "data": ["B"]}))
+        await eventually_async(lambda: has_hits(node, "limits.commands", 1), "the pause")
+        await node.publish({"subscribers": ["A"], "key": "value"})
+        assert (await receive(browser, 1))[0]["key"] == "value"
+        await node.node.drain()
+        assert await closed_with(browser) == 1001
+
+
+async def closed_with(browser: Any) -> int | None:
+    """The code of the close frame that comes after whatever else comes."""
+    try:
+        while True:
+            await asyncio.wait_for(browser.recv(), 10)
+    except ConnectionClosed as error:
+        return error.rcvd.code if error.rcvd else None
+
+
+@in_loop
+async def test_a_replay_costs_what_it_looks_at() -> None:
+    async with running_node(limits__commands=10, limits__commands__burst=50) as node:
+        messages = [{"subscribers": ["A"], "number": number} for number in range(1000)]
+        await node.publish(*messages)
+        async with connect(node.url()) as browser, connect(node.url()) as other:
+            for each, channel in ((browser, "A"), (other, "B")):
+                await command(each, "subscribe", [channel])
+            for _ in range(3):
+                await browser.send(json.dumps({"command": "replay", "data": {"age": 60000}}))
+                await other.send(json.dumps({"command": "replay", "data": {"age": 60000}}))
+            await command(other, "subscribe", ["B"])
+            await receive(browser, 2000)
+            assert await hits(node, "limits.commands") == 1
+            assert (await node.status())["messages.out"] == 2000
+            await receive(browser, 1000)
+
+
+# Deadlines
+
+
+@in_loop
+async def test_a_head_that_comes_a_byte_at_a_time() -> None:
+    async with running_node(limits__handshake=0.5) as node, raw(node.client_port) as slow:
+        began = time.monotonic()
+        for number in range(len(UPGRADE)):
+            slow.writer.write(UPGRADE[number : number + 1])
+            await asyncio.sleep(0.05)
+            if slow.reader.at_eof():
+                break
+        assert 0.4 < time.monotonic() - began < 2
+        assert await slow.end() == b""
+        assert await hits(node, "limits.handshake") == 1
+
+
+@in_loop
+async def test_one_who_says_nothing() -> None:
+    async with running_node(limits__handshake=0.3) as node, raw(node.client_port) as silent:
+        assert await silent.end() == b""
+
+
+@in_loop
+async def test_a_body_that_comes_a_byte_at_a_time() -> None:
+    async with running_node(limits__body__time=0.5) as node, raw(node.admin_port) as slow:
+        slow.writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
+        began = time.monotonic()
+        while not slow.reader.at_eof():
+            slow.writer.write(b" ")
+            await asyncio.sleep(0.05)
+        assert 0.4 < time.monotonic() - began < 2
+        assert await hits(node, "limits.body.time") == 1
+
+
+@in_loop
+async def test_a_body_in_chunks_that_comes_a_byte_at_a_time() -> None:
+    async with running_node(limits__body__time=0.5) as node, raw(node.admin_port) as slow:
+        slow.writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        began = time.monotonic()
+        while not slow.reader.at_eof():
+            slow.writer.write(b"1\r\n \r\n")
+            await asyncio.sleep(0.05)
+        assert 0.4 < time.monotonic() - began < 2
+        assert await hits(node, "limits.body.time") == 1
+
+
+@in_loop
+async def test_a_publisher_that_asks_nothing() -> None:
+    async with running_node(limits__idle=0.3) as node, raw(node.admin_port) as idle:
+        assert b" 200 " in await idle.ask(b"GET /status/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await idle.end()
+        assert await hits(node, "limits.idle") == 1
+
+
+@in_loop
+async def test_one_who_does_not_answer_a_close_frame() -> None:
+    async with running_node() as node, raw(node.client_port) as rude:
+        await rude.ask(UPGRADE)
+        rude.writer.write(b"\x83\x80\0\0\0\0")
+        assert await rude.end() == b"\x88\x10\x03\xea3 is no opcode"  # 1002; nothing is said after it
+        began = time.monotonic()
+        await eventually(lambda: not connections(node), "the end of the connection")
+        assert 1.5 < time.monotonic() - began < 4
+
+
+def connections(node: RunningNode) -> list[Connection]:
+    """All that are open."""
+    return node.node._frontend._connections()
+
+
+# Publishing
+
+
+@in_loop
+async def test_a_list_of_too_many_messages() -> None:
+    async with running_node(limits__batch=3) as node:
+        message = {"subscribers": ["A"]}
+        await node.publish(*[message] * 3)
+        status, answer = await node.ask("/", method="POST", body=json.dumps([message] * 4))
+        assert (status, answer) == (413, {"error": "the list holds 4 messages: 3 may come at once"})
+        assert await hits(node, "limits.batch") == 1
+
+
+@in_loop
+async def test_more_deliveries_than_may_wait() -> None:
+    async with running_node(limits__deliveries=1) as node:
+        browser = await subscribed(node.url(), "A")
+        messages = [{"subscribers": ["A"], "number": number} for number in range(600)]
+        await node.publish(*messages)
+        node.node.hub.deliveries.waiting += 1000
+        async with raw(node.admin_port) as publisher:
+            body = json.dumps({"subscribers": ["A"]}).encode()
+            head = await publisher.ask(
+                b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
+        assert b" 503 " in head
+        assert b"\r\nRetry-After: 1\r\n" in head
+        node.node.hub.deliveries.waiting -= 1000
+        assert [each["number"] for each in await receive(browser, 600)] == list(range(600))
+        await node.publish({"subscribers": ["A"], "number": 600})
+        assert [each["number"] for each in await receive(browser, 1)] == [600]
+        assert await hits(node, "limits.deliveries") == 1
+
+
+# What was counted already
+
+
+@in_loop
+async def test_what_is_refused_is_counted() -> None:
+    async with running_node(limits__subscriptions=1, limits__name=7, limits__message=100) as node:
+        async with connect(node.url()) as browser:
+            assert (await command(browser, "subscribe", ["A", "B"]))["type"] == "error"
+            assert (await command(browser, "subscribe", ["too long"]))["type"] == "error"
+            await browser.send("x" * 101)
+            assert await closed_with(browser) == 1009
+        await node.ask("/", method="POST", body='{"subscribers": ["too long"]}')
+        await node.ask("/", method="POST", body=" " * (1 << 20 | 1))
+        async with raw(node.client_port) as large:
+            assert b" 431 " in await large.ask(b"GET / HTTP/1.1\r\nX: " + b"x" * 9000)
+        async with raw(node.client_port) as long:
+            assert b" 400 " in await long.ask(UPGRADE.replace(b"/ws/", b"/ws/~too%20long/"))
+        found = (await node.status())["limits"]
+        assert {name: count for name, count in found.items() if count} == {
+            "limits.subscriptions": 1,
+            "limits.name": 3,
+            "limits.message": 1,
+            "limits.body": 1,
+            "limits.head": 1,
+        }
+
+
+@in_loop
+async def test_messages_that_the_history_has_no_room_for_are_counted() -> None:
+    async with running_node(limits__history=10_000) as node:
+        await node.publish(*[{"subscribers": ["A"]}] * 100)
+        status = await node.status()
+        assert status["history.size"] + status["limits"]["limits.history"] == 100
+
+
+@in_loop
+async def test_silence_is_counted() -> None:
+    limits: dict[str, Any] = {"limits__handshake": 0.1, "ping__interval": 0.2, "ping__timeout": 0.5}
+    async with running_node(**limits) as node, raw(node.client_port) as dead:
+        await dead.ask(UPGRADE)
+        assert set((await dead.end()).split(b"\x89\0")) == {b""}
+        await eventually(lambda: node.node.hub.hits.counts.get("ping.timeout") == 1, "the count")
