@@ -1,6 +1,7 @@
 """A connection that bears plain HTTP requests, one after the other: what publishers use."""
 
 import socket
+from functools import lru_cache
 
 from aphlict.config.settings import Limits
 from aphlict.errors import BodyTooLarge
@@ -11,6 +12,9 @@ from aphlict.wire import handshake
 from aphlict.wire.handshake import Request
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+KNOWN_HEADS = 64  # of the last publishers, whose requests begin alike but for the length of the body
+
+_parse_head = lru_cache(KNOWN_HEADS)(handshake.parse_head)
 
 
 class RequestApplication(Application):
@@ -56,7 +60,7 @@ class RequestConnection(Connection):
         if not self._head:
             self._begun = self._heard
         self._head = data = self._head + data
-        found = handshake.read_head(data, self.context.limits.limits_head)
+        found = handshake.read_head(data, self.context.limits.limits_head, _parse_head)
         if found is None:
             return b""
         request, size = found

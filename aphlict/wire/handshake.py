@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64encode
+from collections.abc import Callable
 from hashlib import sha1
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
@@ -56,7 +57,21 @@ def _tokens(value: str) -> list[str]:
     return [token.strip().lower() for token in value.split(",")]
 
 
-def read_head(data: bytes, limit: int) -> tuple[Request, int] | None:
+def parse_head(head: bytes) -> Request:
+    """Parse a whole head without the empty line that ends it. Raises HandshakeRefused where RFC 9112 is broken."""
+    lines = head.split(b"\r\n")
+    start = _START.fullmatch(lines[0])
+    if start is None:
+        raise HandshakeRefused("the first line is no HTTP/1.1 request line")
+    method, target, minor = start.groups()
+    request = Request(method.decode(), target.decode("latin-1"), int(minor), _read_fields(lines[1:]))
+    _check_framing(request)
+    return request
+
+
+def read_head(
+    data: bytes, limit: int, parse: Callable[[bytes], Request] = parse_head
+) -> tuple[Request, int] | None:
     """Read the head at the beginning of data: the request, and how many bytes it took. None: more must come.
 
     Raises HeadTooLarge past `limit` bytes, HandshakeRefused where RFC 9112 is broken.
@@ -67,14 +82,7 @@ def read_head(data: bytes, limit: int) -> tuple[Request, int] | None:
             raise HeadTooLarge(f"the head of the request is larger than {limit} bytes")
         _refuse_early(data)
         return None
-    lines = data[:end].split(b"\r\n")
-    start = _START.fullmatch(lines[0])
-    if start is None:
-        raise HandshakeRefused("the first line is no HTTP/1.1 request line")
-    method, target, minor = start.groups()
-    request = Request(method.decode(), target.decode("latin-1"), int(minor), _read_fields(lines[1:]))
-    _check_framing(request)
-    return request, end + len(END)
+    return parse(data[:end]), end + len(END)
 
 
 def _refuse_early(data: bytes) -> None:
