@@ -13,6 +13,7 @@ class AphlictError(Exception):
     exit_status = 1
     limit: str | None = None  # the configuration key of the limit that was passed
     retry_after: int | None = None  # seconds after which trying again makes sense
+    challenge: str | None = None  # the WWW-Authenticate of an HTTP answer
 
 
 # The operator has to act.
@@ -101,6 +102,28 @@ class BodyTooLarge(PublishRefused):
     limit = "limits.body"
 
 
+class NotForPages(AphlictError):
+    """A request to an admin server that a web page may have made, without anyone's doing."""
+
+    http_status = 403
+    limit = "admin.pages"
+
+
+class UnknownHost(AphlictError):
+    """A request to an admin server under a name that is not known to be the server's own."""
+
+    http_status = 403
+    limit = "admin.hosts"
+
+
+class NotAuthorized(AphlictError):
+    """A request to an admin server without its secret."""
+
+    http_status = 401
+    limit = "admin.secret"
+    challenge = 'Bearer realm="aphlict"'
+
+
 class Overloaded(PublishRefused):
     """More is waiting to be delivered than this server lets wait."""
 
@@ -116,6 +139,12 @@ class HandshakeRefused(AphlictError):
     """An HTTP head that cannot become a WebSocket."""
 
     http_status = 400
+
+
+class OriginRefused(HandshakeRefused):
+    """A page of an origin that `origins` does not name. It is counted with the origin where it is raised."""
+
+    http_status = 403
 
 
 class NotProxied(AphlictError):

@@ -15,8 +15,11 @@ class Hits:
         self._more: dict[tuple[str, str], int] = {}
         self._untold = 0
 
-    def add(self, limit: str, address: str) -> None:
-        """Count that something from this address ran into the limit, which is named by its configuration key."""
+    def add(self, limit: str, address: str, detail: str = "") -> None:
+        """Count that something from this address ran into the limit, which is named by its configuration key.
+
+        `detail` goes into the line of the log, if there is one: at most one for each address and minute.
+        """
         self.count(limit)
         key = limit, address
         if key in self._more:
@@ -25,7 +28,7 @@ class Hits:
             self._untold += 1
         else:
             self._more[key] = 0
-            log.warning("%s was hit by %s", limit, address)
+            log.warning("%s was hit by %s%s", limit, address, f" ({detail})" if detail else "")
 
     def count(self, limit: str) -> None:
         """Count what is no news: nothing goes to the log."""

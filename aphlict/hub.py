@@ -9,7 +9,7 @@ from aphlict.channels import Receiver
 from aphlict.config.settings import Limits
 from aphlict.deliveries import Deliveries
 from aphlict.errors import Overloaded, TooManySubscriptions
-from aphlict.figures import LIMIT_NAMES, Counters, Subscribed
+from aphlict.figures import LIMIT_NAMES, REFUSALS, Counters, Subscribed
 from aphlict.history import Archive, Entry
 from aphlict.hits import Hits
 from aphlict.instance import ORIGIN_SIZE, Instance, Subscriber
@@ -311,6 +311,7 @@ class Hub:
             "duplicates": self.counters.duplicates,
             "deliveries.waiting": subscribed.waiting,
             "limits": {name: subscribed.limits.get(name, 0) for name in LIMIT_NAMES},
+            "refused": {name: subscribed.limits.get(name, 0) for name in REFUSALS},
         }
 
 

@@ -45,7 +45,7 @@ class Node:
         self._state = NodeState.STARTING
         self.fingerprint = random_name(FINGERPRINT_SIZE)
         self._started = time.monotonic()
-        self._relay = Relay(settings.cluster, self.fingerprint)
+        self._relay = Relay(settings.peers, self.fingerprint)
         self.hub = Hub(self.fingerprint, self._relay, settings, self._wake, self._started)
         ports = [Port(server, each) for server, each in zip(settings.servers, sockets, strict=True)]
         roles = {
@@ -106,6 +106,7 @@ class Node:
         self._frontend.reload(settings)
         self.settings = settings
         self.hub.reload(settings)
+        self._relay.reload(settings.peers)
 
     async def drain(self) -> None:
         """Stop in good order: no new browsers, the others are sent away bit by bit, peers get what is queued."""

@@ -34,24 +34,28 @@ def publish(
     instance: str | None = None,
     timeout: float = TIMEOUT,
     context: ssl.SSLContext | None = None,
+    secret: str | None = None,
 ) -> Receipt:
     """Publish a message to these channels, or to those that its own `subscribers` name.
 
     `servers` are the URLs of admin servers that are tried in random order until one has taken the message, all
-    within `timeout` seconds; `context` is for those with https. The message bears a `uniqueID`, so that it is
-    delivered once even where a server took it and could not say so. Raises PublishRefused where the message is
-    at fault, NoAnswer where no server took it.
+    within `timeout` seconds; `context` is for those with https, and `secret` is their `admin.secret`. The message
+    bears a `uniqueID`, so that it is delivered once even where a server took it and could not say so. Raises
+    PublishRefused where the message is at fault, NoAnswer where no server took it.
     """
     content = {"uniqueID": secrets.token_hex(16), **message}
     if subscribers is not None:
         content["subscribers"] = list(subscribers)
     body = json.dumps(content).encode()
+    headers = {"Content-Type": "application/json"}
+    if secret is not None:
+        headers["Authorization"] = f"Bearer {secret}"
     deadline = time.monotonic() + timeout
     failures = []
     for left, server in zip(range(len(servers), 0, -1), random.sample(servers, len(servers)), strict=True):
         share = max(0.001, (deadline - time.monotonic()) / left)
         try:
-            answer = _post(server, instance, body, share, context)
+            answer = _post(server, instance, body, headers, share, context)
         except (OSError, http.client.HTTPException, NoAnswer) as error:
             failures.append(f"{server}: {str(error) or type(error).__name__}")
         else:
@@ -72,7 +76,12 @@ async def publish_async(
 
 
 def _post(
-    server: str, instance: str | None, body: bytes, timeout: float, context: ssl.SSLContext | None
+    server: str,
+    instance: str | None,
+    body: bytes,
+    headers: Mapping[str, str],
+    timeout: float,
+    context: ssl.SSLContext | None,
 ) -> dict[str, Any]:
     url = urlsplit(server)
     path = url.path or "/"
@@ -80,7 +89,7 @@ def _post(
         path += f"?instance={quote(instance, safe='')}"
     connection = _connect(url.scheme, url.netloc, timeout, context)
     try:
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        connection.request("POST", path, body, headers)
         response = connection.getresponse()
         return _read(response.status, response.read())
     finally:

@@ -8,21 +8,27 @@ from urllib.parse import quote
 
 from aphlict.cli.configured import reachable
 from aphlict.cli.console import reason
-from aphlict.config.settings import Settings
-from aphlict.errors import NoAnswer
+from aphlict.config.secrets import read_secrets
+from aphlict.config.settings import ServerSettings, Settings
+from aphlict.errors import ConfigError, NoAnswer
+from aphlict.tls.context import show_certificate
 
 TIMEOUT = 2.0  # seconds: what publishers wait
 
 
 def ask(settings: Settings, method: str, path: str, instance: str | None, body: bytes | None = None) -> Any:
     """Send one request to the first admin server and return its JSON. Raises NoAnswer."""
+    try:
+        settings = read_secrets(settings)
+    except ConfigError as error:
+        raise NoAnswer(f"the admin server wants a secret: {error}") from error
     server = next(server for server in settings.servers if server.type == "admin")
     where = reachable(server)
     if instance is not None:
         path += f"?instance={quote(instance, safe='')}"
-    connection = _connect(where, tls=server.tls)
+    connection = _connect(server)
     try:
-        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+        connection.request(method, path, body, _headers(server, body))
         answer = connection.getresponse()
         text = answer.read()
     except (OSError, http.client.HTTPException) as error:
@@ -33,10 +39,26 @@ def ask(settings: Settings, method: str, path: str, instance: str | None, body: 
     return _decode(where, answer.status, text)
 
 
-def _connect(where: str, *, tls: bool) -> http.client.HTTPConnection:
-    if not tls:
+def _connect(server: ServerSettings) -> http.client.HTTPConnection:
+    where = reachable(server)
+    if not server.tls:
         return http.client.HTTPConnection(where, timeout=TIMEOUT)
-    return http.client.HTTPSConnection(where, timeout=TIMEOUT, context=unverified())
+    return http.client.HTTPSConnection(where, timeout=TIMEOUT, context=context_for(server))
+
+
+def _headers(server: ServerSettings, body: bytes | None) -> dict[str, str]:
+    headers = {"Content-Type": "application/json"} if body else {}
+    if server.secrets:
+        headers["Authorization"] = f"Bearer {server.secrets[0]}"
+    return headers
+
+
+def context_for(server: ServerSettings) -> ssl.SSLContext:
+    """For this machine's own admin server; where it asks for a certificate, it is shown its own."""
+    context = unverified()
+    if server.ssl_ca and server.ssl_cert:
+        show_certificate(context, server.ssl_cert, server.ssl_key)
+    return context
 
 
 def unverified() -> ssl.SSLContext:

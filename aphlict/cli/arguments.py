@@ -89,6 +89,9 @@ def _doctor_options(parser: Parser) -> None:
         help=f"also see whether a silent connection is left alone ({IDLE:g} s by default)",
     )
     parser.add_argument(
+        "--origin", help="the page that connects, https://HOST (default: one that `origins` lets in)"
+    )
+    parser.add_argument(
         "--ca", metavar="FILE", help="trust the authorities in this file, not those of the system"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")

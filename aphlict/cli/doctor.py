@@ -26,6 +26,7 @@ def run(arguments: Namespace) -> int:
     """Do it: 0 where nothing is wrong, 1 where something is, 77 where that is the configuration."""
     wishes = Wishes(
         target=from_url(arguments.url) if arguments.url else None,
+        page=arguments.origin,
         ca=arguments.ca,
         instance=arguments.instance,
         idle=arguments.idle,

@@ -18,12 +18,15 @@ MOST_BUFFERED = 2 * 1024 * 1024
 
 class Address(NamedTuple):
     """Where an admin server is, and whom to believe that it is the one: the authorities in the file `ca`, or
-    those that the system trusts."""
+    those that the system trusts. `cert` with `key`, and `secret`, are what it is shown where it asks who comes."""
 
     host: str
     port: int
     https: bool = False
     ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    secret: str | None = None
 
     @property
     def authority(self) -> str:
@@ -62,7 +65,8 @@ async def _secure(plain: IOStream, address: Address, timeout: float) -> SSLIOStr
     bare: socket.socket = plain.socket.dup()
     plain.close()
     try:
-        context = await asyncio.to_thread(client_context, address.ca)  # hundreds of certificates: 20 ms
+        # hundreds of certificates: 20 ms
+        context = await asyncio.to_thread(client_context, address.ca, address.cert, address.key)
         bare = secure = context.wrap_socket(bare, server_hostname=address.host, do_handshake_on_connect=False)
         await asyncio.wait_for(_shake_hands(secure), timeout)
         return SSLIOStream(secure, max_buffer_size=MOST_BUFFERED)

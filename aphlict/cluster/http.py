@@ -1,6 +1,7 @@
 """A kept-alive HTTP/1.1 connection to another node, one request at a time."""
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -10,7 +11,7 @@ from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine,
 from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 
 from aphlict.cluster.dialling import Address, dial
-from aphlict.errors import BadAnswer, PeerError, PeerGone, PeerSilent
+from aphlict.errors import BadAnswer, PeerError, PeerGone, PeerNotTrusted, PeerSilent
 
 MOST_HEAD = 16 * 1024
 MOST_BODY = 1024 * 1024
@@ -33,7 +34,7 @@ class HttpConnection:
     """
 
     def __init__(self, address: Address, own: str, timeout: float, on_close: Callable[[], None]) -> None:
-        self._address = address
+        self.address = address  # from the next connection and the next request on
         self._own = own
         self._timeout = timeout
         self._on_close = on_close
@@ -47,7 +48,7 @@ class HttpConnection:
     async def connect(self, timeout: float) -> None:
         """Connect anew within `timeout` seconds. Raises PeerError."""
         self.close()
-        self._stream = await dial(self._address, timeout)
+        self._stream = await dial(self.address, timeout)
 
     def close(self) -> None:
         """Close it, without calling `on_close`."""
@@ -78,16 +79,22 @@ class HttpConnection:
     ) -> None:
         parameters = HTTP1ConnectionParameters(max_header_size=MOST_HEAD, max_body_size=MOST_BODY)
         # One of these is good for one request only; it is the stream that is kept.
-        connection = HTTP1Connection(stream, True, parameters, context=self._address)
+        connection = HTTP1Connection(stream, True, parameters, context=self.address)
         try:
             connection.write_headers(RequestStartLine(method, target, ""), self._head(body), body or None)
             connection.finish()
             await connection.read_response(reader)
         except StreamClosedError as error:
+            if isinstance(error.real_error, ssl.SSLError):
+                raise _ended(error.real_error) from error
             reader.is_cut = not isinstance(error.real_error, UnsatisfiableReadError)
+        except ssl.SSLError as error:
+            raise _ended(error) from error
 
     def _head(self, body: bytes) -> HTTPHeaders:
-        head = HTTPHeaders({"Host": self._address.authority, SENDER: self._own})
+        head = HTTPHeaders({"Host": self.address.authority, SENDER: self._own})
+        if self.address.secret is not None:
+            head["Authorization"] = f"Bearer {self.address.secret}"
         if body:
             head["Content-Type"] = "application/json"
             head["Content-Length"] = str(len(body))
@@ -100,6 +107,16 @@ class HttpConnection:
             self.close()
         else:
             self._stream.set_close_callback(self._on_close)
+
+
+def _ended(error: ssl.SSLError) -> PeerNotTrusted:
+    """A server that wants a certificate says so after the client has finished its part of the handshake."""
+    reason = error.reason or str(error)
+    if "CERTIFICATE_REQUIRED" in reason or "UNKNOWN_CA" in reason:
+        return PeerNotTrusted(
+            "it wants a certificate that its ssl.ca has signed: set ssl.cert and ssl.key for it"
+        )
+    return PeerNotTrusted(f"it ended TLS: {reason}")
 
 
 class _Reader(HTTPMessageDelegate):

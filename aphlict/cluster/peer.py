@@ -81,6 +81,10 @@ class Peer:
         peer was restarted calls it by its old name, and sends it the message all the same."""
         return self.state is State.SELF or not self._names.keys().isdisjoint(message.touched)
 
+    def use(self, address: Address) -> None:
+        """Show another secret or certificate from now on."""
+        self.address = self._http.address = address
+
     def put(self, envelope: Envelope) -> None:
         """Have a message delivered; returns at once."""
         self.report.add_dropped(self._outbox.put(envelope))

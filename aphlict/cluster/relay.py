@@ -22,6 +22,11 @@ class Relay:
         self._peers = [Peer(_address(peer), fingerprint, bounds or Bounds()) for peer in peers]
         self._tasks: list[asyncio.Task[None]] = []
 
+    def reload(self, peers: Sequence[PeerSettings]) -> None:
+        """Show these same peers another secret or certificate from now on."""
+        for peer, settings in zip(self._peers, peers, strict=True):
+            peer.use(_address(settings))
+
     def start(self) -> None:
         """Begin to reach for the peers; inside the running loop."""
         loop = asyncio.get_running_loop()
@@ -59,7 +64,15 @@ class Relay:
 
 
 def _address(settings: PeerSettings) -> Address:
-    return Address(settings.host, settings.port, settings.protocol == "https", settings.ssl_ca)
+    return Address(
+        settings.host,
+        settings.port,
+        settings.protocol == "https",
+        settings.ssl_ca,
+        settings.ssl_cert,
+        settings.ssl_key,
+        settings.secret,
+    )
 
 
 async def _cancel(tasks: set[asyncio.Task[None]]) -> None:

@@ -11,9 +11,10 @@ import msgspec
 from msgspec import inspect, structs
 
 from aphlict.config.expectations import describe, show, unwrap
-from aphlict.config.mistakes import missing, wrong
+from aphlict.config.mistakes import missing, show_of, wrong
 from aphlict.config.parsing import Object, load
-from aphlict.config.rules import check_files, check_rules
+from aphlict.config.rules import PEER_FILES, SERVER_FILES, check_files, check_rules
+from aphlict.config.secrets import read_secrets
 from aphlict.config.settings import Settings
 from aphlict.errors import ConfigError
 
@@ -42,6 +43,7 @@ def read(path: Path, *, files: bool = True) -> Settings:
         check_rules(settings)
         if files:
             check_files(settings)
+            settings = read_secrets(settings)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error.__cause__
     return settings
@@ -74,7 +76,8 @@ def _tidy(value: Any, kind: inspect.Type, key: str) -> Any:
 def _tidy_object(value: Object, kind: inspect.StructType, key: str) -> dict[str, Any]:
     prefix = f"{key}." if key else ""
     for name, (first, second) in value.twice.items():
-        raise ConfigError(f"{prefix}{name} is given twice ({show(first)} and {show(second)}), expected once")
+        shown = f"{show_of(name, first)} and {show_of(name, second)}"
+        raise ConfigError(f"{prefix}{name} is given twice ({shown}), expected once")
     fields = {field.encode_name: field for field in kind.fields}
     if unknown := [name for name in value if name not in fields]:
         raise _unknown(prefix, unknown[0], value[unknown[0]], list(fields))
@@ -98,7 +101,7 @@ def _unknown(prefix: str, name: str, value: object, known: list[str]) -> ConfigE
     near = difflib.get_close_matches(name.casefold().replace("_", "."), lowered, n=1)
     expected = prefix + lowered[near[0]] if near else f"one of {', '.join(known)}"
     return ConfigError(
-        f"{prefix}{show(name)[1:-1]} (given as {show(value)}) is an unknown key, expected {expected}"
+        f"{prefix}{show(name)[1:-1]} (given as {show_of(name, value)}) is an unknown key, expected {expected}"
     )
 
 
@@ -129,13 +132,14 @@ def _absolute(settings: Settings, folder: Path) -> Settings:
         return os.path.normpath(base / name) if name else name
 
     servers = tuple(
-        structs.replace(
-            each, ssl_key=at(each.ssl_key), ssl_cert=at(each.ssl_cert), ssl_chain=at(each.ssl_chain)
-        )
+        structs.replace(each, **{name: at(getattr(each, name)) for name in SERVER_FILES})
         for each in settings.servers
     )
     logs = tuple(structs.replace(each, path=at(each.path)) for each in settings.logs)
-    cluster = tuple(structs.replace(each, ssl_ca=at(each.ssl_ca)) for each in settings.cluster)
+    cluster = tuple(
+        structs.replace(each, **{name: at(getattr(each, name)) for name in PEER_FILES})
+        for each in settings.cluster
+    )
     return structs.replace(
         settings, servers=servers, logs=logs, cluster=cluster, pidfile=at(settings.pidfile)
     )

@@ -1,15 +1,39 @@
 """What no single key can say: rules between the keys of a configuration, and about the files that it names."""
 
 import itertools
+import re
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 
 from aphlict.config.mistakes import missing, wrong
-from aphlict.config.settings import ServerSettings, Settings
+from aphlict.config.origins import read_pattern
+from aphlict.config.secrets import is_sendable
+from aphlict.config.settings import PeerSettings, ServerSettings, Settings
 
 Address = IPv4Address | IPv6Address | str  # a name where it is none of the others
 
-FILE_KEYS = {"ssl_key": "ssl.key", "ssl_cert": "ssl.cert", "ssl_chain": "ssl.chain"}
+_HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
+
+# The attributes that name files, and the keys that they have in a configuration.
+SERVER_FILES = {
+    "ssl_key": "ssl.key",
+    "ssl_cert": "ssl.cert",
+    "ssl_chain": "ssl.chain",
+    "ssl_ca": "ssl.ca",
+    "admin_secret_file": "admin.secret.file",
+}
+PEER_FILES = {"ssl_ca": "ssl.ca", "ssl_key": "ssl.key", "ssl_cert": "ssl.cert"}
+
+# The keys that only one type of server has, and why.
+OF_ONE_TYPE = {
+    "proxy.protocol": ("client", "browsers come there"),
+    "proxy.trusted": ("client", "browsers come there"),
+    "origins": ("client", "pages connect to it"),
+    "ssl.ca": ("admin", "browsers have no certificates"),
+    "admin.secret": ("admin", "messages are posted to it"),
+    "admin.secret.file": ("admin", "messages are posted to it"),
+    "admin.hosts": ("admin", "messages are posted to it"),
+}
 
 
 def check_rules(settings: Settings) -> None:
@@ -17,7 +41,10 @@ def check_rules(settings: Settings) -> None:
     _check_types(settings)
     for index, server in enumerate(settings.servers):
         _check_tls(server, f"servers[{index}]")
+        _check_type(server, f"servers[{index}]")
         _check_proxies(server, f"servers[{index}]")
+        _check_origins(server, f"servers[{index}]")
+        _check_admin(server, f"servers[{index}]")
     _check_ports(settings)
     _check_peers(settings)
     if settings.ping_timeout <= settings.ping_interval:
@@ -30,10 +57,11 @@ def check_rules(settings: Settings) -> None:
 def check_files(settings: Settings) -> None:
     """Raise ConfigError where a file that is needed cannot be read."""
     for index, server in enumerate(settings.servers):
-        for attribute, key in FILE_KEYS.items():
+        for attribute, key in SERVER_FILES.items():
             _check_readable(f"servers[{index}].{key}", getattr(server, attribute))
     for index, peer in enumerate(settings.cluster):
-        _check_readable(f"cluster[{index}].ssl.ca", peer.ssl_ca)
+        for attribute, key in PEER_FILES.items():
+            _check_readable(f"cluster[{index}].{key}", getattr(peer, attribute))
 
 
 def _check_types(settings: Settings) -> None:
@@ -44,24 +72,57 @@ def _check_types(settings: Settings) -> None:
 
 
 def _check_tls(server: ServerSettings, key: str) -> None:
-    pair = {"ssl.key": server.ssl_key, "ssl.cert": server.ssl_cert}
+    _check_pair(server, key, "TLS needs both; no TLS, neither")
+    both = f"{key}.ssl.key and {key}.ssl.cert beside it"
+    if server.ssl_chain and not server.ssl_key:
+        raise wrong(f"{key}.ssl.chain", server.ssl_chain, both, "a chain belongs to a certificate")
+    if server.ssl_ca and server.type == "admin" and not server.ssl_key:
+        raise wrong(f"{key}.ssl.ca", server.ssl_ca, both, "without TLS nobody shows a certificate")
+
+
+def _check_pair(one: ServerSettings | PeerSettings, key: str, because: str) -> None:
+    pair = {"ssl.key": one.ssl_key, "ssl.cert": one.ssl_cert}
     given = {name: value for name, value in pair.items() if value}
     if len(given) == 1:
         [(name, value)] = given.items()
         other = "ssl.cert" if name == "ssl.key" else "ssl.key"
-        raise wrong(f"{key}.{name}", value, f"{key}.{other} beside it", "TLS needs both; no TLS, neither")
-    if server.ssl_chain and not given:
-        expected = f"{key}.ssl.key and {key}.ssl.cert beside it"
-        raise wrong(f"{key}.ssl.chain", server.ssl_chain, expected, "a chain belongs to a certificate")
+        raise wrong(f"{key}.{name}", value, f"{key}.{other} beside it", because)
+
+
+def _check_type(server: ServerSettings, key: str) -> None:
+    for name, (kind, because) in OF_ONE_TYPE.items():
+        value = getattr(server, name.replace(".", "_"))
+        if value and server.type != kind:
+            value = list(value) if isinstance(value, tuple) else value
+            raise wrong(f"{key}.{name}", value, f'it on a server of type "{kind}" alone', because)
+
+
+def _check_origins(server: ServerSettings, key: str) -> None:
+    for index, origin in enumerate(server.origins):
+        try:
+            read_pattern(origin)
+        except ValueError as error:
+            expected = "an origin such as https://example.com, or *.example.com"
+            raise wrong(f"{key}.origins[{index}]", origin, expected, str(error)) from error
+
+
+def _check_admin(server: ServerSettings, key: str) -> None:
+    if server.admin_secret and server.admin_secret_file:
+        at = f"{key}.admin.secret.file"
+        raise wrong(at, server.admin_secret_file, f"no {key}.admin.secret beside it", "one of the two")
+    _check_sendable(f"{key}.admin.secret", server.admin_secret)
+    for index, name in enumerate(server.admin_hosts):
+        if not _HOST.fullmatch(name):
+            expected = "a name such as notify.example.com, without a port"
+            raise wrong(f"{key}.admin.hosts[{index}]", name, expected)
+
+
+def _check_sendable(key: str, secret: str | None) -> None:
+    if secret is not None and not is_sendable(secret):
+        raise wrong(key, secret, "letters, digits and signs (ASCII), without spaces")
 
 
 def _check_proxies(server: ServerSettings, key: str) -> None:
-    given = {"proxy.protocol": server.proxy_protocol, "proxy.trusted": list(server.proxy_trusted)}
-    for name, value in given.items():
-        if value and server.type != "client":
-            raise wrong(
-                f"{key}.{name}", value, 'it on a server of type "client" alone', "browsers come there"
-            )
     for index, network in enumerate(server.proxy_trusted):
         try:
             ip_network(network)
@@ -115,6 +176,11 @@ def _check_peers(settings: Settings) -> None:
         if peer.ssl_ca and peer.protocol != "https":
             expected = f'cluster[{index}].protocol "https" beside it'
             raise wrong(f"cluster[{index}].ssl.ca", peer.ssl_ca, expected, "plain HTTP proves nothing")
+        _check_pair(peer, f"cluster[{index}]", "a certificate needs its key")
+        if peer.ssl_cert and peer.protocol != "https":
+            expected = f'cluster[{index}].protocol "https" beside it'
+            raise wrong(f"cluster[{index}].ssl.cert", peer.ssl_cert, expected, "plain HTTP proves nothing")
+        _check_sendable(f"cluster[{index}].secret", peer.secret)
 
 
 def _check_readable(key: str, name: str | None) -> None:

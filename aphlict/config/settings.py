@@ -3,7 +3,7 @@
 import os
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, structs
 
 # `extra` says in words what a key holds: the sentences of errors and the documentation use it.
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -16,6 +16,9 @@ Text = Annotated[str, Meta(min_length=1)]
 Address = Annotated[str, Meta(min_length=1, extra={"kind": "an address"})]
 Network = Annotated[str, Meta(min_length=1, extra={"kind": "a network"})]
 FilePath = Annotated[str, Meta(min_length=1, extra={"kind": "a path"})]
+Origin = Annotated[str, Meta(min_length=1, extra={"kind": "an origin"})]
+Name = Annotated[str, Meta(min_length=1, extra={"kind": "a name"})]
+Secret = Annotated[str, Meta(min_length=16, extra={"kind": "text of at least 16 characters"})]
 
 DEFAULT_ADDRESS = {"admin": "127.0.0.1", "client": "0.0.0.0"}  # noqa: S104 -- browsers come from everywhere
 
@@ -29,8 +32,13 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ssl_key: FilePath | None = field(default=None, name="ssl.key")
     ssl_cert: FilePath | None = field(default=None, name="ssl.cert")
     ssl_chain: FilePath | None = field(default=None, name="ssl.chain")
+    ssl_ca: FilePath | None = field(default=None, name="ssl.ca")
     proxy_protocol: bool = field(default=False, name="proxy.protocol")
     proxy_trusted: tuple[Network, ...] = field(default=(), name="proxy.trusted")
+    origins: tuple[Origin, ...] = ()
+    admin_secret: Secret | None = field(default=None, name="admin.secret")
+    admin_secret_file: FilePath | None = field(default=None, name="admin.secret.file")
+    admin_hosts: tuple[Name, ...] = field(default=(), name="admin.hosts")
 
     @property
     def address(self) -> str:
@@ -41,6 +49,14 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def tls(self) -> bool:
         """Whether this port speaks TLS."""
         return self.ssl_key is not None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What opens this admin server, any of them; the first is what this node shows to others.
+
+        Where `admin.secret.file` is given, `config.secrets` has put its lines into `admin_secret`.
+        """
+        return tuple(self.admin_secret.split("\n")) if self.admin_secret else ()
 
 
 class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,6 +72,9 @@ class PeerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     port: Port
     protocol: Literal["http", "https"] = "http"
     ssl_ca: FilePath | None = field(default=None, name="ssl.ca")
+    ssl_key: FilePath | None = field(default=None, name="ssl.key")
+    ssl_cert: FilePath | None = field(default=None, name="ssl.cert")
+    secret: Secret | None = None
 
 
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,3 +120,18 @@ class Settings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def processes(self) -> int:
         """How many processes hold browsers: `workers`; "auto" is one for each processor that may be used."""
         return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
+
+    @property
+    def peers(self) -> tuple[PeerSettings, ...]:
+        """The cluster, with what this node shows to each peer: what it asks for itself, unless that has its own."""
+        admins = [each for each in self.servers if each.type == "admin"]
+        secret = next((secret for each in admins for secret in each.secrets), None)
+        proven = next((each for each in admins if each.ssl_ca), None)
+        return tuple(_identify(peer, secret, proven) for peer in self.cluster)
+
+
+def _identify(peer: PeerSettings, secret: str | None, proven: ServerSettings | None) -> PeerSettings:
+    peer = structs.replace(peer, secret=peer.secret or secret)
+    if proven is None or peer.protocol != "https" or peer.ssl_cert:
+        return peer
+    return structs.replace(peer, ssl_key=proven.ssl_key, ssl_cert=proven.ssl_cert)

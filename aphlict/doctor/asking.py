@@ -10,6 +10,7 @@ from urllib.parse import quote
 from aphlict.config.settings import PeerSettings, Settings
 from aphlict.doctor.stream import Answer, Stream
 from aphlict.doctor.target import LOCAL
+from aphlict.tls.context import client_context, show_certificate
 
 TIMEOUT = 5.0
 
@@ -21,12 +22,16 @@ class AdminServer:
     host: str
     port: int
     tls: ssl.SSLContext | None
+    secret: str | None = None
 
     @property
     def url(self) -> str:
         """Its URL."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self._name}:{self.port}"
+
+    @property
+    def _name(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     def ask(self, method: str, path: str, body: bytes = b"") -> Answer:
         """One request and its answer."""
@@ -35,7 +40,9 @@ class AdminServer:
             if self.tls is not None:
                 sock = self.tls.wrap_socket(sock, server_hostname=self.host)
             stream = Stream(sock, TIMEOUT)
-            head = f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\nConnection: close\r\n"
+            head = f"{method} {path} HTTP/1.1\r\nHost: {self._name}\r\nConnection: close\r\n"
+            if self.secret is not None:
+                head += f"Authorization: Bearer {self.secret}\r\n"
             stream.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             return stream.take_answer()
         finally:
@@ -54,10 +61,13 @@ def own_admin(settings: Settings) -> AdminServer:
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    return AdminServer(LOCAL.get(server.address, server.address), server.port, context)
+        if server.ssl_ca and server.ssl_cert:
+            show_certificate(context, server.ssl_cert, server.ssl_key)
+    secret = server.secrets[0] if server.secrets else None
+    return AdminServer(LOCAL.get(server.address, server.address), server.port, context, secret)
 
 
 def admin_of(peer: PeerSettings) -> AdminServer:
-    """A peer's admin server, whose certificate has to be good. Raises OSError where ssl.ca cannot be used."""
-    context = ssl.create_default_context(cafile=peer.ssl_ca) if peer.protocol == "https" else None
-    return AdminServer(peer.host, peer.port, context)
+    """A peer's admin server, whose certificate has to be good. Raises CertificateError where files cannot be used."""
+    context = client_context(peer.ssl_ca, peer.ssl_cert, peer.ssl_key) if peer.protocol == "https" else None
+    return AdminServer(peer.host, peer.port, context, peer.secret)

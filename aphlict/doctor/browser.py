@@ -132,6 +132,7 @@ def _mask(key: bytes, payload: bytes) -> bytes:
 
 def request(target: Target, path: str, headers: dict[str, str]) -> bytes:
     """The head of a GET request."""
-    fields = {"Host": target.authority, "User-Agent": "aphlict-doctor", **headers}
+    page = {} if target.opener is None else {"Origin": target.opener}
+    fields = {"Host": target.authority, "User-Agent": "aphlict-doctor", **page, **headers}
     lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")

@@ -13,7 +13,7 @@ from aphlict.doctor.asking import own_admin
 from aphlict.doctor.delivery import Visit
 from aphlict.doctor.findings import CheckList, Trouble
 from aphlict.doctor.reaching import Reaching, context_for
-from aphlict.doctor.target import Target, of_server
+from aphlict.doctor.target import Target, of_server, opened_by
 from aphlict.doctor.upgrading import upgrade
 
 CONFIGURATION = {"configuration", "certificates"}  # the checks whose failure is one of the configuration
@@ -25,6 +25,7 @@ class Wishes:
     """What was asked for on the command line. `target` None: the first client server, without a proxy."""
 
     target: Target | None = None
+    page: str | None = None  # the origin of the page that connects
     ca: str | None = None  # a file of authorities to trust
     instance: str | None = None  # the instance that the URL is meant to name
     idle: float | None = None  # seconds of silence to try
@@ -57,7 +58,7 @@ def _examine_machine(workers: list[psutil.Process], checks: CheckList, clocks: d
 def _examine_way(settings: Settings, wishes: Wishes, checks: CheckList, clocks: dict[str, float]) -> None:
     """From the URL to a delivered message."""
     client = next(each for each in settings.servers if each.type == "client")
-    target = wishes.target or of_server(client)
+    target = opened_by(wishes.page, wishes.target or of_server(client), client)
     _check_url(target, wishes, checks)
     reaching = Reaching(target, context_for(wishes.ca))
     reaching.walk(checks)

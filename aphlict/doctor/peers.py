@@ -8,6 +8,7 @@ from aphlict.config.settings import PeerSettings, Settings
 from aphlict.doctor.asking import admin_of
 from aphlict.doctor.findings import CheckList, Trouble
 from aphlict.doctor.reaching import explain
+from aphlict.errors import CertificateError
 
 API_VERSION = 7
 
@@ -33,6 +34,12 @@ def look(peer: PeerSettings, clocks: dict[str, float]) -> dict[str, Any]:
         answer = admin.ask("GET", "/status/")
     except OSError as error:
         raise _unreachable(peer, error) from error
+    except CertificateError as error:
+        raise Trouble(str(error), "correct the files, or run this as a user who may read them") from error
+    if answer.status in (401, 403) and answer.error is not None:
+        change = 'give all nodes the same admin.secret, or this peer a "secret" of its own in `cluster`; '
+        change += "a 403 for its name: add that name to admin.hosts over there"
+        raise Trouble(f"{admin.url} refuses this node ({answer.status}): {answer.error}", change)
     status = answer.json
     if not isinstance(status, dict) or status.get("version") != API_VERSION:
         what = f"answers {answer.status} to /status/, and not as an admin server does"
@@ -49,6 +56,9 @@ def _unreachable(peer: PeerSettings, error: OSError) -> Trouble:
     if isinstance(error, ssl.SSLCertVerificationError):
         change = "give its authority in ssl.ca of that peer, or have it use a certificate for that name"
         return Trouble(f"the certificate of {where} is not trusted: {error.verify_message}", change)
+    if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
+        change = "give ssl.cert and ssl.key of that peer a certificate that its ssl.ca has signed"
+        return Trouble(f"{where} does not take this node's certificate ({error.reason})", change)
     if isinstance(error, ssl.SSLError):
         change = 'set its protocol to "http", or give that admin server ssl.key and ssl.cert'
         return Trouble(f"{where} does not speak TLS ({explain(error)})", change)

@@ -12,7 +12,7 @@ from aphlict.doctor.findings import CheckList, Note, Trouble
 from aphlict.doctor.reaching import TIMEOUT, Reaching, explain, unverified
 from aphlict.doctor.target import of_server
 from aphlict.doctor.upgrading import upgrade
-from aphlict.errors import CannotWrite
+from aphlict.errors import CannotWrite, CertificateError
 from aphlict.process.pidfile import find_running
 from aphlict.process.ports import holder
 
@@ -70,11 +70,16 @@ def check_ports(settings: Settings, checks: CheckList) -> dict[str, Any]:
 
 
 def _ask_admin(settings: Settings, server: ServerSettings, note: Note) -> dict[str, Any]:
-    admin = own_admin(settings)
     try:
+        admin = own_admin(settings)
         answer = admin.ask("GET", "/status/")
     except OSError as error:
         raise _no_answer(server, error) from error
+    except CertificateError as error:
+        raise Trouble(str(error), "run this as a user who may read them") from error
+    if answer.status in (401, 403) and answer.error is not None:
+        change = "have the running server read its configuration again: send SIGHUP, or restart it"
+        raise Trouble(f"{admin.url} refuses this command ({answer.status}): {answer.error}", change)
     if answer.status != 200 or not isinstance(answer.json, dict) or "fingerprint" not in answer.json:
         raise Trouble(
             f"{admin.url}/status/ answers {answer.status}, and not as a server of this project: "

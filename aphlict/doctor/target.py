@@ -1,8 +1,9 @@
 """Where a browser is to connect: the parts of a ws:// or wss:// URL, or a server of the configuration."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urlsplit
 
+from aphlict.config.origins import Origins, read_pattern
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import HandshakeRefused, UsageError
 from aphlict.wire.handshake import instance_of
@@ -21,6 +22,7 @@ class Target:
     port: int
     path: str
     server: ServerSettings | None = None
+    opener: str | None = None  # the origin of the page that connects, where it is not that of the URL
 
     @property
     def tls(self) -> bool:
@@ -41,7 +43,7 @@ class Target:
     @property
     def origin(self) -> str:
         """The page that a browser would have opened."""
-        return f"{'https' if self.tls else 'http'}://{self.authority}"
+        return self.opener or f"{'https' if self.tls else 'http'}://{self.authority}"
 
     @property
     def instance(self) -> str:
@@ -76,4 +78,24 @@ def from_url(url: str) -> Target:
 def of_server(server: ServerSettings) -> Target:
     """A client server of this machine, without a proxy."""
     host = LOCAL.get(server.address, server.address)
-    return Target("wss" if server.tls else "ws", host, server.port, "/ws/", server)
+    return opened_by(None, Target("wss" if server.tls else "ws", host, server.port, "/ws/", server), server)
+
+
+def opened_by(page: str | None, target: Target, server: ServerSettings) -> Target:
+    """The target, with the origin of the page that connects: the one that is given; else that of the URL, if the
+    server lets it in; else the first that it does. Raises UsageError."""
+    if page is not None:
+        return replace(target, opener=_checked(page))
+    if Origins(server.origins).allows(target.origin):
+        return target
+    return replace(target, opener=read_pattern(server.origins[0]).example)
+
+
+def _checked(page: str) -> str:
+    try:
+        read_pattern(page)
+    except ValueError as error:
+        raise UsageError(
+            f"--origin is {page}, expected what is before the path in the page's address"
+        ) from error
+    return page

@@ -17,6 +17,7 @@ LOST = {
     "Sec-WebSocket-Key": "the Sec-WebSocket-Key header",
 }
 NO_REQUEST = "no HTTP/1.1 request line"
+OTHER_ORIGIN = "the key 'origins' of this server does not name it"
 ADMIN_PAGE = "POST / publishes"  # what the admin port says to a path that it does not have
 
 
@@ -84,6 +85,13 @@ def _refused(reaching: Reaching, client: ServerSettings, answer: Answer) -> Trou
         )
     if answer.status == 400 and not reaching.target.tls and reaching.speaks_tls():
         return _wants_tls(reaching)
+    if answer.status == 403 and answer.error is not None and OTHER_ORIGIN in answer.error:
+        page = reaching.target.origin
+        return Trouble(
+            f"Aphlict lets no pages of {page} in (403)",
+            f'add "{page}" to "origins" of the client server on port {client.port}, and send SIGHUP; '
+            "or have the proxy leave the header Origin as it is",
+        )
     if answer.status == 404 and answer.error is not None and ADMIN_PAGE in answer.error:
         return Trouble("the path leads to Aphlict's admin port", f"lead it to the client port, {client.port}")
     if answer.status == 400 and answer.error is not None and NO_REQUEST in answer.error:

@@ -25,6 +25,10 @@ class RequestApplication(Application):
         """Bytes that a body may have."""
         raise NotImplementedError
 
+    def on_head(self, connection: "RequestConnection", request: Request, /) -> None:
+        """The head of a request came. Raises an AphlictError to refuse it before anything of its body is read."""
+        raise NotImplementedError
+
     def on_whole_request(self, connection: "RequestConnection", request: Request, body: bytes, /) -> None:
         """A whole request came; it must be answered with `answer`, now or later."""
         raise NotImplementedError
@@ -65,6 +69,7 @@ class RequestConnection(Connection):
             return b""
         request, size = found
         self._head = b""
+        self._application().on_head(self, request)
         length = request.body_size()
         if length is None:
             self.context.application.on_request(self, request, data)

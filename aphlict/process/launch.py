@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from aphlict.config.settings import Settings
+from aphlict.config.settings import ServerSettings, Settings
 from aphlict.errors import PortTaken
 from aphlict.process import logs, ports, privileges
 from aphlict.process.pidfile import Pidfile
 from aphlict.servers import script
+from aphlict.servers.guard import is_loopback
 from aphlict.tls.context import client_context, server_context
 from aphlict.tls.findings import Findings, prove
 
@@ -94,17 +95,30 @@ def make_contexts(settings: Settings) -> Contexts:
 
 def check_trust(settings: Settings) -> None:
     """Prove that whom the peers are to be trusted by can be read. Raises CertificateError."""
-    for peer in settings.cluster:
+    for peer in settings.peers:
         if peer.protocol == "https":
-            client_context(peer.ssl_ca)
+            client_context(peer.ssl_ca, peer.ssl_cert, peer.ssl_key)
 
 
 def find_warnings(settings: Settings) -> list[str]:
     """What an operator should know of a configuration that can be served. Raises CertificateError."""
     sentences = [sentence for each in find_findings(settings) for sentence in (*each.errors, *each.warnings)]
+    sentences += (_describe_open(server) for server in settings.servers if _is_open(server))
     if warning := privileges.find_warning(settings):
         sentences.append(warning)
     return sentences
+
+
+def _is_open(server: ServerSettings) -> bool:
+    """Whether other machines can reach an admin server that asks nobody who they are."""
+    return server.type == "admin" and not (server.secrets or server.ssl_ca or is_loopback(server.address))
+
+
+def _describe_open(server: ServerSettings) -> str:
+    return (
+        f"the admin server on {server.address}:{server.port} asks nobody who they are: whoever reaches it can "
+        'publish to every browser; give it "admin.secret" or "ssl.ca", or let it "listen" on 127.0.0.1'
+    )
 
 
 def find_findings(settings: Settings) -> list[Findings]:

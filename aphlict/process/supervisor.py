@@ -13,7 +13,7 @@ from aphlict.errors import AphlictError, CannotStart
 from aphlict.process import report, signals
 from aphlict.process.children import Child, Post
 from aphlict.process.duties import assign
-from aphlict.process.launch import Launch, log_files, make_contexts
+from aphlict.process.launch import Launch, find_warnings, log_files, make_contexts
 from aphlict.process.reloading import read_again
 from aphlict.process.systemd import READY, STOPPING, Systemd
 
@@ -178,6 +178,7 @@ class Supervisor:
         try:
             settings, _ = read_again(launched.config, launched.settings)
             contexts = make_contexts(settings)
+            warnings = find_warnings(settings)
             launched.journal.follow(log_files(settings))
         except AphlictError as error:
             log.error("the new configuration is refused, the old one stays in force: %s", error)
@@ -185,6 +186,8 @@ class Supervisor:
             self._tell_workers(signal.SIGUSR1)
             return
         launched.settings, launched.contexts = settings, contexts
+        for sentence in warnings:
+            log.warning("%s", sentence)
         self._tell_workers(signal.SIGHUP)
 
     def _tell_workers(self, number: signal.Signals) -> None:

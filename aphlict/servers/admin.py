@@ -12,6 +12,7 @@ from aphlict.message import Message, parse
 from aphlict.net.connection import Connection
 from aphlict.net.requests import RequestApplication, RequestConnection
 from aphlict.servers.http import DirectExchange, Exchange, HandOver
+from aphlict.servers.port import PortContext
 from aphlict.wire.handshake import Request
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,12 @@ class Publishers(RequestApplication):
     def body_limit(self) -> int:
         """Bytes that a published body may have."""
         return self._admin.body_limit
+
+    def on_head(self, connection: RequestConnection, request: Request, /) -> None:
+        """Refuse who may not speak here."""
+        context = connection.context
+        assert isinstance(context, PortContext)
+        context.guard.check(request.headers)
 
     def on_whole_request(self, connection: RequestConnection, request: Request, body: bytes, /) -> None:
         """Answer a request."""

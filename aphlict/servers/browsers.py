@@ -11,6 +11,7 @@ from aphlict.net.sending import State
 from aphlict.net.streaming import BrowserConnection
 from aphlict.servers.fallback import Fallback
 from aphlict.servers.http import HandOver
+from aphlict.servers.port import check_origin
 from aphlict.wire import commands
 from aphlict.wire.commands import Command, Id, Ping, Replay, Subscribe, Unsubscribe
 from aphlict.wire.frames import Received
@@ -39,6 +40,7 @@ class Browsers(Application):
             if not self._fallback.serve(connection, request):
                 self._pages.take(connection, rest)
             return
+        check_origin(connection, request)
         instance = instance_of(request.path)
         if len(instance.encode()) > self._hub.limits.limits_name:
             raise InstanceTooLong(f"the instance's name is longer than {self._hub.limits.limits_name} bytes")

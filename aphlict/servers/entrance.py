@@ -2,14 +2,17 @@
 
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
+from aphlict.config.origins import Origins
 from aphlict.config.settings import Limits, ServerSettings
 from aphlict.errors import HandshakeRefused
 from aphlict.net.arrival import Arrival
-from aphlict.net.connection import Application, Connection, Context
+from aphlict.net.connection import Application, Connection
 from aphlict.net.door import Door, Pace, Porch, room_for_browsers, room_for_publishers
 from aphlict.net.surroundings import Surroundings
+from aphlict.servers.guard import Guard
+from aphlict.servers.port import PortContext
 from aphlict.wire.forwarded import Proxies
 from aphlict.wire.handshake import Request
 
@@ -43,6 +46,7 @@ class Entrance:
     def __init__(
         self,
         server: ServerSettings,
+        names: Collection[str],
         connection: type[Connection],
         application: Application,
         gate: Gate,
@@ -51,15 +55,17 @@ class Entrance:
         self._connection = connection
         self._gate = gate
         self._surroundings = surroundings
-        self._context = Context(application, gate.door, surroundings)
-        self._turning_away = Context(TurningAway(), gate.porch, surroundings)
+        self._context = PortContext(application, gate.door, surroundings)
+        self._turning_away = PortContext(TurningAway(), gate.porch, surroundings)
         self.tls: ssl.SSLContext | None = None
-        self.use(server)
+        self.use(server, names)
 
-    def use(self, server: ServerSettings) -> None:
-        """Follow other settings from now on."""
+    def use(self, server: ServerSettings, names: Collection[str]) -> None:
+        """Follow other settings from now on. `names` are those of this machine."""
         self._server = server
         self._context.proxies = Proxies(server.proxy_trusted)
+        self._context.origins = Origins(server.origins)
+        self._context.guard = Guard(server, names)
 
     def limit(self, limits: Limits) -> None:
         """Use other limits from now on, also for who is in."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from aphlict.channels import Receiver
-from aphlict.errors import AphlictError, CommandError, HandshakeRefused, NameTooLong
+from aphlict.errors import AphlictError, CommandError, HandshakeRefused, NameTooLong, OriginRefused
 from aphlict.hub import Hub
 from aphlict.instance import Subscriber
 from aphlict.net.streaming import BrowserConnection
@@ -13,13 +13,13 @@ from aphlict.servers import events
 from aphlict.servers.asking import Wish, read_wish
 from aphlict.servers.events import EventStream
 from aphlict.servers.poll import Poll
+from aphlict.servers.port import check_origin, cors
 from aphlict.wire import answers
 from aphlict.wire.handshake import Request
 
 log = logging.getLogger(__name__)
 
 METHODS = "GET, OPTIONS"
-CORS = {"Access-Control-Allow-Origin": "*"}
 PREFLIGHT = {
     "Access-Control-Allow-Methods": METHODS,
     "Access-Control-Allow-Headers": "Last-Event-ID, Cache-Control, Content-Type",
@@ -48,9 +48,15 @@ class Fallback:
         make = self._endpoints.get(request.path.rpartition("/")[2])
         if make is None:
             return False
+        try:
+            check_origin(connection, request)
+        except OriginRefused as refusal:
+            _refuse(connection, request, refusal.http_status, refusal)
+            return True
         keep = request.keeps_alive()
         if request.method == "OPTIONS":
-            connection.answer(answers.whole(204, {**CORS, **PREFLIGHT}, keep=keep), keep=keep)
+            fields = {**cors(connection, request), **PREFLIGHT}
+            connection.answer(answers.whole(204, fields, keep=keep), keep=keep)
         elif request.method == "GET":
             self._listen(connection, request, make(connection, request))
         else:
@@ -77,11 +83,12 @@ class Fallback:
             raise
         return subscriber
 
-    def _make_stream(self, connection: BrowserConnection, _request: Request) -> Listener:
-        return EventStream(connection, self._hub, self._encoder, CORS)
+    def _make_stream(self, connection: BrowserConnection, request: Request) -> Listener:
+        return EventStream(connection, self._hub, self._encoder, cors(connection, request))
 
     def _make_poll(self, connection: BrowserConnection, request: Request) -> Listener:
-        return Poll(connection, self._hub, self._clock, CORS, keep=request.keeps_alive())
+        fields = cors(connection, request)
+        return Poll(connection, self._hub, self._clock, fields, keep=request.keeps_alive())
 
 
 def _refuse(
@@ -92,5 +99,6 @@ def _refuse(
     fields: Mapping[str, str] = {},
 ) -> None:
     log.debug("[%d] refused a request of %s: %s", connection.number, connection.address, error)
-    answer = answers.json(status, {**CORS, **fields}, {"error": str(error)}, keep=False)
+    fields = {**cors(connection, request), **fields}
+    answer = answers.json(status, fields, {"error": str(error)}, keep=False)
     connection.answer(answers.without_body(answer) if request.method == "HEAD" else answer, keep=False)

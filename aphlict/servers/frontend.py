@@ -20,6 +20,7 @@ from aphlict.net.listener import Listener
 from aphlict.net.surroundings import Surroundings
 from aphlict.servers.entrance import Entrance, Gate
 from aphlict.servers.http import HandOver
+from aphlict.servers.naming import own_names
 from aphlict.tls.context import server_context
 from aphlict.wire.frames import GOING_AWAY
 
@@ -73,9 +74,8 @@ class Frontend:
 
     def _entrance(self, server: ServerSettings) -> Entrance:
         role = self._roles[server.type]
-        return Entrance(
-            server, role.connection, role.application, self._gates[server.type], self._surroundings
-        )
+        gate, names = self._gates[server.type], own_names(self.settings)
+        return Entrance(server, names, role.connection, role.application, gate, self._surroundings)
 
     def start(self) -> None:
         """Serve: every listener accepts when this returns."""
@@ -117,7 +117,7 @@ class Frontend:
             contexts = [server_context(each) if each.tls else None for each in servers]
             for entrance, server, tls in zip(self._entrances, servers, contexts, strict=True):
                 entrance.tls = tls
-                entrance.use(server)
+                entrance.use(server, own_names(settings))
         else:
             log.warning("the list of servers has changed: that takes effect at the next restart")
         self.settings = settings

@@ -54,7 +54,7 @@ def load(server: ServerSettings) -> Identity:
     if strangers and len(line) == 1:
         at = "ssl.chain" if server.ssl_chain is not None else "ssl.cert"
         expected = f"a chain with the certificate that signed the server's own: {show_name(line[0].issuer)}"
-        raise _unfit(server, at, server.ssl_chain or server.ssl_cert, expected)
+        raise unfit(server, at, server.ssl_chain or server.ssl_cert, expected)
     pem = _to_pem(key, line)
     _check_with_openssl(server, pem)
     in_order = line == [each for each in given if each not in strangers]
@@ -71,7 +71,8 @@ def name_server(server: ServerSettings) -> str:
     return f"the {server.type} server on port {server.port}"
 
 
-def _unfit(server: ServerSettings, key: str, value: str, expected: str) -> CertificateError:
+def unfit(server: ServerSettings, key: str, value: str, expected: str) -> CertificateError:
+    """The value of a key of a server cannot serve."""
     return CertificateError(f"{key} of {name_server(server)} is {show(value)}, expected {expected}")
 
 
@@ -79,7 +80,7 @@ def _read(server: ServerSettings, key: str, name: str) -> bytes:
     try:
         return Path(name).read_bytes()
     except OSError as error:
-        raise _unfit(server, key, name, f"a file that can be read ({error.strerror})") from error
+        raise unfit(server, key, name, f"a file that can be read ({error.strerror})") from error
 
 
 def _read_key(server: ServerSettings, name: str) -> PrivateKeyTypes:
@@ -88,9 +89,9 @@ def _read_key(server: ServerSettings, name: str) -> PrivateKeyTypes:
         return load_pem_private_key(content, password=None)
     except TypeError as error:
         expected = "a key that is not encrypted: nobody can type a passphrase when the server starts"
-        raise _unfit(server, "ssl.key", name, expected) from error
+        raise unfit(server, "ssl.key", name, expected) from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise _unfit(server, "ssl.key", name, "a private key in PEM") from error
+        raise unfit(server, "ssl.key", name, "a private key in PEM") from error
 
 
 def _read_certificates(server: ServerSettings, key: str, name: str) -> list[Certificate]:
@@ -100,7 +101,7 @@ def _read_certificates(server: ServerSettings, key: str, name: str) -> list[Cert
         for each in certificates:
             _parse_fully(each)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _unfit(server, key, name, "certificates in PEM") from error
+        raise unfit(server, key, name, "certificates in PEM") from error
     return certificates
 
 
@@ -120,7 +121,7 @@ def _check_match(server: ServerSettings, key: PrivateKeyTypes, certificates: lis
     expected = f"the key of the first certificate in ssl.cert, {own}"
     if any(matches):
         expected += f"; it is that of certificate {matches.index(True) + 1}, which has to come first"
-    raise _unfit(server, "ssl.key", str(server.ssl_key), expected)
+    raise unfit(server, "ssl.key", str(server.ssl_key), expected)
 
 
 def _public_bytes(key: PublicKeyTypes) -> bytes:
@@ -167,7 +168,7 @@ def _check_with_openssl(server: ServerSettings, pem: bytes) -> None:
 
 def refused(server: ServerSettings, reason: str) -> CertificateError:
     """OpenSSL does not take the pair, for a reason of its own."""
-    return _unfit(server, "ssl.cert", str(server.ssl_cert), f"a certificate that OpenSSL accepts ({reason})")
+    return unfit(server, "ssl.cert", str(server.ssl_cert), f"a certificate that OpenSSL accepts ({reason})")
 
 
 def _reason(error: SSL.Error) -> str:

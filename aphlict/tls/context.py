@@ -5,6 +5,7 @@ import ssl
 from aphlict.config.expectations import show
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CertificateError
+from aphlict.tls.authorities import load_authorities
 from aphlict.tls.certificates import load, refused
 from aphlict.tls.memory import in_memory
 
@@ -28,17 +29,41 @@ def server_context(server: ServerSettings) -> ssl.SSLContext:
             context.load_cert_chain(path)
     except ssl.SSLError as error:  # Python's OpenSSL may be another, and stricter, than pyOpenSSL's
         raise refused(server, error.reason or str(error)) from error
+    if server.ssl_ca is not None:
+        context.load_verify_locations(cadata=load_authorities(server, server.ssl_ca))
+        context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
-def client_context(ca: str | None) -> ssl.SSLContext:
-    """Make the context for a peer: trust `ssl.ca`'s file alone, or what the system trusts.
+def client_context(ca: str | None, cert: str | None = None, key: str | None = None) -> ssl.SSLContext:
+    """Make the context for a peer: trust `ssl.ca`'s file alone, or what the system trusts; `cert` and `key` are what
+    it is shown where it asks who comes.
 
-    Raises CertificateError where the file has no certificates.
+    Raises CertificateError where a file cannot serve.
     """
     try:
-        return ssl.create_default_context(cafile=ca)
+        context = ssl.create_default_context(cafile=ca)
     except OSError as error:  # ssl.SSLError is one
-        reason = getattr(error, "reason", None) or error.strerror
-        expected = f"a file of certificates in PEM ({reason})"
+        expected = f"a file of certificates in PEM ({_reason(error)})"
         raise CertificateError(f"ssl.ca is {show(ca)}, expected {expected}") from error
+    if cert is not None:
+        show_certificate(context, cert, key)
+    return context
+
+
+def show_certificate(context: ssl.SSLContext, cert: str, key: str | None) -> None:
+    """Let a client's context show a certificate where it is asked for one. Raises CertificateError."""
+    try:
+        context.load_cert_chain(cert, key, _no_passphrase)
+    except (OSError, ValueError) as error:
+        expected = f"a certificate with its key in ssl.key, {show(key)}, both readable ({_reason(error)})"
+        raise CertificateError(f"ssl.cert is {show(cert)}, expected {expected}") from error
+
+
+def _no_passphrase() -> str:
+    """Without this, OpenSSL would ask at the terminal."""
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)

@@ -154,6 +154,8 @@ def refuse(error: AphlictError, extra: str = "") -> bytes:
         extra += "Sec-WebSocket-Version: 13\r\n"
     if error.retry_after is not None:
         extra += f"Retry-After: {error.retry_after}\r\n"
+    if error.challenge is not None:
+        extra += f"WWW-Authenticate: {error.challenge}\r\n"
     head = (
         f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n{extra}\r\n"

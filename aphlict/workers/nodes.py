@@ -56,7 +56,7 @@ class HubNode:
         self._started = time.monotonic()
         self._ports = ports
         self._edges = edges
-        self._relay = Relay(settings.cluster, fingerprint)
+        self._relay = Relay(settings.peers, fingerprint)
         self.hub = Hub(fingerprint, self._relay, settings, lambda: None, self._started)
         self._distribution = Distribution(self.hub)
         roles = {"admin": admin_role(self, fingerprint, lambda: self.settings)}
@@ -109,6 +109,7 @@ class HubNode:
         self._frontend.reload(settings)
         self.settings = settings
         self.hub.reload(settings)
+        self._relay.reload(settings.peers)
 
     async def drain(self) -> None:
         """Stop in good order: publishers first, then what is queued for peers."""

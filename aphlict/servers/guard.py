@@ -1,0 +1,104 @@
+"""Who may speak to an admin port: no web page, and where there is a secret, only who knows it."""
+
+import hmac
+import re
+from collections.abc import Collection, Mapping
+from ipaddress import ip_address
+
+from aphlict.config.expectations import shorten
+from aphlict.config.settings import ServerSettings
+from aphlict.errors import NotAuthorized, NotForPages, UnknownHost
+
+OWN_SITES = {
+    "none",
+    "same-origin",
+}  # of Sec-Fetch-Site: typed by hand, or a page of this server, which has none
+
+# Names that nobody can register for others to look up (RFC 6761, RFC 8375, ICANN's reserved ones): a stranger
+# cannot have them lead here. A name without a dot is one of those too.
+PRIVATE = ("localhost", "localdomain", "local", "internal", "lan", "home.arpa", "test")
+
+MOST_HOSTS = 64  # that are remembered
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::[0-9]*)?")
+_BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE)
+
+
+class Guard:
+    """Looks at the head of each request to one admin server.
+
+    `names` are those of this machine. They count where the server listens on this machine's own loopback address,
+    which is what a page whose name is pointed there is after, or where `admin.hosts` adds to them.
+    """
+
+    def __init__(self, server: ServerSettings, names: Collection[str]) -> None:
+        self._secrets = [secret.encode() for secret in server.secrets]
+        self._names: frozenset[str] | None = None
+        if server.admin_hosts or is_loopback(server.address):
+            self._names = frozenset(map(plain, (*names, *server.admin_hosts, server.address)))
+        self._good: set[str] = set()  # values of Host that were looked at and found good
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Raises NotForPages, UnknownHost or NotAuthorized."""
+        _refuse_pages(headers)
+        if self._names is not None and (host := headers.get("host", "")) not in self._good:
+            _check_host(host, self._names)
+            if len(self._good) < MOST_HOSTS:
+                self._good.add(host)
+        if self._secrets:
+            self._check_secret(headers.get("authorization", ""))
+
+    def _check_secret(self, header: str) -> None:
+        match = _BEARER.fullmatch(header)
+        if match is None:
+            raise NotAuthorized("this admin server has a secret: send it as 'Authorization: Bearer SECRET'")
+        shown = match[1].encode()
+        same = [hmac.compare_digest(shown, secret) for secret in self._secrets]  # all, whichever it is
+        if not any(same):
+            raise NotAuthorized("the secret in 'Authorization' is not that of this admin server")
+
+
+def _refuse_pages(headers: Mapping[str, str]) -> None:
+    """Browsers say by themselves, and a page cannot keep them from it, when a page is behind a request."""
+    if "origin" in headers:
+        raise NotForPages(
+            f"web pages may not speak to an admin server, and this is one of {shorten(headers['origin'])}"
+        )
+    if headers.get("sec-fetch-site", "none") not in OWN_SITES:
+        raise NotForPages("web pages may not speak to an admin server, nor lead a browser to it")
+
+
+def _check_host(header: str, names: Collection[str]) -> None:
+    match = _HOST.fullmatch(header)
+    name = plain(match[1]) if match else header
+    if name and not _is_own(name, names):
+        raise UnknownHost(
+            f"{shorten(name)} is not known as a name of this server: use its address, or add it to 'admin.hosts'"
+        )
+
+
+def _is_own(name: str, names: Collection[str]) -> bool:
+    if name in names or "." not in name or name.endswith(tuple(f".{each}" for each in PRIVATE)):
+        return True
+    return _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def plain(name: str) -> str:
+    """A name or address in the form in which they are compared."""
+    return name.strip("[]").casefold().rstrip(".")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine itself can reach a server that listens there."""
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return plain(address) == "localhost"

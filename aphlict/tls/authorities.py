@@ -1,0 +1,38 @@
+"""Whom an admin server believes that a client is who it says: the authorities in `ssl.ca`."""
+
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from aphlict.config.settings import ServerSettings
+from aphlict.errors import CertificateError
+from aphlict.tls.certificates import show_name, unfit
+
+
+def load_authorities(server: ServerSettings, name: str) -> str:
+    """Read the file and prove that it holds authorities; their PEM. Raises CertificateError."""
+    try:
+        certificates = x509.load_pem_x509_certificates(Path(name).read_bytes())
+    except OSError as error:
+        raise _unfit(server, name, f"a file that can be read ({error.strerror})") from error
+    except ValueError as error:
+        raise _unfit(server, name, "certificates of authorities, in PEM") from error
+    for each in certificates:
+        if not _can_vouch(each):
+            expected = "certificates of authorities, which sign those of clients"
+            raise _unfit(server, name, f"{expected}: {show_name(each.subject)} is not one")
+    return "".join(each.public_bytes(Encoding.PEM).decode() for each in certificates)
+
+
+def _can_vouch(certificate: x509.Certificate) -> bool:
+    """An authority; or a certificate that signed itself, which then is the client's own."""
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except x509.ExtensionNotFound:
+        return certificate.issuer == certificate.subject
+    return constraints.ca or certificate.issuer == certificate.subject
+
+
+def _unfit(server: ServerSettings, name: str, expected: str) -> CertificateError:
+    return unfit(server, "ssl.ca", name, expected)
