@@ -285,7 +285,7 @@ class Hub:
             self.counters.clients_total,
             self.counters.messages_out,
             self.waiting,
-            {**self.hits.counts, "limits.history": self.archive.overflowed},
+            dict(self.hits.counts),
         )
 
     def status(self, name: str, now: float, subscribed: Subscribed | None = None) -> dict[str, Any]:
@@ -297,6 +297,7 @@ class Hub:
         subscribed = subscribed or self.subscribed(name)
         instance = self.instances.get(name) or Instance(name)
         age = instance.history.age(now)
+        counts = {**subscribed.limits, "limits.history": self.archive.overflowed}
         return {
             "instance": name,
             "clients.active": subscribed.active,
@@ -310,8 +311,8 @@ class Hub:
             "connections": subscribed.connections,
             "duplicates": self.counters.duplicates,
             "deliveries.waiting": subscribed.waiting,
-            "limits": {name: subscribed.limits.get(name, 0) for name in LIMIT_NAMES},
-            "refused": {name: subscribed.limits.get(name, 0) for name in REFUSALS},
+            "limits": {name: counts.get(name, 0) for name in LIMIT_NAMES},
+            "refused": {name: counts.get(name, 0) for name in REFUSALS},
         }
 
 

@@ -49,7 +49,7 @@ class Node:
         self.hub = Hub(self.fingerprint, self._relay, settings, self._wake, self._started)
         ports = [Port(server, each) for server, each in zip(settings.servers, sockets, strict=True)]
         roles = {
-            "client": client_role(self.hub, lambda: self.state, settings),
+            "client": client_role(self.hub, lambda: self.state),
             "admin": admin_role(self, self.fingerprint, lambda: self.settings),
         }
         self._frontend = Frontend(settings, ports, contexts, roles, self.hub.hits)
@@ -138,16 +138,16 @@ def keep_tidy(hub: Hub, frontend: Frontend) -> None:
     frontend.every(SWEEP, sweep)
 
 
-def client_role(hub: Hub, state: Callable[[], NodeState], settings: Settings) -> Role:
+def client_role(hub: Hub, state: Callable[[], NodeState]) -> Role:
     """What client ports are made of."""
-    pages = HandOver(Pages(state, script.load()), settings.limits_head)
+    pages = HandOver(Pages(state, script.load()))
     return Role(BrowserConnection, Browsers(hub, pages, time.monotonic), pages)
 
 
 def admin_role(desk: Desk, fingerprint: str, settings: Callable[[], Settings]) -> Role:
     """What admin ports are made of."""
     admin = Admin(desk, fingerprint, settings)
-    in_chunks = HandOver(admin, settings().limits_head)
+    in_chunks = HandOver(admin)
     return Role(RequestConnection, Publishers(admin, in_chunks), in_chunks)
 
 

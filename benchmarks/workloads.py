@@ -113,7 +113,12 @@ def tls(tools: Path, target: Target, scale: float) -> list[Figure]:
     channels = ("--channels", 1, "--messages", max(5, round(50 * scale)))
     result = measure(tools, target, "--conns", count, *channels, "--open", SUBSCRIBE, "--open-replies", 1)
     return [
-        Figure("10,000 browsers, TLS (P-256): connect and subscribe, CPU", result["server_cpu_us_per_conn"], "µs", 350),
+        Figure(
+            "10,000 browsers, TLS (P-256): connect and subscribe, CPU",
+            result["server_cpu_us_per_conn"],
+            "µs",
+            350,
+        ),
         Figure("10,000 browsers, TLS: memory of a connection", result["server_kb_per_conn"], "KB", 16),
         Figure("10,000 browsers, TLS: CPU a delivery", result["server_cpu_us_per_delivery"], "µs", 10.5),
     ]

@@ -84,6 +84,7 @@ def _lines(facts: dict[str, Any], logs: Sequence[str]) -> Iterator[str]:
         now, total, received, sent = (facts[key] for key in FIGURES)
         yield f"  connections  {now:,} now, {total:,} since the start"
         yield f"  messages     {received:,} in, {sent:,} out"
+        yield from (f"  limit        {name} was hit {_times(count)}" for name, count in _hit(facts))
     shares = ", ".join(f"{name} {_mib(size)}" for name, size in facts["memory"].items())
     yield f"  memory       {_mib(sum(facts['memory'].values()))} ({shares})"
     for peer in facts.get("peers", ()):
@@ -99,6 +100,14 @@ def duration(seconds: float) -> str:
         if count:
             parts.append(f"{count} {unit}{'s' if count > 1 else ''}")
     return " ".join(parts[:2]) or "less than a second"
+
+
+def _hit(facts: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    return ((name, count) for name, count in facts.get("limits", {}).items() if count)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
 
 
 def _mib(size: int) -> str:

@@ -26,6 +26,11 @@ class Pool:
         """How much may wait for one browser now: `limits.waiting`, and never more than what is still free."""
         return min(self.limits.limits_waiting, self.limits.limits_waiting_all - self.used)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits than may, whoever it waits for."""
+        return self.used > self.limits.limits_waiting_all
+
     def add(self, frame: bytes) -> None:
         """A frame waits for one more."""
         key = id(frame)

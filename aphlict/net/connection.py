@@ -141,12 +141,13 @@ class Connection(Sender):
             elif self.state is State.HEAD:
                 self._on_head(data)
         except ProtocolError as error:
-            self._count(error)
+            self.count(error)
             self.close(error.close_code, str(error), f"it broke the protocol: {error}")
         except AphlictError as error:
             self.refuse(error)
 
-    def _count(self, error: AphlictError) -> None:
+    def count(self, error: AphlictError) -> None:
+        """Count the limit that was passed, if it is one."""
         if error.limit is not None:
             self.context.hits.add(error.limit, self.address)
 
@@ -235,6 +236,12 @@ class Connection(Sender):
             if self.address != before:
                 self.context.door.rename(before, self.address)
 
+    def forget_browser(self) -> None:
+        """Between two requests of whoever a proxy brings: the connection is the proxy's own."""
+        if self.address != self.peer:
+            self.context.door.rename(self.address, None)
+            self.address = self.peer
+
     def upgrade(self, request: Request) -> None:
         """Answer the handshake; the connection is a WebSocket from here on. Raises HandshakeRefused."""
         answer = handshake.accept(request)
@@ -257,7 +264,7 @@ class Connection(Sender):
 
     def refuse(self, error: AphlictError, extra: str = "") -> None:
         """Answer a request that cannot be served, and end."""
-        self._count(error)
+        self.count(error)
         log.debug("[%d] refused a request of %s: %s", self.number, self.address, error)
         self._finish(handshake.refuse(error, extra))
 

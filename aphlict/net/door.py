@@ -66,10 +66,15 @@ class Door:
         if self._addresses.get(address, 0) >= most:
             raise TooManyFromAddress(f"an address may have {most} connections")
 
-    def rename(self, before: str, after: str) -> None:
-        """One that is in turns out to come from another address. Raises TooManyFromAddress; it is in all the same."""
+    def rename(self, before: str, after: str | None) -> None:
+        """One that is in turns out to come from another address, or from a proxy that speaks for nobody now.
+
+        Raises TooManyFromAddress; it is in all the same.
+        """
         if self._most_from_address is not None:
             self._uncount(before)
+            if after is None:
+                return
             try:
                 self._check(after, self._most_from_address)
             finally:
@@ -102,12 +107,22 @@ class Porch:
         self.inside += 1
         return True
 
-    def rename(self, _before: str, _after: str, /) -> None:
+    def rename(self, _before: str, _after: str | None, /) -> None:
         """Whoever it is, there is no room."""
 
     def leave(self, _address: str, /) -> None:
         """Forget one."""
         self.inside -= 1
+
+
+class SideDoor:
+    """For those who are not counted: a balancer that looks whether the server is well."""
+
+    def rename(self, _before: str, _after: str | None, /) -> None:
+        """Whoever it is, it is not counted."""
+
+    def leave(self, _address: str, /) -> None:
+        """It was not counted."""
 
 
 class Pace:

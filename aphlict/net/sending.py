@@ -69,7 +69,7 @@ class Sender:
         self._waiting = Backlog(self.context.pool)
         self._waiting.add(parts)
         self._drain()
-        if self._waiting is not None:
+        if self.state <= State.OPEN and self._waiting is not None:
             self._watch(READ | WRITE)
 
     def _wait_for(self, frame: bytes, sent: int) -> None:
@@ -81,13 +81,24 @@ class Sender:
         else:
             self._waiting.advance(sent)
         self._watch(READ | WRITE)
+        self._check_room()
+
+    def _check_room(self) -> None:
+        """A frame with nothing before it may be larger than `limits.waiting`, or nobody slow would ever get it. But
+        all of them together may not be too much."""
+        if self.context.pool.is_full and self.state <= State.OPEN:
+            self._give_up()
 
     def _give_up(self) -> None:
-        """Cut off a browser that does not read: drop what waits, but for the rest of a frame that was begun."""
+        """Cut off a browser that does not read: drop what waits, but for the rest of a frame that was begun, if
+        there is room for that."""
         assert self._waiting is not None
         self.context.hits.add("limits.waiting", self.address)
         self._waiting.clear(but_begun=True)
-        self.close(frames.TRY_AGAIN_LATER, "too slow", "it read too slowly")
+        if self.context.pool.is_full:
+            self.abort("it read too slowly")
+        else:
+            self.close(frames.TRY_AGAIN_LATER, "too slow", "it read too slowly")
 
     def _drain(self) -> None:
         """Send what waits, as far as the socket takes it; afterwards `_waiting` is None if nothing is left."""
@@ -101,13 +112,14 @@ class Sender:
             try:
                 sent = self._socket.send(chunk)
             except WOULD_BLOCK:
-                return
+                break
             except OSError as error:
                 self._lost(error)
                 return
             waiting.advance(sent)
             if sent < len(chunk):
-                return
+                break
+        self._check_room()
 
     def _drained(self) -> None:
         self._watch(READ)

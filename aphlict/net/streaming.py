@@ -54,6 +54,7 @@ class BrowserConnection(Connection):
         self.state = State.HEAD
         self._since = self.context.deadlines.now
         self.send(data)
+        self.forget_browser()
 
     def _on_data(self, data: bytes) -> None:
         if self.state is State.STREAM:

@@ -25,8 +25,11 @@ class Surroundings:
 class Doorkeeper(Protocol):
     """Who counts the connections that are in."""
 
-    def rename(self, before: str, after: str, /) -> None:
-        """One from an address turns out to come from another. Raises TooManyFromAddress; it is in all the same."""
+    def rename(self, before: str, after: str | None, /) -> None:
+        """One from an address turns out to come from another, or from a proxy that speaks for nobody now.
+
+        Raises TooManyFromAddress; it is in all the same.
+        """
 
     def leave(self, address: str, /) -> None:
         """One from this address has ended."""

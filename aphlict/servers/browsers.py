@@ -63,8 +63,7 @@ class Browsers(Application):
             log.info(
                 "[%d] %s sent a command that was not done: %s", connection.number, connection.address, error
             )
-            if error.limit is not None:
-                connection.context.hits.add(error.limit, connection.address)
+            connection.count(error)
             id = error.id if isinstance(error, CommandError) and error.id is not None else id
             if id is not None:
                 connection.send(commands.refusal(id, str(error)))

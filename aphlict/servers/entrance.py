@@ -9,7 +9,7 @@ from aphlict.config.settings import Limits, ServerSettings
 from aphlict.errors import HandshakeRefused
 from aphlict.net.arrival import Arrival
 from aphlict.net.connection import Application, Connection
-from aphlict.net.door import Door, Pace, Porch, room_for_browsers, room_for_publishers
+from aphlict.net.door import Door, Pace, Porch, SideDoor, room_for_browsers, room_for_publishers
 from aphlict.net.surroundings import Surroundings
 from aphlict.servers.guard import Guard
 from aphlict.servers.port import PortContext
@@ -56,6 +56,7 @@ class Entrance:
         self._gate = gate
         self._surroundings = surroundings
         self._context = PortContext(application, gate.door, surroundings)
+        self._of_balancers = PortContext(application, SideDoor(), surroundings)
         self._turning_away = PortContext(TurningAway(), gate.porch, surroundings)
         self.tls: ssl.SSLContext | None = None
         self.use(server, names)
@@ -63,18 +64,20 @@ class Entrance:
     def use(self, server: ServerSettings, names: Collection[str]) -> None:
         """Follow other settings from now on. `names` are those of this machine."""
         self._server = server
-        self._context.proxies = Proxies(server.proxy_trusted)
-        self._context.origins = Origins(server.origins)
-        self._context.guard = Guard(server, names)
+        for context in (self._context, self._of_balancers):
+            context.proxies = Proxies(server.proxy_trusted)
+            context.origins = Origins(server.origins)
+            context.guard = Guard(server, names)
 
     def limit(self, limits: Limits) -> None:
         """Use other limits from now on, also for who is in."""
-        self._context.limits = self._turning_away.limits = limits
+        for context in (self._context, self._of_balancers, self._turning_away):
+            context.limits = limits
 
     def on_accept(self, sock: socket.socket, address: str) -> None:
         """A connection has come, perhaps through a balancer that says for whom it is."""
         if self._server.proxy_protocol:
-            arrival = Arrival(sock, address, self._surroundings.poller, self._let_in, self._let_in)
+            arrival = Arrival(sock, address, self._surroundings.poller, self._let_in, self._let_check_in)
             arrival.expect_within(self._context.limits.limits_handshake, self._surroundings.deadlines)
         else:
             self._let_in(sock, address)
@@ -92,6 +95,10 @@ class Entrance:
         except OSError:
             self._gate.door.leave(address)
             raise
+
+    def _let_check_in(self, sock: socket.socket, address: str) -> None:
+        """Let in a balancer that speaks for itself. Raises OSError where it is gone."""
+        self._connection(self._secured(sock), address, self._of_balancers)
 
     def _turn_away(self, sock: socket.socket, address: str, error: HandshakeRefused) -> None:
         if not self._gate.porch.enter():

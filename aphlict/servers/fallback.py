@@ -99,6 +99,7 @@ def _refuse(
     fields: Mapping[str, str] = {},
 ) -> None:
     log.debug("[%d] refused a request of %s: %s", connection.number, connection.address, error)
+    connection.count(error)
     fields = {**cors(connection, request), **fields}
     answer = answers.json(status, fields, {"error": str(error)}, keep=False)
     connection.answer(answers.without_body(answer) if request.method == "HEAD" else answer, keep=False)

@@ -129,9 +129,9 @@ class Frontend:
 
     def _addresses(self, kind: str) -> list[str]:
         """Where those come from who are in by ports of one type."""
-        role = self._roles[kind]
-        own = [each.address for each in self._connections() if each.context.application is role.application]
-        return [*own, *role.handed_over.addresses]
+        door = self._gates[kind].door
+        own = [each.address for each in self._connections() if each.context.door is door]
+        return [*own, *self._roles[kind].handed_over.addresses(door)]
 
     async def drain(self) -> None:
         """Accept no more, and close all connections, spread evenly over `drain.time`, so that the browsers do not

@@ -2,7 +2,7 @@
 
 import logging
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.client import responses
 from typing import Any, Protocol
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 MAX_ARGUMENTS = 2048  # in a query
 ANY_BODY = 1 << 62  # Tornado's own check answers 400: ours, made before a byte is kept, answers 413
+ANY_HEAD = 1 << 30  # it was read before, and was within `limits.head` as that is now
 NO_HEADERS: Mapping[str, str] = {}
 CLOSE = {"Connection": "close"}
 
@@ -249,19 +250,18 @@ class ResumedTLSStream(_Resumed, SSLIOStream):
 class HandOver:
     """Tornado's server, which takes over a connection of ours together with the bytes that were read from it."""
 
-    def __init__(self, handler: Handler, head_limit: int) -> None:
-        self._addresses: dict[IOStream, str] = {}
+    def __init__(self, handler: Handler) -> None:
+        self._taken: dict[IOStream, tuple[str, Doorkeeper]] = {}
         self._server = HTTPServer(
             _Exchanges(handler),
             no_keep_alive=True,  # or it would read what follows by rules that are less strict than ours
             max_body_size=ANY_BODY,
-            max_header_size=head_limit,
+            max_header_size=ANY_HEAD,
         )
 
-    @property
-    def addresses(self) -> Iterable[str]:
-        """Where those come from that are being served."""
-        return self._addresses.values()
+    def addresses(self, door: Doorkeeper) -> list[str]:
+        """Where those come from that came in by a door and are being served."""
+        return [address for address, by in self._taken.values() if by is door]
 
     def take(self, connection: Connection, before: bytes) -> None:
         """Serve what `connection` has read, `before`, and what follows. All of it has `limits.body.time`."""
@@ -270,14 +270,15 @@ class HandOver:
         stream = ResumedTLSStream(sock) if isinstance(sock, ssl.SSLSocket) else ResumedStream(sock)
         stream.before = before
         stream.hits = context.hits
-        stream.on_end = lambda: self._on_end(stream, context.door)
-        self._addresses[stream] = address
+        stream.on_end = lambda: self._on_end(stream)
+        self._taken[stream] = address, context.door
         end = context.deadlines.now + context.limits.limits_body_time
         context.deadlines.add(_Overdue(stream, address, context.hits), end)
         self._server.handle_stream(stream, (address, 0))
 
-    def _on_end(self, stream: IOStream, door: Doorkeeper) -> None:
-        door.leave(self._addresses.pop(stream))
+    def _on_end(self, stream: IOStream) -> None:
+        address, door = self._taken.pop(stream)
+        door.leave(address)
 
     async def close(self) -> None:
         """End all that was taken over."""

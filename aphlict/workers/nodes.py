@@ -85,7 +85,7 @@ class HubNode:
         def on_told(told: list[Tell]) -> None:
             done(
                 {
-                    **self.hub.status(instance, time.monotonic(), self._figures(instance, told)),
+                    **self.hub.status(instance, time.monotonic(), self._figures(told)),
                     "uptime": round((time.monotonic() - self._started) * 1000),
                     "pid": os.getpid(),
                     "state": self.state.value,
@@ -96,9 +96,9 @@ class HubNode:
 
         self._distribution.ask(instance, on_told)
 
-    def _figures(self, instance: str, told: Sequence[Tell]) -> Subscribed:
-        """Those of the edges, and what this process knows of limits: publishers come here."""
-        return total(told) + Subscribed(limits=self.hub.subscribed(instance).limits)
+    def _figures(self, told: Sequence[Tell]) -> Subscribed:
+        """Those of the edges, and the limits that were hit here: publishers come to this process."""
+        return total(told) + Subscribed(limits=dict(self.hub.hits.counts))
 
     def hear(self, fingerprint: str, /) -> None:
         """Another node is there."""
@@ -144,7 +144,7 @@ class EdgeNode:
         kept_since = time.monotonic() - MAX_AGE  # once the hub has handed over its history
         self.hub = Hub(fingerprint, Nowhere(), settings, self._wake, kept_since)
         self._link = LinkKeeper(self.hub, address)
-        roles = {"client": client_role(self.hub, lambda: self.state, settings)}
+        roles = {"client": client_role(self.hub, lambda: self.state)}
         self._frontend = Frontend(settings, ports, contexts, roles, self.hub.hits)
 
     @property

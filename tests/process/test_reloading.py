@@ -1,15 +1,18 @@
 """SIGHUP: what is good takes over, what is bad is refused."""
 
+import http.client
 import json
 import signal
 import socket
 import ssl
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
+import pytest
 
 from aphlict.process.pidfile import is_alive
-from tests.support import certificates
+from tests.support import browsing, certificates
 from tests.support.installation import Installation, installed
 from tests.support.waiting import wait_until
 
@@ -28,6 +31,38 @@ def test_new_limits_take_over(installation: Installation) -> None:
     hang_up(installation, supervisor, "read ")
     assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 413
     assert installation.worker() == worker
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_limits_of_connections_take_over_and_are_counted(installation: Installation, workers: int) -> None:
+    """Also for who is in already, and whichever process it came to."""
+    installation.write(workers=workers)
+    supervisor = installation.start()
+    with ExitStack() as stack:
+        opened = [stack.enter_context(browsing.listening_to(installation.client_port, "a")) for _ in range(8)]
+        installation.write(workers=workers, limits_connections_address=1, limits_subscriptions=1)
+        hang_up(installation, supervisor, "read ")
+        wait_until(lambda: is_refused(installation.client_port), "the new limit")
+        for browser in opened:
+            assert browsing.order(browser, "subscribe", ["b"])["type"] == "error"
+    found = installation.answers()["limits"]
+    assert found["limits.connections.address"] >= 1
+    assert found["limits.subscriptions"] == len(opened)
+    assert "limits.subscriptions was hit by 127.0.0.1" in installation.log.read_text()
+    lines = [line for line in installation.run("status").stdout.splitlines() if " limit " in line]
+    assert f"  limit        limits.subscriptions was hit {len(opened)} times" in lines
+    installation.write(workers=workers)
+    supervisor.send_signal(signal.SIGHUP)
+    wait_until(lambda: not is_refused(installation.client_port), "the old limit")
+
+
+def is_refused(port: int) -> bool:
+    """Whether a browser is told that there are too many from its address."""
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    client.request("GET", "/status")
+    status = client.getresponse().status
+    client.close()
+    return status == 429
 
 
 def test_a_worker_that_follows_has_the_new_limits_too(installation: Installation) -> None:

@@ -2,24 +2,32 @@
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from aphlict.net.connection import Connection
+from tests.support.certificates import self_signed
 from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, command, receive, running_node, subscribed
+from tests.support.proxied import v2
 from tests.support.waiting import eventually, eventually_async
 
 UPGRADE = (
     b"GET /ws/ HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
+EVENTS = b"GET /events?channel=A HTTP/1.1\r\nHost: x\r\n\r\n"
+POLL = b"GET /poll?channel=A&wait=0 HTTP/1.1\r\nHost: x\r\n\r\n"
+STATUS = b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n"
 PING = b"\x89\x80\0\0\0\0"
 PONG = b"\x8a\0"
 
@@ -35,6 +43,13 @@ class Raw:
         """Send a request, and return the head of the answer."""
         self.writer.write(request)
         return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)
+
+    async def ask_on(self, request: bytes) -> bytes:
+        """Send a request to a connection that is kept open, and return the head of the answer."""
+        head = await self.ask(request)
+        size = int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0])
+        await asyncio.wait_for(self.reader.readexactly(size), 5)
+        return head
 
     async def end(self, timeout: float = 5) -> bytes:
         """All that comes until the server ends the connection."""
@@ -149,6 +164,89 @@ async def test_new_connections_in_a_second() -> None:
         assert await hits(node, "limits.connections.second") >= 1
 
 
+@in_loop
+async def test_behind_a_proxy_browsers_are_counted_and_not_the_proxy() -> None:
+    trusting = {"proxy.trusted": ["127.0.0.1"]}
+    async with running_node(client=trusting, limits__connections__address=1) as node:
+        async with raw(node.client_port) as first, raw(node.client_port) as second:
+            assert b" 101 " in await first.ask(brought_for("203.0.113.1", UPGRADE))
+            assert b" 101 " in await second.ask(brought_for("203.0.113.2", UPGRADE))
+            for request in (UPGRADE, EVENTS, POLL, STATUS):
+                async with raw(node.client_port) as another:
+                    assert b" 429 " in await another.ask(brought_for("203.0.113.1", request))
+            node.node.reload(node.node.settings)
+            async with raw(node.client_port) as another:
+                assert b" 429 " in await another.ask(brought_for("203.0.113.2", UPGRADE))
+        assert await hits(node, "limits.connections.address") == 5
+
+
+def brought_for(browser: str, request: bytes) -> bytes:
+    """The request as a proxy passes it on."""
+    return request.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: %b\r\n\r\n" % browser.encode())
+
+
+@in_loop
+async def test_what_a_proxy_keeps_open_counts_for_nobody() -> None:
+    """It serves another browser next, and this one comes back by another connection."""
+    trusting = {"proxy.trusted": ["127.0.0.1"]}
+    request = brought_for("203.0.113.1", POLL)
+    async with (
+        running_node(client=trusting, limits__connections__address=1) as node,
+        raw(node.client_port) as first,
+        raw(node.client_port) as second,
+    ):
+        for each in (first, second, first):
+            assert b" 200 " in await each.ask_on(request)
+            node.node.reload(node.node.settings)
+
+
+@in_loop
+async def test_a_balancers_own_check_is_served_and_not_counted() -> None:
+    local, proxied = v2(None, command=0, family=0), v2("203.0.113.1")
+    async with running_node(client={"proxy.protocol": True}, limits__connections=1) as node:
+        async with raw(node.client_port) as browser, raw(node.client_port) as stranger:
+            assert b" 101 " in await browser.ask(proxied + UPGRADE)
+            for _ in range(3):
+                async with raw(node.client_port) as check:
+                    assert b" 200 " in await check.ask(local + STATUS)
+            assert b" 503 " in await stranger.ask(proxied + UPGRADE)
+        assert await hits(node, "limits.connections") == 1
+
+
+@pytest.mark.parametrize("path", ["events", "poll"])
+def test_who_does_without_a_websocket_has_the_same_limits(path: str) -> None:
+    @in_loop
+    async def run() -> None:
+        limits: dict[str, Any] = {"limits__subscriptions": 1, "limits__name": 7, "limits__connections": 1}
+        async with running_node(**limits) as node:
+            for query in ("channel=A&channel=B", "channel=too%20long"):
+                async with raw(node.client_port) as greedy:
+                    head = await greedy.ask(f"GET /{path}?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                    assert b" 400 " in head
+                await eventually(lambda: not connections(node), "the end")
+            async with raw(node.client_port) as first, raw(node.client_port) as second:
+                request = f"GET /{path}?channel=A HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+                first.writer.write(request)
+                await eventually(lambda: node.node.hub.connections == 1, "the listener")
+                assert b" 503 " in await second.ask(request)
+            found = (await node.status())["limits"]
+            expected = dict.fromkeys(("limits.subscriptions", "limits.name", "limits.connections"), 1)
+            assert {name: count for name, count in found.items() if count} == expected
+
+    run()
+
+
+@in_loop
+async def test_polls_that_come_too_fast_are_read_later() -> None:
+    async with running_node(limits__commands=10, limits__commands__burst=5) as node:
+        async with raw(node.client_port) as flood:
+            began = time.monotonic()
+            for _ in range(15):
+                assert b" 200 " in await flood.ask_on(POLL)
+            assert 0.5 < time.monotonic() - began < 3
+        assert await hits(node, "limits.commands") >= 1
+
+
 # Commands
 
 
@@ -253,6 +351,55 @@ async def test_a_head_that_comes_a_byte_at_a_time() -> None:
         assert 0.4 < time.monotonic() - began < 2
         assert await slow.end() == b""
         assert await hits(node, "limits.handshake") == 1
+
+
+def test_a_tls_handshake_that_comes_a_byte_at_a_time(tmp_path: Path) -> None:
+    """The deadline is one for TLS and the upgrade together, whatever has come by then."""
+    files = self_signed().write(tmp_path)
+    hello = client_hello()
+
+    @in_loop
+    async def run() -> None:
+        async with running_node(client=files.settings(), limits__handshake=0.5) as node:
+            async with raw(node.client_port) as slow:
+                began = time.monotonic()
+                for number in range(len(hello)):
+                    slow.writer.write(hello[number : number + 1])
+                    await asyncio.sleep(0.05)
+                    if slow.reader.at_eof():
+                        break
+                assert 0.4 < time.monotonic() - began < 2
+            assert await hits(node, "limits.handshake") == 1
+            assert not connections(node)
+
+    run()
+
+
+def client_hello() -> bytes:
+    """What a TLS client begins with."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+def test_who_finds_no_room_is_told_so_over_tls_too(tmp_path: Path) -> None:
+    files = self_signed().write(tmp_path)
+    trust = ssl.create_default_context(cafile=files.ca)
+
+    @in_loop
+    async def run() -> None:
+        async with (
+            running_node(client=files.settings(), limits__connections=1) as node,
+            connect(node.url(), ssl=trust),
+        ):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(node.url(), ssl=trust)
+            assert refused.value.response.status_code == 503
+            assert refused.value.response.headers["Retry-After"] == "10"
+
+    run()
 
 
 @in_loop

@@ -17,11 +17,17 @@ def listening_to(port: int, *channels: str, host: str = "127.0.0.1") -> Iterator
 
 
 def ask(browser: ClientConnection, command: str, data: Any) -> dict[str, Any]:
-    """Send a command, and return its answer; messages that come before it are an error."""
+    """Send a command that has to be done, and return its answer; messages that come before it are an error."""
+    answer = order(browser, command, data)
+    assert answer["type"] == "ack", answer
+    return answer
+
+
+def order(browser: ClientConnection, command: str, data: Any) -> dict[str, Any]:
+    """Send a command, and return its answer, whatever that is."""
     browser.send(json.dumps({"command": command, "data": data, "id": command}))
     answer = json.loads(browser.recv(timeout=20))
     assert isinstance(answer, dict)
-    assert answer["type"] == "ack", answer
     return answer
 
 

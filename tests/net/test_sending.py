@@ -1,0 +1,94 @@
+"""A connection whose other side does not take what it is sent, or is gone."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from aphlict.config.settings import Limits
+from aphlict.hits import Hits
+from aphlict.net.connection import Application, Connection, Context
+from aphlict.net.door import SideDoor
+from aphlict.net.poller import WRITE
+from aphlict.net.sending import State
+from aphlict.net.surroundings import Surroundings
+
+LARGE = 1 << 20  # bytes: more than the kernel holds for one side
+
+
+class Pair:
+    """A WebSocket connection of the server, and the browser's side of it."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        sock, self.browser = socket.socketpair()
+        sock.setblocking(False)
+        self.connection = Connection(sock, "a", Context(Application(), SideDoor(), surroundings))
+        self.connection.state = State.OPEN
+
+
+@pytest.fixture
+def surroundings() -> Surroundings:
+    """With room for what waits of three large frames."""
+    return Surroundings(Limits(limits_waiting_all=3 * LARGE + 1000), Hits(), 0.0)
+
+
+@pytest.fixture
+def pairs(surroundings: Surroundings) -> Iterator[list[Pair]]:
+    """Four browsers that read nothing."""
+    made = [Pair(surroundings) for _ in range(4)]
+    yield made
+    for each in made:
+        each.connection.abort("the end")
+        each.browser.close()
+
+
+def test_who_is_gone_is_sent_nothing(pairs: list[Pair]) -> None:
+    one, other, *_ = pairs
+    one.browser.close()
+    other.browser.close()
+    one.connection.send_all(iter((b"a", b"b")))
+    other.connection.send(b"a")
+    for each in (one, other):
+        assert each.connection.state is State.CLOSED
+        each.connection.send_all(iter((b"a",)))
+        each.connection.send(b"a")
+
+
+def test_a_first_frame_may_be_larger_than_what_may_wait(pairs: list[Pair]) -> None:
+    pairs[0].connection.context.pool.limits = Limits(limits_waiting=1000)
+    pairs[0].connection.send(bytes(LARGE))
+    assert pairs[0].connection.state is State.OPEN
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_first_frames_do_not_wait_where_there_is_no_room(
+    pairs: list[Pair], surroundings: Surroundings, at_once: bool
+) -> None:
+    """Each is another one, as in a replay: it is made for this browser alone."""
+    for each in pairs:
+        frame = bytes(LARGE)
+        if at_once:
+            each.connection.send(frame)
+        else:
+            each.connection.send_all(iter((frame,)))
+    states = [each.connection.state for each in pairs]
+    assert states == [State.OPEN] * 3 + [State.CLOSED]
+    assert surroundings.pool.used <= 3 * LARGE + 1000
+    assert surroundings.hits.counts == {"limits.waiting": 1}
+
+
+def test_the_frames_of_replays_do_not_wait_where_there_is_no_room(
+    pairs: list[Pair], surroundings: Surroundings
+) -> None:
+    """They are made when there is room in the socket, which may be long after they were asked for."""
+    small = bytes(20_000)
+    for each in pairs:
+        each.connection.send_all(small if number < 20 else bytes(LARGE) for number in range(22))
+    assert surroundings.pool.used < LARGE
+    for each in pairs:
+        left = 20 * len(small)
+        while left > 0 and each.connection.state is State.OPEN:
+            left -= len(each.browser.recv(left))
+            each.connection.on_events(WRITE)
+    assert surroundings.pool.used <= 3 * LARGE + 1000
+    assert [each.connection.state for each in pairs].count(State.OPEN) == 3
