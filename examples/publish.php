@@ -3,7 +3,7 @@
 $curl = curl_init($argv[3] ?? 'http://127.0.0.1:22281/');
 curl_setopt_array($curl, [
     CURLOPT_POSTFIELDS => json_encode(['type' => 'notification', 'text' => $text, 'subscribers' => [$channel]]),
-    CURLOPT_HTTPHEADER => ['Content-Type: application/json'],
+    CURLOPT_HTTPHEADER => ['Authorization: Bearer ' . getenv('APHLICT_SECRET')], // the server's admin.secret
     CURLOPT_RETURNTRANSFER => true,
     CURLOPT_TIMEOUT => 2, // seconds
 ]);

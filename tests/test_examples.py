@@ -14,9 +14,12 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 
 
+SECRET = "a-secret-of-many-letters"
+
+
 async def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     """Run an example while the loop goes on."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "APHLICT_SECRET": SECRET}
     return await asyncio.to_thread(
         subprocess.run, command, capture_output=True, text=True, check=False, env=environment
     )
@@ -35,12 +38,16 @@ async def prove(node: RunningNode, *command: str | Path) -> None:
 async def test_publishing_from_python() -> None:
     async with running_node() as node:
         await prove(node, sys.executable, EXAMPLES / "publish.py")
+    async with running_node(admin={"admin.secret": SECRET}) as node:
+        await prove(node, sys.executable, EXAMPLES / "publish.py")
 
 
 @in_loop
 async def test_publishing_from_php() -> None:
     php = require("php", "php-cli php-curl")
     async with running_node() as node:
+        await prove(node, php, EXAMPLES / "publish.php")
+    async with running_node(admin={"admin.secret": SECRET}) as node:
         await prove(node, php, EXAMPLES / "publish.php")
         done = await run(php, EXAMPLES / "publish.php", "greetings", "hello", "http://127.0.0.1:1/")
         assert done.returncode == 1

@@ -9,7 +9,7 @@ from aphlict.cli import configured
 from aphlict.cli.console import remark, say
 from aphlict.doctor.checkup import CONFIGURATION, Wishes, examine
 from aphlict.doctor.findings import CheckList, Finding, Verdict
-from aphlict.doctor.target import from_url
+from aphlict.doctor.target import from_url, read_page
 from aphlict.errors import ConfigError
 
 WELL, UNWELL = 0, 1
@@ -26,7 +26,7 @@ def run(arguments: Namespace) -> int:
     """Do it: 0 where nothing is wrong, 1 where something is, 77 where that is the configuration."""
     wishes = Wishes(
         target=from_url(arguments.url) if arguments.url else None,
-        page=arguments.origin,
+        page=read_page(arguments.origin) if arguments.origin else None,
         ca=arguments.ca,
         instance=arguments.instance,
         idle=arguments.idle,

@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TypeGuard
 
 from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
@@ -85,11 +86,13 @@ class HttpConnection:
             connection.finish()
             await connection.read_response(reader)
         except StreamClosedError as error:
-            if isinstance(error.real_error, ssl.SSLError):
-                raise _ended(error.real_error) from error
+            if _is_alert(error.real_error):
+                raise _refused(error.real_error) from error
             reader.is_cut = not isinstance(error.real_error, UnsatisfiableReadError)
         except ssl.SSLError as error:
-            raise _ended(error) from error
+            if not _is_alert(error):
+                raise PeerGone(f"it ended TLS: {error.reason or error}") from error
+            raise _refused(error) from error
 
     def _head(self, body: bytes) -> HTTPHeaders:
         head = HTTPHeaders({"Host": self.address.authority, SENDER: self._own})
@@ -109,12 +112,16 @@ class HttpConnection:
             self._stream.set_close_callback(self._on_close)
 
 
-def _ended(error: ssl.SSLError) -> PeerNotTrusted:
-    """A server that wants a certificate says so after the client has finished its part of the handshake."""
-    reason = error.reason or str(error)
-    if "CERTIFICATE_REQUIRED" in reason or "UNKNOWN_CA" in reason:
+def _is_alert(error: BaseException | None) -> TypeGuard[ssl.SSLError]:
+    """Whether the other side said why it ends TLS: that it wants a certificate, it says after the handshake."""
+    return isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or "")
+
+
+def _refused(error: ssl.SSLError) -> PeerNotTrusted:
+    reason = error.reason
+    if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:
         return PeerNotTrusted(
-            "it wants a certificate that its ssl.ca has signed: set ssl.cert and ssl.key for it"
+            f"it wants another certificate of this node ({reason}): see ssl.cert of that peer"
         )
     return PeerNotTrusted(f"it ended TLS: {reason}")
 

@@ -3,6 +3,7 @@
 import json
 import socket
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -43,7 +44,10 @@ class AdminServer:
             head = f"{method} {path} HTTP/1.1\r\nHost: {self._name}\r\nConnection: close\r\n"
             if self.secret is not None:
                 head += f"Authorization: Bearer {self.secret}\r\n"
-            stream.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            with suppress(
+                ssl.SSLEOFError, ConnectionError
+            ):  # what was said before the end is read all the same
+                stream.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             return stream.take_answer()
         finally:
             sock.close()

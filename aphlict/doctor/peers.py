@@ -15,7 +15,7 @@ API_VERSION = 7
 
 def check_peers(settings: Settings, own: dict[str, Any], checks: CheckList, clocks: dict[str, float]) -> None:
     """Look at every peer, whatever the others are like. `own` is this node's status; `clocks` takes their times."""
-    for position, peer in enumerate(settings.cluster):
+    for position, peer in enumerate(settings.peers):
         name = f"peer {peer.host}:{peer.port}"
         try:
             with checks.check(name) as note:

@@ -83,19 +83,18 @@ def of_server(server: ServerSettings) -> Target:
 
 def opened_by(page: str | None, target: Target, server: ServerSettings) -> Target:
     """The target, with the origin of the page that connects: the one that is given; else that of the URL, if the
-    server lets it in; else the first that it does. Raises UsageError."""
-    if page is not None:
-        return replace(target, opener=_checked(page))
-    if Origins(server.origins).allows(target.origin):
+    server lets it in; else the first that it does."""
+    if page is None and Origins(server.origins).allows(target.origin):
         return target
-    return replace(target, opener=read_pattern(server.origins[0]).example)
+    return replace(target, opener=page or read_pattern(server.origins[0]).example)
 
 
-def _checked(page: str) -> str:
+def read_page(origin: str) -> str:
+    """Check the origin of a page. Raises UsageError."""
     try:
-        read_pattern(page)
-    except ValueError as error:
-        raise UsageError(
-            f"--origin is {page}, expected what is before the path in the page's address"
-        ) from error
-    return page
+        is_one = not read_pattern(origin).below
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise UsageError(f"--origin is {origin}, expected what a page's address begins with: https://HOST")
+    return origin

@@ -76,13 +76,14 @@ class Authority(Issued):
         starts: float = -1,
         days: float = 90,
         key: PrivateKey | None = None,
+        client: bool = False,
     ) -> Issued:
-        """A server's certificate for DNS names and addresses (this machine's by default).
+        """A server's certificate for DNS names and addresses (this machine's by default); with `client` for both.
 
         It is valid from `starts` to `days` days from now: `starts=-2, days=-1` has expired.
         """
         names, key = names or LOCAL_NAMES, key or make_key(kind)
-        builder = _with_names(_builder(names[0], key, self, starts, days), names)
+        builder = _with_names(_builder(names[0], key, self, starts, days), names, client=client)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         return Issued(_signed(builder, self.key), key, (self.certificate, *self.above))
 
@@ -159,9 +160,12 @@ def _builder(
     )
 
 
-def _with_names(builder: x509.CertificateBuilder, names: tuple[str, ...]) -> x509.CertificateBuilder:
+def _with_names(
+    builder: x509.CertificateBuilder, names: tuple[str, ...], *, client: bool = False
+) -> x509.CertificateBuilder:
     general_names = x509.SubjectAlternativeName([_general_name(name) for name in names])
-    purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    uses = [ExtendedKeyUsageOID.SERVER_AUTH, *([ExtendedKeyUsageOID.CLIENT_AUTH] if client else [])]
+    purpose = x509.ExtendedKeyUsage(uses)
     return builder.add_extension(general_names, critical=False).add_extension(purpose, critical=False)
 
 
