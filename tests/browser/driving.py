@@ -22,7 +22,9 @@ class Remote:
 
     def __init__(self, address: str) -> None:
         self._open = ExitStack()
-        connecting = connect(address, max_size=None, compression=None, proxy=None)
+        # It lives as long as the browser, beside tests of other things. Its pings would draw from the `random` that all
+        # share, in a thread, at any time: property tests, for which Hypothesis watches that state, fail of it.
+        connecting = connect(address, max_size=None, compression=None, proxy=None, ping_interval=None)
         self._connection = self._open.enter_context(connecting)
         self._ids = itertools.count(1)
         self._events: list[dict[str, Any]] = []
