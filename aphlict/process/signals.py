@@ -7,6 +7,11 @@ from contextlib import contextmanager
 
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 
+AT_ONCE = signal.SIGUSR2
+"""From the supervisor to a worker that has been told to stop: a second SIGTERM could become one with the first."""
+
+HELD = (*HANDLED, AT_ONCE)
+
 
 @contextmanager
 def recorded() -> Iterator[int]:
@@ -35,7 +40,7 @@ def received(descriptor: int) -> list[int]:
 @contextmanager
 def held_back() -> Iterator[None]:
     """Let signals wait: what is forked inside begins with them waiting, until it calls `let_through`."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     try:
         yield
     finally:
@@ -53,7 +58,7 @@ def begin_child() -> None:
 
 def let_through() -> None:
     """Receive what `held_back` kept waiting."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
 
 
 def describe_end(status: int) -> str:

@@ -20,7 +20,7 @@ from aphlict.process.systemd import READY, STOPPING, Systemd
 log = logging.getLogger(__name__)
 
 GRACE = 5.0  # seconds beyond the configured drain
-IMPATIENT = 1.0  # seconds for a worker that was told a second time
+IMPATIENT = 2.0  # seconds for a worker that was told a second time
 TELL_REPEATS = 5.0  # seconds between two looks for counted lines that are due
 
 
@@ -160,7 +160,7 @@ class Supervisor:
         """The first time in good order, the second time at once."""
         if self._state is State.STOPPING:
             log.warning("stopping at once (%s again)", why)
-            self._tell_workers(signal.SIGTERM)
+            self._tell_workers(signals.AT_ONCE)
             self._deadline = time.monotonic() + IMPATIENT
             return
         log.info("stopping (%s)", why)

@@ -50,7 +50,7 @@ class Worker:
             self._node.abort()
 
     async def _drain(self, node: Serving) -> None:
-        """Stop in good order, or at once when that is asked for meanwhile."""
+        """Stop in good order, or at once when anything more is asked for meanwhile."""
         draining = asyncio.create_task(node.drain())
         impatient = asyncio.create_task(self._ends.get())
         await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)
@@ -64,15 +64,12 @@ class Worker:
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._on_stop)
+        loop.add_signal_handler(signal.SIGTERM, self._ends.put_nowait, End.DRAIN)
+        loop.add_signal_handler(signals.AT_ONCE, self._ends.put_nowait, End.AT_ONCE)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         loop.add_signal_handler(signal.SIGUSR1, self._launch.journal.reopen)
         loop.add_reader(self._lifeline, self._on_orphaned)
         signals.let_through()
-
-    def _on_stop(self) -> None:
-        """The first is for `run`, a second for `_drain`, which takes any as: at once."""
-        self._ends.put_nowait(End.DRAIN)
 
     def _on_orphaned(self) -> None:
         asyncio.get_running_loop().remove_reader(self._lifeline)

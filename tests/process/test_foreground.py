@@ -71,6 +71,20 @@ def test_ctrl_c_twice_ends_at_once(installation: Installation) -> None:
     assert process.returncode == 0
 
 
+def test_ctrl_c_twice_reaches_a_worker_that_had_no_time_for_the_first(installation: Installation) -> None:
+    installation.write(drain_delay=600)
+    with foreground(installation, "debug") as process:
+        worker = installation.worker()
+        worker.suspend()
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: installation.logged("stopping (SIGINT)"))
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: installation.logged("stopping at once (SIGINT again)"))
+        worker.resume()
+        process.communicate(timeout=10)
+    assert process.returncode == 0
+
+
 def test_the_end_of_its_terminal_ends_it(installation: Installation) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
