@@ -48,7 +48,8 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Part of asyncio's interface."""
-        self.lost.set_result(None)
+        if not self.lost.done():  # cancelled, where this edge stops
+            self.lost.set_result(None)
 
     def close(self) -> None:
         """End the stream."""

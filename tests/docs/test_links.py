@@ -13,7 +13,7 @@ MENTION = re.compile(r"\bdocs/[\w/]+\.(?:md|html)")
 SOURCES = ("aphlict", "bin", "conf", "examples", "benchmarks")
 TEXTS = {".py", ".md", ".js", ".ts", ".sh", ".json", ".conf", ".cfg", ".service", ".html", ".php", ""}
 
-ANNOUNCED = {"performance", "security"}  # that need not be there yet
+ANNOUNCED = {"performance"}  # that need not be there yet
 
 
 def anchors(page: Path) -> set[str]:
