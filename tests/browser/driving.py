@@ -22,8 +22,8 @@ class Remote:
 
     def __init__(self, address: str) -> None:
         self._open = ExitStack()
-        # It lives as long as the browser, beside tests of other things. Its pings would draw from the `random` that all
-        # share, in a thread, at any time: property tests, for which Hypothesis watches that state, fail of it.
+        # It lives as long as the browser, beside tests of other things. Its pings would draw from the `random` that
+        # all share, in a thread, at any time: property tests, for which Hypothesis watches that state, fail of it.
         connecting = connect(address, max_size=None, compression=None, proxy=None, ping_interval=None)
         self._connection = self._open.enter_context(connecting)
         self._ids = itertools.count(1)

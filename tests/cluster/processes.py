@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import psutil
 from websockets.sync.client import ClientConnection, connect
 
+from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 
 HOST = "127.0.0.1"
@@ -126,13 +126,6 @@ def numbered(numbers: range) -> list[dict[str, Any]]:
 def receive(browser: ClientConnection, count: int) -> list[int]:
     """The numbers of the next messages."""
     return [json.loads(browser.recv(10))["n"] for _ in range(count)]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses just now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
-        return [sock.getsockname()[1] for sock in sockets]
 
 
 @contextmanager

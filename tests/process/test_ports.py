@@ -13,7 +13,7 @@ from aphlict.config.settings import ServerSettings
 from aphlict.errors import CannotBind, PortTaken
 from aphlict.process import ports
 from aphlict.process.daemon import open_descriptors
-from tests.support.installation import free_ports
+from tests.support.ports import free_ports
 
 
 def server(port: int, listen: str | None = "127.0.0.1") -> ServerSettings:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.installation import free_ports
+from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 
 NOBODY = "nobody"

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from tests.support.nodes import listening
+from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -117,16 +116,6 @@ class Installation:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         environment = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONWARNINGS": "error"}
         return {**pipes, "cwd": self.folder, "env": environment, **more}
-
-
-def free_ports(count: int) -> list[int]:
-    """Different ports that nobody has now, below those that the kernel gives to outgoing connections."""
-    free: list[int] = []
-    while len(free) < count:
-        port = random.randrange(10_000, 32_000)
-        with contextlib.suppress(OSError), contextlib.closing(listening(port)):
-            free.append(port)
-    return free
 
 
 @contextlib.contextmanager
