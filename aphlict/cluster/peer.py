@@ -84,6 +84,7 @@ class Peer:
     def use(self, address: Address) -> None:
         """Show another secret or certificate from now on."""
         self.address = self._http.address = address
+        self.hurry()
 
     def put(self, envelope: Envelope) -> None:
         """Have a message delivered; returns at once."""

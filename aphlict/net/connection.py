@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 CHUNK = 16 * 1024  # bytes read at a time
 
 _PING = frames.encode(frames.PING, b"")
+_UNPROVEN = ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED")  # where `ssl.ca` asks for one
 _GONE = select.EPOLLHUP | select.EPOLLERR
 
 
@@ -104,6 +105,9 @@ class Connection(Sender):
         except ssl.SSLWantReadError:
             self._watch(READ)
         except OSError as error:
+            if isinstance(error, ssl.SSLError) and error.reason in _UNPROVEN:
+                why = getattr(error, "verify_message", "it shows no certificate")
+                self.context.hits.add("ssl.ca", self.address, why)
             self._lost(error)
         else:
             self.state = State.HEAD

@@ -22,6 +22,7 @@ FLAGS = (
     "--disable-sync",
     "--metrics-recording-only",
     "--no-proxy-server",
+    "--host-resolver-rules=MAP rebound.example 127.0.0.1",  # a stranger's name that leads here
     "--remote-debugging-port=0",
 )
 

@@ -1,6 +1,7 @@
 """Nodes that ask each other who they are: by a secret, by a certificate."""
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -131,8 +132,10 @@ def test_who_shows_no_good_certificate(shown: str, tmp_path: Path, caplog: pytes
                 await eventually(lambda: "it wants another certificate" in str(peers(one)[0]["last_error"]))
                 await one.publish({"subscribers": ["a"]})
                 assert other.node.hub.counters.messages_in == 0
+            assert other.node.hub.hits.counts["ssl.ca"] >= 1
 
     run()
+    assert re.search(r"ssl\.ca was hit by 127\.0\.0\.1 \((it shows no|unsuitable|unable to get)", caplog.text)
     assert not [record for record in caplog.records if record.levelno > logging.WARNING]
 
 

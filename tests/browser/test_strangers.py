@@ -1,0 +1,95 @@
+"""What pages of strangers get in real browsers: nothing of a server with `origins`, nor of an admin server."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.browser.chromium import ChromiumProfile
+from tests.browser.driving import Profile
+from tests.browser.page import Page, web_server
+from tests.browser.server import Server
+from tests.support.waiting import wait_until
+
+# Each tells what became of it: "open" or "error", or an HTTP status (0: an answer that the page may not read).
+SOCKET = """new Promise((tell) => {
+  const socket = new WebSocket("%s");
+  socket.onopen = () => tell("open");
+  socket.onerror = () => tell("error");
+})"""
+EVENTS = """new Promise((tell) => {
+  const source = new EventSource("%s?channel=demo");
+  source.onopen = () => tell("open");
+  source.onerror = () => tell("error");
+})"""
+POLL = 'fetch("%s?channel=demo&wait=0").then((answer) => answer.ok ? "open" : "error", () => "error")'
+STATUS = 'fetch("%s", {mode: "%s"}).then((answer) => answer.status)'
+PUBLISH = STATUS.replace("{m", '{method: "POST", body: `{"subscribers": ["demo"]}`, m')
+
+
+@pytest.fixture
+def strict(tmp_path: Path) -> Iterator[tuple[Server, str]]:
+    """A server that lets the pages of one origin in, and the address of such a page."""
+    server = Server(tmp_path)
+    with web_server(f"http://127.0.0.1:{server.client_port}/ws/aphlict.js") as address:
+        config = json.loads((tmp_path / "aphlict.json").read_text())
+        config["servers"][0]["origins"] = [address.rstrip("/")]
+        (tmp_path / "aphlict.json").write_text(json.dumps(config))
+        server.start()
+        yield server, address
+        server.stop()
+
+
+def ways(server: Server) -> list[str]:
+    """Every way to listen, as a script."""
+    base = f"http://127.0.0.1:{server.client_port}/ws/"
+    return [SOCKET % server.url, EVENTS % f"{base}events", POLL % f"{base}poll"]
+
+
+def test_a_page_of_ours_listens(any_profile: Profile, strict: tuple[Server, str]) -> None:
+    server, address = strict
+    tab = any_profile.new_tab(address)
+    assert [tab.evaluate(way) for way in ways(server)] == ["open"] * 3
+    page = Page(tab).listen(server.url, "demo")
+    server.publish("demo", n=1)
+    page.wait_for(1)
+
+
+def test_a_page_of_others_does_not(any_profile: Profile, strict: tuple[Server, str]) -> None:
+    server, address = strict
+    port = urlsplit(address).port
+    tab = any_profile.new_tab(f"http://localhost:{port}/")
+    assert [tab.evaluate(way) for way in ways(server)] == ["error"] * 3
+    assert server.status()["clients.total"] == 0
+    assert server.status()["refused"]["origins"] >= 3
+
+
+def test_a_page_cannot_publish(any_profile: Profile, server: Server, web: str) -> None:
+    tab = any_profile.new_tab(web)
+    admin = f"http://127.0.0.1:{server.admin_port}/"
+    assert tab.evaluate(PUBLISH % (admin, "no-cors")) == 0
+    assert tab.evaluate(STATUS % (f"{admin}status/", "no-cors")) == 0
+    tab.evaluate(
+        f"""(() => {{
+          document.body.innerHTML = `<iframe name="away"></iframe>
+            <form method="post" action="{admin}" target="away" enctype="text/plain">
+            <input name='{{"subscribers": ["demo"], "a": "' value='"}}'></form>`;
+          document.forms[0].submit();
+        }})()"""
+    )
+    wait_until(lambda: server.status()["refused"]["admin.pages"] >= 3, "three refusals")
+    assert server.status()["messages.in"] == 0
+
+
+def test_a_page_whose_name_leads_here_gets_nothing(profile: ChromiumProfile, server: Server) -> None:
+    tab = profile.new_tab(f"http://rebound.example:{server.admin_port}/status/")
+    assert "rebound.example is not known" in tab.evaluate("document.body.innerText")
+    assert tab.evaluate("location.host") == f"rebound.example:{server.admin_port}"
+    assert tab.evaluate(STATUS % ("/status/", "same-origin")) == 403
+    assert tab.evaluate(PUBLISH % ("/", "same-origin")) == 403
+    status = server.status()
+    assert status["messages.in"] == 0
+    assert status["refused"]["admin.hosts"] >= 2
+    assert status["refused"]["admin.pages"] == 1
