@@ -146,9 +146,7 @@ def client_role(hub: Hub, state: Callable[[], NodeState]) -> Role:
 
 def admin_role(desk: Desk, fingerprint: str, settings: Callable[[], Settings]) -> Role:
     """What admin ports are made of."""
-    admin = Admin(desk, fingerprint, settings)
-    in_chunks = HandOver(admin)
-    return Role(RequestConnection, Publishers(admin, in_chunks), in_chunks)
+    return Role(RequestConnection, Publishers(Admin(desk, fingerprint, settings)))
 
 
 def describe(server: ServerSettings) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from aphlict.config.reading import read as read_configuration
 from aphlict.errors import (
+    BodyTooLarge,
     CommandError,
     ConfigError,
     HandshakeRefused,
@@ -17,6 +18,7 @@ from aphlict.errors import (
 from aphlict.message import Message, parse
 from aphlict.position import read as read_position
 from aphlict.wire import commands, handshake, proxy
+from aphlict.wire.chunks import ChunkReader
 from aphlict.wire.frames import CLOSE, FrameReader, Received, decode_close, read_single
 
 LIMIT = 4096
@@ -77,6 +79,27 @@ def _check_beginnings(data: bytes) -> None:
             assert handshake.read_head(data[:size], LIMIT) is None
         except HandshakeRefused:
             return
+
+
+def fuzz_chunks(data: bytes) -> None:
+    """A body in chunks means the same whole, in two pieces and byte by byte."""
+    whole = _read_chunks([data])
+    middle = len(data) // 2
+    assert _read_chunks([data[:middle], data[middle:]]) == whole
+    assert _read_chunks([data[i : i + 1] for i in range(len(data))]) == whole
+
+
+def _read_chunks(pieces: list[bytes]) -> tuple[bytes, int] | type[Exception] | None:
+    """The body and how many bytes are behind it, the refusal, or None where more has to come."""
+    reader = ChunkReader(LIMIT)
+    for place, piece in enumerate(pieces):
+        try:
+            rest = reader.feed(piece)
+        except (HandshakeRefused, BodyTooLarge) as error:
+            return type(error)
+        if rest is not None:
+            return reader.body(), len(rest) + sum(map(len, pieces[place + 1 :]))
+    return None
 
 
 def fuzz_command(data: bytes) -> None:
@@ -142,6 +165,7 @@ def _folder() -> Path:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "body": fuzz_body,
+    "chunks": fuzz_chunks,
     "command": fuzz_command,
     "configuration": fuzz_configuration,
     "frames": fuzz_frames,

@@ -9,6 +9,7 @@ from aphlict.net.connection import Application, Connection, Context
 from aphlict.net.poller import READ, WRITE
 from aphlict.net.sending import State
 from aphlict.wire import handshake
+from aphlict.wire.chunks import ChunkReader
 from aphlict.wire.handshake import Request
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -18,7 +19,7 @@ _parse_head = lru_cache(KNOWN_HEADS)(handshake.parse_head)
 
 
 class RequestApplication(Application):
-    """What such a connection serves. `on_request` is called only for a body in chunks: it must `detach`."""
+    """What such a connection serves. `on_request` is never called."""
 
     @property
     def body_limit(self) -> int:
@@ -35,14 +36,14 @@ class RequestApplication(Application):
 
 
 class RequestConnection(Connection):
-    """Reads requests whose length is known beforehand, and answers them in turn, now or later.
+    """Reads whole requests, and answers them in turn, now or later.
 
     A size is checked before a byte of a body is kept.
 
     The application of its context must be a RequestApplication.
     """
 
-    __slots__ = ("_asked", "_begun", "_body", "_held", "_last", "_missing", "_request")
+    __slots__ = ("_asked", "_begun", "_body", "_chunks", "_held", "_last", "_missing", "_request")
 
     def __init__(self, sock: socket.socket, address: str, context: Context) -> None:
         super().__init__(sock, address, context)
@@ -50,6 +51,7 @@ class RequestConnection(Connection):
         self._begun: float | None = None  # when the first byte of the request came
         self._body: list[bytes] = []
         self._missing = 0  # bytes of the body
+        self._chunks: ChunkReader | None = None  # where the body comes in chunks
         self._last = False  # the request that is being read is the last one
         self._asked = False  # a request has not been answered yet: reading pauses until it has been
         self._held = b""  # what came behind it
@@ -70,34 +72,45 @@ class RequestConnection(Connection):
         request, size = found
         self._head = b""
         self._application().on_head(self, request)
-        length = request.body_size()
-        if length is None:
-            self.context.application.on_request(self, request, data)
-            return b""
-        self._begin_body(request, length)
+        self._begin_body(request, request.body_size())
         rest = data[size:]
         return rest or self._read_body(b"")
 
-    def _begin_body(self, request: Request, length: int) -> None:
-        application = self._application()
-        if length > application.body_limit:
-            raise BodyTooLarge(f"the body is larger than {application.body_limit} bytes")
-        if length and request.headers.get("expect", "").lower() == "100-continue":
+    def _begin_body(self, request: Request, length: int | None) -> None:
+        limit = self._application().body_limit
+        if length is None:
+            self._chunks = ChunkReader(limit)
+        elif length > limit:
+            raise BodyTooLarge(f"the body is larger than {limit} bytes")
+        if length != 0 and request.headers.get("expect", "").lower() == "100-continue":
             self.send(CONTINUE)
-        self._request, self._missing = request, length
+        self._request, self._missing = request, length or 0
 
     def _read_body(self, data: bytes) -> bytes:
         """Take what belongs to the body, and hand the request on once it is whole; the rest of data."""
+        if self._chunks is not None:
+            return self._read_chunks(self._chunks, data)
         part = data[: self._missing]
         self._missing -= len(part)
         self._body.append(part)
         if self._missing:
             return b""
-        request, self._request, self._begun = self._request, None, None
-        assert request is not None
         body = part if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
-        self._held, self._asked = data[len(part) :], True
+        return self._on_body(body, data[len(part) :])
+
+    def _read_chunks(self, chunks: ChunkReader, data: bytes) -> bytes:
+        rest = chunks.feed(data)
+        if rest is None:
+            return b""
+        self._chunks = None
+        return self._on_body(chunks.body(), rest)
+
+    def _on_body(self, body: bytes, rest: bytes) -> bytes:
+        """Hand the request on; the rest of data, unless its answer has to be waited for."""
+        request, self._request, self._begun = self._request, None, None
+        assert request is not None
+        self._held, self._asked = rest, True
         self._application().on_whole_request(self, request, body)
         if self._asked:
             self._paused = True

@@ -9,9 +9,8 @@ from aphlict.config.settings import Limits
 from aphlict.errors import AphlictError
 from aphlict.hub import Receipt
 from aphlict.message import Message, parse
-from aphlict.net.connection import Connection
 from aphlict.net.requests import RequestApplication, RequestConnection
-from aphlict.servers.http import DirectExchange, Exchange, HandOver
+from aphlict.servers.http import DirectExchange, Exchange
 from aphlict.servers.port import PortContext
 from aphlict.wire.handshake import Request
 
@@ -109,11 +108,10 @@ def _refuse_method(exchange: Exchange, allowed: str) -> None:
 
 
 class Publishers(RequestApplication):
-    """The application of the admin ports: requests go to Admin, those in chunks by way of Tornado."""
+    """The application of the admin ports: requests go to Admin."""
 
-    def __init__(self, admin: Admin, in_chunks: HandOver) -> None:
+    def __init__(self, admin: Admin) -> None:
         self._admin = admin
-        self._in_chunks = in_chunks
 
     @property
     def body_limit(self) -> int:
@@ -129,7 +127,3 @@ class Publishers(RequestApplication):
     def on_whole_request(self, connection: RequestConnection, request: Request, body: bytes, /) -> None:
         """Answer a request."""
         DirectExchange(connection, request, body).handle_with(self._admin)
-
-    def on_request(self, connection: Connection, _request: Request, rest: bytes, /) -> None:
-        """Leave a body in chunks to Tornado."""
-        self._in_chunks.take(connection, rest)

@@ -36,7 +36,7 @@ class Role(NamedTuple):
 
     connection: type[Connection]
     application: Application
-    handed_over: HandOver  # what the application gives to Tornado
+    handed_over: HandOver | None = None  # what the application gives to Tornado
 
 
 class Port(NamedTuple):
@@ -131,7 +131,8 @@ class Frontend:
         """Where those come from who are in by ports of one type."""
         door = self._gates[kind].door
         own = [each.address for each in self._connections() if each.context.door is door]
-        return [*own, *self._roles[kind].handed_over.addresses(door)]
+        handed_over = self._roles[kind].handed_over
+        return own if handed_over is None else [*own, *handed_over.addresses(door)]
 
     async def drain(self) -> None:
         """Accept no more, and close all connections, spread evenly over `drain.time`, so that the browsers do not
@@ -152,7 +153,8 @@ class Frontend:
     async def close(self) -> None:
         """End all that is left; to be called after `drain`."""
         for role in self._roles.values():
-            await role.handed_over.close()
+            if role.handed_over is not None:
+                await role.handed_over.close()
         self._undo.close()
 
     def abort(self) -> None:

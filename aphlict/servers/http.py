@@ -39,10 +39,6 @@ CLOSE = {"Connection": "close"}
 class Handler(Protocol):
     """What answers requests."""
 
-    @property
-    def body_limit(self) -> int:
-        """Bytes that the body of a request may have."""
-
     def handle(self, exchange: "Exchange", /) -> None:
         """Answer a whole request, now or later; an AphlictError that is raised becomes the answer."""
 
@@ -133,14 +129,12 @@ class DirectExchange(Exchange):
 
 
 class TornadoExchange(Exchange, HTTPMessageDelegate):
-    """A request that Tornado reads; the connection ends after it."""
+    """A request that Tornado reads, which has no body; the connection ends after it."""
 
     def __init__(self, handler: Handler, connection: HTTPConnection, address: str, hits: Hits) -> None:
         super().__init__("", "", NO_HEADERS, address, hits)
         self._handler = handler
         self._connection = connection
-        self._chunks: list[bytes] = []
-        self._size = 0
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
@@ -149,25 +143,11 @@ class TornadoExchange(Exchange, HTTPMessageDelegate):
         assert isinstance(start_line, RequestStartLine)
         lower = {name.lower(): value for name, value in headers.items()}
         Exchange.__init__(self, start_line.method, start_line.path, lower, self.address, self._hits)
-        self._check_size(int(headers.get("Content-Length", "0")))
-
-    def data_received(self, chunk: bytes) -> None:
-        """Part of Tornado's interface: a piece of the body."""
-        if not self._answered:
-            self._size += len(chunk)
-            self._chunks.append(chunk)
-            self._check_size(self._size)
-
-    def _check_size(self, size: int) -> None:
-        """Refuse a body before more of it is kept."""
-        limit = self._handler.body_limit
-        if size > limit and not self._answered:
-            self._chunks.clear()
-            self.fail(BodyTooLarge(f"the body is larger than {limit} bytes"))
+        if "transfer-encoding" in lower or int(lower.get("content-length", 0)):
+            self.fail(BodyTooLarge("a request to this port has no body"))
 
     def finish(self) -> None:
         """Part of Tornado's interface: the request is whole."""
-        self.body = b"".join(self._chunks)
         if not self._answered:
             self.handle_with(self._handler)
 

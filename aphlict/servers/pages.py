@@ -21,8 +21,6 @@ class NodeState(Enum):
 class Pages:
     """Answers the requests of a client port that ask for no upgrade."""
 
-    body_limit = 0
-
     def __init__(self, state: Callable[[], NodeState], script: Script) -> None:
         self._state = state
         self._script = script

@@ -104,6 +104,11 @@ def _read_fields(lines: list[bytes]) -> dict[str, str]:
     return headers
 
 
+def is_field(line: bytes) -> bool:
+    """Whether a line, without its end, is a field's."""
+    return _FIELD.fullmatch(line) is not None
+
+
 def _check_framing(request: Request) -> None:
     """Refuse what a proxy in front may read as another request than we do (RFC 9112, 3.2, 6.1 and 6.3).
 

@@ -165,6 +165,21 @@ async def test_a_body_that_is_too_large_is_refused_and_not_kept() -> None:
 
 
 @in_loop
+async def test_curl_publishes_a_body_in_chunks() -> None:
+    text = "x" * 100_000  # more than is read at a time
+    body = json.dumps({"subscribers": ["a"], "text": text})
+    async with running_node() as node:
+        browser = await subscribed(node.url(), "a")
+        url = f"http://127.0.0.1:{node.admin_port}/"
+        chunked = ("-H", "Transfer-Encoding: chunked", "-H", "Expect: 100-continue", "-d", body, url)
+        plain = ("-s", "-d", '{"subscribers": []}', "-w", " connections: %{num_connects}", url)
+        answers = await curl(*chunked, "--next", *plain)
+        assert answers.startswith("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ")
+        assert answers.endswith(" connections: 0"), "the first one goes on"
+        assert (await receive(browser, 1))[0]["text"] == text
+
+
+@in_loop
 async def test_a_chunked_body_that_grows_too_large_is_refused() -> None:
     async with running_node(limits__body=1000) as node:
         answer = await curl(
