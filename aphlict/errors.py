@@ -186,6 +186,27 @@ class UnknownVersion(HandshakeRefused):
     http_status = 426
 
 
+class TokenRefused(HandshakeRefused):
+    """A token that proves nothing, or nothing any more."""
+
+    http_status = 401
+    close_code = 4001
+    challenge = 'Bearer realm="aphlict", error="invalid_token"'
+
+
+class TokenMissing(TokenRefused):
+    """A token is asked for, and there is none."""
+
+    challenge = 'Bearer realm="aphlict"'
+
+
+class NotAllowed(HandshakeRefused):
+    """The token is good, but not for this."""
+
+    http_status = 403
+    challenge = 'Bearer realm="aphlict", error="insufficient_scope"'
+
+
 class ProtocolError(AphlictError):
     """A frame that RFC 6455 does not allow."""
 

@@ -8,7 +8,7 @@ COUNT_AS_ANOTHER = {"limits.commands.burst", "limits.waiting.all", "ping.interva
 LIMIT_NAMES = [
     each.encode_name for each in structs.fields(Limits) if each.encode_name not in COUNT_AS_ANOTHER
 ]
-REFUSALS = ["origins", "admin.pages", "admin.hosts", "admin.secret", "ssl.ca"]  # counted like limits
+REFUSALS = ["origins", "auth.keys", "admin.pages", "admin.hosts", "admin.secret", "ssl.ca"]  # counted like limits
 
 
 class Subscribed(Struct, frozen=True, array_like=True):

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import socket
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from aphlict.net.streaming import BrowserConnection
 from aphlict.servers import script
 from aphlict.servers.admin import Admin, Desk, Publishers
 from aphlict.servers.browsers import Browsers
+from aphlict.servers.credentials import Credentials
 from aphlict.servers.frontend import Frontend, Port, Role
 from aphlict.servers.http import HandOver
 from aphlict.servers.pages import NodeState, Pages
@@ -30,7 +30,7 @@ FLUSH_TIMEOUT = 2.0  # seconds that peers have to take what is queued for them w
 
 
 class Node:
-    """A server. `sockets[i]` are bound and listening for `settings.servers[i]`, `contexts[i]` its TLS or None.
+    """A server. `sockets[i]` are bound and listening for `settings.servers[i]`, `credentials[i]` its own.
 
     `start`, then `drain` (in good order) or `abort` (at once); each once, in a running loop.
     """
@@ -39,7 +39,7 @@ class Node:
         self,
         settings: Settings,
         sockets: Sequence[Sequence[socket.socket]],
-        contexts: Sequence[ssl.SSLContext | None],
+        credentials: Sequence[Credentials],
     ) -> None:
         self.settings = settings
         self._state = NodeState.STARTING
@@ -52,7 +52,7 @@ class Node:
             "client": client_role(self.hub, lambda: self.state),
             "admin": admin_role(self, self.fingerprint, lambda: self.settings),
         }
-        self._frontend = Frontend(settings, ports, contexts, roles, self.hub.hits)
+        self._frontend = Frontend(settings, ports, credentials, roles, self.hub.hits)
 
     @property
     def state(self) -> NodeState:
@@ -99,7 +99,7 @@ class Node:
         self._relay.hear(fingerprint)
 
     def reload(self, settings: Settings) -> None:
-        """Use new limits and certificates for what comes from now on. Raises CertificateError: all stays as it was.
+        """Use new limits, certificates and keys for what comes from now on. Raises ConfigError: all stays as it was.
 
         Ports, peers and users need a restart.
         """

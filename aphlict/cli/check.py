@@ -8,7 +8,7 @@ from aphlict.cli.console import remark, say
 from aphlict.config.settings import Settings
 from aphlict.errors import CertificateError
 from aphlict.process import ports, privileges
-from aphlict.process.launch import check_trust, find_findings, find_warnings, make_contexts
+from aphlict.process.launch import check_trust, find_findings, find_warnings, load_credentials
 from aphlict.process.pidfile import find_running
 
 
@@ -16,7 +16,7 @@ def run(arguments: Namespace) -> int:
     """Do it: configuration, then user, certificates and ports."""
     _, settings = configured.load(arguments, files=True)
     privileges.find_owner(settings)
-    make_contexts(settings)
+    load_credentials(settings)
     check_trust(settings)
     for sentence in find_warnings(settings):
         remark(f"Warning: {sentence}")

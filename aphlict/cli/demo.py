@@ -16,6 +16,7 @@ from aphlict.errors import AphlictError
 from aphlict.node import Node
 from aphlict.process import ports
 from aphlict.publisher import publish_async
+from aphlict.servers.credentials import Credentials
 
 LOOPBACK = "127.0.0.1"
 NO_PIDFILE = "/dev/null"  # only Ctrl-C ends a demo
@@ -39,7 +40,9 @@ async def _serve(address: str, page_port: int, client_port: int) -> None:
         ServerSettings(type="client", port=_port(client), listen=address),
         ServerSettings(type="admin", port=_port(admin), listen=LOOPBACK),
     )
-    node = Node(Settings(servers=servers, pidfile=NO_PIDFILE, drain_time=0), [client, admin], [None, None])
+    node = Node(
+        Settings(servers=servers, pidfile=NO_PIDFILE, drain_time=0), [client, admin], [Credentials()] * 2
+    )
     await node.start()
     server = HTTPServer(_application(node, _port(client), _port(admin)))
     server.add_sockets(page)

@@ -132,7 +132,11 @@ def _absolute(settings: Settings, folder: Path) -> Settings:
         return os.path.normpath(base / name) if name else name
 
     servers = tuple(
-        structs.replace(each, **{name: at(getattr(each, name)) for name in SERVER_FILES})
+        structs.replace(
+            each,
+            auth_keys=tuple(os.path.normpath(base / name) for name in each.auth_keys),
+            **{name: at(getattr(each, name)) for name in SERVER_FILES},
+        )
         for each in settings.servers
     )
     logs = tuple(structs.replace(each, path=at(each.path)) for each in settings.logs)

@@ -29,6 +29,8 @@ OF_ONE_TYPE = {
     "proxy.protocol": ("client", "browsers come there"),
     "proxy.trusted": ("client", "browsers come there"),
     "origins": ("client", "pages connect to it"),
+    "auth.keys": ("client", "tokens are for browsers"),
+    "auth.audience": ("client", "tokens are for browsers"),
     "ssl.ca": ("admin", "browsers have no certificates"),
     "admin.secret": ("admin", "messages are posted to it"),
     "admin.secret.file": ("admin", "messages are posted to it"),
@@ -45,6 +47,7 @@ def check_rules(settings: Settings) -> None:
         _check_proxies(server, f"servers[{index}]")
         _check_origins(server, f"servers[{index}]")
         _check_admin(server, f"servers[{index}]")
+        _check_auth(server, f"servers[{index}]")
     _check_ports(settings)
     _check_peers(settings)
     if settings.ping_timeout <= settings.ping_interval:
@@ -59,6 +62,8 @@ def check_files(settings: Settings) -> None:
     for index, server in enumerate(settings.servers):
         for attribute, key in SERVER_FILES.items():
             _check_readable(f"servers[{index}].{key}", getattr(server, attribute))
+        for place, path in enumerate(server.auth_keys):
+            _check_readable(f"servers[{index}].auth.keys[{place}]", path)
     for index, peer in enumerate(settings.cluster):
         for attribute, key in PEER_FILES.items():
             _check_readable(f"cluster[{index}].{key}", getattr(peer, attribute))
@@ -129,6 +134,12 @@ def _check_proxies(server: ServerSettings, key: str) -> None:
         except ValueError as error:
             expected = "a network such as 10.0.0.0/8 or fd00::/8"
             raise wrong(f"{key}.proxy.trusted[{index}]", network, expected, str(error)) from error
+
+
+def _check_auth(server: ServerSettings, key: str) -> None:
+    if server.auth_audience and not server.auth_keys:
+        expected = f"{key}.auth.keys beside it"
+        raise wrong(f"{key}.auth.audience", server.auth_audience, expected, "no token is asked for")
 
 
 def _check_ports(settings: Settings) -> None:

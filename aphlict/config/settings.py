@@ -39,6 +39,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     admin_secret: Secret | None = field(default=None, name="admin.secret")
     admin_secret_file: FilePath | None = field(default=None, name="admin.secret.file")
     admin_hosts: tuple[Name, ...] = field(default=(), name="admin.hosts")
+    auth_keys: tuple[FilePath, ...] = field(default=(), name="auth.keys")
+    auth_audience: Text | None = field(default=None, name="auth.audience")
 
     @property
     def address(self) -> str:

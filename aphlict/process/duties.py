@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 from aphlict.config.settings import Settings
 from aphlict.message import random_name
 from aphlict.node import FINGERPRINT_SIZE, Node
-from aphlict.process.launch import Contexts, Launch
+from aphlict.process.launch import Launch
+from aphlict.servers.credentials import Credentials
 from aphlict.servers.frontend import Port
 from aphlict.workers.nodes import EdgeNode, HubNode
 
@@ -40,7 +41,7 @@ def assign(launched: Launch) -> list[Duty]:
     """The worker processes that the configuration asks for."""
     count = launched.settings.processes
     if count == 1:
-        return [Duty("worker", lambda: Node(launched.settings, launched.sockets[0], launched.contexts))]
+        return [Duty("worker", lambda: Node(launched.settings, launched.sockets[0], launched.credentials))]
     plan = _Plan(launched)
     return [Duty("hub", plan.make_hub), *(plan.edge(number) for number in range(count))]
 
@@ -60,18 +61,20 @@ class _Plan:
         launched.undo.callback(self._edges.close)
 
     def make_hub(self) -> Serving:
-        ports, contexts = self._select("admin", self._launch.sockets[0])
-        return HubNode(self._launch.settings, ports, contexts, self._edges.dup(), self._fingerprint)
+        ports, credentials = self._select("admin", self._launch.sockets[0])
+        return HubNode(self._launch.settings, ports, credentials, self._edges.dup(), self._fingerprint)
 
     def edge(self, number: int) -> Duty:
         def make() -> Serving:
-            ports, contexts = self._select("client", self._launch.sockets[number])
-            return EdgeNode(self._launch.settings, ports, contexts, self._address, self._fingerprint)
+            ports, credentials = self._select("client", self._launch.sockets[number])
+            return EdgeNode(self._launch.settings, ports, credentials, self._address, self._fingerprint)
 
         return Duty(f"edge {number + 1}", make)
 
-    def _select(self, kind: str, sockets: Sequence[Sequence[socket.socket]]) -> tuple[list[Port], Contexts]:
+    def _select(
+        self, kind: str, sockets: Sequence[Sequence[socket.socket]]
+    ) -> tuple[list[Port], list[Credentials]]:
         launched = self._launch
         chosen = [place for place, server in enumerate(launched.settings.servers) if server.type == kind]
         ports = [Port(launched.settings.servers[place], sockets[place]) for place in chosen]
-        return ports, [launched.contexts[place] for place in chosen]
+        return ports, [launched.credentials[place] for place in chosen]

@@ -2,7 +2,6 @@
 
 import logging
 import socket
-import ssl
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -14,17 +13,16 @@ from aphlict.config.settings import ServerSettings, Settings
 from aphlict.errors import PortTaken
 from aphlict.process import logs, ports, privileges
 from aphlict.process.pidfile import Pidfile
-from aphlict.servers import script
+from aphlict.servers import credentials, script
+from aphlict.servers.credentials import Credentials
 from aphlict.servers.guard import is_loopback
-from aphlict.tls.context import client_context, server_context
+from aphlict.tls.context import client_context
 from aphlict.tls.findings import Findings, prove
 
 log = logging.getLogger(__name__)
 
 PATIENCE = 2.0  # seconds: the worker of a killed supervisor ends by itself, but not in no time
 STDERR = 2
-
-Contexts = list[ssl.SSLContext | None]
 
 
 @dataclass
@@ -33,7 +31,7 @@ class Launch:
 
     config: Path
     settings: Settings
-    contexts: Contexts
+    credentials: list[Credentials]
     sockets: Sequence[Sequence[Sequence[socket.socket]]]  # for each process with browsers, for each server
     pidfile: Pidfile
     journal: logs.Journal
@@ -64,7 +62,7 @@ def prepare(config: Path, settings: Settings, *, console: bool = False, trace: b
     """
     with ExitStack() as undo:
         owner = privileges.find_owner(settings)
-        contexts = make_contexts(settings)
+        own = load_credentials(settings)
         check_trust(settings)
         pidfile = Pidfile.acquire(Path(settings.pidfile), owner)
         undo.callback(pidfile.release)
@@ -85,12 +83,12 @@ def prepare(config: Path, settings: Settings, *, console: bool = False, trace: b
         logs.install(journal, trace=trace)
         for sentence in warnings:
             log.warning("%s", sentence)
-        return Launch(config, settings, contexts, sockets, pidfile, journal, warnings, undo.pop_all())
+        return Launch(config, settings, own, sockets, pidfile, journal, warnings, undo.pop_all())
 
 
-def make_contexts(settings: Settings) -> Contexts:
-    """Read each server's key and certificate, while we may. Raises CertificateError."""
-    return [server_context(server) if server.tls else None for server in settings.servers]
+def load_credentials(settings: Settings) -> list[Credentials]:
+    """Read each server's keys and certificate, while we may. Raises ConfigError."""
+    return [credentials.load(server) for server in settings.servers]
 
 
 def check_trust(settings: Settings) -> None:

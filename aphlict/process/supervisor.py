@@ -13,7 +13,7 @@ from aphlict.errors import AphlictError, CannotStart
 from aphlict.process import report, signals
 from aphlict.process.children import Child, Post
 from aphlict.process.duties import assign
-from aphlict.process.launch import Launch, find_warnings, log_files, make_contexts
+from aphlict.process.launch import Launch, find_warnings, load_credentials, log_files
 from aphlict.process.reloading import read_again
 from aphlict.process.systemd import READY, STOPPING, Systemd
 
@@ -177,7 +177,7 @@ class Supervisor:
         launched = self._launch
         try:
             settings, _ = read_again(launched.config, launched.settings)
-            contexts = make_contexts(settings)
+            credentials = load_credentials(settings)
             warnings = find_warnings(settings)
             launched.journal.follow(log_files(settings))
         except AphlictError as error:
@@ -185,7 +185,7 @@ class Supervisor:
             launched.journal.reopen()
             self._tell_workers(signal.SIGUSR1)
             return
-        launched.settings, launched.contexts = settings, contexts
+        launched.settings, launched.credentials = settings, credentials
         for sentence in warnings:
             log.warning("%s", sentence)
         self._tell_workers(signal.SIGHUP)

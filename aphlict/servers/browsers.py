@@ -3,17 +3,18 @@
 import logging
 from collections.abc import Callable
 
-from aphlict.errors import CommandError, InstanceTooLong, NameTooLong
+from aphlict.errors import CommandError, HandshakeRefused, InstanceTooLong, NameTooLong
 from aphlict.hub import Hub, Recovery
 from aphlict.instance import Subscriber
 from aphlict.net.connection import Application, Connection
 from aphlict.net.sending import State
 from aphlict.net.streaming import BrowserConnection
+from aphlict.servers.admission import Visitor, prove
 from aphlict.servers.fallback import Fallback
 from aphlict.servers.http import HandOver
-from aphlict.servers.port import check_origin
+from aphlict.servers.port import check_origin, keys_of
 from aphlict.wire import commands
-from aphlict.wire.commands import Command, Id, Ping, Replay, Subscribe, Unsubscribe
+from aphlict.wire.commands import Auth, Command, Id, Ping, Replay, Subscribe, Unsubscribe
 from aphlict.wire.frames import Received
 from aphlict.wire.handshake import Request, instance_of
 
@@ -44,22 +45,33 @@ class Browsers(Application):
         instance = instance_of(request.path)
         if len(instance.encode()) > self._hub.limits.limits_name:
             raise InstanceTooLong(f"the instance's name is longer than {self._hub.limits.limits_name} bytes")
+        keys = keys_of(connection)
+        grant = None
+        if keys is not None and (token := request.token()):
+            grant = prove(connection, keys, token, instance, self._unix_now())
         connection.upgrade(request)
         if connection.state is State.OPEN:
-            connection.tag = self._hub.join(instance, connection)
+            subscriber = self._hub.join(instance, connection)
+            if keys is None:
+                connection.tag = subscriber
+            else:
+                connection.tag = Visitor(connection, self._hub, subscriber, grant)
             log.debug("[%d] connected from %s to %s", connection.number, connection.address, instance)
 
     def on_message(self, connection: Connection, received: Received, /) -> None:
         """Do a command. One that cannot be done leaves the connection as it was."""
-        subscriber = connection.tag
+        tag = connection.tag
+        subscriber = tag.subscriber if isinstance(tag, Visitor) else tag
         assert isinstance(subscriber, Subscriber)
         id: Id = None
         try:
             if isinstance(received.data, bytes):
                 raise CommandError("a command is a text message")
             command, id = commands.read(received.data)
+            if isinstance(tag, Visitor):
+                tag.check(command)
             self._do(connection, subscriber, command, id)
-        except (CommandError, NameTooLong) as error:
+        except (CommandError, NameTooLong, HandshakeRefused) as error:
             log.info(
                 "[%d] %s sent a command that was not done: %s", connection.number, connection.address, error
             )
@@ -77,6 +89,9 @@ class Browsers(Application):
                 self._hub.unsubscribe(subscriber, channels)
             case Replay():
                 self._replay(connection, subscriber, command, id)
+                return
+            case Auth():
+                self._renew(connection, subscriber, command, id)
                 return
             case Ping():
                 connection.send(commands.PONG)
@@ -97,6 +112,20 @@ class Browsers(Application):
             cost = self._hub.replay_after(subscriber, command.after, self._clock(), on_done)
         connection.charge(cost)
 
+    def _renew(self, connection: Connection, subscriber: Subscriber, command: Auth, id: Id) -> None:
+        """Go on with another token. A port that asks for none takes any: pages may show theirs before it does."""
+        visitor, keys = connection.tag, keys_of(connection)
+        more: dict[str, object] = {}
+        if isinstance(visitor, Visitor) and keys is not None:
+            instance = subscriber.instance.name
+            lost = visitor.renew(prove(connection, keys, command.token, instance, self._unix_now()))
+            more = {"expires": visitor.seconds_left(), **({"unsubscribed": lost} if lost else {})}
+        if id is not None:
+            connection.send(commands.ack(id, **more, **self._where(subscriber)))
+
+    def _unix_now(self) -> float:
+        return self._hub.epoch + self._clock()
+
     def _where(self, subscriber: Subscriber) -> dict[str, str]:
         """What an ack says beside: where to resume after this connection."""
         last = self._hub.last(subscriber, self._clock())
@@ -104,7 +133,8 @@ class Browsers(Application):
 
     def on_close(self, connection: Connection, reason: str, /) -> None:
         """Forget a browser."""
-        subscriber, connection.tag = connection.tag, None
+        tag, connection.tag = connection.tag, None
+        subscriber = tag.subscriber if isinstance(tag, Visitor) else tag
         log.debug("[%d] disconnected: %s", connection.number, reason)
         if isinstance(subscriber, Subscriber):
             self._hub.leave(subscriber)

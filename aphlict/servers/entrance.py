@@ -11,6 +11,7 @@ from aphlict.net.arrival import Arrival
 from aphlict.net.connection import Application, Connection
 from aphlict.net.door import Door, Pace, Porch, SideDoor, room_for_browsers, room_for_publishers
 from aphlict.net.surroundings import Surroundings
+from aphlict.servers.credentials import Credentials
 from aphlict.servers.guard import Guard
 from aphlict.servers.port import PortContext
 from aphlict.wire.forwarded import Proxies
@@ -58,7 +59,7 @@ class Entrance:
         self._context = PortContext(application, gate.door, surroundings)
         self._of_balancers = PortContext(application, SideDoor(), surroundings)
         self._turning_away = PortContext(TurningAway(), gate.porch, surroundings)
-        self.tls: ssl.SSLContext | None = None
+        self._tls: ssl.SSLContext | None = None
         self.use(server, names)
 
     def use(self, server: ServerSettings, names: Collection[str]) -> None:
@@ -68,6 +69,12 @@ class Entrance:
             context.proxies = Proxies(server.proxy_trusted)
             context.origins = Origins(server.origins)
             context.guard = Guard(server, names)
+
+    def equip(self, credentials: Credentials) -> None:
+        """Use these from now on; tokens of keys that are no longer among them end soon."""
+        self._tls = credentials.tls
+        for context in (self._context, self._of_balancers):
+            context.keys = credentials.keys
 
     def limit(self, limits: Limits) -> None:
         """Use other limits from now on, also for who is in."""
@@ -112,9 +119,9 @@ class Entrance:
             raise
 
     def _secured(self, sock: socket.socket) -> socket.socket:
-        if self.tls is None:
+        if self._tls is None:
             return sock
-        return self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        return self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
 
 
 class TurningAway(Application):

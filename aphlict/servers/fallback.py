@@ -5,15 +5,25 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from aphlict.channels import Receiver
-from aphlict.errors import AphlictError, CommandError, HandshakeRefused, NameTooLong, OriginRefused
+from aphlict.errors import (
+    AphlictError,
+    CommandError,
+    HandshakeRefused,
+    NameTooLong,
+    NotAllowed,
+    OriginRefused,
+    TokenRefused,
+)
 from aphlict.hub import Hub
 from aphlict.instance import Subscriber
 from aphlict.net.streaming import BrowserConnection
 from aphlict.servers import events
+from aphlict.servers.admission import Stay, admit
 from aphlict.servers.asking import Wish, read_wish
 from aphlict.servers.events import EventStream
 from aphlict.servers.poll import Poll
-from aphlict.servers.port import check_origin, cors
+from aphlict.servers.port import check_origin, cors, keys_of
+from aphlict.tokens.grant import Grant
 from aphlict.wire import answers
 from aphlict.wire.handshake import Request
 
@@ -22,13 +32,15 @@ log = logging.getLogger(__name__)
 METHODS = "GET, OPTIONS"
 PREFLIGHT = {
     "Access-Control-Allow-Methods": METHODS,
-    "Access-Control-Allow-Headers": "Last-Event-ID, Cache-Control, Content-Type",
+    "Access-Control-Allow-Headers": "Authorization, Last-Event-ID, Cache-Control, Content-Type",
     "Access-Control-Max-Age": "86400",
 }
 
 
 class Listener(Receiver, Protocol):
     """What serves one request: the hub sends to it, and it answers."""
+
+    subscriber: Subscriber | None  # None once it has answered
 
     def start(self, subscriber: Subscriber, wish: Wish, now: float, /) -> None:
         """Begin to answer."""
@@ -67,12 +79,27 @@ class Fallback:
     def _listen(self, connection: BrowserConnection, request: Request, listener: Listener) -> None:
         try:
             wish = read_wish(request)
+            grant = self._admit(connection, request, wish)
             subscriber = self._subscribe(wish, listener)
+        except (TokenRefused, NotAllowed) as error:
+            fields = {"WWW-Authenticate": error.challenge or "Bearer"}
+            _refuse(connection, request, error.http_status, error, fields)
+            return
         except (HandshakeRefused, NameTooLong, CommandError) as error:
             _refuse(connection, request, 400, error)
             return
         log.debug("[%d] %s listens: %s", connection.number, connection.address, wish)
         listener.start(subscriber, wish, self._clock())
+        if grant is not None:
+            Stay(connection, self._hub, grant, listener)
+
+    def _admit(self, connection: BrowserConnection, request: Request, wish: Wish) -> Grant | None:
+        keys = keys_of(connection)
+        if keys is None:
+            return None
+        grant = admit(connection, keys, request, wish.instance, self._hub.epoch + self._clock())
+        grant.check_channels(wish.channels)
+        return grant
 
     def _subscribe(self, wish: Wish, listener: Listener) -> Subscriber:
         subscriber = self._hub.join(wish.instance, listener)

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import socket
-import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,10 +17,10 @@ from aphlict.net.connection import Application, Connection
 from aphlict.net.deadlines import TICK
 from aphlict.net.listener import Listener
 from aphlict.net.surroundings import Surroundings
+from aphlict.servers.credentials import Credentials, load
 from aphlict.servers.entrance import Entrance, Gate
 from aphlict.servers.http import HandOver
 from aphlict.servers.naming import own_names
-from aphlict.tls.context import server_context
 from aphlict.wire.frames import GOING_AWAY
 
 log = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ class Port(NamedTuple):
 
 
 class Frontend:
-    """Serves some ports. `contexts[i]` is the TLS of `ports[i]`, or None.
+    """Serves some ports. `credentials[i]` are those of `ports[i]`.
 
     `start`, then `drain` (in good order) or `abort` (at once); each once, in a running loop.
     """
@@ -56,7 +55,7 @@ class Frontend:
         self,
         settings: Settings,
         ports: Sequence[Port],
-        contexts: Sequence[ssl.SSLContext | None],
+        credentials: Sequence[Credentials],
         roles: Mapping[str, Role],
         hits: Hits,
     ) -> None:
@@ -67,8 +66,8 @@ class Frontend:
         self._poller, self._deadlines = self._surroundings.poller, self._surroundings.deadlines
         self._gates = {kind: Gate(kind, settings) for kind in roles}
         self._entrances = [self._entrance(port.server) for port in ports]
-        for entrance, tls in zip(self._entrances, contexts, strict=True):
-            entrance.tls = tls
+        for entrance, each in zip(self._entrances, credentials, strict=True):
+            entrance.equip(each)
         self._listeners: list[Listener] = []
         self._undo = ExitStack()
 
@@ -107,16 +106,16 @@ class Frontend:
         self._undo.callback(timer.stop)
 
     def reload(self, settings: Settings) -> None:
-        """Use new limits and certificates for what comes from now on. Raises CertificateError: all stays as it was.
+        """Use new limits, certificates and keys for what comes from now on. Raises ConfigError: all stays as it was.
 
         Ports need a restart.
         """
         if [_port(each) for each in settings.servers] == [_port(each) for each in self.settings.servers]:
             by_port = {_port(each): each for each in settings.servers}
             servers = [by_port[_port(port.server)] for port in self._ports]
-            contexts = [server_context(each) if each.tls else None for each in servers]
-            for entrance, server, tls in zip(self._entrances, servers, contexts, strict=True):
-                entrance.tls = tls
+            credentials = [load(each) for each in servers]
+            for entrance, server, own in zip(self._entrances, servers, credentials, strict=True):
+                entrance.equip(own)
                 entrance.use(server, own_names(settings))
         else:
             log.warning("the list of servers has changed: that takes effect at the next restart")

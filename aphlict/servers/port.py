@@ -1,24 +1,30 @@
-"""What the connections of one port share: beside their limits, who may speak there."""
+"""What the connections of one port share: beside their limits, who may speak there, and whose tokens count."""
 
 from aphlict.config.expectations import shorten
 from aphlict.config.origins import Origins
 from aphlict.errors import OriginRefused
 from aphlict.net.connection import Connection, Context
 from aphlict.servers.guard import Guard
+from aphlict.tokens.keyring import Keyring
 from aphlict.wire.handshake import Request
 
 
 class PortContext(Context):
-    """The context of a port: `origins` counts on a client port, `guard` on an admin port."""
+    """The context of a port: `origins` and `keys` count on a client port, `guard` on an admin port.
+
+    `keys` prove the tokens that it asks browsers for; None where it asks for none.
+    """
 
     origins = Origins(())
+    keys: Keyring | None = None
     guard: Guard
 
 
 def check_origin(connection: Connection, request: Request) -> None:
     """Count and refuse a page of an origin that is not wanted. Raises OriginRefused."""
     header = request.headers.get("origin")
-    if _origins(connection).allows(header):
+    origins = _context(connection).origins
+    if origins.allows(header):
         return
     page = shorten(header or "")
     connection.context.hits.add("origins", connection.address, f"a page of {page}")
@@ -29,10 +35,15 @@ def check_origin(connection: Connection, request: Request) -> None:
 
 def cors(connection: Connection, request: Request) -> dict[str, str]:
     """The fields of an answer that let a page of a wanted origin read it."""
-    return _origins(connection).fields(request.headers.get("origin"))
+    return _context(connection).origins.fields(request.headers.get("origin"))
 
 
-def _origins(connection: Connection) -> Origins:
+def keys_of(connection: Connection) -> Keyring | None:
+    """What tokens are proven with on the port that a connection came to."""
+    return _context(connection).keys
+
+
+def _context(connection: Connection) -> PortContext:
     context = connection.context
     assert isinstance(context, PortContext)
-    return context.origins
+    return context

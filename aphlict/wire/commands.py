@@ -42,7 +42,17 @@ class Ping(Struct, frozen=True):
     """Ask for a pong."""
 
 
-Command = Subscribe | Unsubscribe | Replay | Ping
+class Auth(Struct, frozen=True):
+    """Show a token, which is not for the log."""
+
+    token: str
+
+    def __repr__(self) -> str:
+        """Leave the token out."""
+        return "Auth()"
+
+
+Command = Subscribe | Unsubscribe | Replay | Ping | Auth
 Id = str | int | float | None
 
 
@@ -61,6 +71,7 @@ _envelope = Decoder(_Envelope)
 _id_only = Decoder(dict[str, Any])
 _names = Decoder(list[str | int])
 _replay = Decoder(_ReplayData | None)
+_token = Decoder(str)
 
 _JSON_ERRORS = (msgspec.DecodeError, RecursionError, ValueError)
 
@@ -87,6 +98,8 @@ def _command(envelope: _Envelope) -> Command:
             return _read_replay(_replay.decode(envelope.data))
         case "ping":
             return Ping()
+        case "auth":
+            return Auth(_token.decode(envelope.data))
     raise CommandError(f"'{envelope.command[:40]}' is no command", envelope.id)
 
 

@@ -5,7 +5,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from hashlib import sha1
 from http import HTTPStatus
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from msgspec import Struct
 from msgspec.json import encode as encode_json
@@ -15,6 +15,9 @@ from aphlict.errors import AphlictError, HandshakeRefused, HeadTooLarge, Unknown
 END = b"\r\n\r\n"
 MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 DEFAULT_INSTANCE = "default"
+PROTOCOL = "aphlict"  # the sub-protocol: what is agreed to where a browser offers it
+TOKEN_PREFIX = "token."  # noqa: S105 -- of a sub-protocol that is no protocol but a token
+_CHOSEN = f"Sec-WebSocket-Protocol: {PROTOCOL}\r\n".encode()
 
 _START = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~\x80-\xff]+) HTTP/1\.([01])")
 # RFC 9112, 5: a token, a colon without a space before it, and a value on the same line. The spaces around the
@@ -22,6 +25,7 @@ _START = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~\x80-\xff]+) HTTP/1\.(
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _LENGTH = re.compile(r"[0-9]{1,18}")
+_TOKEN = re.compile(r"[?&]token=([^&]*)")
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 
 
@@ -43,6 +47,17 @@ class Request(Struct, frozen=True):
         upgrade = self.headers.get("upgrade")
         return upgrade is not None and "websocket" in _tokens(upgrade)
 
+    def token(self) -> str | None:
+        """The token that it shows: as a bearer (RFC 6750), in a sub-protocol, or in the query, in this order."""
+        scheme, _, credentials = self.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return credentials.strip()
+        for protocol in _split(self.headers.get("sec-websocket-protocol", "")):
+            if protocol.startswith(TOKEN_PREFIX):
+                return protocol.removeprefix(TOKEN_PREFIX)
+        found = _TOKEN.search(self.target)
+        return None if found is None else unquote(found[1])
+
     def keeps_alive(self) -> bool:
         """Whether another request may follow on the connection (RFC 9112, 9.3)."""
         wanted = _tokens(self.headers.get("connection", ""))
@@ -54,7 +69,11 @@ class Request(Struct, frozen=True):
 
 
 def _tokens(value: str) -> list[str]:
-    return [token.strip().lower() for token in value.split(",")]
+    return _split(value.lower())
+
+
+def _split(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",")]
 
 
 def parse_head(head: bytes) -> Request:
@@ -145,9 +164,14 @@ def accept(request: Request) -> bytes:
     key = headers.get("sec-websocket-key", "")
     if not _KEY.fullmatch(key):
         raise HandshakeRefused("Sec-WebSocket-Key is not 16 bytes in base64")
+    protocols = headers.get("sec-websocket-protocol")
+    chosen = _CHOSEN if protocols is not None and PROTOCOL in _split(protocols) else b""
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + b64encode(sha1(key.encode() + MAGIC).digest()) + END  # noqa: S324
+        + chosen
+        + b"Sec-WebSocket-Accept: "
+        + b64encode(sha1(key.encode() + MAGIC).digest())  # noqa: S324
+        + END
     )
 
 

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import socket
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from aphlict.history import MAX_AGE
 from aphlict.hub import Hub, Receipt
 from aphlict.message import Message
 from aphlict.node import FLUSH_TIMEOUT, admin_role, client_role, describe, keep_tidy
+from aphlict.servers.credentials import Credentials
 from aphlict.servers.frontend import Frontend, Port
 from aphlict.servers.pages import NodeState
 from aphlict.workers.distribution import Distribution, total
@@ -40,14 +40,14 @@ class HubNode:
     """The process that has the admin ports, the history that counts, and the peers.
 
     `edges` is a listening Unix socket, where edges join. `fingerprint` is the node's, and outlives this process.
-    `ports` and `contexts` as of a Frontend.
+    `ports` and `credentials` as of a Frontend.
     """
 
     def __init__(
         self,
         settings: Settings,
         ports: Sequence[Port],
-        contexts: Sequence[ssl.SSLContext | None],
+        credentials: Sequence[Credentials],
         edges: socket.socket,
         fingerprint: str,
     ) -> None:
@@ -60,7 +60,7 @@ class HubNode:
         self.hub = Hub(fingerprint, self._relay, settings, lambda: None, self._started)
         self._distribution = Distribution(self.hub)
         roles = {"admin": admin_role(self, fingerprint, lambda: self.settings)}
-        self._frontend = Frontend(settings, ports, contexts, roles, self.hub.hits)
+        self._frontend = Frontend(settings, ports, credentials, roles, self.hub.hits)
 
     async def start(self) -> None:
         """Serve."""
@@ -135,7 +135,7 @@ class EdgeNode:
         self,
         settings: Settings,
         ports: Sequence[Port],
-        contexts: Sequence[ssl.SSLContext | None],
+        credentials: Sequence[Credentials],
         address: str,
         fingerprint: str,
     ) -> None:
@@ -145,7 +145,7 @@ class EdgeNode:
         self.hub = Hub(fingerprint, Nowhere(), settings, self._wake, kept_since)
         self._link = LinkKeeper(self.hub, address)
         roles = {"client": client_role(self.hub, lambda: self.state)}
-        self._frontend = Frontend(settings, ports, contexts, roles, self.hub.hits)
+        self._frontend = Frontend(settings, ports, credentials, roles, self.hub.hits)
 
     @property
     def state(self) -> NodeState:

@@ -5,6 +5,9 @@ import json
 import signal
 import socket
 import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 from aphlict.process.pidfile import is_alive
 from tests.support import browsing, certificates
 from tests.support.installation import Installation, installed
+from tests.support.tokens import key_file, pair, token
 from tests.support.waiting import wait_until
 
 
@@ -144,3 +148,48 @@ def _names(port: int, ca: str) -> set[str]:
         certificate = sock.getpeercert()
     assert certificate
     return {str(entry[1]) for entry in certificate["subjectAltName"]}
+
+
+def test_keys_are_read_again_and_a_bad_one_is_refused(installation: Installation) -> None:
+    old, new = (key_file(installation.folder, pair("HS256", each).public, f"{each}.key") for each in (0, 1))
+    servers = json.loads(installation.config.read_text())["servers"]
+
+    def status(number: int) -> int:
+        url = f"http://127.0.0.1:{installation.client_port}/poll?channel=a&wait=0"
+        request = urllib.request.Request(
+            url, headers={"Authorization": f"Bearer {token('a', by=pair('HS256', number))}"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    servers[0]["auth.keys"] = [old]
+    installation.write(servers=servers, workers=2)
+    supervisor = installation.start()
+    assert [status(0), status(1)] == [200, 401]
+    key_file(installation.folder, b"short", "0.key")
+    hang_up(
+        installation, supervisor, "the new configuration is refused, the old one stays in force: auth.keys[0]"
+    )
+    assert [status(0), status(1)] == [200, 401]
+    for edge in installation.supervisor().children():
+        edge.kill()  # those that follow have what was good
+    wait_until(lambda: installation.answers() is not None, "the server")
+    wait_until(lambda: is_alive(supervisor) and len(supervisor.children()) == 3, "all workers")
+    wait_until(lambda: status_or_none(lambda: status(0)) == 200, "the edges")
+    assert [status(0), status(1)] == [200, 401]
+    servers[0]["auth.keys"] = [new]
+    installation.write(servers=servers, workers=2)
+    hang_up(installation, supervisor, "read ")
+    wait_until(lambda: [status(0), status(1)] == [401, 200], "both edges to have read it")
+
+
+def status_or_none(ask: Callable[[], int]) -> int | None:
+    """What is answered, or None where nobody is there."""
+    try:
+        return ask()
+    except OSError:
+        return None

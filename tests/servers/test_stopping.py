@@ -8,6 +8,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from aphlict.node import Node
+from aphlict.servers.credentials import Credentials
 from aphlict.servers.pages import NodeState
 from tests.support.curl import curl, event_source
 from tests.support.loops import in_loop
@@ -88,7 +89,7 @@ def test_a_node_that_has_not_started_is_starting() -> None:
     @in_loop
     async def run() -> None:
         async with running_node() as node:
-            other = Node(node.node.settings, [[], []], [None, None])
+            other = Node(node.node.settings, [[], []], [Credentials(), Credentials()])
             assert other.state is NodeState.STARTING
 
     run()

@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from aphlict.config.settings import Settings
 from aphlict.node import Node
-from aphlict.tls.context import server_context
+from aphlict.servers.credentials import load
 
 
 def listening(port: int = 0) -> socket.socket:
@@ -82,11 +82,11 @@ async def running_node(
         **{name.replace("__", "."): value for name, value in keys.items()},
     }
     settings = msgspec.convert(raw, Settings)
-    contexts = [server_context(server) if server.tls else None for server in settings.servers]
-    node = Node(settings, [[client_socket], [admin_socket]], contexts)
+    credentials = [load(server) for server in settings.servers]
+    node = Node(settings, [[client_socket], [admin_socket]], credentials)
     await node.start()
     try:
-        yield RunningNode(node, *ports, tls=contexts[0] is not None)
+        yield RunningNode(node, *ports, tls=credentials[0].tls is not None)
     finally:
         await node.drain()
 

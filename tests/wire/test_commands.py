@@ -7,7 +7,7 @@ import pytest
 
 from aphlict.errors import CommandError
 from aphlict.wire import commands
-from aphlict.wire.commands import Command, Ping, Replay, Subscribe, Unsubscribe, read
+from aphlict.wire.commands import Auth, Command, Ping, Replay, Subscribe, Unsubscribe, read
 
 
 def parse(**fields: Any) -> Command:
@@ -34,6 +34,16 @@ def payload(frame: bytes) -> Any:
 
 def test_subscribe() -> None:
     assert parse(command="subscribe", data=["a", "b"]) == Subscribe(("a", "b"))
+
+
+def test_auth() -> None:
+    assert parse(command="auth", data="a.b.c") == Auth("a.b.c")
+
+
+def test_what_is_said_of_a_token_does_not_tell_it() -> None:
+    assert "a.b.c" not in f"{parse(command='auth', data='a.b.c')} {Auth('a.b.c')!r}"
+    for data in ('"a.b.c', '["a.b.c"]', '{"token": "a.b.c"}', "a.b.c"):
+        assert "a.b.c" not in str(refused(f'{{"command": "auth", "data": {data}}}'))
 
 
 def test_unsubscribe() -> None:

@@ -10,6 +10,7 @@ from aphlict.errors import (
     HandshakeRefused,
     HeadTooLarge,
     Overloaded,
+    TokenMissing,
     UnknownVersion,
 )
 from aphlict.wire.handshake import Request, accept, instance_of, read_head, refuse
@@ -118,6 +119,46 @@ def test_the_answer_is_that_of_the_rfc() -> None:
     assert b"\r\nConnection: Upgrade\r\n" in answer
     assert b"\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in answer
     assert answer.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("offer", ["aphlict", "aphlict, token.a.b.c", "chat,aphlict", "token.x, aphlict"])
+def test_our_protocol_is_agreed_on(offer: str) -> None:
+    answer = accept(read(head(sec_websocket_protocol=offer)))
+    assert b"\r\nSec-WebSocket-Protocol: aphlict\r\n" in answer
+
+
+@pytest.mark.parametrize("offer", ["", "chat", "Aphlict", "aphlict2", "token.aphlict"])
+def test_another_protocol_is_not(offer: str) -> None:
+    assert b"Sec-WebSocket-Protocol" not in accept(read(head(sec_websocket_protocol=offer)))
+
+
+@pytest.mark.parametrize(
+    ("start", "headers", "token"),
+    [
+        ("GET / HTTP/1.1", {}, None),
+        ("GET /?token=a.b.c HTTP/1.1", {}, "a.b.c"),
+        ("GET /?x=1&token=a%2Eb.c&y HTTP/1.1", {}, "a.b.c"),
+        ("GET /?atoken=x HTTP/1.1", {}, None),
+        ("GET /?token= HTTP/1.1", {}, ""),
+        ("GET /~token=x HTTP/1.1", {}, None),
+        ("GET / HTTP/1.1", {"authorization": "Bearer a.b.c"}, "a.b.c"),
+        ("GET / HTTP/1.1", {"authorization": "bearer  a.b.c "}, "a.b.c"),
+        ("GET / HTTP/1.1", {"authorization": "Basic eDp5"}, None),
+        ("GET / HTTP/1.1", {"authorization": "Bearer"}, ""),
+        ("GET / HTTP/1.1", {"sec_websocket_protocol": "aphlict, token.a.b.c"}, "a.b.c"),
+        ("GET / HTTP/1.1", {"sec_websocket_protocol": "aphlict"}, None),
+        ("GET /?token=q HTTP/1.1", {"sec_websocket_protocol": "token.p", "authorization": "Bearer b"}, "b"),
+        ("GET /?token=q HTTP/1.1", {"sec_websocket_protocol": "token.p"}, "p"),
+    ],
+)
+def test_where_a_token_is(start: str, headers: dict[str, str], token: str | None) -> None:
+    assert read(head(start, None, **headers)).token() == token
+
+
+def test_a_refusal_for_want_of_a_token_says_what_is_expected() -> None:
+    answer = refuse(TokenMissing("a token is asked for"))
+    assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+    assert answer.count(b'\r\nWWW-Authenticate: Bearer realm="aphlict"\r\n') == 1
 
 
 def test_no_extension_and_no_protocol_is_agreed_on() -> None:

@@ -1,0 +1,21 @@
+"""What a server reads from files beside its configuration: its TLS, and the keys of the tokens that it asks for."""
+
+import ssl
+from typing import NamedTuple
+
+from aphlict.config.settings import ServerSettings
+from aphlict.tls.context import server_context
+from aphlict.tokens.keyring import Keyring
+from aphlict.tokens.keyring import load as load_keys
+
+
+class Credentials(NamedTuple):
+    """What one server proves itself with, and what it has browsers prove themselves with; None where it does not."""
+
+    tls: ssl.SSLContext | None = None
+    keys: Keyring | None = None
+
+
+def load(server: ServerSettings) -> Credentials:
+    """Read the files of a server. Raises ConfigError, of which CertificateError is one."""
+    return Credentials(server_context(server) if server.tls else None, load_keys(server))

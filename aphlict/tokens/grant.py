@@ -1,0 +1,35 @@
+"""What a token allows, once it has been proven."""
+
+from msgspec import Struct
+
+from aphlict.config.expectations import show
+from aphlict.errors import NotAllowed
+
+
+class Grant(Struct, frozen=True):
+    """The channels of an instance that may be listened to: by their names, and by how they begin.
+
+    `expires` is a Unix time; `key` is the thumbprint of the key that proved it.
+    """
+
+    instance: str
+    sub: str | None
+    names: frozenset[str]
+    prefixes: tuple[str, ...]
+    expires: float
+    key: bytes
+
+    def allows(self, channel: str) -> bool:
+        """Whether a channel may be listened to."""
+        return channel in self.names or channel.startswith(self.prefixes)
+
+    def check_channels(self, channels: tuple[str, ...]) -> None:
+        """Raise NotAllowed for the first of them that may not be listened to."""
+        for channel in channels:
+            if not self.allows(channel):
+                raise NotAllowed(f"the token does not name the channel {show(channel)}")
+
+    def check_instance(self, instance: str) -> None:
+        """Raise NotAllowed where it is for another instance."""
+        if instance != self.instance:
+            raise NotAllowed(f"the token is for the instance {show(self.instance)}, not {show(instance)}")

@@ -1,0 +1,176 @@
+"""Keys of tokens: read from PEM files, JWKS files and files with a secret. What a key is decides its algorithm."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from jwt import PyJWK
+from jwt.exceptions import InvalidKeyError, PyJWKError
+from msgspec import Struct
+
+from aphlict.config.mistakes import wrong
+from aphlict.errors import ConfigError
+
+LEAST_SECRET = 32  # bytes (RFC 7518, 3.2)
+LEAST_RSA = 2048  # bits
+BEGIN, PRIVATE = b"-----BEGIN ", b"PRIVATE KEY-----"
+COSTS = {"HS256": 1, "RS256": 2, "ES256": 3, "EdDSA": 4}  # of one proof, in commands: 20 µs each
+EXPECTED = "a public key (RSA, EC P-256 or Ed25519) in PEM, a JWKS, or a secret on one line"
+
+PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | bytes
+
+
+class Key(Struct, frozen=True):
+    """A key, and the one algorithm that it is good for (RFC 8725, 3.1).
+
+    `signer` is what signs with it, where that is known. `id` None: it has no name. `thumbprint` tells it from others,
+    and tells nothing of it.
+    """
+
+    id: str | None
+    algorithm: str
+    verifier: PublicKey
+    signer: Any
+    thumbprint: bytes
+
+    def __repr__(self) -> str:
+        """Leave the secret out."""
+        return f"Key({self.id!r}, {self.algorithm!r})"
+
+    @property
+    def cost(self) -> int:
+        """What it costs to prove a token with it, in commands."""
+        return COSTS[self.algorithm]
+
+
+class Unfit(ConfigError):
+    """A key that cannot be used; `str()` says what was expected, and what there is."""
+
+
+def read_keys(key: str, path: str) -> list[Key]:
+    """Read the keys in a file which the configuration names at `key`. Raises ConfigError: the sentence names both."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise wrong(key, path, "a file that can be read", str(error.strerror)) from error
+    try:
+        return _keys_of(content, Path(path).stem)
+    except Unfit as error:
+        raise wrong(key, path, str(error)) from error
+
+
+def read_signing_key(path: str) -> Key:
+    """Read a private key or a secret, to sign with; it has no name. Raises ConfigError."""
+    try:
+        content = Path(path).read_bytes()
+        if BEGIN not in content:
+            return _key_of(None, _secret_of(content))
+        private = load_pem_private_key(content, password=None)
+        return _key_of(None, _supported(private.public_key()), private)
+    except OSError as error:
+        raise wrong("--key", path, "a file that can be read", str(error.strerror)) from error
+    except Unfit as error:
+        raise wrong("--key", path, str(error)) from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise wrong("--key", path, "a private key in PEM, without a passphrase, or a secret") from error
+
+
+def _keys_of(content: bytes, name: str) -> list[Key]:
+    if content.lstrip()[:1] == b"{":
+        return _from_jwks(content)
+    if BEGIN in content:
+        return [_key_of(name, _from_pem(content))]
+    return [_key_of(name, _secret_of(content))]
+
+
+def _secret_of(content: bytes) -> bytes:
+    secret = content.strip()
+    if not secret or b"\n" in secret or b"\0" in secret:
+        raise Unfit(EXPECTED)
+    return secret
+
+
+def _from_pem(content: bytes) -> PublicKey:
+    if PRIVATE in content:
+        raise Unfit(
+            "the public key alone: openssl pkey -in FILE -pubout; the private one stays with who signs"
+        )
+    try:
+        return _supported(load_pem_public_key(content))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise Unfit(EXPECTED) from error
+
+
+def _from_jwks(content: bytes) -> list[Key]:
+    """The keys of a JWKS, or of a single JWK, that can prove tokens. Those for other purposes are passed over."""
+    try:
+        value = json.loads(content)
+        entries = value.get("keys", [value])
+        keys = [_from_jwk(each) for each in entries if _is_for_us(each)]
+    except (ValueError, AttributeError, TypeError, RecursionError, PyJWKError, InvalidKeyError) as error:
+        raise Unfit(f"{EXPECTED} (it is no JWKS: {error or type(error).__name__})") from error
+    if not keys:
+        raise Unfit("a JWKS with a key for HS256, RS256, ES256 or EdDSA")
+    return keys
+
+
+def _is_for_us(entry: dict[str, Any]) -> bool:
+    curve = entry.get("crv") in {"RSA": (None,), "oct": (None,), "EC": ("P-256",), "OKP": ("Ed25519",)}.get(
+        entry.get("kty", ""), ()
+    )
+    return curve and entry.get("use", "sig") == "sig" and entry.get("alg", "HS256") in COSTS
+
+
+def _from_jwk(entry: dict[str, Any]) -> Key:
+    if "d" in entry:
+        raise Unfit("a JWKS of public keys; this one has a private key")
+    # The type of the key says what it is good for, not what stands beside it.
+    algorithm = {"RSA": "RS256", "oct": "HS256", "EC": "ES256", "OKP": "EdDSA"}[entry["kty"]]
+    if entry.get("alg", algorithm) != algorithm:
+        raise Unfit(f"a JWKS whose key of type {entry['kty']} is for {algorithm}")
+    id = entry.get("kid")
+    if id is not None and not isinstance(id, str):
+        raise Unfit("a JWKS whose 'kid's are texts")
+    return _key_of(id, _supported(PyJWK(entry, algorithm).key))
+
+
+def _supported(key: object) -> PublicKey:
+    if isinstance(key, RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | bytes):
+        return key
+    raise Unfit(EXPECTED)
+
+
+def _key_of(id: str | None, verifier: PublicKey, signer: object = None) -> Key:
+    algorithm = _algorithm_of(verifier)
+    if isinstance(verifier, bytes):
+        return Key(id, algorithm, verifier, verifier, sha256(b"secret " + verifier).digest())
+    data = verifier.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return Key(id, algorithm, verifier, signer, sha256(data).digest())
+
+
+def _algorithm_of(verifier: PublicKey) -> str:
+    match verifier:
+        case bytes():
+            if len(verifier) < LEAST_SECRET:
+                raise Unfit(f"a secret of at least {LEAST_SECRET} bytes: openssl rand -hex 32 makes one")
+            return "HS256"
+        case RSAPublicKey():
+            if verifier.key_size < LEAST_RSA:
+                raise Unfit(f"an RSA key of at least {LEAST_RSA} bits; this one has {verifier.key_size}")
+            return "RS256"
+        case Ed25519PublicKey():
+            return "EdDSA"
+    if not isinstance(verifier.curve, SECP256R1):
+        raise Unfit(f"an EC key of the curve P-256; this one is {verifier.curve.name}")
+    return "ES256"
