@@ -1,5 +1,6 @@
 """The command line: every command, its options and examples."""
 
+import re
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
@@ -75,6 +76,7 @@ def _listen_options(parser: Parser) -> None:
         "--url", help="the client server, ws:// or wss:// (default: the configuration's first)"
     )
     parser.add_argument("--insecure", action="store_true", help="take any certificate from a wss:// server")
+    parser.add_argument("--token", metavar="JWT", help="the token to show, where the server asks for one")
 
 
 def _doctor_options(parser: Parser) -> None:
@@ -90,6 +92,11 @@ def _doctor_options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--origin", help="the page that connects, https://HOST (default: one that `origins` lets in)"
+    )
+    parser.add_argument(
+        "--token",
+        metavar="JWT",
+        help="the token to show, for the channels aphlict-doctor-*, where the server asks for one",
     )
     parser.add_argument(
         "--ca", metavar="FILE", help="trust the authorities in this file, not those of the system"
@@ -111,6 +118,42 @@ def port(text: str) -> int:
     if not 0 <= number <= MAX_PORT:
         raise ValueError
     return number
+
+
+def duration(text: str) -> int:
+    found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd]?)", text)
+    if found is None:
+        raise ValueError
+    return int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+
+
+def _token_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--channel",
+        dest="channels",
+        metavar="NAME",
+        action="append",
+        required=True,
+        help="a channel that may be listened to; 'PREFIX*' is all that begin so. May be repeated",
+    )
+    parser.add_argument("--instance", metavar="NAME", help="the instance that it is for (default: default)")
+    parser.add_argument("--sub", metavar="NAME", help="whom it is for: the server's log names it in debug")
+    parser.add_argument(
+        "--expires",
+        metavar="TIME",
+        type=duration,
+        default=3600,
+        help="how long it holds: 90s, 15m, 1h, 30d (default: 1h)",
+    )
+    parser.add_argument(
+        "--key",
+        metavar="KEY",
+        help="a file with a private key or a secret, or the ID of a secret in the configuration's auth.keys "
+        "(default: its first secret)",
+    )
+    parser.add_argument(
+        "--audience", metavar="NAME", help="'aud' (default: auth.audience of the key's server)"
+    )
 
 
 def _demo_options(parser: Parser) -> None:
@@ -162,12 +205,14 @@ COMMANDS = {
         "  aphlict doctor --url wss://phorge.example.org/ws/\n"
         "  aphlict doctor --url wss://phorge.example.org/ws/~acme/ --instance acme --idle\n"
         "  aphlict doctor --url wss://phorge.example.org/ws/ --json | jq .first\n"
+        """  aphlict doctor --token "$(aphlict token --channel 'aphlict-doctor-*' --expires 5m)"\n"""
         "\nexit status: 0 nothing is wrong, 1 something is, 77 the configuration or the command line is",
         _doctor_options,
     ),
     "listen": Command(
         "subscribe like a browser and print what arrives, one JSON object a line",
-        "  aphlict listen demo\n  aphlict listen --url wss://example.com/ws/ PHID-USER-1234 | jq .type",
+        "  aphlict listen demo\n  aphlict listen --url wss://example.com/ws/ PHID-USER-1234 | jq .type\n"
+        """  aphlict listen --token "$(aphlict token --channel demo)" demo""",
         _listen_options,
     ),
     "notify": Command(
@@ -175,6 +220,14 @@ COMMANDS = {
         "  aphlict notify demo --message hello\n"
         """  aphlict notify demo other --data '{"type": "refresh", "key": 7}'""",
         _notify_options,
+    ),
+    "token": Command(
+        "make a token that lets a browser listen, and print it",
+        "  aphlict token --channel demo\n"
+        "  aphlict token --channel PHID-USER-1234 --channel 'PHID-TASK-*' --sub alice --expires 15m\n"
+        "  aphlict token --channel demo --instance acme --key 2026-01\n"
+        "  aphlict token --channel demo --key /etc/aphlict/private.pem",
+        _token_options,
     ),
     "demo": Command(
         "run a server for trying out, with a page that subscribes and publishes",

@@ -30,6 +30,7 @@ def run(arguments: Namespace) -> int:
         ca=arguments.ca,
         instance=arguments.instance,
         idle=arguments.idle,
+        token=arguments.token,
     )
     path = configured.find(arguments, tell=remark if arguments.json else say)
     checks = CheckList(_ignore if arguments.json else _print)

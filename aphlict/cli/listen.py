@@ -16,12 +16,14 @@ from aphlict.cli import configured
 from aphlict.cli.admin import unverified
 from aphlict.cli.configured import reachable
 from aphlict.cli.console import reason, remark, say
-from aphlict.errors import UsageError
+from aphlict.errors import TokenRefused, UsageError
 
 CONNECT_TIMEOUT = 10.0
 PING_INTERVAL = 20.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds before another try
 REMEMBERED = 4096  # uniqueIDs: as many as a server's history has
+REFUSED = (401, 403)
+ANOTHER = "give a good one with --token (aphlict token makes them)"
 SUBSCRIBE, REPLAY = "listen-subscribe", "listen-replay"
 
 
@@ -31,7 +33,7 @@ def run(arguments: Namespace) -> int:
     context = (
         None if not url.startswith("wss:") else unverified() if trusting else ssl.create_default_context()
     )
-    asyncio.run(Listening(url, arguments.channels, context).run())
+    asyncio.run(Listening(url, arguments.channels, context, arguments.token).run())
     return 0
 
 
@@ -53,16 +55,19 @@ def _target(arguments: Namespace) -> tuple[str, bool]:
 class Listening:
     """One stream of messages, over as many connections as it takes."""
 
-    def __init__(self, url: str, channels: list[str], context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, url: str, channels: list[str], context: ssl.SSLContext | None, token: str | None
+    ) -> None:
         self._url = url
         self._channels = channels
         self._context = context
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._after: str | None = None  # where to resume
         self._printed: deque[str] = deque(maxlen=REMEMBERED)
         self._pause = FIRST_PAUSE
 
     async def run(self) -> None:
-        """Connect again and again."""
+        """Connect again and again. Raises TokenRefused."""
         while True:
             reason = await self._connect_once()
             pause = self._pause * random.uniform(0.75, 1.25)  # noqa: S311 -- so that many do not come at once
@@ -72,16 +77,22 @@ class Listening:
 
     async def _connect_once(self) -> str:
         """Serve one connection and say why it ended."""
-        request = HTTPRequest(self._url, connect_timeout=CONNECT_TIMEOUT, ssl_options=self._context)
+        request = HTTPRequest(
+            self._url, headers=self._headers, connect_timeout=CONNECT_TIMEOUT, ssl_options=self._context
+        )
         try:
             connection = await websocket_connect(request, ping_interval=PING_INTERVAL)
         except (OSError, HTTPError, WebSocketError) as error:
+            if isinstance(error, HTTPError) and error.code in REFUSED and self._headers:
+                raise TokenRefused(f"{self._url} refused the token ({reason(error)}): {ANOTHER}") from error
             return f"Cannot connect to {self._url}: {reason(error)}."
         try:
             await self._receive(connection)
         finally:
             connection.close()
         code = connection.close_code
+        if code == TokenRefused.close_code:
+            raise TokenRefused(f"{self._url} ended the connection: {connection.close_reason}; {ANOTHER}")
         return f"The connection to {self._url} was closed{f' ({code})' if code else ''}."
 
     async def _receive(self, connection: WebSocketClientConnection) -> None:

@@ -133,6 +133,7 @@ def _mask(key: bytes, payload: bytes) -> bytes:
 def request(target: Target, path: str, headers: dict[str, str]) -> bytes:
     """The head of a GET request."""
     page = {} if target.opener is None else {"Origin": target.opener}
-    fields = {"Host": target.authority, "User-Agent": "aphlict-doctor", **page, **headers}
+    token = {} if target.token is None else {"Authorization": f"Bearer {target.token}"}
+    fields = {"Host": target.authority, "User-Agent": "aphlict-doctor", **page, **token, **headers}
     lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")

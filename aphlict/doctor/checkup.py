@@ -2,7 +2,7 @@
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -16,7 +16,7 @@ from aphlict.doctor.reaching import Reaching, context_for
 from aphlict.doctor.target import Target, of_server, opened_by
 from aphlict.doctor.upgrading import upgrade
 
-CONFIGURATION = {"configuration", "certificates"}  # the checks whose failure is one of the configuration
+CONFIGURATION = {"configuration", "certificates", "keys"}  # what fails there is the configuration
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -29,6 +29,7 @@ class Wishes:
     ca: str | None = None  # a file of authorities to trust
     instance: str | None = None  # the instance that the URL is meant to name
     idle: float | None = None  # seconds of silence to try
+    token: str | None = field(default=None, repr=False)  # to show, where one is asked for
 
 
 def examine(path: Path, wishes: Wishes, checks: CheckList) -> None:
@@ -36,6 +37,7 @@ def examine(path: Path, wishes: Wishes, checks: CheckList) -> None:
     try:
         settings = configuration.check_configuration(path, checks)
         configuration.check_certificates(settings, checks)
+        configuration.check_keys(settings, checks)
         server.check_files(settings, checks)
         workers = server.check_process(settings, checks)
         status = server.check_ports(settings, checks)
@@ -59,6 +61,7 @@ def _examine_way(settings: Settings, wishes: Wishes, checks: CheckList, clocks: 
     """From the URL to a delivered message."""
     client = next(each for each in settings.servers if each.type == "client")
     target = opened_by(wishes.page, wishes.target or of_server(client), client)
+    target = replace(target, token=wishes.token)
     _check_url(target, wishes, checks)
     reaching = Reaching(target, context_for(wishes.ca))
     reaching.walk(checks)

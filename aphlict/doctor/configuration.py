@@ -8,6 +8,7 @@ from aphlict.config.settings import Settings
 from aphlict.doctor.findings import CheckList, Trouble
 from aphlict.errors import CertificateError, ConfigError
 from aphlict.tls.findings import prove
+from aphlict.tokens.keyring import load
 
 
 def check_configuration(path: Path, checks: CheckList) -> Settings:
@@ -41,3 +42,17 @@ def check_certificates(settings: Settings, checks: CheckList) -> None:
         note.says = f"{len(servers)} server{'s' * (len(servers) != 1)} can prove who it is"
     for sentence in warnings:
         checks.doubt("certificates", sentence, "correct or renew the files, then send SIGHUP")
+
+
+def check_keys(settings: Settings, checks: CheckList) -> None:
+    """Read the keys of every server that asks for tokens. Raises Trouble."""
+    servers = [server for server in settings.servers if server.auth_keys]
+    if not servers:
+        return
+    with checks.check("keys") as note:
+        try:
+            count = sum(len(list(load(server) or ())) for server in servers)
+        except ConfigError as error:
+            change = "correct the file; docs/authentication.md says what goes into it"
+            raise Trouble(str(error), change) from error
+        note.says = f"tokens are proven with {count} key{'s' * (count != 1)}"

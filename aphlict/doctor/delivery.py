@@ -10,6 +10,7 @@ from aphlict.doctor.browser import Browser
 from aphlict.doctor.findings import CheckList, Trouble
 from aphlict.doctor.hops import ANY_LONGER, LONGER, Hop
 from aphlict.doctor.target import Target
+from aphlict.doctor.upgrading import SHOW_ONE
 from aphlict.wire.handshake import DEFAULT_INSTANCE
 
 PATIENCE = 3.0  # seconds for an answer or a message
@@ -51,7 +52,8 @@ class Visit:
                 "look for a proxy, filter or virus scanner between here and there that reads what passes",
             ) from error
         if answer.get("type") != "ack":
-            raise Trouble(f"the server refused a subscription: {answer.get('error')}", "see the server's log")
+            change = SHOW_ONE if "token" in str(answer.get("error")) else "see the server's log"
+            raise Trouble(f"the server refused a subscription: {answer.get('error')}", change)
 
     def _deliver(self, channel: str) -> float:
         start = time.monotonic()

@@ -1,6 +1,6 @@
 """Where a browser is to connect: the parts of a ws:// or wss:// URL, or a server of the configuration."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote, urlsplit
 
 from aphlict.config.origins import Origins, read_pattern
@@ -23,6 +23,7 @@ class Target:
     path: str
     server: ServerSettings | None = None
     opener: str | None = None  # the origin of the page that connects, where it is not that of the URL
+    token: str | None = field(default=None, repr=False)  # to show with every request
 
     @property
     def tls(self) -> bool:

@@ -18,6 +18,7 @@ LOST = {
 }
 NO_REQUEST = "no HTTP/1.1 request line"
 OTHER_ORIGIN = "the key 'origins' of this server does not name it"
+SHOW_ONE = """give a good one: --token "$(aphlict token --channel 'aphlict-doctor-*')\""""
 ADMIN_PAGE = "POST / publishes"  # what the admin port says to a path that it does not have
 
 
@@ -99,6 +100,8 @@ def _refused(reaching: Reaching, client: ServerSettings, answer: Answer) -> Trou
             "Aphlict cannot read what comes first: a balancer sends a PROXY protocol header that it does not expect",
             'set "proxy.protocol": true for the client server, or take send-proxy away from the balancer',
         )
+    if answer.error is not None and answer.headers.get("www-authenticate", "").startswith("Bearer"):
+        return Trouble(f"Aphlict answers {answer.status}: {answer.error}", SHOW_ONE)
     if answer.error is not None:
         return Trouble(
             f"Aphlict answers {answer.status}: {answer.error}", "see docs/troubleshooting.md for that answer"

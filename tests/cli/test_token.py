@@ -1,0 +1,140 @@
+"""`token`, and the commands that show one."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+
+from aphlict.cli.main import main
+from tests.cli.test_messages import listening
+from tests.support.installation import Installation
+from tests.support.tokens import ALGORITHMS, jwks, key_file, pair
+
+
+def guard(installation: Installation, *files: str, **more: object) -> None:
+    """Have the client server ask for tokens."""
+    client = {"type": "client", "port": installation.client_port, "listen": "127.0.0.1", "auth.keys": files}
+    admin = {"type": "admin", "port": installation.admin_port}
+    installation.write(servers=[{**client, **more}, admin])
+
+
+def make(installation: Installation, *options: str) -> str:
+    """The token that the command prints."""
+    done = installation.run("token", *options)
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout).strip()
+
+
+def read(text: str, algorithm: str, number: int = 0, **options: Any) -> dict[str, Any]:
+    signer = pair(algorithm, number).signer
+    key = signer if algorithm == "HS256" else signer.public_key()
+    claims: dict[str, Any] = jwt.decode(text, key, algorithms=[algorithm], **options)
+    return claims
+
+
+def test_the_first_secret_signs(installation: Installation) -> None:
+    folder = installation.folder
+    files = key_file(folder, pair("ES256").public, "es.pem"), key_file(folder, name="2026-01.key")
+    guard(installation, *files)
+    text = make(installation, "--channel", "a", "--channel", "b-*")
+    claims = read(text, "HS256")
+    assert claims.pop("exp") == pytest.approx(time.time() + 3600, abs=10)
+    assert claims == {"channels": ["a", "b-*"]}
+    assert jwt.get_unverified_header(text)["kid"] == "2026-01"
+
+
+def test_all_that_can_be_said(installation: Installation) -> None:
+    files = [key_file(installation.folder, pair("HS256", each).public, f"{each}.key") for each in (0, 1)]
+    guard(installation, *files, **{"auth.audience": "notify"})
+    options = "--channel", "a", "--instance", "acme", "--sub", "alice", "--expires", "15m", "--key", "1"
+    claims = read(make(installation, *options), "HS256", 1, audience="notify")
+    assert claims.pop("exp") == pytest.approx(time.time() + 900, abs=10)
+    assert claims == {"channels": ["a"], "instance": "acme", "sub": "alice", "aud": "notify"}
+    assert read(make(installation, *options, "--audience", "x"), "HS256", 1, audience="x")["aud"] == "x"
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_private_key_signs_under_the_name_of_its_public_one(
+    algorithm: str, installation: Installation
+) -> None:
+    guard(
+        installation, key_file(installation.folder, jwks({**pair(algorithm).jwk, "kid": "main"}), "keys.json")
+    )
+    private = key_file(installation.folder, pair(algorithm).private, "private.pem")
+    text = make(installation, "--channel", "a", "--key", private)
+    assert read(text, algorithm)["channels"] == ["a"]
+    assert jwt.get_unverified_header(text)["kid"] == "main"
+
+
+def test_a_key_that_no_server_has_signs_with_a_warning(installation: Installation) -> None:
+    private = key_file(installation.folder, pair("ES256").private, "private.pem")
+    done = installation.run("token", "--channel", "a", "--key", private)
+    assert "Warning: no server in" in done.stderr
+    assert read(done.stdout.strip(), "ES256")["channels"] == ["a"]
+    assert "kid" not in jwt.get_unverified_header(done.stdout.strip())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ((), "the following arguments are required: --channel"),
+        (("--channel", "a", "--expires", "soon"), "--expires: invalid duration value: 'soon'"),
+        (("--channel", "a", "--expires", "0"), "--expires: invalid duration value: '0'"),
+        (
+            ("--channel", "a", "--key", "none"),
+            "the configuration has the secrets main in auth.keys: name one",
+        ),
+        (
+            ("--channel", "a", "--key", "es"),
+            "the key es only proves tokens: name the file of its private key",
+        ),
+        (("--channel", "a", "--key", "./none.pem"), "expected a file that can be read"),
+    ],
+)
+def test_what_cannot_be_made(
+    options: tuple[str, ...], sentence: str, installation: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guard(
+        installation,
+        key_file(installation.folder, pair("ES256").public, "es.pem"),
+        key_file(installation.folder),
+    )
+    assert main(["token", "--config", str(installation.config), *options]) == 77
+    assert sentence in capsys.readouterr().err
+
+
+def test_without_a_secret_a_file_is_asked_for(
+    installation: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["token", "--config", str(installation.config), "--channel", "a"]) == 77
+    assert "the configuration has no secret in auth.keys" in capsys.readouterr().err
+
+
+def test_listen_shows_its_token(installation: Installation) -> None:
+    guard(installation, key_file(installation.folder))
+    installation.start()
+    with listening(installation, "--token", make(installation, "--channel", "demo"), "demo") as ear:
+        assert installation.publish({"subscribers": ["demo"], "n": 1})[0] == 200
+        assert ear.messages.get(timeout=10)["n"] == 1
+
+
+def test_listen_ends_where_its_token_is_refused(installation: Installation) -> None:
+    guard(installation, key_file(installation.folder))
+    installation.start()
+    done = installation.run("listen", "--token", "a.b.c", "demo")
+    assert done.returncode == 1
+    assert "refused the token" in done.stderr
+    short = make(installation, "--channel", "demo", "--expires", "1s")
+    done = installation.run("listen", "--token", short, "demo")
+    assert done.returncode == 1
+    assert "the token has expired; give a good one with --token" in done.stderr
+
+
+def test_a_bad_key_keeps_the_server_from_starting(installation: Installation, tmp_path: Path) -> None:
+    guard(installation, key_file(tmp_path, b"short"))
+    for command in ("start", "check"):
+        done = installation.run(command)
+        assert done.returncode == 77
+        assert "expected a secret of at least 32 bytes" in done.stderr
