@@ -28,6 +28,8 @@ export interface Options {
   timeout?: number;
   /** When a fallback tries WebSocket again (600,000). */
   upgradeAfter?: number;
+  /** Where the server asks for one: a JWT, or a function that is asked for a fresh one whenever it is needed. */
+  token?: string | (() => string | Promise<string>);
   /** How often the tabs ask whether the one that is connected is alive (5,000). */
   patience?: number;
 }

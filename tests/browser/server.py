@@ -6,7 +6,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ ROOT = Path(__file__).parents[2]
 
 
 class Server:
-    """A server on loopback; `url` is where browsers connect."""
+    """A server on loopback, `client` are more keys of its client server; `url` is where browsers connect."""
 
-    def __init__(self, folder: Path, **settings: object) -> None:
+    def __init__(self, folder: Path, client: Mapping[str, object] = {}, **settings: object) -> None:
         self.client_port, self.admin_port = free_ports(2)
         self._folder = folder
         servers = [
-            {"type": "client", "port": self.client_port, "listen": "127.0.0.1"},
+            {"type": "client", "port": self.client_port, "listen": "127.0.0.1", **client},
             {"type": "admin", "port": self.admin_port},
         ]
         self._config = folder / "aphlict.json"
@@ -84,9 +84,9 @@ class Server:
 
 
 @contextmanager
-def running_server(folder: Path, **settings: object) -> Iterator[Server]:
+def running_server(folder: Path, client: Mapping[str, object] = {}, **settings: object) -> Iterator[Server]:
     """A server while the block lasts."""
-    server = Server(folder, **settings).start()
+    server = Server(folder, client, **settings).start()
     try:
         yield server
     finally:

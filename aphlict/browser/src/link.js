@@ -1,7 +1,7 @@
 // @ts-check
 /** The one connection: connects, connects again, falls back. Knows nothing of tabs. */
 
-import { EventStream, Poll, Socket } from "./transports.js";
+import { EventStream, Poll, Socket, UNAUTHORIZED } from "./transports.js";
 
 /** @typedef {import("./transports.js").Transport} Transport */
 
@@ -131,7 +131,7 @@ export class Link {
     }
     this.status = "connecting";
     this.subscribed = [];
-    if (opened || !this.#descend(reason)) {
+    if (opened || code == UNAUTHORIZED || !this.#descend(reason)) {
       this.#retry = setTimeout(() => this.#connect(), this.#delay(code));
     } else {
       this.#connect();

@@ -21,12 +21,15 @@
  * @property {number} [restartDelay] the longest wait after a server said that it restarts (2,000)
  * @property {number} [timeout] how long an attempt to connect may take (10,000)
  * @property {number} [upgradeAfter] when a fallback tries WebSocket again (600,000)
+ * @property {Token} [token] where the server asks for one; a function is asked for another in time
  * @property {number} [patience] how often the tabs ask whether the one that is connected is alive (5,000)
  */
 
-/** @typedef {Required<Omit<Options, "instance">> & { base: string }} Settings */
+/** @typedef {string | (() => string | Promise<string>)} Token */
 
-/** @type {Omit<Settings, "base">} */
+/** @typedef {Required<Omit<Options, "instance" | "token">> & { base: string, token?: Token }} Settings */
+
+/** @type {Omit<Settings, "base" | "token">} */
 const DEFAULTS = {
   share: true,
   keepAlive: 15_000,

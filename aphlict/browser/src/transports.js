@@ -34,11 +34,20 @@
  * @property {number} [count]
  * @property {boolean} [recovered]
  * @property {string} [error]
+ * @property {number} [expires] seconds until the token does
  */
 
+const OPEN = 1; // WebSocket.OPEN, in fewer letters
 const PROBE_TIME = 5_000;
 const SILENCE = 60_000; // the server writes a comment every 25 s
 const POLL_TIME = 25; // seconds
+const LONGEST = 2e9; // milliseconds, 23 days: a timer can wait a little longer
+
+/** What the server closes with where the token is not, or no longer, good: the network is not to blame. */
+export const UNAUTHORIZED = 4001;
+
+/** @param {Settings} settings */
+const tokenOf = async ({ token }) => (typeof token == "function" ? token() : token);
 
 /** @implements {Transport} */
 export class Socket {
@@ -52,6 +61,7 @@ export class Socket {
   #lastId = 0;
   #silent = false;
   #timer = 0;
+  #renewal = 0;
 
   /**
    * @param {Settings} settings
@@ -62,7 +72,10 @@ export class Socket {
     this.#socket = new WebSocket(settings.base);
     this.#socket.onopen = () => {
       this.#timer = setInterval(() => this.#beat(), settings.keepAlive);
-      this.#resume();
+      this.#show(settings).then(
+        () => this.#resume(),
+        (error) => this.#end(String(error), UNAUTHORIZED),
+      );
     };
     this.#socket.onmessage = (event) => this.#receive(JSON.parse(event.data));
     this.#socket.onclose = (event) => this.#end(`close code ${event.code}`, event.code);
@@ -71,7 +84,7 @@ export class Socket {
   /** @param {string[]} channels */
   update(channels) {
     this.#wanted = channels;
-    if (this.#socket.readyState == WebSocket.OPEN) {
+    if (this.#socket.readyState == OPEN) {
       const wanted = new Set(channels);
       const added = channels.filter((name) => !this.#told.has(name));
       const gone = [...this.#told].filter((name) => !wanted.has(name));
@@ -82,7 +95,7 @@ export class Socket {
   }
 
   probe() {
-    if (this.#socket.readyState == WebSocket.OPEN) {
+    if (this.#socket.readyState == OPEN) {
       this.#ping();
       setTimeout(() => this.#silent && this.#beat(), PROBE_TIME);
     }
@@ -90,8 +103,24 @@ export class Socket {
 
   close() {
     clearInterval(this.#timer);
+    clearTimeout(this.#renewal);
     this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
     this.#socket.close();
+  }
+
+  /**
+   * Shows the token, and another one before that expires.
+   *
+   * @param {Settings} settings
+   */
+  async #show(settings) {
+    const token = await tokenOf(settings);
+    if (token) {
+      this.#send("auth", token, ({ error, expires = LONGEST }) => {
+        this.#renewal = setTimeout(() => this.#show(settings), Math.min(1000 + expires * 800, LONGEST));
+        error && this.#end(error, UNAUTHORIZED);
+      });
+    }
   }
 
   #resume() {
@@ -140,15 +169,23 @@ export class Socket {
   }
 
   /**
+   * Where one of several names is refused, so are all: then each has its turn alone.
+   *
    * @param {string} command
    * @param {string[]} names
    * @param {(name: string) => void} done
    */
   #tell(command, names, done) {
     if (names.length) {
-      this.#send(command, names, ({ error }) =>
-        error ? console.warn(`aphlict: the server refused: ${error}`) : names.forEach(done),
-      );
+      this.#send(command, names, ({ error }) => {
+        if (!error) {
+          names.forEach(done);
+        } else if (names[1]) {
+          names.forEach((name) => this.#tell(command, [name], done));
+        } else {
+          console.warn(`aphlict: the server refused: ${error}`);
+        }
+      });
     }
   }
 
@@ -179,7 +216,7 @@ export class Socket {
  * @implements {Transport}
  */
 class Requests {
-  #base;
+  #settings;
   /** @type {string[]} */ #channels = [];
   /** @type {AbortController | undefined} */ #request;
   #timer = 0;
@@ -189,7 +226,7 @@ class Requests {
    * @param {Sink} sink
    */
   constructor(settings, sink) {
-    this.#base = settings.base.replace("ws", "http");
+    this.#settings = settings;
     this.timeout = settings.timeout;
     this.sink = sink;
   }
@@ -240,14 +277,16 @@ class Requests {
    * @param {string} [more]
    */
   async ask(endpoint, channels, signal, time, more = "") {
+    this.allow(time);
+    const token = await tokenOf(this.#settings);
     const query = [
       ...channels.map((name) => `channel=${encodeURIComponent(name)}`),
       ...this.sink.after().map((id) => `after=${encodeURIComponent(id)}`),
       more,
     ];
-    this.allow(time);
-    const url = `${this.#base}${endpoint}?${query.join("&")}`;
-    const response = await fetch(url, { signal, cache: "no-store" });
+    const url = `${this.#settings.base.replace("ws", "http")}${endpoint}?${query.join("&")}`;
+    /** @type {HeadersInit} */ const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    const response = await fetch(url, { signal, headers, cache: "no-store" });
     if (!response.ok || !response.body) {
       throw new Error(`${endpoint} answers ${response.status}`);
     }
