@@ -15,6 +15,7 @@ from aphlict.net.poller import READ, Poller
 log = logging.getLogger(__name__)
 
 BATCH = 32  # connections accepted in a row
+UNSENT = 64 * 1024  # bytes that the kernel takes for a connection before it has sent what came before
 PAUSE = 0.5  # seconds without accepting once file descriptors or memory have run out
 _BROKEN = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP}  # of the listening socket itself
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -38,9 +39,11 @@ class Listener:
         self._hits = hits
         self._open = False
         self.is_broken = False  # it will never accept again
-        # Accepted sockets inherit it (Linux): a frame must not wait for the answer to the one before.
+        # Accepted sockets inherit both (Linux): a frame must not wait for the answer to the one before, and what
+        # a slow browser does not take waits here, where all share it, and not with the kernel, up to megabytes each.
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
 
     def start(self) -> None:
         """Begin to accept."""
