@@ -8,7 +8,8 @@ COUNT_AS_ANOTHER = {"limits.commands.burst", "limits.waiting.all", "ping.interva
 LIMIT_NAMES = [
     each.encode_name for each in structs.fields(Limits) if each.encode_name not in COUNT_AS_ANOTHER
 ]
-REFUSALS = ["origins", "auth.keys", "admin.pages", "admin.hosts", "admin.secret", "ssl.ca"]  # counted like limits
+# Counted like limits.
+REFUSALS = ["origins", "auth.keys", "admin.pages", "admin.hosts", "admin.secret", "ssl.ca"]
 
 
 class Subscribed(Struct, frozen=True, array_like=True):
