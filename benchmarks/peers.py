@@ -14,7 +14,7 @@ from benchmarks.workloads import Figure
 
 OTHERS = Path(__file__).parent / "others"
 NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")  # Debian: libnginx-mod-nchan
-WORKLOADS = (workloads.fan_out(2000), workloads.many_channels, workloads.connects)
+WORKLOADS = (workloads.fan_out(2000), workloads.steady, workloads.many_channels, workloads.connects)
 Values = dict[str, list[Figure]]
 
 

@@ -39,10 +39,16 @@ def fan_out(browsers: int) -> Work:
                 result["server_user_us_per_delivery"], "µs", 1.0,
             ),
             Figure(f"{browsers:,} browsers, 1 channel: deliveries", result["deliveries_per_s"], "/s"),
-            *_latency(f"{browsers:,} browsers, 1 channel", result),
         ]  # fmt: skip
 
     return work
+
+
+def steady(tools: Path, target: Target, scale: float) -> list[Figure]:
+    """Messages to all at a rate that leaves the server idle half the time: how long each takes."""
+    count, messages = round(2000 * scale), max(5, round(100 * scale))
+    result = measure(tools, target, "--conns", count, "--messages", messages, "--rate", 25)
+    return _latency("2,000 browsers, 1 channel, 25 messages a second", result)
 
 
 def _latency(what: str, result: dict[str, Any]) -> list[Figure]:
@@ -186,6 +192,6 @@ def comeback(tools: Path, target: Target, scale: float) -> list[Figure]:
 
 
 PLAIN: Sequence[Work] = (
-    fan_out(2000), fan_out(10_000), many_channels, single(100), single(10_000), batches, connects, health, comeback,
+    fan_out(2000), fan_out(10_000), steady, many_channels, single(100), single(10_000), batches, connects, health, comeback,
 )  # fmt: skip
-FLOOR: Sequence[Work] = (fan_out(2000), fan_out(10_000))
+FLOOR: Sequence[Work] = (fan_out(2000), fan_out(10_000), steady)
