@@ -148,7 +148,8 @@ class Archive:
             self.cost -= history.drop_oldest().message.cost
             self.overflowed += 1
             self._dropped += 1
-        self.expire(now)
+        if self.cost > self.max_cost:
+            self.expire(now)
         return entry
 
     def entries(self) -> Iterator[Entry]:
@@ -159,10 +160,12 @@ class Archive:
         """Forget what is too old or beyond the bound in bytes."""
         horizon = now - self._max_age
         entries = self._entries
-        while entries and (
-            entries[0].history is None or entries[0].at < horizon or self.cost > self.max_cost
-        ):
-            self.overflowed += entries[0].history is not None and entries[0].at >= horizon
+        while entries:
+            oldest = entries[0]
+            if oldest.history is not None and oldest.at >= horizon:
+                if self.cost <= self.max_cost:
+                    break
+                self.overflowed += 1
             self._drop(entries.popleft())
         if self._dropped > SLACK and self._dropped * 2 > len(entries):
             self._entries = deque(entry for entry in entries if entry.history is not None)

@@ -192,6 +192,7 @@ def comeback(tools: Path, target: Target, scale: float) -> list[Figure]:
 
 
 PLAIN: Sequence[Work] = (
-    fan_out(2000), fan_out(10_000), steady, many_channels, single(100), single(10_000), batches, connects, health, comeback,
+    fan_out(2000), fan_out(10_000), steady, many_channels, single(100), single(10_000), batches, connects, health,
+    comeback,
 )  # fmt: skip
 FLOOR: Sequence[Work] = (fan_out(2000), fan_out(10_000), steady)

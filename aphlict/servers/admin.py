@@ -85,12 +85,17 @@ class Admin:
 
         def on_published(receipts: list[Receipt]) -> None:
             told = [receipt.as_dict() for receipt in receipts]
-            for message, receipt in zip(messages, told, strict=True):
-                log.debug("published %s to %s: %s", message.unique_id, message.channels, receipt)
+            if log.isEnabledFor(logging.DEBUG):
+                _trace(messages, told)
             answer = {"receipts": told} if many else told[0]
             exchange.answer_json(200, {"fingerprint": self._fingerprint, **answer})
 
         self._desk.publish(messages, on_published)
+
+
+def _trace(messages: list[Message], receipts: list[dict[str, Any]]) -> None:
+    for message, receipt in zip(messages, receipts, strict=True):
+        log.debug("published %s to %s: %s", message.unique_id, message.channels, receipt)
 
 
 def _tell_status(exchange: Exchange, status: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from aphlict.hits import Hits
 from aphlict.net.connection import Connection
 from aphlict.net.requests import RequestConnection
 from aphlict.net.surroundings import Doorkeeper
-from aphlict.wire.handshake import END, Request
+from aphlict.wire.handshake import Request
 
 log = logging.getLogger(__name__)
 
@@ -120,11 +120,11 @@ class DirectExchange(Exchange):
 
     def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         last = not self._keep or headers.get("Connection") == "close"
-        lines = [f"HTTP/1.1 {status} {responses.get(status, 'Unknown')}", f"Content-Length: {len(body)}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         if last and "Connection" not in headers:
-            lines.append("Connection: close")
-        head = "\r\n".join(lines).encode("latin-1") + END
+            lines += "Connection: close\r\n"
+        start = f"HTTP/1.1 {status} {responses.get(status, 'Unknown')}"
+        head = f"{start}\r\nContent-Length: {len(body)}\r\n{lines}\r\n".encode("latin-1")
         self._connection.answer(head if self.method == "HEAD" else head + body, last=last)
 
 

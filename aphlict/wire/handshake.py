@@ -60,7 +60,10 @@ class Request(Struct, frozen=True):
 
     def keeps_alive(self) -> bool:
         """Whether another request may follow on the connection (RFC 9112, 9.3)."""
-        wanted = _tokens(self.headers.get("connection", ""))
+        said = self.headers.get("connection")
+        if said is None:
+            return bool(self.minor)
+        wanted = _tokens(said)
         return "keep-alive" in wanted if self.minor == 0 else "close" not in wanted
 
     def body_size(self) -> int | None:
