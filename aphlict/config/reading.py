@@ -11,6 +11,7 @@ import msgspec
 from msgspec import inspect, structs
 
 from aphlict.config.expectations import describe, show, unwrap
+from aphlict.config.memory import heed_hint
 from aphlict.config.mistakes import missing, show_of, wrong
 from aphlict.config.parsing import Object, load
 from aphlict.config.rules import PEER_FILES, SERVER_FILES, check_files, check_rules
@@ -46,7 +47,7 @@ def read(path: Path, *, files: bool = True) -> Settings:
             settings = read_secrets(settings)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error.__cause__
-    return settings
+    return heed_hint(settings)
 
 
 def _convert(value: Any) -> Settings:

@@ -1,0 +1,35 @@
+"""`memory.hint` lowers limits, and raises none."""
+
+from pathlib import Path
+
+import pytest
+
+from aphlict.config.reading import read
+from tests.support.configuration import write_configuration
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("hint", "workers", "history", "waiting"),
+    [
+        (None, 1, 64, 256),
+        (10_000, 1, 64, 256),
+        (512, 1, 64, 256),
+        (128, 1, 32, 64),
+        (128, 4, 8, 16),
+        (1, 1, 1 / 4, 1 / 2),
+    ],
+)
+def test_what_may_grow_fits(
+    hint: int | None, workers: int, history: float, waiting: float, tmp_path: Path
+) -> None:
+    settings = read(write_configuration(tmp_path, memory_hint=hint, workers=workers))
+    assert (settings.limits_history, settings.limits_waiting_all) == (history * MIB, waiting * MIB)
+
+
+def test_lower_limits_stay(tmp_path: Path) -> None:
+    settings = read(
+        write_configuration(tmp_path, memory_hint=128, limits_history=1000, limits_waiting_all=2000)
+    )
+    assert (settings.limits_history, settings.limits_waiting_all) == (1000, 2000)
