@@ -290,6 +290,20 @@ class TestValues:
         sentence = refusal_of(tmp_path, limits_body=value)
         assert sentence == f"limits.body is {json.dumps(value)}, expected a whole number of bytes, at least 1"
 
+    @pytest.mark.parametrize("value", [True, {"a": 1}, [[1]]], ids=json.dumps)
+    @pytest.mark.parametrize("key", [each.encode_name for each in structs.fields(Settings)])
+    def test_a_wrong_type_of_any_key(self, tmp_path: Path, key: str, value: object) -> None:
+        sentence = refusal(write_configuration(tmp_path, configuration() | {key: value}))
+        assert sentence.startswith((f"{key} is ", f"{key}[0] is "))
+        assert ", expected " in sentence
+
+    @pytest.mark.parametrize("value", [7.5, {"a": 1}, [[1]]], ids=json.dumps)
+    @pytest.mark.parametrize("key", [each.encode_name for each in structs.fields(ServerSettings)])
+    def test_a_wrong_type_of_any_key_of_a_server(self, tmp_path: Path, key: str, value: object) -> None:
+        sentence = refusal_of_server(tmp_path, **{key: value})
+        assert sentence.startswith((f"servers[0].{key} is ", f"servers[0].{key}[0] is "))
+        assert ", expected " in sentence
+
     @pytest.mark.parametrize("value", ["a\0b", "\ud800"])
     def test_text_that_no_file_can_be_called(self, tmp_path: Path, value: str) -> None:
         assert refusal_of(tmp_path, pidfile=value) == (

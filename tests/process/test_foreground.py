@@ -1,5 +1,8 @@
 """The server in the foreground: debug, systemd, and the terminal that goes away."""
 
+import contextlib
+import http.client
+import json
 import os
 import pty
 import signal
@@ -9,7 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
+from aphlict.process.pidfile import is_alive
+from tests.support.browsing import listening_to, receive
 from tests.support.installation import PROJECT, Installation
 from tests.support.waiting import wait_until
 
@@ -83,6 +89,50 @@ def test_ctrl_c_twice_reaches_a_worker_that_had_no_time_for_the_first(installati
         worker.resume()
         process.communicate(timeout=10)
     assert process.returncode == 0
+
+
+def test_debug_ends_as_the_server_did(installation: Installation) -> None:
+    installation.write(drain_delay=600)
+    with foreground(installation, "debug") as process:
+        worker = installation.worker()
+        worker.suspend()
+        process.terminate()
+        wait_until(lambda: installation.logged("stopping (SIGTERM)"))
+        process.terminate()
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "the server stopped, but not in good order: worker: killed by SIGKILL" in err
+    assert not is_alive(worker)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_in_good_order(installation: Installation, number: signal.Signals) -> None:
+    """SPEC 2.6, as balancers, browsers and systemd see it."""
+    installation.write(drain_delay=0.5)
+    with (
+        foreground(installation, "start", "--foreground") as process,
+        listening_to(installation.client_port, "a") as browser,
+    ):
+        assert state(installation) == (200, "RUNNING")
+        process.send_signal(number)
+        wait_until(lambda: state(installation) == (503, "STOPPING"), "a state that tells balancers")
+        assert installation.publish({"subscribers": ["a"], "n": 1})[1]["matched"] == 1
+        assert receive(browser, 1)[0]["n"] == 1
+        with pytest.raises(ConnectionClosed) as closed:
+            browser.recv(timeout=20)
+        assert closed.value.rcvd
+        assert closed.value.rcvd.code == 1001
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def state(installation: Installation) -> tuple[int, str]:
+    """What balancers are told."""
+    client = http.client.HTTPConnection("127.0.0.1", installation.client_port, timeout=5)
+    with contextlib.closing(client):
+        client.request("GET", "/ws/status")
+        answer = client.getresponse()
+        return answer.status, json.load(answer)["state"]
 
 
 def test_the_end_of_its_terminal_ends_it(installation: Installation) -> None:

@@ -27,6 +27,20 @@ async def test_curl_publishes_without_saying_what_it_sends() -> None:
         assert message["text"] == "hello"
 
 
+@pytest.mark.parametrize("kind", ["Content-Type:", "Content-Type: application/json", "Content-Type: a/b; c"])
+def test_any_or_no_content_type(kind: str) -> None:
+    @in_loop
+    async def run() -> None:
+        async with running_node() as node:
+            for path in ("/", "/?instance=x", "?instance=x"):
+                answer = await curl(
+                    "-H", kind, "-d", '{"subscribers":[]}', f"localhost:{node.admin_port}{path}"
+                )
+                assert answer.startswith("HTTP/1.1 200 OK")
+
+    run()
+
+
 @in_loop
 async def test_the_receipt_names_node_message_and_number_of_browsers() -> None:
     async with running_node() as node:

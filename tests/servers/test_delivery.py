@@ -156,6 +156,24 @@ async def test_commands_with_an_id_are_answered() -> None:
 
 
 @in_loop
+async def test_a_page_that_gives_no_id_gets_nothing_that_it_does_not_expect() -> None:
+    async with running_node() as node, connect(node.url()) as browser:
+        await node.publish({"subscribers": ["a"], "n": 1})
+        for name, data in (
+            ("subscribe", ["a"]),
+            ("unsubscribe", ["b"]),
+            ("subscribe", 7),
+            ("fly", None),
+            ("replay", {"age": 60_000}),
+            ("replay", {"after": "unknown"}),
+            ("ping", None),
+        ):
+            await browser.send(json.dumps({"command": name, "data": data}))
+        once, again, pong = await receive(browser, 3)
+        assert (once["n"], again["n"], pong) == (1, 1, {"type": "pong"})
+
+
+@in_loop
 async def test_a_bad_command_with_an_id_is_answered_with_a_sentence() -> None:
     async with running_node() as node, connect(node.url()) as browser:
         answer = await command(browser, "fly")
