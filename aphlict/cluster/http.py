@@ -16,6 +16,7 @@ from aphlict.errors import BadAnswer, PeerError, PeerGone, PeerNotTrusted, PeerS
 
 MOST_HEAD = 16 * 1024
 MOST_BODY = 1024 * 1024
+CERTIFICATE_WANTED = "if it has ssl.ca, it wants another certificate of this node, see ssl.cert of that peer"
 SENDER = "X-Aphlict-Node"  # the header in which a node names itself
 
 
@@ -40,6 +41,7 @@ class HttpConnection:
         self._timeout = timeout
         self._on_close = on_close
         self._stream: IOStream | None = None
+        self._has_answered = False  # over this connection
 
     @property
     def is_open(self) -> bool:
@@ -49,6 +51,7 @@ class HttpConnection:
     async def connect(self, timeout: float) -> None:
         """Connect anew within `timeout` seconds. Raises PeerError."""
         self.close()
+        self._has_answered = False
         self._stream = await dial(self.address, timeout)
 
     def close(self) -> None:
@@ -69,9 +72,12 @@ class HttpConnection:
         except asyncio.TimeoutError as error:
             self.close()
             raise PeerSilent(f"it did not answer within {self._timeout:g} s") from error
-        except PeerError:
+        except PeerError as error:
             self.close()
+            if isinstance(error, PeerGone) and self.address.https and not self._has_answered:
+                raise PeerGone(f"{error} before its first answer: {CERTIFICATE_WANTED}") from error
             raise
+        self._has_answered = True
         self._keep(reader)
         return answer
 
@@ -120,9 +126,7 @@ def _is_alert(error: BaseException | None) -> TypeGuard[ssl.SSLError]:
 def _refused(error: ssl.SSLError) -> PeerNotTrusted:
     reason = error.reason
     if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:
-        return PeerNotTrusted(
-            f"it wants another certificate of this node ({reason}): see ssl.cert of that peer"
-        )
+        return PeerNotTrusted(f"it ended TLS ({reason}): {CERTIFICATE_WANTED}")
     return PeerNotTrusted(f"it ended TLS: {reason}")
 
 

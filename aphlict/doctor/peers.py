@@ -8,6 +8,7 @@ from aphlict.config.settings import PeerSettings, Settings
 from aphlict.doctor.asking import admin_of
 from aphlict.doctor.findings import CheckList, Trouble
 from aphlict.doctor.reaching import explain
+from aphlict.doctor.stream import Ended
 from aphlict.errors import CertificateError
 
 API_VERSION = 7
@@ -62,6 +63,9 @@ def _unreachable(peer: PeerSettings, error: OSError) -> Trouble:
     if isinstance(error, ssl.SSLError):
         change = 'set its protocol to "http", or give that admin server ssl.key and ssl.cert'
         return Trouble(f"{where} does not speak TLS ({explain(error)})", change)
+    if peer.protocol == "https" and isinstance(error, (ConnectionResetError, Ended)):
+        change = "if it has ssl.ca, give ssl.cert and ssl.key of that peer; else see its log"
+        return Trouble(f"{where} closed the connection before it answered", change)
     if peer.protocol == "http" and isinstance(error, ConnectionResetError):
         return Trouble(f"{where} closed the connection", 'set its protocol to "https" if it has ssl.key')
     if isinstance(error, ConnectionRefusedError):

@@ -159,3 +159,20 @@ def test_a_reload_tells_of_certificates_that_end_soon(installation: Installation
     supervisor.send_signal(signal.SIGHUP)
     wait_until(lambda: installation.logged("renew it"), "the warning")
     assert installation.log.read_text().count("renew it") == 1
+
+
+def test_what_several_processes_refuse_is_counted_together(installation: Installation) -> None:
+    write(installation, client={"origins": ["https://phorge.example.com"]}, workers=2)
+    installation.start()
+    for port, path in (
+        (installation.client_port, "poll?channel=a"),
+        (installation.admin_port, "status/"),
+    ) * 4:
+        headers = {"Origin": "https://evil.example"}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/{path}", headers=headers)
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=5)
+        assert caught.value.code == 403
+        caught.value.close()
+    refused = installation.answers()["refused"]
+    assert (refused["origins"], refused["admin.pages"]) == (4, 4)
