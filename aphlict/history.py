@@ -148,6 +148,7 @@ class Archive:
             self.cost -= history.drop_oldest().message.cost
             self.overflowed += 1
             self._dropped += 1
+            self._tidy()
         if self.cost > self.max_cost:
             self.expire(now)
         return entry
@@ -167,8 +168,11 @@ class Archive:
                     break
                 self.overflowed += 1
             self._drop(entries.popleft())
-        if self._dropped > SLACK and self._dropped * 2 > len(entries):
-            self._entries = deque(entry for entry in entries if entry.history is not None)
+
+    def _tidy(self) -> None:
+        """Let go of what histories have dropped, once it is a thousand entries and the greater part."""
+        if self._dropped > SLACK and self._dropped * 2 > len(self._entries):
+            self._entries = deque(entry for entry in self._entries if entry.history is not None)
             self._dropped = 0
 
     def _drop(self, entry: Entry) -> None:
