@@ -20,7 +20,7 @@ PRIVATE = ("localhost", "localdomain", "local", "internal", "lan", "home.arpa", 
 
 MOST_HOSTS = 64  # that are remembered
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::[0-9]*)?")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(?::[0-9]*)?")
 _BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE)
 
 
@@ -70,10 +70,11 @@ def _refuse_pages(headers: Mapping[str, str]) -> None:
 
 def _check_host(header: str, names: Collection[str]) -> None:
     match = _HOST.fullmatch(header)
-    name = plain(match[1]) if match else header
-    if name and not _is_own(name, names):
+    name = plain(match[1]) if match else None
+    if name is None or not _is_own(name, names):
+        shown = shorten(name or header)
         raise UnknownHost(
-            f"{shorten(name)} is not known as a name of this server: use its address, or add it to 'admin.hosts'"
+            f"{shown} is not known as a name of this server: use its address, or add it to 'admin.hosts'"
         )
 
 
