@@ -4,19 +4,10 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from tests.support.doctor import Doctor
-from tests.support.installation import Installation, installed
-
-
-@pytest.fixture
-def installation(tmp_path: Path) -> Iterator[Installation]:
-    """A server's configuration with free ports; whatever runs of it at the end is killed."""
-    with installed(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture
