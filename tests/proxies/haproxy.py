@@ -7,6 +7,25 @@ from contextlib import contextmanager
 from tests.proxies.programs import free_port, put, require, running, workplace
 from tests.proxies.shipped import changed, shipped
 
+SIMPLE = """\
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 5s
+    timeout server 5s
+frontend web
+    bind 127.0.0.1:{port} {tls}
+    default_backend aphlict
+backend aphlict
+    {rule}
+    server one 127.0.0.1:{server}
+"""
+
+
+def simple(port: int, server: int, *, tls: str = "", rule: str = "") -> str:
+    """A configuration that leads from one port to another: `tls` is what `bind` is told, `rule` a line."""
+    return SIMPLE.format(port=port, server=server, tls=tls, rule=rule)
+
 
 @contextmanager
 def haproxy(configuration: str, port: int, files: dict[str, str] | None = None) -> Iterator[None]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxies.haproxy import haproxy
+from tests.proxies.haproxy import haproxy, simple
 from tests.proxies.nginx import nginx, shipped_path
 from tests.proxies.programs import free_port
 from tests.support import certificates
@@ -15,18 +15,6 @@ from tests.support.doctor import Doctor
 from tests.support.installation import Installation, installed
 
 PASS = "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;"
-HAPROXY = """\
-defaults
-    mode http
-    timeout connect 2s
-    timeout client 5s
-    timeout server 5s
-frontend web
-    bind 127.0.0.1:{port} ssl crt {pem}
-    default_backend aphlict
-backend aphlict
-    server one 127.0.0.1:{server}
-"""
 
 
 @contextmanager
@@ -137,7 +125,7 @@ def test_ws_to_haproxy_that_speaks_tls(
 ) -> None:
     issued, port = authority.issue(), free_port()
     both = (issued.own + certificates.key_pem(issued.key)).decode()
-    text = HAPROXY.format(port=port, pem="both.pem", server=server.client_port)
+    text = simple(port, server.client_port, tls="ssl crt both.pem")
     with haproxy(text, port, {"both.pem": both}):
         diagnosis = doctor.visit(server, "--url", url(port, "ws"))
         diagnosis.expect("upgrade", "speaks TLS", f"use wss://localhost:{port}/ws/")

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.proxies.apache import apache
-from tests.proxies.haproxy import haproxy
+from tests.proxies.haproxy import haproxy, simple
 from tests.proxies.nginx import shipped_path, site
 from tests.proxies.programs import free_port
 from tests.support.doctor import Doctor
@@ -12,19 +12,6 @@ from tests.support.installation import Installation
 UPGRADE = "proxy_set_header Upgrade $http_upgrade;"
 CONNECTION = "proxy_set_header Connection upgrade;"
 HTTP_1_1 = "proxy_http_version 1.1;"
-HAPROXY = """\
-defaults
-    mode http
-    timeout connect 2s
-    timeout client 5s
-    timeout server 5s
-frontend web
-    bind 127.0.0.1:{port}
-    default_backend aphlict
-backend aphlict
-    {rule}
-    server one 127.0.0.1:{server}
-"""
 
 
 def url(port: int, path: str = "/ws/") -> tuple[str, str]:
@@ -71,7 +58,7 @@ def test_apache_without_upgrade_websocket(server: Installation, doctor: Doctor) 
 def test_haproxy_that_deletes_the_header(server: Installation, doctor: Doctor) -> None:
     port = free_port()
     rule = "http-request del-header Upgrade"
-    with haproxy(HAPROXY.format(port=port, server=server.client_port, rule=rule), port):
+    with haproxy(simple(port, server.client_port, rule=rule), port):
         doctor.visit(server, *url(port)).expect("upgrade", "the Upgrade header got lost on the way")
 
 
@@ -123,7 +110,7 @@ def test_apache_that_leads_to_a_wrong_port(server: Installation, doctor: Doctor)
 
 def test_haproxy_that_leads_to_a_wrong_port(server: Installation, doctor: Doctor) -> None:
     port = free_port()
-    with haproxy(HAPROXY.format(port=port, server=free_port(), rule="retries 0"), port):
+    with haproxy(simple(port, free_port(), rule="retries 0"), port):
         diagnosis = doctor.visit(server, *url(port))
         diagnosis.expect("upgrade", "HAProxy answers 503", "backend", f"port {server.client_port}")
 
