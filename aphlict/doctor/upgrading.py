@@ -19,7 +19,8 @@ LOST = {
 NO_REQUEST = "no HTTP/1.1 request line"
 OTHER_ORIGIN = "the key 'origins' of this server does not name it"
 SHOW_ONE = """give a good one: --token "$(aphlict token --channel 'aphlict-doctor-*')\""""
-ADMIN_PAGE = "POST / publishes"  # what the admin port says to a path that it does not have
+# What only an admin port says: of a path that it does not have, and to those who may not speak there.
+ADMIN_PORT = ("POST / publishes", "admin server", "admin.hosts")
 
 
 def upgrade(reaching: Reaching, client: ServerSettings, note: Note) -> tuple[Browser, Answer]:
@@ -93,7 +94,7 @@ def _refused(reaching: Reaching, client: ServerSettings, answer: Answer) -> Trou
             f'add "{page}" to "origins" of the client server on port {client.port}, and send SIGHUP; '
             "or have the proxy leave the header Origin as it is",
         )
-    if answer.status == 404 and answer.error is not None and ADMIN_PAGE in answer.error:
+    if answer.error is not None and any(words in answer.error for words in ADMIN_PORT):
         return Trouble("the path leads to Aphlict's admin port", f"lead it to the client port, {client.port}")
     if answer.status == 400 and answer.error is not None and NO_REQUEST in answer.error:
         return Trouble(
