@@ -6,8 +6,11 @@ import re
 from contextlib import AsyncExitStack
 
 import pytest
+from msgspec import structs
 
 from aphlict import errors
+from aphlict.config.settings import Limits
+from aphlict.figures import LIMIT_NAMES
 from aphlict.wire import frames
 from tests.docs.pages import ROOT, Example, examples, same
 from tests.docs.transcripts import Conversation
@@ -85,6 +88,14 @@ def test_the_close_codes_are_those_of_the_code() -> None:
     ours = {errors.ProtocolError.close_code, errors.TokenRefused.close_code}
     sent = {frames.GOING_AWAY, frames.TRY_AGAIN_LATER, *ours, *refusals}
     assert documented == {BROWSERS_OWN, *sent}
+
+
+def test_each_limit_is_in_the_table_and_in_the_manual_of_the_log() -> None:
+    columns = " ".join(key for key, *_ in table("Limits").values())
+    assert set(re.findall(r"`([\w.]+)`", columns)) == {each.encode_name for each in structs.fields(Limits)}
+    operations = (ROOT / "docs/operations.md").read_text()
+    told = operations.split("### When a limit was hit")[1].split("\n## ")[0]
+    assert [name for name in LIMIT_NAMES if f"`{name}`" not in told] == []
 
 
 @in_loop
