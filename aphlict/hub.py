@@ -97,14 +97,16 @@ class Hub:
         """Deliveries that wait for their turn."""
         return self.deliveries.waiting
 
-    def check_load(self, elsewhere: int = 0) -> None:
-        """Raise Overloaded where so much waits to be delivered that more would come too late, or fill the memory.
+    @property
+    def load(self) -> float:
+        """How much of what may wait to be delivered does: beyond 1 more would come too late, or fill the memory."""
+        limits, deliveries = self.limits, self.deliveries
+        return max(deliveries.waiting / limits.limits_deliveries, deliveries.cost / limits.limits_history)
 
-        `elsewhere`: deliveries that wait in other processes of this node, in that with the most.
-        """
-        waiting = max(self.waiting, elsewhere)
-        if waiting > self.limits.limits_deliveries or self.deliveries.cost > self.limits.limits_history:
-            raise Overloaded(f"{waiting} deliveries are waiting: this server cannot keep up")
+    def check_load(self, elsewhere: float = 0.0) -> None:
+        """Raise Overloaded where nothing more may wait. `elsewhere`: the load of other processes of this node."""
+        if self.load > 1 or elsewhere > 1:
+            raise Overloaded("too much is waiting to be delivered: this server cannot keep up")
 
     def publish(self, message: Message, now: float) -> Receipt:
         """Take a message: keep it, hand it to who listens here, and pass it on to the other nodes."""

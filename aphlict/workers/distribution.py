@@ -47,7 +47,7 @@ class EdgeStream(asyncio.Protocol):
         self._distribution = distribution
         self._reader = RecordReader()
         self._transport: asyncio.Transport | None = None
-        self.waiting = 0  # deliveries that wait for their turn there
+        self.load = 0.0  # as of its last word
         self.known: set[tuple[str, str]] = set()  # messages that the edge has, while it joins
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -100,9 +100,9 @@ class Distribution:
         self._server = await loop.create_unix_server(lambda: EdgeStream(self), sock=listener)
 
     @property
-    def waiting(self) -> int:
-        """Deliveries that wait for their turn in the edge where most do."""
-        return max((edge.waiting for edge in self._joined), default=0)
+    def load(self) -> float:
+        """That of the edge which has most to do."""
+        return max((edge.load for edge in self._joined), default=0.0)
 
     def close(self) -> None:
         """Let no more edges join."""
@@ -148,14 +148,15 @@ class Distribution:
     def on_record(self, edge: EdgeStream, record: Record) -> None:
         """Act on what an edge says."""
         match record:
-            case Confirm(number, matched, waiting):
-                edge.waiting = waiting
+            case Confirm(number, matched, load):
+                edge.load = load
                 if number in self._matched:
                     self._matched[number] = [
                         a + b for a, b in zip(self._matched[number], matched, strict=True)
                     ]
                 self._settle(number, edge)
-            case Tell(number):
+            case Tell(number, load=load):
+                edge.load = load
                 if number in self._told:
                     self._told[number].append(record)
                 self._settle(number, edge)
@@ -200,12 +201,15 @@ class Distribution:
             self._settle(number, edge)
 
     def sweep(self, now: float) -> None:
-        """Answer for edges that take too long. To be called every quarter of a second."""
+        """Answer for edges that take too long, and ask those that are busy how they are now: while publishers are
+        turned away nobody else does. To be called every quarter of a second."""
         late = [number for number, pending in self._pending.items() if now > pending.since + PATIENCE]
         if late:
             log.warning("an edge is slow: %d answers do not wait for it", len(late))
         for number in late:
             self._pending.pop(number).done()
+        if self.load:
+            self.ask("", lambda _: None)
 
 
 def total(told: Sequence[Tell]) -> Subscribed:

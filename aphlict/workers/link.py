@@ -61,9 +61,9 @@ class Link(asyncio.Protocol):
             case Publish(number, messages):
                 matched = [self._hub.publish(packed.unpack(), packed.at).matched for packed in messages]
                 if number:
-                    self._send(Confirm(number, matched, self._hub.waiting))
+                    self._send(Confirm(number, matched, self._hub.load))
             case Ask(number, instance):
-                self._send(Tell(number, os.getpid(), self._hub.subscribed(instance)))
+                self._send(Tell(number, os.getpid(), self._hub.subscribed(instance), self._hub.load))
             case History(messages, last):
                 for packed in messages:
                     self._hub.publish(packed.unpack(), packed.at)

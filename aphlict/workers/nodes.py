@@ -76,7 +76,7 @@ class HubNode:
 
     def publish(self, messages: list[Message], done: Callable[[list[Receipt]], None], /) -> None:
         """Publish these in turn; the answer comes when every edge has them. Raises Overloaded."""
-        self.hub.check_load(self._distribution.waiting)
+        self.hub.check_load(self._distribution.load)
         self._distribution.publish(messages, time.monotonic(), done)
 
     def status(self, instance: str, done: Callable[[dict[str, Any]], None], /) -> None:

@@ -36,12 +36,12 @@ class Publish(Struct, array_like=True, tag="publish"):
 class Confirm(Struct, array_like=True, tag="confirm"):
     """Edge to hub: the messages of `number` are on their way; each went to so many browsers.
 
-    `waiting`: deliveries that wait for their turn.
+    `load` is that of its `hub.Hub`.
     """
 
     number: int
     matched: list[int]
-    waiting: int = 0
+    load: float = 0.0
 
 
 class Ask(Struct, array_like=True, tag="ask"):
@@ -57,6 +57,7 @@ class Tell(Struct, array_like=True, tag="tell"):
     number: int
     pid: int
     figures: Subscribed
+    load: float = 0.0
 
 
 class History(Struct, array_like=True, tag="history"):

@@ -85,8 +85,8 @@ class Installation:
         except OSError:
             return None
 
-    def publish(self, message: dict[str, Any]) -> tuple[int, Any]:
-        """Publish one object: the status, and the answer."""
+    def publish(self, message: dict[str, Any] | list[dict[str, Any]]) -> tuple[int, Any]:
+        """Publish one object, or a list: the status, and the answer."""
         url = f"http://127.0.0.1:{self.admin_port}/"
         try:
             with urllib.request.urlopen(url, json.dumps(message).encode(), timeout=5) as answer:

@@ -15,8 +15,9 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from tests.support.browsing import listening_to, receive
 from tests.support.curl import curl
-from tests.support.installation import Installation
+from tests.support.installation import Installation, installed
 from tests.support.loops import in_loop
 from tests.support.waiting import eventually, wait_until
 
@@ -216,3 +217,20 @@ def test_any_edge_answers_a_poll_that_another_began(server: Installation) -> Non
         assert len(origins) > 1
 
     run()
+
+
+def test_publishers_are_turned_away_while_an_edge_is_behind_and_no_longer(tmp_path: Path) -> None:
+    with installed(tmp_path, workers=WORKERS, limits_deliveries=1) as server:
+        server.start()
+        many = [{"subscribers": ["a"]} for _ in range(1000)]
+        with listening_to(server.client_port, "a") as browser:
+            answers = [server.publish(many)[0] for _ in range(3)]
+            assert answers[0] == 200
+            assert 503 in answers
+            wait_until(
+                lambda: server.publish({"subscribers": ["a"], "last": True})[0] == 200, "an answer of 200"
+            )
+            while "last" not in receive(browser, 1)[0]:
+                pass
+            assert server.answers()["limits"]["limits.deliveries"] >= 1
+        server.run("stop")
