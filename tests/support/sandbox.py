@@ -91,7 +91,6 @@ def enter(unit: Path) -> None:
     """Forbid this process what the unit forbids."""
     keys = read(unit)
     calls = allowed(keys["SystemCallFilter"])
-    os.umask(int(keys["UMask"][0], 8))
     others = Filter(ALLOW)
     assert keys["MemoryDenyWriteExecute"] == ["yes"]
     both = mmap.PROT_WRITE | mmap.PROT_EXEC
