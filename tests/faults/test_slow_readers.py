@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -28,7 +29,8 @@ CUT_OFF = 1000  # with messages of their own: of them at least so many are cut o
 LONGEST = 20  # rounds of messages
 
 # What docs/reliability.md promises.
-HASTE = 2.0  # seconds within which the others get each message
+HASTE = 0.1  # seconds within which the others get half of the messages
+PATIENCE = 5.0  # and each of them: the first ones fill 5,000 buffers, on a machine that may be busy
 SHARED = 48 * 2**20  # bytes that the server may grow where all wait for the same messages
 MOST = 512 * 2**20  # bytes that it may have where all wait for messages of their own
 OF_THE_KERNEL = 256 * 1024  # bytes for each, both ends of its connection together
@@ -42,7 +44,7 @@ class Publisher:
     def __init__(self, port: int, witness: ClientConnection) -> None:
         self._client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         self._witness = witness
-        self.slowest = 0.0
+        self._took: list[float] = []
 
     def publish(self, *messages: dict[str, Any]) -> None:
         """Publish a list: its last message is for the witness."""
@@ -52,7 +54,15 @@ class Publisher:
         assert answer.status == 200, answer.read()
         answer.read()
         assert browsing.receive(self._witness, 1)[0]["uniqueID"] == messages[-1]["uniqueID"]
-        self.slowest = max(self.slowest, time.monotonic() - began)
+        self._took.append(time.monotonic() - began)
+
+    def check_haste(self) -> None:
+        """The witness did not have to wait."""
+        print(
+            f"half of the messages came within {median(self._took):.3f} s, each within {max(self._took):.3f} s,"
+        )
+        assert median(self._took) < HASTE
+        assert max(self._took) < PATIENCE
 
     def close(self) -> None:
         """Hang up."""
@@ -127,10 +137,10 @@ def test_browsers_that_wait_for_the_same_messages(installation: Installation, st
         memory = max(memory, scene.memory())
         number += 1
     had = [read_to_the_end(each) for each in (*scene.slow[:SAMPLE], *scene.slow[-SAMPLE:])]
-    print(f"{number} messages, slowest {scene.publisher.slowest:.3f} s,")
+    print(f"{number} messages,")
     print(f"memory {scene.memory_before / 2**20:.1f} to {memory / 2**20:.1f} MiB")
     assert memory - scene.memory_before < SHARED
-    assert scene.publisher.slowest < HASTE
+    scene.publisher.check_haste()
     assert installation.answers()["limits"]["limits.waiting"] == BROWSERS
     for last in had:
         assert resume(installation.client_port, last) == [str(each) for each in range(last + 1, number)]
@@ -173,11 +183,11 @@ def test_browsers_that_wait_for_messages_of_their_own(installation: Installation
             if not first % 500:
                 memory = max(memory, scene.memory())
         rounds += 1
-    print(f"{rounds} messages for each, slowest {scene.publisher.slowest:.3f} s, {scene.left} are left,")
+    print(f"{rounds} messages for each, {scene.left} browsers are left,")
     print(f"memory {memory / 2**20:.1f} MiB, of the kernel {scene.kernel_memory() / 2**20:.0f} MiB")
     assert memory < MOST
     assert scene.kernel_memory() < BROWSERS * OF_THE_KERNEL
-    assert scene.publisher.slowest < HASTE
+    scene.publisher.check_haste()
     assert installation.answers()["limits"]["limits.waiting"] >= CUT_OFF
     with browsing.listening_to(installation.client_port, "a"):
         wait_until(lambda: installation.publish({"subscribers": ["a"]})[1]["matched"] == 1)
