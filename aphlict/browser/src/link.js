@@ -15,7 +15,7 @@ import { EventStream, Poll, Socket, UNAUTHORIZED } from "./transports.js";
  */
 
 const LADDER = [Socket, EventStream, Poll];
-const NAMES = ["WebSocket", "Server-Sent Events", "polling"];
+const NAMES = ["", "Server-Sent Events", "polling"]; // of what is tried instead of a WebSocket
 const ATTEMPTS = 2; // of a WebSocket that never opened, before something else is tried
 const STABLE = 5_000; // a connection that lasted so long was a good one
 const RESTARTS = [1001, 1012];

@@ -46,6 +46,9 @@ const LONGEST = 2e9; // milliseconds, 23 days: a timer can wait a little longer
 /** What the server closes with where the token is not, or no longer, good: the network is not to blame. */
 export const UNAUTHORIZED = 4001;
 
+/** @param {string} error */
+const warn = (error) => console.warn(`aphlict: the server refused: ${error}`);
+
 /** @param {Settings} settings */
 const tokenOf = async ({ token }) => (typeof token == "function" ? token() : token);
 
@@ -74,7 +77,7 @@ export class Socket {
       this.#timer = setInterval(() => this.#beat(), settings.keepAlive);
       this.#show(settings).then(
         () => this.#resume(),
-        (error) => this.#end(String(error), UNAUTHORIZED),
+        (error) => this.#end(error, UNAUTHORIZED),
       );
     };
     this.#socket.onmessage = (event) => this.#receive(JSON.parse(event.data));
@@ -118,7 +121,10 @@ export class Socket {
     if (token) {
       this.#send("auth", token, ({ error, expires = LONGEST }) => {
         this.#renewal = setTimeout(() => this.#show(settings), Math.min(1000 + expires * 800, LONGEST));
-        error && this.#end(error, UNAUTHORIZED);
+        if (error) {
+          warn(error);
+          this.#held && this.#end(error, UNAUTHORIZED); // else the token before it still holds for a while
+        }
       });
     }
   }
@@ -183,7 +189,7 @@ export class Socket {
         } else if (names[1]) {
           names.forEach((name) => this.#tell(command, [name], done));
         } else {
-          console.warn(`aphlict: the server refused: ${error}`);
+          warn(error);
         }
       });
     }
@@ -243,7 +249,7 @@ class Requests {
     this.run(channels, request.signal).catch((error) => {
       if (request == this.#request) {
         this.close();
-        this.sink.end(String(error));
+        this.sink.end(error);
       }
     });
   }
