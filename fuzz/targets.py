@@ -14,9 +14,13 @@ from aphlict.errors import (
     NotProxied,
     ProtocolError,
     PublishRefused,
+    TokenRefused,
 )
 from aphlict.message import Message, parse
 from aphlict.position import read as read_position
+from aphlict.tokens.keyring import Keyring
+from aphlict.tokens.keys import Unfit, parse_keys
+from aphlict.tokens.making import sign
 from aphlict.wire import commands, handshake, proxy
 from aphlict.wire.chunks import ChunkReader
 from aphlict.wire.frames import CLOSE, FrameReader, Received, decode_close, read_single
@@ -158,6 +162,31 @@ def fuzz_configuration(data: bytes) -> None:
         str(error).encode()
 
 
+def fuzz_token(data: bytes) -> None:
+    """A text is refused as a token; as the claims of one that is signed it may also be taken."""
+    [key] = parse_keys(b"a secret that is known to the fuzzer alone", "")
+    keys = Keyring([key])
+    for text in (data.decode("latin-1"), sign(key, data)):
+        try:
+            grant = keys.check(text, 1e9, lambda _cost: None)
+        except TokenRefused as error:
+            str(error).encode()
+        else:
+            assert text == sign(key, data)
+            assert grant.expires > 1e9
+
+
+def fuzz_keys(data: bytes) -> None:
+    """The content of a key file is refused with one sentence, or is keys that have an algorithm each."""
+    try:
+        keys = parse_keys(data, "name")
+    except Unfit as error:
+        str(error).encode()
+        return
+    assert keys
+    assert all(key.cost and key.thumbprint for key in keys)
+
+
 @functools.cache
 def _folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="aphlict-fuzz-"))
@@ -170,6 +199,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "configuration": fuzz_configuration,
     "frames": fuzz_frames,
     "head": fuzz_head,
+    "keys": fuzz_keys,
     "position": fuzz_position,
     "proxy": fuzz_proxy,
+    "token": fuzz_token,
 }

@@ -30,8 +30,7 @@ def prove(connection: Connection, keys: Keyring, token: str, instance: str, unix
     except (TokenRefused, NotAllowed) as error:
         connection.context.hits.add("auth.keys", connection.address, str(error))
         raise
-    allowed = [*grant.names, *(f"{prefix}*" for prefix in grant.prefixes)]
-    log.debug("[%d] %s may listen to %s", connection.number, grant.sub or "a token without 'sub'", allowed)
+    log.debug("[%d] %s may listen to %s", connection.number, grant.sub or "a token without 'sub'", grant)
     return grant
 
 
@@ -76,6 +75,8 @@ class Term:
         reason = self._why_end(now, keys)
         if reason is None:
             return self.next_look()
+        if self.grant is None:
+            self.connection.context.hits.add("auth.keys", self.connection.address, reason)
         self.connection.close(TokenRefused.close_code, reason, reason)
         return None
 

@@ -19,6 +19,10 @@ class Grant(Struct, frozen=True):
     expires: float
     key: bytes
 
+    def __str__(self) -> str:
+        """Name all that it allows."""
+        return ", ".join([*sorted(self.names), *(f"{prefix}*" for prefix in sorted(self.prefixes))])
+
     def allows(self, channel: str) -> bool:
         """Whether a channel may be listened to."""
         return channel in self.names or channel.startswith(self.prefixes)

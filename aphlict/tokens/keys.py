@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 from jwt import PyJWK
-from jwt.exceptions import InvalidKeyError, PyJWKError
+from jwt.exceptions import PyJWTError
 from msgspec import Struct
 
 from aphlict.config.mistakes import wrong
@@ -27,6 +27,18 @@ LEAST_RSA = 2048  # bits
 BEGIN, PRIVATE = b"-----BEGIN ", b"PRIVATE KEY-----"
 COSTS = {"HS256": 1, "RS256": 2, "ES256": 3, "EdDSA": 4}  # of one proof, in commands: 20 µs each
 EXPECTED = "a public key (RSA, EC P-256 or Ed25519) in PEM, a JWKS, or a secret on one line"
+
+# What json, PyJWT and cryptography say of something that is none.
+_NO_JWKS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+    PyJWTError,
+    UnsupportedAlgorithm,
+)
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | bytes
 
@@ -65,7 +77,7 @@ def read_keys(key: str, path: str) -> list[Key]:
     except OSError as error:
         raise wrong(key, path, "a file that can be read", str(error.strerror)) from error
     try:
-        return _keys_of(content, Path(path).stem)
+        return parse_keys(content, Path(path).stem)
     except Unfit as error:
         raise wrong(key, path, str(error)) from error
 
@@ -86,7 +98,8 @@ def read_signing_key(path: str) -> Key:
         raise wrong("--key", path, "a private key in PEM, without a passphrase, or a secret") from error
 
 
-def _keys_of(content: bytes, name: str) -> list[Key]:
+def parse_keys(content: bytes, name: str) -> list[Key]:
+    """Read the content of a key file; its name is the ID of a key that has none of its own. Raises Unfit."""
     if content.lstrip()[:1] == b"{":
         return _from_jwks(content)
     if BEGIN in content:
@@ -118,7 +131,7 @@ def _from_jwks(content: bytes) -> list[Key]:
         value = json.loads(content)
         entries = value.get("keys", [value])
         keys = [_from_jwk(each) for each in entries if _is_for_us(each)]
-    except (ValueError, AttributeError, TypeError, RecursionError, PyJWKError, InvalidKeyError) as error:
+    except _NO_JWKS as error:
         raise Unfit(f"{EXPECTED} (it is no JWKS: {error or type(error).__name__})") from error
     if not keys:
         raise Unfit("a JWKS with a key for HS256, RS256, ES256 or EdDSA")

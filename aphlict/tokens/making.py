@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jwt
+from jwt import PyJWS
+from msgspec.json import encode
 
 from aphlict.tokens.keys import Key
 
@@ -24,5 +25,10 @@ def make(
         for name, value in (("instance", instance), ("sub", sub), ("aud", audience))
         if value is not None
     }
+    return sign(key, encode(claims))
+
+
+def sign(key: Key, claims: bytes) -> str:
+    """Make a token of claims that are encoded already."""
     headers = None if key.id is None else {"kid": key.id}
-    return jwt.encode(claims, key.signer, algorithm=key.algorithm, headers=headers)
+    return PyJWS().encode(claims, key.signer, algorithm=key.algorithm, headers=headers)

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from aphlict.errors import TokenRefused
 from aphlict.tokens.grant import Grant
 from aphlict.tokens.keyring import Keyring
-from aphlict.tokens.keys import Key, _from_jwks
+from aphlict.tokens.keys import parse_keys
 from tests.support.tokens import ALGORITHMS, handmade, jwks, pair, token
 
 NOW = 1_800_000_000.0
-KEYS: list[Key] = _from_jwks(jwks(*(pair(each).jwk for each in ALGORITHMS)))
-RING = Keyring(KEYS)
+RING = Keyring(parse_keys(jwks(*(pair(each).jwk for each in ALGORITHMS)), ""))
 GOOD = [token("a", by=pair(each), exp=NOW + 60) for each in ALGORITHMS]
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text()

@@ -72,6 +72,8 @@ KIND = r"a public key \(RSA, EC P-256 or Ed25519\) in PEM, a JWKS, or a secret o
         (b'{"keys": [7]}', "it is no JWKS"),
         (b'{"keys": [[]]}', "it is no JWKS"),
         (b'{"keys": [{"kty": []}]}', "it is no JWKS"),
+        (b'{"keys": [{"kty": "oct"}]}', "it is no JWKS"),
+        (b'{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AA"}]}', "it is no JWKS"),
         (b"{" + b'"a":[' * 5000, "it is no JWKS"),
         (b'{"keys": []}', "a JWKS with a key for HS256, RS256, ES256 or EdDSA"),
         (b'{"keys": [{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}]}', "it is no JWKS"),
