@@ -118,7 +118,8 @@ def test_what_a_header_says_opens_nothing(header: object, secret: bytes | None, 
 
 
 def test_a_header_that_is_nested_without_end_is_refused_even_if_it_is_signed(tmp_path: Path) -> None:
-    header = b'{"alg": "HS256", "x": ' + b"[" * 4000 + b"]" * 4000 + b"}"
+    deep = 100_000  # beyond what Python 3.13 reads, which is more than 3.12 did
+    header = b'{"alg": "HS256", "x": ' + b"[" * deep + b"]" * deep + b"}"
     text = handmade(header, {"channels": ["a"], "exp": NOW + 60}, pair("HS256").signer)
     with pytest.raises(TokenRefused):
         check(keyring(tmp_path, pair("HS256").public), text)
