@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+from typing import Any
 
 from websockets.asyncio.client import connect
 
+from aphlict.message import parse
 from tests.servers.test_browsers import replay
+from tests.support.listeners import join
 from tests.support.loops import in_loop
 from tests.support.nodes import command, receive, running_node, subscribed
+from tests.support.waiting import eventually
 
 
 @in_loop
@@ -201,3 +205,30 @@ async def test_an_instance_that_nobody_uses_is_forgotten() -> None:
         await browser.close()
         node.node.hub.sweep(0.0)
         assert "gone" not in node.node.hub.instances
+
+
+@in_loop
+async def test_a_long_list_for_many_browsers_does_not_hold_up_the_loop() -> None:
+    turns = 0
+    told: list[Any] = []
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if not told:
+            asyncio.get_running_loop().call_soon(turn)
+
+    async with running_node() as node:
+        hub = node.node.hub
+        readers = [join(hub, "A", "B") for _ in range(5000)]
+        body = json.dumps([{"subscribers": ["A", "B"], "uniqueID": str(number)} for number in range(300)])
+        messages, _ = parse(body.encode(), "default")
+        turn()
+        node.node.publish(messages, told.extend)
+        await eventually(lambda: told, "the receipts")
+        assert turns > 2
+        expected = [str(number) for number in range(300)]
+        assert [(each.unique_id, each.matched) for each in told] == [(name, 5000) for name in expected]
+        heard = [listener.names for _, listener in (readers[0], readers[-1])]
+        await eventually(lambda: all(len(names) == 300 for names in heard), "the messages")
+        assert heard == [expected] * 2
