@@ -17,6 +17,7 @@ from aphlict.cli.admin import unverified
 from aphlict.cli.configured import reachable
 from aphlict.cli.console import reason, remark, say
 from aphlict.errors import TokenRefused, UsageError
+from aphlict.tokens.addresses import take_token
 
 CONNECT_TIMEOUT = 10.0
 PING_INTERVAL = 20.0
@@ -29,27 +30,28 @@ SUBSCRIBE, REPLAY = "listen-subscribe", "listen-replay"
 
 def run(arguments: Namespace) -> int:
     """Do it until Ctrl-C."""
-    url, trusting = _target(arguments)
+    url, token = take_token(arguments.url) if arguments.url else (None, None)
+    url, trusting = _target(arguments, url)
     context = (
         None if not url.startswith("wss:") else unverified() if trusting else ssl.create_default_context()
     )
-    asyncio.run(Listening(url, arguments.channels, context, arguments.token).run())
+    asyncio.run(Listening(url, arguments.channels, context, arguments.token or token).run())
     return 0
 
 
-def _target(arguments: Namespace) -> tuple[str, bool]:
+def _target(arguments: Namespace, url: str | None) -> tuple[str, bool]:
     """The URL, and whether its certificate is taken as it is."""
     path = f"~{quote(arguments.instance, safe='')}/" if arguments.instance else ""
-    if arguments.url is None:
+    if url is None:
         _, settings = configured.load(arguments, tell=remark)
         server = next(server for server in settings.servers if server.type == "client")
         return f"{'wss' if server.tls else 'ws'}://{reachable(server)}/ws/{path}", True
-    parts = urlsplit(arguments.url)
+    parts = urlsplit(url)
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise UsageError(f"--url is {arguments.url}, expected ws://… or wss://…")
+        raise UsageError(f"--url is {url}, expected ws://… or wss://…")
     if path and "~" in parts.path:
         raise UsageError("--url names an instance already (after its ~): leave --instance away")
-    return f"{arguments.url.rstrip('/')}/{path}" if path else arguments.url, arguments.insecure
+    return f"{url.rstrip('/')}/{path}" if path else url, arguments.insecure
 
 
 class Listening:

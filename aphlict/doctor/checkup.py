@@ -61,7 +61,7 @@ def _examine_way(settings: Settings, wishes: Wishes, checks: CheckList, clocks: 
     """From the URL to a delivered message."""
     client = next(each for each in settings.servers if each.type == "client")
     target = opened_by(wishes.page, wishes.target or of_server(client), client)
-    target = replace(target, token=wishes.token)
+    target = replace(target, token=wishes.token or target.token)
     _check_url(target, wishes, checks)
     reaching = Reaching(target, context_for(wishes.ca))
     reaching.walk(checks)

@@ -6,6 +6,7 @@ from urllib.parse import quote, urlsplit
 from aphlict.config.origins import Origins, read_pattern
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import HandshakeRefused, UsageError
+from aphlict.tokens.addresses import take_token
 from aphlict.wire.handshake import instance_of
 
 LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- compared with, not bound to
@@ -57,8 +58,9 @@ class Target:
 
 
 def from_url(url: str) -> Target:
-    """Take a URL apart. Raises UsageError."""
+    """Take a URL apart; a token in it is kept where it is not printed. Raises UsageError."""
     try:
+        url, token = take_token(url)
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
@@ -68,7 +70,7 @@ def from_url(url: str) -> Target:
     if parts.scheme not in DEFAULT_PORTS or not host:
         raise UsageError(f"--url is {url}, expected ws://HOST/… or wss://HOST/…")
     path = quote(parts.path or "/", safe="/~%:@!$&'()*+,;=") + (f"?{parts.query}" if parts.query else "")
-    target = Target(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], path)
+    target = Target(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], path, token=token)
     try:
         _ = target.instance
     except HandshakeRefused as error:

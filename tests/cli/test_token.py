@@ -120,6 +120,21 @@ def test_listen_shows_its_token(installation: Installation) -> None:
         assert ear.messages.get(timeout=10)["n"] == 1
 
 
+def test_a_token_in_a_url_is_shown_to_the_server_alone(installation: Installation) -> None:
+    guard(installation, key_file(installation.folder))
+    installation.start()
+    text = make(installation, "--channel", "demo", "--channel", "aphlict-doctor-*")
+    url = f"ws://127.0.0.1:{installation.client_port}/ws/?x=1&token={text}"
+    with listening(installation, "--url", url, "demo") as ear:
+        assert installation.publish({"subscribers": ["demo"], "n": 1})[0] == 200
+        assert ear.messages.get(timeout=10)["n"] == 1
+        assert any("/ws/?x=1" in line for line in ear.remarks)
+    assert not any("token=" in line for line in ear.remarks)
+    done = installation.run("doctor", "--url", url)
+    assert done.returncode == 0, done.stdout
+    assert "token=" not in done.stdout + done.stderr
+
+
 def test_listen_ends_where_its_token_is_refused(installation: Installation) -> None:
     guard(installation, key_file(installation.folder))
     installation.start()
