@@ -24,8 +24,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     stays open needs `ping_interval=None`.
     """
     if item.get_closest_marker("hypothesis"):
-        names = [thread.name for thread in threading.enumerate()]
-        assert not [name for name in names if "keepalive" in name], names
+        for thread in [each for each in threading.enumerate() if "keepalive" in each.name]:
+            thread.join(timeout=5)  # that of a connection which was closed may be about to end
+            assert not thread.is_alive()
 
 
 @pytest.fixture
