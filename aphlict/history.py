@@ -9,7 +9,7 @@ from aphlict.message import Message
 
 MAX_MESSAGES = 4096
 MAX_AGE = 60.0  # seconds
-FEW = 32  # channels whose entries are put in order; of more it is quicker to look through all there is
+FEW = 32  # channels with entries that are put in order; of more it is quicker to look through all there is
 SLACK = 1024  # dropped entries that the archive may drag along before it is tidied
 
 
@@ -96,10 +96,11 @@ class History:
 
     def newest(self, channels: Collection[str], until: int, count: int) -> list[Entry]:
         """The last `count` entries on any of these channels, up to the sequence `until`; newest first."""
-        if len(channels) > FEW:
+        queues = self._queues(channels)
+        if len(queues) > FEW:
             found = (entry for entry in reversed(self.entries) if _is_on(entry, channels))
         else:
-            merged = heapq.merge(*map(reversed, self._queues(channels)), key=lambda entry: -entry.sequence)
+            merged = heapq.merge(*map(reversed, queues), key=lambda entry: -entry.sequence)
             found = (entry for entry, _ in groupby(merged))  # one on several channels comes several times
         return list(islice(dropwhile(lambda entry: entry.sequence > until, found), count))
 

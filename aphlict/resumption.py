@@ -32,7 +32,7 @@ class Resumption:
             claims.append(_resume_elsewhere(history, foreign, channels, epoch))
         known = [claim for claim in claims if claim is not None]
         self.sequence = max(known, default=0)  # what came later than this is missing, save what was seen
-        self.looked_at = 0  # messages of the history
+        self.looked_at = len(after)  # words, and messages of the history
         self.recovered = bool(known)  # nothing can be missing beside that
         self.early = _early(history, positions, channels, origin)  # what was seen, and may come here yet
 
@@ -43,7 +43,7 @@ class Resumption:
     def missing(self, history: History, channels: Collection[str]) -> list[Entry]:
         """The kept messages on these channels that the reader has not had, oldest first."""
         later = history.select(channels, lambda entry: entry.sequence > self.sequence)
-        self.looked_at = len(later)
+        self.looked_at += len(later)
         return [entry for entry in later if not self.has_seen(entry.message.unique_id)]
 
 

@@ -194,3 +194,12 @@ def test_age(archive: Archive) -> None:
     archive.append(history, message("1"), 10)
     archive.append(history, message("2"), 15)
     assert history.age(20) == 10
+
+
+def test_channels_without_messages_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: every answer to a command names the newest messages."""
+    full = filled(Archive(1 << 30), *map(str, range(100)))
+    monkeypatch.setattr("aphlict.history._is_on", lambda *_: pytest.fail("looks through the history"))
+    assert full.newest([f"quiet {number}" for number in range(1000)], 1000, 8) == []
+    newest = full.newest(["a", *(f"quiet {number}" for number in range(1000))], 1000, 2)
+    assert ids(newest) == ["99", "98"]

@@ -61,3 +61,11 @@ def test_no_place_is_named_while_messages_are_on_their_way() -> None:
     while hub.work():
         pass
     assert hub.last(subscribers[0], now=0)
+
+
+def test_the_words_that_a_reader_brings_cost_it_something() -> None:
+    hub = make_hub()
+    subscriber, _ = join(hub, "A")
+    words = [f"name {number}" for number in range(3200)]
+    assert hub.replay_after(subscriber, words, 0.0, lambda _: None) == 100
+    assert hub.replay_after(subscriber, words[:3], 0.0, lambda _: None) == 0
