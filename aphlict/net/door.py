@@ -1,6 +1,7 @@
 """Who may come in: counts the connections, all together, by address, and those of a moment."""
 
 import resource
+import socket
 from collections.abc import Iterable
 
 from aphlict.config.settings import Limits
@@ -10,6 +11,10 @@ PORCH = 32  # connections for which there is no room that are told so at a time
 OTHERS = 64  # descriptors for peers, logs, listeners and the porch
 ADMIN_PART = 16  # one descriptor in so many is for publishers
 LEAST = 16
+SUBNET = (
+    8  # bytes of an IPv6 address that are its network's: who has one has all that begin so (RFC 4291, 2.5.4)
+)
+_MAPPED = bytes(10) + b"\xff\xff"  # what an IPv4 address begins with in IPv6 (RFC 4291, 2.5.5.2)
 
 
 def _descriptors() -> int:
@@ -29,6 +34,17 @@ def room_for_browsers(limits: Limits) -> int:
     return max(LEAST, _descriptors() - room_for_publishers() - OTHERS - PORCH)
 
 
+def party(address: str) -> str:
+    """Who counts as one with this address: in IPv6 all of its /64 network, which is what a customer is given."""
+    if ":" not in address:
+        return address
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
+    except OSError:
+        return address
+    return address if packed.startswith(_MAPPED) else packed[:SUBNET].hex()
+
+
 class Door:
     """Counts who is in. By address only where that is limited: a hundred thousand counters are megabytes."""
 
@@ -36,19 +52,20 @@ class Door:
         self.inside = 0
         self._most = most
         self._most_from_address = most_from_address
-        self._addresses: dict[str, int] = {}
+        self._parties: dict[str, int] = {}
 
     def reload(self, most: int, most_from_address: int | None, addresses: Iterable[str]) -> None:
         """Use other bounds for who comes from now on. `addresses` are those of all who are in."""
         self._most = most
         self._most_from_address = most_from_address
-        self._addresses = {}
+        self._parties = {}
         if most_from_address is not None:
             for address in addresses:
                 self._count(address)
 
     def _count(self, address: str) -> None:
-        self._addresses[address] = self._addresses.get(address, 0) + 1
+        key = party(address)
+        self._parties[key] = self._parties.get(key, 0) + 1
 
     def enter(self, address: str | None) -> None:
         """Let one in, which must `leave` in the end; None where a proxy has yet to say who it is.
@@ -63,7 +80,7 @@ class Door:
         self.inside += 1
 
     def _check(self, address: str, most: int) -> None:
-        if self._addresses.get(address, 0) >= most:
+        if self._parties.get(party(address), 0) >= most:
             raise TooManyFromAddress(f"an address may have {most} connections")
 
     def rename(self, before: str, after: str | None) -> None:
@@ -83,15 +100,16 @@ class Door:
     def leave(self, address: str) -> None:
         """Forget one."""
         self.inside -= 1
-        if self._addresses:
+        if self._parties:
             self._uncount(address)
 
     def _uncount(self, address: str) -> None:
-        left = self._addresses.get(address, 0) - 1
+        key = party(address)
+        left = self._parties.get(key, 0) - 1
         if left > 0:
-            self._addresses[address] = left
+            self._parties[key] = left
         else:
-            self._addresses.pop(address, None)
+            self._parties.pop(key, None)
 
 
 class Porch:

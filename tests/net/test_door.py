@@ -32,6 +32,27 @@ def test_as_many_as_an_address_may_have() -> None:
     assert door.inside == 3
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "are_one"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::2", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.1", True),
+    ],
+)
+def test_a_network_of_ipv6_counts_as_one_address(first: str, second: str, are_one: bool) -> None:
+    door = Door(100, 1)
+    door.enter(first)
+    if are_one:
+        with pytest.raises(TooManyFromAddress):
+            door.enter(second)
+        door.leave(first)
+    door.enter(second)
+
+
 def test_one_who_is_identified_later() -> None:
     door = Door(100, 1)
     door.enter(None)
