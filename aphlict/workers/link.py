@@ -4,12 +4,16 @@ import asyncio
 import logging
 import os
 import time
+from collections import deque
+from collections.abc import Iterator
 
 from aphlict.hub import Hub
+from aphlict.node import TURN
 from aphlict.workers.records import (
     Ask,
     Confirm,
     History,
+    Packed,
     Publish,
     Record,
     RecordReader,
@@ -31,6 +35,8 @@ class Link(asyncio.Protocol):
         self._hub = hub
         self._up_to_date = up_to_date
         self._reader = RecordReader()
+        self._records: deque[Record] = deque()  # that came, and are not done
+        self._steps: Iterator[None] | None = None  # while they are being done
         self._transport: asyncio.Transport | None = None
         self.lost = asyncio.get_running_loop().create_future()
 
@@ -43,8 +49,10 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Part of asyncio's interface."""
-        for record in self._reader.feed(data):
-            self._on_record(record)
+        self._records.extend(self._reader.feed(data))
+        if self._steps is None:
+            self._steps = self._do_records()
+            self._work()
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Part of asyncio's interface."""
@@ -56,19 +64,39 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _on_record(self, record: Record) -> None:
-        match record:
-            case Publish(number, messages):
-                matched = [self._hub.publish(packed.unpack(), packed.at).matched for packed in messages]
-                if number:
-                    self._send(Confirm(number, matched, self._hub.load))
-            case Ask(number, instance):
-                self._send(Tell(number, os.getpid(), self._hub.subscribed(instance), self._hub.load))
-            case History(messages, last):
-                for packed in messages:
-                    self._hub.publish(packed.unpack(), packed.at)
-                if last:
-                    self._up_to_date.set()
+    def _work(self) -> None:
+        """Do what came, until other work of the loop has its turn; nothing more is read meanwhile."""
+        assert self._steps is not None
+        assert self._transport is not None
+        until = time.monotonic() + TURN
+        for _ in self._steps:
+            if time.monotonic() > until:
+                self._transport.pause_reading()
+                asyncio.get_running_loop().call_soon(self._work)
+                return
+        self._steps = None
+        self._transport.resume_reading()
+
+    def _do_records(self) -> Iterator[None]:
+        """Do one record after the other; yields after each message."""
+        while self._records:
+            match self._records.popleft():
+                case Publish(number, messages):
+                    matched: list[int] = []
+                    yield from self._publish(messages, matched)
+                    if number:
+                        self._send(Confirm(number, matched, self._hub.load))
+                case Ask(number, instance):
+                    self._send(Tell(number, os.getpid(), self._hub.subscribed(instance), self._hub.load))
+                case History(messages, last):
+                    yield from self._publish(messages, [])
+                    if last:
+                        self._up_to_date.set()
+
+    def _publish(self, messages: list[Packed], matched: list[int]) -> Iterator[None]:
+        for packed in messages:
+            matched.append(self._hub.publish(packed.unpack(), packed.at).matched)
+            yield
 
     def _send(self, record: Record) -> None:
         assert self._transport is not None
