@@ -14,7 +14,12 @@ FAN_OUT = "2,000 browsers, 1 channel: CPU a delivery"
 CHANNELS = "10,000 browsers on 1,000 channels: CPU a delivery, publishing included"
 CONNECT = "connect and subscribe: CPU"
 MEMORY = "an idle connection with a channel of its own: memory"
-PANELS = {FAN_OUT: "µs", CHANNELS: "µs", CONNECT: "µs", MEMORY: "KB"}
+PANELS = {
+    FAN_OUT: "2,000 browsers, one channel: CPU a delivery (µs)",
+    CHANNELS: "10,000 browsers, 1,000 channels: CPU a delivery (µs)",
+    CONNECT: "connect and subscribe: CPU (µs)",
+    MEMORY: "an idle connection: memory (KB)",
+}
 
 
 def draw(source: Path, folder: Path) -> None:
@@ -22,7 +27,7 @@ def draw(source: Path, folder: Path) -> None:
     measured: dict[str, dict[str, list[list[float]]]] = json.loads(source.read_text())
     folder.mkdir(parents=True, exist_ok=True)
     figure = Figure(figsize=(10, 6), layout="constrained")
-    for axes, (what, unit) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
+    for axes, (what, title) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
         bars = {
             name: statistics.median(run[1] for run in values[what])
             for name, values in measured.items()
@@ -31,7 +36,7 @@ def draw(source: Path, folder: Path) -> None:
         colors = ["#2f6f4f" if name == "Aphlict" else "#b9b9b9" for name in bars]
         drawn = axes.barh(list(bars), list(bars.values()), color=colors)
         axes.bar_label(drawn, fmt="%.1f", padding=3)
-        axes.set_title(f"{what} ({unit})", fontsize=9)
+        axes.set_title(title, fontsize=9)
         axes.invert_yaxis()
         axes.margins(x=0.15)
         axes.spines[["top", "right"]].set_visible(False)

@@ -13,8 +13,6 @@ MENTION = re.compile(r"\bdocs/[\w/]+\.(?:md|html)")
 SOURCES = ("aphlict", "bin", "conf", "examples", "benchmarks")
 TEXTS = {".py", ".md", ".js", ".ts", ".sh", ".json", ".conf", ".cfg", ".service", ".html", ".php", ""}
 
-ANNOUNCED = {"performance"}  # that need not be there yet
-
 
 def anchors(page: Path) -> set[str]:
     """What the headings of a page can be linked to with."""
@@ -33,8 +31,6 @@ def leads_somewhere(page: Path, link: str) -> bool:
         return True
     name, _, anchor = link.partition("#")
     target = (page.parent / name).resolve() if name else page
-    if target.stem in ANNOUNCED and not target.exists():
-        return True
     return target.exists() and (not anchor or anchor in anchors(target))
 
 
@@ -52,7 +48,6 @@ def test_pages_that_the_code_names_are_there() -> None:
         if path.is_file() and path.suffix in TEXTS and "node_modules" not in path.parts
     ]
     named = {(mention, path) for path in [*files, *PAGES] for mention in MENTION.findall(path.read_text())}
-    named = {(mention, path) for mention, path in named if Path(mention).stem not in ANNOUNCED}
     dead = sorted(
         f"{path.relative_to(ROOT)}: {mention}" for mention, path in named if not (ROOT / mention).exists()
     )
