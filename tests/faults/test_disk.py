@@ -45,7 +45,7 @@ def fill_page(log: Path) -> None:
             pass
 
 
-def test_a_full_disk_under_the_pidfile_is_told_at_start(installation: Installation, small_disk: Path) -> None:
+def test_a_full_disk_under_the_pidfile_is_told_at_start(small_disk: Path, installation: Installation) -> None:
     installation.pidfile = small_disk / "aphlict.pid"
     installation.write()
     fill(small_disk)
