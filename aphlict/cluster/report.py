@@ -8,6 +8,7 @@ from aphlict.errors import PeerError
 log = logging.getLogger(__name__)
 
 SAID_AT_MOST_EVERY = 60.0  # seconds
+MOST_CAUSES = 8  # that are said while it is away
 
 
 class PeerReport:
@@ -20,6 +21,7 @@ class PeerReport:
         self.last_error: str | None = None
         self._name = name
         self._away_since: float | None = None
+        self._causes: set[str] = set()  # said since it went away
         self._sent_before = 0
         self._dropped_unsaid = 0
         self._dropped_since = 0.0
@@ -45,12 +47,16 @@ class PeerReport:
         log.info("peer %s is this node itself: nothing is sent there", self._name)
 
     def say_away(self, error: PeerError) -> None:
-        """A try failed; only the first of a row is said."""
-        self.last_error = str(error)
+        """A try failed; the first of a row is said, and a cause that is another than those before it."""
+        cause = self.last_error = str(error)
         if self._away_since is None:
             self._away_since = time.monotonic()
             self._sent_before = self.sent
+            self._causes = {cause}
             log.warning("peer %s is away: %s", self._name, error)
+        elif cause not in self._causes and len(self._causes) < MOST_CAUSES:
+            self._causes.add(cause)
+            log.warning("peer %s is still away: %s", self._name, error)
 
     def say_back(self) -> None:
         """It has caught up."""

@@ -74,6 +74,24 @@ async def test_a_peer_that_is_refused_gets_all_when_it_is_back(caplog: pytest.Lo
 
 
 @in_loop
+async def test_another_cause_is_said_while_a_peer_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    """It is started again, and now has a secret: what is in the log has to be what is wrong."""
+    node = FakeNode("B").start()
+    await node.stop()
+    async with node, relay_to(node.settings) as relay:
+        relay.forward(message("1"))
+        await away(relay, "the connection was refused")
+        node.respond = lambda _request: reply(401, error="a secret is missing")
+        node.start()
+        await eventually(lambda: lines(caplog, "still away"), "the other cause")
+        assert [line.partition(": ")[2] for line in lines(caplog, "still away")] == [
+            "it answered 401: a secret is missing"
+        ]
+        node.respond = lambda _request: None
+        await node.got(1)
+
+
+@in_loop
 async def test_a_peer_that_comes_and_goes_misses_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async with FakeNode("B").start() as node, relay_to(node.settings) as relay:
         for turn in range(3):
