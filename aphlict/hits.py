@@ -38,8 +38,9 @@ class Hits:
         """Sum up what was not told of since the last sweep. To be called every minute."""
         for (limit, address), more in self._more.items():
             if more:
-                log.warning("%s was hit by %s %s more times", limit, address, f"{more:,}")
+                log.warning("%s was hit by %s %s more time%s", limit, address, f"{more:,}", "s" * (more != 1))
         if self._untold:
-            log.warning("limits were hit %s more times, by yet other addresses", f"{self._untold:,}")
+            times = f"{self._untold:,} more time{'s' * (self._untold != 1)}"
+            log.warning("limits were hit %s, by yet other addresses", times)
         self._more.clear()
         self._untold = 0

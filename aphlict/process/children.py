@@ -99,6 +99,7 @@ def _be_worker(launched: Launch, duty: Duty, report_fd: int, lifeline: int, not_
     status = 1
     try:
         launched.pidfile.forget()
+        launched.journal.count_anew()
         for descriptor in not_mine:
             os.close(descriptor)
         status = worker.run(launched, duty, report_fd, lifeline)

@@ -24,6 +24,8 @@ RETRY = 5.0  # seconds between two tries to open a file that cannot be opened
 class Sink(Protocol):
     """Where lines go. Nothing here may raise but `open`."""
 
+    lost: int  # lines, and not told of yet
+
     def open(self) -> None:
         """Open it the first time. Raises CannotWrite."""
 
@@ -43,7 +45,7 @@ class Stream:
     def __init__(self, descriptor: int) -> None:
         """Write to this descriptor."""
         self.descriptor = descriptor
-        self._lost = 0
+        self.lost = 0  # lines, and not told of yet
 
     def open(self) -> None:
         """It is open."""
@@ -56,12 +58,13 @@ class Stream:
 
     def write(self, line: str) -> None:
         """Write, unless that would block or fail: the next line that succeeds says how many were lost."""
-        if self._lost:
-            line = f"{stamp(logging.WARNING)} {self._lost:,} lines were lost here\n{line}"
+        if self.lost:
+            lost = "1 line was" if self.lost == 1 else f"{self.lost:,} lines were"
+            line = f"{stamp(logging.WARNING)} {lost} lost here\n{line}"
         if self._put(f"{line}\n".encode(errors="backslashreplace")):
-            self._lost = 0
+            self.lost = 0
         else:
-            self._lost += 1
+            self.lost += 1
 
     def _put(self, data: bytes) -> bool:
         poll = select.poll()  # select(2) takes no descriptor beyond 1,023
@@ -183,9 +186,18 @@ class Journal(logging.Handler):
         fresh = Journal(files, count_repeats=False)
         with self._locked():
             old = [sink for sink in self._sinks if isinstance(sink, LogFile)]
+            lost = {file.path: file.lost for file in old}
+            for file in files:
+                file.lost = lost.get(file.path, 0)
             self._sinks = [sink for sink in self._sinks if sink not in old] + fresh._sinks
         for sink in old:
             sink.close()
+
+    def count_anew(self) -> None:
+        """In a forked process: what was counted before is for the other one to tell."""
+        self._repeats = self._repeats and Repeats()
+        for sink in self._sinks:
+            sink.lost = 0
 
     def close(self) -> None:
         """Write what is still counted and close every sink."""

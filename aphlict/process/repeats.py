@@ -74,5 +74,5 @@ class Repeats:
     @staticmethod
     def _count(key: Hashable, seen: _Seen) -> str:
         if isinstance(key, tuple):
-            return f"{seen.text} … {seen.more:,} more times"
-        return f"… {seen.more:,} more lines like: {seen.text}"
+            return f"{seen.text} … {seen.more:,} more time{'s' * (seen.more != 1)}"
+        return f"… {seen.more:,} more line{'s' * (seen.more != 1)} like: {seen.text}"

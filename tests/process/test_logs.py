@@ -133,6 +133,27 @@ def test_a_full_disk_loses_lines_and_says_how_many(tmp_path: Path, log: logging.
     assert re.search(r"3 lines were lost here\n.*found\n", path.read_text())
 
 
+def test_lost_lines_are_told_by_the_file_that_follows(tmp_path: Path, log: logging.Logger) -> None:
+    """Who has made room on a disk sends SIGHUP."""
+    path = tmp_path / "log"
+    path.symlink_to("/dev/full")
+    made = journal(log, LogFile(path))
+    log.info("lost")
+    path.unlink()
+    made.follow([LogFile(path)])
+    log.info("found")
+    assert re.search(r"1 line was lost here\n.*found\n", path.read_text())
+
+
+def test_a_forked_process_leaves_the_counts_to_the_other(tmp_path: Path, log: logging.Logger) -> None:
+    made = journal(log, LogFile(tmp_path / "log"))
+    log.info("again")
+    log.info("again")
+    made.count_anew()
+    made.tell_repeats(all_of_them=True)
+    assert (tmp_path / "log").read_text().count("again") == 1
+
+
 def test_a_console_that_takes_nothing_does_not_block(log: logging.Logger) -> None:
     receiver, sender = os.pipe()
     journal(log, Stream(sender))

@@ -19,7 +19,7 @@ def test_the_count_waits_for_the_window() -> None:
     repeats.admits("full", ERROR, "full", 0)
     repeats.admits("full", ERROR, "full", 1)
     assert list(repeats.tell(WINDOW - 0.1)) == []
-    assert list(repeats.tell(1, all_of_them=True)) == [(ERROR, "full … 1 more times")]
+    assert list(repeats.tell(1, all_of_them=True)) == [(ERROR, "full … 1 more time")]
 
 
 def test_what_goes_on_is_told_less_and_less_often() -> None:
