@@ -123,14 +123,25 @@ def _try_to_listen(
 
 
 def holder(server: ServerSettings) -> str:
-    """Describe the process that listens where this server wants to."""
-    for connection in psutil.net_connections("tcp"):
-        if connection.status != psutil.CONN_LISTEN or connection.pid is None:
-            continue
-        assert connection.laddr  # a listener has an address
-        if connection.laddr.port == server.port and _overlap(connection.laddr.ip, server.address):
-            return describe(connection.pid)
-    return "a process of another user (as root, ss -ltnp names it)"
+    """Describe what has the port that this server wants: a listener, or a connection to somewhere else."""
+    there = [each for each in psutil.net_connections("tcp") if _is_in_the_way(each.laddr, server)]
+    listeners = [each for each in there if each.status == psutil.CONN_LISTEN]
+    pid = next((each.pid for each in (*listeners, *there) if each.pid is not None), None)
+    if there and not listeners:
+        who = "a process" if pid is None else describe(pid)
+        return (
+            f"a connection that {who} has made: try again when it has ended, or take a port outside of "
+            "net.ipv4.ip_local_port_range (sysctl names it)"
+        )
+    if pid is not None:
+        return describe(pid)
+    if there:
+        return "a process of another user (as root, ss -ltnp names it)"
+    return "a process that cannot be seen from here, or was gone a moment later: try again"
+
+
+def _is_in_the_way(address: tuple[()] | tuple[str, int], server: ServerSettings) -> bool:
+    return len(address) == 2 and address[1] == server.port and _overlap(address[0], server.address)
 
 
 def describe(pid: int) -> str:
