@@ -1,30 +1,45 @@
 """`check`: everything that `start` would refuse, without starting."""
 
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 from aphlict.cli import configured
 from aphlict.cli.console import remark, say
 from aphlict.config.settings import Settings
-from aphlict.errors import CertificateError
+from aphlict.doctor.findings import Trouble
+from aphlict.doctor.server import check_writable, files
+from aphlict.errors import CannotWrite, CertificateError
 from aphlict.process import ports, privileges
 from aphlict.process.launch import check_trust, find_findings, find_warnings, load_credentials
 from aphlict.process.pidfile import find_running
 
 
 def run(arguments: Namespace) -> int:
-    """Do it: configuration, then user, certificates and ports."""
+    """Do it: configuration, then user, certificates, files and ports."""
     _, settings = configured.load(arguments, files=True)
     privileges.find_owner(settings)
     load_credentials(settings)
     check_trust(settings)
-    for sentence in find_warnings(settings):
-        remark(f"Warning: {sentence}")
     errors = [sentence for findings in find_findings(settings) for sentence in findings.errors]
+    for sentence in [*find_warnings(settings), *_find_unwritable(settings)]:
+        if sentence not in errors[:1]:  # which is the error
+            remark(f"Warning: {sentence}")
     if errors:
         raise CertificateError(errors[0])
     say(f"The configuration is good. {_try_ports(settings)}")
     return 0
+
+
+def _find_unwritable(settings: Settings) -> Iterator[str]:
+    """Only a warning: who checks need not be the user that the server is started by. Raises CannotWrite."""
+    for path in files(settings):
+        if path.is_dir():
+            raise CannotWrite(f"cannot write {path}: it is a folder, expected the path of a file")
+        try:
+            check_writable(path)
+        except Trouble as trouble:
+            yield f"{trouble}: {trouble.change}"
 
 
 def _try_ports(settings: Settings) -> str:

@@ -20,17 +20,29 @@ from aphlict.process.ports import holder
 def check_files(settings: Settings, checks: CheckList) -> None:
     """Whether log files and pidfile can be written. Raises Trouble."""
     with checks.check("files") as note:
-        for path in [*(Path(each.path) for each in settings.logs), Path(settings.pidfile)]:
-            _check_writable(path)
+        for path in files(settings):
+            check_writable(path)
         note.says = (
             f"{len(settings.logs)} log file{'s' * (len(settings.logs) != 1)} and the pidfile can be written"
         )
+    for path in filter(_is_full, files(settings)):
+        checks.doubt(
+            "files",
+            f"the disk under {path} is full",
+            "make room: a server goes on without its log, but one that is stopped cannot start again",
+        )
 
 
-def _check_writable(path: Path) -> None:
-    there = next(each for each in (path, *path.parents) if each.exists())
-    if there == path and not path.is_file():
-        raise Trouble(f"{path} is not a file", "give the path of a file in the configuration")
+def files(settings: Settings) -> list[Path]:
+    """What the server writes."""
+    return [*(Path(each.path) for each in settings.logs), Path(settings.pidfile)]
+
+
+def check_writable(path: Path) -> None:
+    """Whether this user may write the file, or make it. Raises Trouble."""
+    there = _existing(path)
+    if path.is_dir():
+        raise Trouble(f"{path} is not a file, but a folder", "give the path of a file in the configuration")
     if not os.access(there, os.W_OK):
         raise Trouble(
             f"{there} cannot be written by this user",
@@ -38,15 +50,31 @@ def _check_writable(path: Path) -> None:
         )
 
 
+def _existing(path: Path) -> Path:
+    """The file, or the nearest folder above it that is there."""
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
+def _is_full(path: Path) -> bool:
+    disk = os.statvfs(_existing(path))
+    return (disk.f_blocks > 0 and disk.f_bavail == 0) or (disk.f_files > 0 and disk.f_favail == 0)
+
+
 def check_process(settings: Settings, checks: CheckList) -> list[psutil.Process]:
     """Whether the server runs, and the processes that serve: none where no pidfile names them."""
     supervisor = _find(Path(settings.pidfile))
     if supervisor is None:
-        checks.skip("process", f"no server has written {settings.pidfile}; the ports tell more")
+        checks.skip("process", f"{_why_none(settings.pidfile)}; the ports tell more")
         return []
     with checks.check("process") as note:
         note.says = f"runs as process {supervisor.pid}"
     return supervisor.children() or [supervisor]
+
+
+def _why_none(pidfile: str) -> str:
+    if Path(pidfile).exists():
+        return f"the server that wrote {pidfile} is gone (killed, or the machine went down)"
+    return f"no server has written {pidfile}"
 
 
 def _find(pidfile: Path) -> psutil.Process | None:

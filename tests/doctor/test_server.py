@@ -12,6 +12,7 @@ from tests.support import certificates
 from tests.support.doctor import Doctor
 from tests.support.installation import Installation
 from tests.support.nodes import listening
+from tests.support.waiting import wait_until
 
 
 def url(installation: Installation, path: str = "/ws/") -> tuple[str, str]:
@@ -64,6 +65,19 @@ def test_a_key_that_belongs_to_another_certificate(
 def test_a_log_that_is_no_file(installation: Installation, doctor: Doctor) -> None:
     installation.log.mkdir(parents=True)
     doctor.visit(installation).expect("files", str(installation.log), "is not a file")
+
+
+def test_a_log_that_is_no_plain_file(installation: Installation, doctor: Doctor) -> None:
+    installation.log = Path("/dev/stderr")
+    installation.write()
+    assert doctor.visit(installation).of("files")[0]["verdict"] == "ok"
+
+
+def test_a_server_that_was_killed(installation: Installation, doctor: Doctor) -> None:
+    installation.start().kill()
+    wait_until(lambda: installation.answers() is None, "the worker's end")
+    [process] = doctor.visit(installation).of("process")
+    assert f"the server that wrote {installation.pidfile} is gone" in process["says"]
 
 
 def test_a_port_that_belongs_to_another_program(installation: Installation, doctor: Doctor, ssh: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.faults.powers import fill, mounted
+from tests.support.doctor import Doctor
 from tests.support.installation import Installation
 
 
@@ -36,6 +37,22 @@ def test_a_full_disk_under_the_log_costs_lines_and_nothing_else(
     ballast.unlink()
     assert installation.run("stop").returncode == 0
     assert re.search(r"\d lines? w\w+ lost here", installation.log.read_text())
+
+
+def test_the_doctor_sees_a_full_disk(
+    installation: Installation, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    doctor = Doctor(capsys)
+    installation.log = small_disk / "aphlict.log"
+    installation.write()
+    installation.start()
+    assert len(doctor.visit(installation).of("files")) == 1
+    fill(small_disk)
+    diagnosis = doctor.visit(installation)
+    assert (diagnosis.status, f"the disk under {installation.log} is full") == (
+        0,
+        diagnosis.of("files")[1]["says"],
+    )
 
 
 def fill_page(log: Path) -> None:
