@@ -46,6 +46,7 @@ def client_context(ca: str | None, cert: str | None = None, key: str | None = No
     except OSError as error:  # ssl.SSLError is one
         expected = f"a file of certificates in PEM ({_reason(error)})"
         raise CertificateError(f"ssl.ca is {show(ca)}, expected {expected}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # some Pythons leave that to the system's OpenSSL
     if cert is not None:
         show_certificate(context, cert, key)
     return context
