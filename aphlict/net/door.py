@@ -161,4 +161,5 @@ class Pace:
 
     def take(self) -> None:
         """One was accepted."""
-        self._left -= 1
+        if self.a_second is not None:
+            self._left -= 1

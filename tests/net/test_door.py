@@ -112,3 +112,12 @@ def test_no_pace() -> None:
     for _ in range(1000):
         pace.take()
     assert not pace.is_spent
+
+
+def test_a_pace_that_is_set_later_begins_then() -> None:
+    pace = Pace(None)
+    for _ in range(1000):
+        pace.take()
+    pace.a_second = 10
+    pace.refill(0.25)
+    assert not pace.is_spent
