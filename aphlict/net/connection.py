@@ -7,7 +7,7 @@ import socket
 import ssl
 
 from aphlict.config.settings import Limits
-from aphlict.errors import AphlictError, ProtocolError
+from aphlict.errors import AphlictError, HandshakeRefused, ProtocolError
 from aphlict.net.backlog import Backlog
 from aphlict.net.poller import READ, WRITE
 from aphlict.net.sending import CLOSE_TIMEOUT, NOTHING, WOULD_BLOCK, Sender, State
@@ -258,7 +258,9 @@ class Connection(Sender):
         self.send(answer)
 
     def detach(self) -> socket.socket:
-        """Give the socket away: this object forgets it."""
+        """Give the socket away: this object forgets it. Raises HandshakeRefused while an answer waits for it."""
+        if self._waiting is not None:
+            raise HandshakeRefused("a request came before the answer to the last one had been taken")
         self.context.poller.unregister(self._socket.fileno())
         self.state = State.CLOSED
         self._waiting = NOTHING

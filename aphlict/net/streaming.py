@@ -37,9 +37,10 @@ class BrowserConnection(Connection):
     def give_up_after(self, seconds: float) -> None:
         """Lose the connection once what was sent has not been acknowledged for so long (tcp(7)).
 
-        A browser says nothing while it listens: whether it is still there, only its system tells.
+        A browser says nothing while it listens: whether it is still there, only its system tells. One that is gone
+        already is no error.
         """
-        if self._socket.family in (socket.AF_INET, socket.AF_INET6):
+        if self.state is State.STREAM and self._socket.family in (socket.AF_INET, socket.AF_INET6):
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
 
     def answer(self, data: bytes, *, keep: bool) -> None:
@@ -54,7 +55,8 @@ class BrowserConnection(Connection):
         self.state = State.HEAD
         self._since = self.context.deadlines.now
         self.send(data)
-        self.forget_browser()
+        if self.state is State.HEAD:  # else it is gone, and has left by its door
+            self.forget_browser()
 
     def _on_data(self, data: bytes) -> None:
         if self.state is State.STREAM:

@@ -14,6 +14,7 @@ import pytest
 from tests.support.certificates import self_signed
 from tests.support.loops import in_loop
 from tests.support.nodes import running_node
+from tests.support.waiting import eventually
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -53,4 +54,24 @@ def test_who_is_gone_before_it_is_accepted_does_no_harm(
     with caplog.at_level(logging.WARNING):
         run()
         gc.collect()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "path", ["events?channel=a", "events?channel=a&after=x", "poll?channel=a&after=x", "status"]
+)
+def test_who_is_gone_before_it_is_answered_does_no_harm(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    @in_loop
+    async def run() -> None:
+        async with running_node() as node:
+            door = node.node._frontend._gates["client"].door
+            with socket.create_connection(("127.0.0.1", node.client_port)) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                await eventually(lambda: door.inside == 1)
+                sock.sendall(f"GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await eventually(lambda: door.inside == 0)
+            assert node.node.hub.connections == 0
+
+    with caplog.at_level(logging.WARNING):
+        run()
     assert not caplog.records

@@ -1,8 +1,12 @@
 """SPEC 2.3: long polling, as curl sees it."""
 
 import asyncio
+import socket
 from urllib.parse import quote
 
+import msgspec
+
+from aphlict.net.backlog import Pool
 from aphlict.servers import poll
 from tests.support.curl import Answer, curl
 from tests.support.loops import in_loop
@@ -221,6 +225,39 @@ async def test_a_request_before_its_time_ends_the_connection_after_the_answer() 
         output = await asyncio.wait_for(reader.read(), 5)
         assert output.count(b"HTTP/1.1 200 OK") == 1
         writer.close()
+
+
+@in_loop
+async def test_a_page_does_not_get_into_an_answer_that_has_not_been_taken() -> None:
+    async with running_node() as node:
+        for _ in range(4):
+            await node.publish({"subscribers": ["a"], "text": "x" * 250_000})
+        with socket.socket() as browser:
+            browser.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            browser.connect(("127.0.0.1", node.client_port))
+            browser.setblocking(False)
+            browser.sendall(b"GET /poll?channel=a&after=x HTTP/1.1\r\nHost: x\r\n\r\n")
+            await eventually(lambda: pool_of(node).used > 0)
+            browser.sendall(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
+            output = await read_to_end(browser)
+        head, _, rest = output.partition(b"\r\n\r\n")
+        size = int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0])
+        assert msgspec.json.decode(rest[:size])["recovered"] is False
+        assert rest[size:].startswith(b"HTTP/1.1 400 ")
+        await eventually(lambda: pool_of(node).used == 0)
+
+
+def pool_of(node: RunningNode) -> Pool:
+    pool = node.node._frontend._surroundings.pool
+    assert isinstance(pool, Pool)
+    return pool
+
+
+async def read_to_end(sock: socket.socket) -> bytes:
+    output = b""
+    while data := await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 65536), 5):
+        output += data
+    return output
 
 
 @in_loop
