@@ -5,7 +5,7 @@ from collections import deque
 from typing import Protocol
 
 TICK = 0.25  # seconds; a deadline passes unnoticed for no longer than this
-MOST = 2048  # looked at in one sweep: those that are left are looked at in the next
+BATCH = 8  # looked at in one sweep: one that reads on after a pause may cost a millisecond or two
 
 
 class Timed(Protocol):
@@ -33,15 +33,17 @@ class Deadlines:
         tick = max(math.ceil(when / TICK), self._swept + 1)
         self._buckets.setdefault(tick, []).append(timed)
 
-    def sweep(self, now: float) -> None:
-        """Look at all whose deadline has come. To be called every tick."""
+    def sweep(self, now: float) -> bool:
+        """Look at some of those whose deadline has come. To be called every tick, and soon again if it returns True:
+        there are more."""
         self.now = now
         tick = int(now / TICK)
         while self._swept < tick:
             self._swept += 1
             self._due.extend(self._buckets.pop(self._swept, ()))
-        for _ in range(min(MOST, len(self._due))):
+        for _ in range(min(BATCH, len(self._due))):
             timed = self._due.popleft()
             again = timed.on_deadline(now)
             if again is not None:
                 self.add(timed, again)
+        return bool(self._due)

@@ -16,6 +16,7 @@ from aphlict.net.arrival import Arrival
 from aphlict.net.connection import Application, Connection
 from aphlict.net.deadlines import TICK
 from aphlict.net.listener import Listener
+from aphlict.net.poller import SPELL
 from aphlict.net.surroundings import Surroundings
 from aphlict.servers.credentials import Credentials, load
 from aphlict.servers.entrance import Entrance, Gate
@@ -69,6 +70,7 @@ class Frontend:
         for entrance, each in zip(self._entrances, credentials, strict=True):
             entrance.equip(each)
         self._listeners: list[Listener] = []
+        self._sweeping: asyncio.Handle | None = None  # the next turn of a sweep that has not come to its end
         self._undo = ExitStack()
 
     def _entrance(self, server: ServerSettings) -> Entrance:
@@ -80,6 +82,7 @@ class Frontend:
         """Serve: every listener accepts when this returns."""
         self._poller.start()
         self._undo.callback(self._poller.close)
+        self._undo.callback(self._stop_sweeping)
         self.every(TICK, self._tick)
         self.every(TELL_HITS, self._surroundings.hits.sweep)
         for port, entrance in zip(self._ports, self._entrances, strict=True):
@@ -95,9 +98,23 @@ class Frontend:
         return not any(listener.is_broken for listener in self._listeners)
 
     def _tick(self) -> None:
-        self._deadlines.sweep(time.monotonic())
         for gate in self._gates.values():
             gate.pace.refill(TICK)
+        if self._sweeping is None:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Look at what is due, as often as it takes; other work of the loop has its turns between."""
+        self._sweeping = None
+        until = time.monotonic() + SPELL
+        while self._deadlines.sweep(now := time.monotonic()):
+            if now > until:
+                self._sweeping = asyncio.get_running_loop().call_soon(self._sweep)
+                return
+
+    def _stop_sweeping(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
 
     def every(self, seconds: float, work: Callable[[], None]) -> None:
         """Do some work again and again until the end."""

@@ -53,7 +53,8 @@ async def serve(sock: socket.socket, tls: ssl.SSLContext | None) -> None:
     Listener(sock, poller, on_accept, Pace(None), surroundings.hits).start()
     while True:
         await asyncio.sleep(TICK)
-        surroundings.deadlines.sweep(time.monotonic())
+        while surroundings.deadlines.sweep(time.monotonic()):
+            pass
 
 
 def main(files: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Each limit, at a real server: what happens past it, what is counted, and that nobody else notices."""
 
 import asyncio
+import contextlib
 import json
 import ssl
 import time
@@ -406,6 +407,15 @@ def test_who_finds_no_room_is_told_so_over_tls_too(tmp_path: Path) -> None:
 async def test_one_who_says_nothing() -> None:
     async with running_node(limits__handshake=0.3) as node, raw(node.client_port) as silent:
         assert await silent.end() == b""
+
+
+@in_loop
+async def test_very_many_who_say_nothing_end_together() -> None:
+    async with running_node(limits__handshake=0.5) as node, contextlib.AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(raw(node.client_port)) for _ in range(100)]
+        began = time.monotonic()
+        assert await asyncio.gather(*(each.end() for each in silent)) == [b""] * 100
+        assert time.monotonic() - began < 1.5
 
 
 @in_loop
