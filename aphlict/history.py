@@ -1,6 +1,7 @@
 """What was published lately: bounded for each instance by count, for all together by age and bytes."""
 
 import heapq
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import dropwhile, groupby, islice, takewhile
@@ -9,7 +10,8 @@ from aphlict.message import Message
 
 MAX_MESSAGES = 4096
 MAX_AGE = 60.0  # seconds
-FEW = 32  # channels with entries that are put in order; of more it is quicker to look through all there is
+FEW = 32  # channels with entries that are put in order; of more it is quicker to look at what is newest first
+LATELY = 128  # entries that are looked at so
 SLACK = 1024  # dropped entries that the archive may drag along before it is tidied
 
 
@@ -98,13 +100,20 @@ class History:
         """The last `count` entries on any of these channels, up to the sequence `until`; newest first."""
         queues = self._queues(channels)
         if len(queues) > FEW:
-            found = (entry for entry in reversed(self.entries) if _is_on(entry, channels))
-        else:
-            merged = heapq.merge(*map(reversed, queues), key=lambda entry: -entry.sequence)
-            found = (entry for entry, _ in groupby(merged))  # one on several channels comes several times
-        return list(islice(dropwhile(lambda entry: entry.sequence > until, found), count))
+            lately = [entry for entry in islice(reversed(self.entries), LATELY) if entry.sequence <= until]
+            found = list(islice((entry for entry in lately if _is_on(entry, channels)), count))
+            if len(found) == count:
+                return found
+        merged = heapq.merge(*map(reversed, queues), key=lambda entry: -entry.sequence)
+        each_once = (entry for entry, _ in groupby(merged))  # one on several channels comes several times
+        return list(islice(dropwhile(lambda entry: entry.sequence > until, each_once), count))
 
-    def select(self, channels: Iterable[str], wanted: Callable[[Entry], bool]) -> list[Entry]:
+    def sequence_at(self, at: float) -> int:
+        """The sequence of the last entry that had come by `at`, or of what was there before all that are kept."""
+        place = bisect_right(self.entries, at, key=lambda entry: entry.at)
+        return self.entries[place].sequence - 1 if place < len(self.entries) else self.last_sequence
+
+    def select(self, channels: Collection[str], wanted: Callable[[Entry], bool]) -> list[Entry]:
         """The entries on any of these channels, back to the last one that is wanted; oldest first.
 
         `wanted` must hold for all entries that are newer than one for which it holds. What it costs goes
@@ -113,6 +122,10 @@ class History:
         queues = self._queues(channels)
         if len(queues) == 1:
             return list(takewhile(wanted, reversed(queues[0])))[::-1]
+        if sum(map(len, queues)) > len(self.entries):  # most are on several of them
+            return [entry for entry in takewhile(wanted, reversed(self.entries)) if _is_on(entry, channels)][
+                ::-1
+            ]
         found = {entry.sequence: entry for queue in queues for entry in takewhile(wanted, reversed(queue))}
         return [found[sequence] for sequence in sorted(found)]
 
@@ -122,7 +135,7 @@ class History:
 
 
 def _is_on(entry: Entry, channels: Collection[str]) -> bool:
-    return any(name in channels for name in entry.message.channels)
+    return any(map(channels.__contains__, entry.message.channels))
 
 
 class Archive:

@@ -65,7 +65,7 @@ def _resume_elsewhere(
         named = next((each for each in entries if digest(each.message.unique_id) in names), None)
         if named is not None:
             return max(named.sequence, _before(since, entries, named.sequence))
-    return _before(since, history.select(channels, lambda entry: entry.at > since), history.last_sequence)
+    return history.sequence_at(since)
 
 
 def _before(since: float, entries: list[Entry], otherwise: int) -> int:

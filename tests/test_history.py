@@ -203,3 +203,33 @@ def test_channels_without_messages_cost_nothing(monkeypatch: pytest.MonkeyPatch)
     assert full.newest([f"quiet {number}" for number in range(1000)], 1000, 8) == []
     newest = full.newest(["a", *(f"quiet {number}" for number in range(1000))], 1000, 2)
     assert ids(newest) == ["99", "98"]
+
+
+def test_many_channels_with_old_messages_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much came on others since: no answer looks through all of it."""
+    archive, history = Archive(1 << 30), History("origin")
+    old = [f"old {number}" for number in range(100)]
+    for name in (*old, *(f"new {number}" for number in range(1000))):
+        archive.append(history, message(name, name), 0)
+    looked_at: list[Entry] = []
+    monkeypatch.setattr("aphlict.history._is_on", lambda entry, _: looked_at.append(entry))
+    assert ids(history.newest(old, 2000, 2)) == ["old 99", "old 98"]
+    assert ids(history.newest(old, 50, 2)) == ["old 49", "old 48"]
+    assert len(looked_at) < 200
+
+
+def test_messages_on_very_many_channels_are_found_once(archive: Archive) -> None:
+    history, channels = History("origin"), [str(number) for number in range(100)]
+    for name in ("1", "2", "3"):
+        archive.append(history, message(name, *channels), float(name))
+    archive.append(history, message("4", "other"), 4)
+    assert ids(history.newest(channels, 10, 2)) == ["3", "2"]
+    assert ids(history.newest(channels, 2, 2)) == ["2", "1"]
+    assert ids(history.select(channels, lambda entry: entry.at > 1)) == ["2", "3"]
+
+
+def test_the_sequence_at_a_time() -> None:
+    archive, history = Archive(1 << 26, max_messages=3), History("origin")
+    for second in range(5):
+        archive.append(history, message(str(second)), second)
+    assert [history.sequence_at(at) for at in (0, 2, 2.5, 3, 9)] == [2, 3, 3, 4, 5]

@@ -20,6 +20,10 @@ from aphlict.wire.handshake import Request, instance_of
 
 log = logging.getLogger(__name__)
 
+LOOKED_UP_FOR_ONE = (
+    256  # subscriptions whose newest messages are looked up in the time that one command takes
+)
+
 
 class Browsers(Application):
     """The application of the client ports: WebSockets, event streams and polls to the hub, the rest to Tornado.
@@ -96,14 +100,17 @@ class Browsers(Application):
             case Ping():
                 connection.send(commands.PONG)
         if id is not None:
-            connection.send(commands.ack(id, **self._where(subscriber)))
+            connection.send(commands.ack(id, **self._where(connection, subscriber)))
 
     def _replay(self, connection: Connection, subscriber: Subscriber, command: Replay, id: Id) -> None:
+        connection.charge(len(subscriber.subscriptions) // LOOKED_UP_FOR_ONE)
+
         def on_done(recovery: Recovery) -> None:
             log.debug("[%d] %s", connection.number, recovery)
             if id is not None:
                 count, recovered = recovery
-                answer = commands.ack(id, count=count, recovered=recovered, **self._where(subscriber))
+                where = self._where(connection, subscriber)
+                answer = commands.ack(id, count=count, recovered=recovered, **where)
                 connection.send_all(iter((answer,)))
 
         if command.after is None:
@@ -121,13 +128,14 @@ class Browsers(Application):
             lost = visitor.renew(prove(connection, keys, command.token, instance, self._unix_now()))
             more = {"expires": visitor.seconds_left(), **({"unsubscribed": lost} if lost else {})}
         if id is not None:
-            connection.send(commands.ack(id, **more, **self._where(subscriber)))
+            connection.send(commands.ack(id, **more, **self._where(connection, subscriber)))
 
     def _unix_now(self) -> float:
         return self._hub.epoch + self._clock()
 
-    def _where(self, subscriber: Subscriber) -> dict[str, str]:
+    def _where(self, connection: Connection, subscriber: Subscriber) -> dict[str, str]:
         """What an ack says beside: where to resume after this connection."""
+        connection.charge(len(subscriber.subscriptions) // LOOKED_UP_FOR_ONE)
         last = self._hub.last(subscriber, self._clock())
         return {} if last is None else {"last": last}
 
