@@ -339,8 +339,10 @@ async def test_a_replay_costs_what_it_looks_at() -> None:
 
 @in_loop
 async def test_answers_cost_more_with_many_subscriptions() -> None:
-    few_commands = {"limits__commands": 10, "limits__commands__burst": 20}
-    async with running_node(**few_commands) as node, connect(node.url()) as browser:
+    async with (
+        running_node(limits__commands=10, limits__commands__burst=20) as node,
+        connect(node.url()) as browser,
+    ):
         await command(browser, "subscribe", [str(number) for number in range(1000)])
         for _ in range(5):
             await command(browser, "unsubscribe", [])
