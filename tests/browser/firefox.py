@@ -7,12 +7,16 @@ from typing import Any
 from tests.browser.driving import Browser, PageError, Profile, Remote, Tab, find_address
 from tests.support.waiting import wait_until
 
+# Without lna (local network access), which keeps some pages from this machine: that is for the server to do.
 PREFERENCES = """
 user_pref("app.update.enabled", false);
 user_pref("browser.shell.checkDefaultBrowser", false);
 user_pref("datareporting.policy.dataSubmissionEnabled", false);
 user_pref("network.captive-portal-service.enabled", false);
 user_pref("network.connectivity-service.enabled", false);
+user_pref("network.lna.blocking", false);
+user_pref("network.lna.enabled", false);
+user_pref("network.lna.websocket.enabled", false);
 user_pref("network.proxy.type", 0);
 user_pref("toolkit.telemetry.enabled", false);
 """
