@@ -32,10 +32,10 @@ class Pidfile:
         except BlockingIOError as error:
             process = find_running(path)
             who = f"process {process.pid}" if process else "another process, which keeps it locked"
-            raise AlreadyRunning(
-                f"the server is already running: {path} belongs to {who} (aphlict restart replaces it)"
-            ) from error
+            raise _running(path, f"{who} (aphlict restart replaces it)") from error
         except OSError as error:
+            if isinstance(error, PermissionError) and (process := find_running(path)) is not None:
+                raise _running(path, f"process {process.pid} of another user") from error
             raise CannotWrite(f"cannot write the pidfile {path}: {error.strerror}") from error
         if owner is not None:
             owner.take_over(descriptor)
@@ -82,6 +82,10 @@ def find_running(path: Path) -> psutil.Process | None:
         if time.monotonic() > deadline:
             return None
         time.sleep(0.02)
+
+
+def _running(path: Path, who: str) -> AlreadyRunning:
+    return AlreadyRunning(f"the server is already running: {path} belongs to {who}")
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -1,5 +1,6 @@
 """The pidfile: locked, and believed only where lock and process agree."""
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -8,10 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from aphlict.errors import AlreadyRunning, CannotWrite
+from aphlict.process import pidfile
 from aphlict.process.pidfile import Pidfile, find_running, is_alive, is_aphlict
 from tests.support.installation import Installation
 from tests.support.waiting import wait_until
@@ -109,6 +112,15 @@ def test_a_clock_that_is_set_forward_disproves_nothing(installation: Installatio
     assert installation.run("status").returncode == 0
     assert installation.run("stop").returncode == 0
     assert not is_alive(supervisor)
+
+
+def test_a_server_of_another_user_is_running(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = installation.start()
+    monkeypatch.setattr(pidfile, "_lock", Mock(side_effect=PermissionError(errno.EACCES, "denied")))
+    with pytest.raises(AlreadyRunning, match=f"belongs to process {supervisor.pid} of another user"):
+        Pidfile.acquire(installation.pidfile)
 
 
 def test_what_was_left_in_it_is_not_believed_while_another_has_the_lock(tmp_path: Path) -> None:
