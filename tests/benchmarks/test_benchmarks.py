@@ -26,6 +26,8 @@ def test_a_small_run_prints_every_figure_and_loses_nothing() -> None:
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "lost" not in done.stderr
+    assert "A try with 0.01 times the browsers" in done.stdout
+    assert "MISSES" not in done.stdout
     for figure in (
         "floor ",
         "CPU a publish",
