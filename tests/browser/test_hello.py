@@ -5,6 +5,7 @@ from pathlib import Path
 from tests.browser.driving import Profile, Tab
 from tests.browser.server import Server
 from tests.docs.pages import ROOT, examples
+from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 
 
@@ -23,6 +24,15 @@ def test_the_hello_page_shows_what_is_published(any_profile: Profile, server: Se
     wait_until(lambda: server.publish("demo", text="hello")["matched"], "a subscription")
     shown = "document.getElementById('messages').innerText"
     wait_until(lambda: "hello" in tab.evaluate(shown), "the message")
+
+
+def test_the_hello_page_says_that_there_is_no_server(
+    any_profile: Profile, server: Server, tmp_path: Path
+) -> None:
+    text = (ROOT / "docs/hello.html").read_text().replace("22280", str(free_ports(1)[0]))
+    tab = open_page(any_profile, server, tmp_path, text)
+    status = "document.getElementById('status').textContent"
+    wait_until(lambda: "bin/aphlict start" in tab.evaluate(status), "what to do")
 
 
 def test_the_snippet_of_the_readme_listens(any_profile: Profile, server: Server, tmp_path: Path) -> None:
