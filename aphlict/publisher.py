@@ -57,7 +57,7 @@ def publish(
         try:
             answer = _post(server, instance, body, headers, share, context)
         except (OSError, http.client.HTTPException, NoAnswer) as error:
-            failures.append(f"{server}: {str(error) or type(error).__name__}")
+            failures.append(f"{server}: {_why(error)}")
         else:
             return Receipt(
                 answer["fingerprint"],
@@ -116,3 +116,9 @@ def _read(status: int, text: bytes) -> dict[str, Any]:
     if status in (http.client.BAD_REQUEST, http.client.REQUEST_ENTITY_TOO_LARGE):
         raise PublishRefused(str(reason or "the server does not take the message"))
     raise NoAnswer(f"it answers {status}{f': {reason}' if reason else ''}")
+
+
+def _why(error: Exception) -> str:
+    """In words, without the number of an error."""
+    words = error.strerror if isinstance(error, OSError) else None
+    return words or str(error) or type(error).__name__

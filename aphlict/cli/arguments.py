@@ -1,7 +1,7 @@
 """The command line: every command, its options and examples."""
 
 import re
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
@@ -114,16 +114,15 @@ def _notify_options(parser: Parser) -> None:
 
 
 def port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= MAX_PORT:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) > MAX_PORT:
+        raise ArgumentTypeError(f"{text} is no port, expected a whole number from 0 to {MAX_PORT}")
+    return int(text)
 
 
 def duration(text: str) -> int:
     found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd]?)", text)
     if found is None:
-        raise ValueError
+        raise ArgumentTypeError(f"{text} is no time, expected one such as 90s, 15m, 1h or 30d")
     return int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
@@ -161,7 +160,7 @@ def _demo_options(parser: Parser) -> None:
         "--listen",
         metavar="ADDRESS",
         default="127.0.0.1",
-        help="for whom: 0.0.0.0 is everybody (default: us)",
+        help="for whom: 0.0.0.0 is everybody (default: this machine alone)",
     )
     parser.add_argument(
         "--port", type=port, default=0, metavar="N", help="where the page is (default: a free port)"

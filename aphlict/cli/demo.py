@@ -20,6 +20,7 @@ from aphlict.servers.credentials import Credentials
 
 LOOPBACK = "127.0.0.1"
 NO_PIDFILE = "/dev/null"  # only Ctrl-C ends a demo
+PATIENCE = 86400.0  # seconds: browsers keep spare connections open, which is nothing to be told of here
 MOST = 100  # messages that the page publishes at once
 
 
@@ -40,9 +41,8 @@ async def _serve(address: str, page_port: int, client_port: int) -> None:
         ServerSettings(type="client", port=_port(client), listen=address),
         ServerSettings(type="admin", port=_port(admin), listen=LOOPBACK),
     )
-    node = Node(
-        Settings(servers=servers, pidfile=NO_PIDFILE, drain_time=0), [client, admin], [Credentials()] * 2
-    )
+    settings = Settings(servers=servers, pidfile=NO_PIDFILE, drain_time=0, limits_handshake=PATIENCE)
+    node = Node(settings, [client, admin], [Credentials()] * 2)
     await node.start()
     server = HTTPServer(_application(node, _port(client), _port(admin)))
     server.add_sockets(page)

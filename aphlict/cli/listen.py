@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import random
 import ssl
 from argparse import Namespace
@@ -16,7 +17,7 @@ from aphlict.cli import configured
 from aphlict.cli.admin import unverified
 from aphlict.cli.configured import reachable
 from aphlict.cli.console import reason, remark, say
-from aphlict.errors import TokenRefused, UsageError
+from aphlict.errors import NoAnswer, TokenRefused, UsageError
 from aphlict.tokens.addresses import take_token
 
 CONNECT_TIMEOUT = 10.0
@@ -35,6 +36,7 @@ def run(arguments: Namespace) -> int:
     context = (
         None if not url.startswith("wss:") else unverified() if trusting else ssl.create_default_context()
     )
+    logging.getLogger("tornado").setLevel(logging.CRITICAL)  # what it says of a failure, we say
     asyncio.run(Listening(url, arguments.channels, context, arguments.token or token).run())
     return 0
 
@@ -69,11 +71,11 @@ class Listening:
         self._pause = FIRST_PAUSE
 
     async def run(self) -> None:
-        """Connect again and again. Raises TokenRefused."""
+        """Connect again and again. Raises TokenRefused, or NoAnswer where the server refuses the channels."""
         while True:
-            reason = await self._connect_once()
+            why = await self._connect_once()
             pause = self._pause * random.uniform(0.75, 1.25)  # noqa: S311 -- so that many do not come at once
-            remark(f"{reason} Trying again in {pause:.1f} s.")
+            remark(f"{why} Trying again in {pause:.1f} s.")
             await asyncio.sleep(pause)
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
@@ -86,8 +88,10 @@ class Listening:
             connection = await websocket_connect(request, ping_interval=PING_INTERVAL)
         except (OSError, HTTPError, WebSocketError) as error:
             if isinstance(error, HTTPError) and error.code in REFUSED and self._headers:
-                raise TokenRefused(f"{self._url} refused the token ({reason(error)}): {ANOTHER}") from error
-            return f"Cannot connect to {self._url}: {reason(error)}."
+                raise TokenRefused(
+                    f"{self._url} refused the token ({_sentence(error)}): {ANOTHER}"
+                ) from error
+            return f"Cannot connect to {self._url}: {_why(error)}."
         try:
             await self._receive(connection)
         finally:
@@ -113,6 +117,8 @@ class Listening:
         if "subscribers" in message:
             self._on_message(message)
         elif message.get("type") == "error":
+            if message.get("id") == SUBSCRIBE:
+                raise NoAnswer(f"{self._url} refused to be listened to: {_advise(str(message.get('error')))}")
             remark(f"The server refused: {message.get('error')}")
         elif message.get("type") == "ack":
             self._on_ack(message, last)
@@ -133,3 +139,30 @@ class Listening:
             remark(f"Listening to {', '.join(self._channels)} on {self._url}")
             self._pause = FIRST_PAUSE
             self._after = ack.get("last", self._after)
+
+
+def _why(error: Exception) -> str:
+    """Why there is no connection, and what to do about it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted, {error.verify_message} (--insecure takes any)"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS session ({error.reason}); is it ws://, without TLS?"
+    if isinstance(error, HTTPError):
+        return (
+            f"it answered {error.code}: {_sentence(error)}; aphlict doctor --url … says where that comes from"
+        )
+    return reason(error)
+
+
+def _sentence(error: HTTPError) -> str:
+    """What an Aphlict says in its JSON, or the status in words where something else has answered."""
+    try:
+        answer = json.loads(error.response.body) if error.response else None
+    except ValueError:
+        answer = None
+    said = answer.get("error") if isinstance(answer, dict) else None
+    return str(said or error.message)
+
+
+def _advise(sentence: str) -> str:
+    return f"{sentence}; {ANOTHER}" if "token" in sentence else sentence

@@ -70,5 +70,8 @@ def _choose(id: str | None, known: list[Known]) -> Known:
     if id is not None and any(each.key.id == id for each in known):
         raise UsageError(f"the key {id} only proves tokens: name the file of its private key with --key")
     names = ", ".join(str(each.key.id) for each in known if each.key.signer is not None)
-    which = f"the configuration has the secrets {names}" if names else "the configuration has no secret"
-    raise UsageError(f"{which} in auth.keys: name one of them, or a file that signs, with --key")
+    if not names:
+        raise UsageError("the configuration has no secret in auth.keys: name a file that signs with --key")
+    raise UsageError(
+        f"the configuration has the secrets {names} in auth.keys: name one of them, or a file that signs, with --key"
+    )

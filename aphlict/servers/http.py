@@ -144,7 +144,7 @@ class TornadoExchange(Exchange, HTTPMessageDelegate):
         lower = {name.lower(): value for name, value in headers.items()}
         Exchange.__init__(self, start_line.method, start_line.path, lower, self.address, self._hits)
         if "transfer-encoding" in lower or int(lower.get("content-length", 0)):
-            self.fail(BodyTooLarge("a request to this port has no body"))
+            self.fail(BodyTooLarge("this is a client port, which takes no body: publish to the admin port"))
 
     def finish(self) -> None:
         """Part of Tornado's interface: the request is whole."""

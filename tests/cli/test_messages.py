@@ -146,10 +146,27 @@ def test_certificates_are_checked_where_an_address_is_given(installation: Instal
     url = f"wss://localhost:{installation.client_port}/"
     with installation.begin("listen", "demo", "--url", url) as process:
         ear = Ear(process)
-        ear.wait_for("CERTIFICATE_VERIFY_FAILED")
+        ear.wait_for("its certificate is not accepted")
         ear.close()
+    assert "(--insecure takes any)" in ear.remarks[0], "it says no more than that"
     with listening(installation, "demo", "--url", url, "--insecure"), listening(installation, "demo"):
         assert notify(installation, "demo", "--message", "x")["matched"] == 2
+
+
+def test_a_port_that_does_not_serve_browsers(installation: Installation) -> None:
+    installation.start()
+    url = f"ws://localhost:{installation.admin_port}/"
+    with installation.begin("listen", "demo", "--url", url) as process:
+        ear = Ear(process)
+        ear.wait_for("it answered 40")
+        ear.close()
+    assert "aphlict doctor --url" in ear.remarks[0]
+
+
+def test_a_listener_that_is_refused_ends(installation: Installation) -> None:
+    installation.start()
+    done = installation.run("listen", "x" * 1000)
+    assert (done.returncode, "refused to be listened to: " in done.stderr) == (1, True), done
 
 
 def test_the_publisher_is_told_what_is_wrong(installation: Installation) -> None:

@@ -80,8 +80,8 @@ def test_a_key_that_no_server_has_signs_with_a_warning(installation: Installatio
     ("options", "sentence"),
     [
         ((), "the following arguments are required: --channel"),
-        (("--channel", "a", "--expires", "soon"), "--expires: invalid duration value: 'soon'"),
-        (("--channel", "a", "--expires", "0"), "--expires: invalid duration value: '0'"),
+        (("--channel", "a", "--expires", "soon"), "--expires: soon is no time"),
+        (("--channel", "a", "--expires", "0"), "--expires: 0 is no time"),
         (
             ("--channel", "a", "--key", "none"),
             "the configuration has the secrets main in auth.keys: name one",
@@ -140,7 +140,10 @@ def test_listen_ends_where_its_token_is_refused(installation: Installation) -> N
     installation.start()
     done = installation.run("listen", "--token", "a.b.c", "demo")
     assert done.returncode == 1
-    assert "refused the token" in done.stderr
+    assert "refused the token (the header of the token is not that of a JWT): give a good one" in done.stderr
+    done = installation.run("listen", "demo")
+    assert done.returncode == 1
+    assert "asks for a token: the first command has to be 'auth'; give a good one" in done.stderr
     short = make(installation, "--channel", "demo", "--expires", "1s")
     done = installation.run("listen", "--token", short, "demo")
     assert done.returncode == 1

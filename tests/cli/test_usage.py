@@ -24,6 +24,8 @@ from tests.support.installation import Installation
         (["notify", "a", "--data", "{"], "--data is not JSON"),
         (["notify", "a", "--data", "[]"], "--data has to be a JSON object"),
         (["start", "--config", "/no/such/file"], "/no/such/file"),
+        (["token", "--channel", "a", "--expires", "1y"], "1y is no time, expected one such as 90s"),
+        (["demo", "--port", "65536"], "65536 is no port"),
     ],
 )
 def test_usage_errors_exit_with_77(words: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
