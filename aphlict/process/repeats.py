@@ -32,9 +32,8 @@ class Repeats:
 
     def admits(self, template: str, level: int, text: str, now: float) -> bool:
         """Whether to write this line; it is counted otherwise."""
-        same = self._entry((level, text), level, text, now)
-        same.times += 1
-        if same.times > 1:
+        same = self._seen.get((level, text))
+        if same is not None:
             same.more += 1
             return False
         alike = self._entry(template, level, text, now)
@@ -43,6 +42,7 @@ class Repeats:
         if alike.times > ALIKE:
             alike.more += 1
             return False
+        self._entry((level, text), level, text, now)
         return True
 
     def tell(self, now: float, *, all_of_them: bool = False) -> Iterator[tuple[int, str]]:
@@ -67,9 +67,10 @@ class Repeats:
         return self._seen[key]
 
     def _forget_one(self) -> None:
-        """Make room: the oldest that has counted nothing, else the oldest."""
-        idle = next((key for key, seen in self._seen.items() if seen.more == 0), None)
-        del self._seen[next(iter(self._seen)) if idle is None else idle]
+        """Make room: a single line rather than what counts all that are alike, and what has counted nothing first."""
+        del self._seen[
+            min(self._seen, key=lambda key: (not isinstance(key, tuple), self._seen[key].more > 0))
+        ]
 
     @staticmethod
     def _count(key: Hashable, seen: _Seen) -> str:

@@ -59,3 +59,20 @@ def test_memory_is_bounded() -> None:
     for n in range(10 * REMEMBERED):
         repeats.admits(f"template {n}", ERROR, f"text {n}", 0)
     assert len(repeats._seen) <= REMEMBERED
+
+
+def test_very_many_lines_that_each_come_twice_are_counted_too() -> None:
+    repeats = Repeats()
+    admitted = [repeats.admits("[%d] odd", ERROR, f"[{n // 2}] odd", 0) for n in range(10 * REMEMBERED)]
+    assert admitted.count(True) == ALIKE
+    assert len(list(repeats.tell(WINDOW))) <= ALIKE + 1
+
+
+def test_what_counts_all_that_are_alike_stays_where_there_is_no_room() -> None:
+    repeats = Repeats()
+    for n in range(ALIKE + 1):
+        repeats.admits("[%d] odd", ERROR, f"[{n}] odd", 0)
+    for n in range(REMEMBERED):
+        repeats.admits(f"template {n // 2}", ERROR, f"text {n}", 0)
+        repeats.admits(f"template {n // 2}", ERROR, f"text {n}", 0)
+    assert not repeats.admits("[%d] odd", ERROR, "[9999] odd", 0)
