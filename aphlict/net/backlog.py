@@ -52,9 +52,9 @@ class Pool:
 
 class Backlog:
     """What waits for one browser, in order; nothing is copied. It exists only while something waits, and is to be
-    cleared in the end. `stalled` is for its owner: it becomes False whenever something has been taken."""
+    cleared in the end. `stalled_since`: when it was first seen that nothing is taken, until something is."""
 
-    __slots__ = ("_offset", "_parts", "_pool", "_tried", "size", "stalled")
+    __slots__ = ("_offset", "_parts", "_pool", "_tried", "size", "stalled_since")
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -62,7 +62,7 @@ class Backlog:
         self._offset = 0  # bytes of the first part that have been sent
         self._tried = 0  # bytes of the last `peek`, of which TLS may have put some on the wire
         self.size = 0
-        self.stalled = False
+        self.stalled_since: float | None = None
 
     def add(self, part: Part) -> bool:
         """Append; False where more waits now than may."""
@@ -127,7 +127,8 @@ class Backlog:
 
     def advance(self, sent: int) -> None:
         """So many bytes of what `peek` gave have been sent."""
-        self.stalled = self.stalled and not sent
+        if sent:
+            self.stalled_since = None
         self._tried = 0
         self._offset += sent
         while self._parts:
@@ -141,6 +142,13 @@ class Backlog:
         self._parts.popleft()
         self._pool.remove(first)
         self.size -= len(first)
+
+    def next_look(self, now: float, patience: float) -> float | None:
+        """When to look again whether something has been taken; None where nothing was for so many seconds."""
+        if self.stalled_since is None:
+            self.stalled_since = now
+        end = self.stalled_since + patience
+        return end if now < end else None
 
     def clear(self, *, but_begun: bool = False) -> None:
         """Drop all, save the rest of what was begun if `but_begun`: whole frames."""

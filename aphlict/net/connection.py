@@ -306,6 +306,10 @@ class Connection(Sender):
         if self.state is State.CLOSING:
             if now < self._heard + CLOSE_TIMEOUT:
                 return self._heard + CLOSE_TIMEOUT
+            waiting = self._waiting  # a long answer, perhaps, over a slow line
+            again = waiting.next_look(now, CLOSE_TIMEOUT) if waiting is not None and waiting.size else None
+            if again is not None:
+                return again
             self.abort("it did not end in time")
         elif self.state < State.OPEN:
             self.context.hits.add("limits.handshake", self.address)
@@ -332,11 +336,10 @@ class Connection(Sender):
 
     def _check_stall(self, waiting: Backlog, now: float) -> float | None:
         """Give up on who has taken nothing since the last look: what waits for it cannot wait for ever."""
-        if waiting.stalled:
+        again = waiting.next_look(now, self.context.limits.ping_interval)
+        if again is None:
             self._give_up()
-            return None
-        waiting.stalled = True
-        return now + self.context.limits.ping_interval
+        return again
 
 
 class Resumption:

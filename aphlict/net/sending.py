@@ -13,7 +13,9 @@ from aphlict.net.surroundings import Surroundings
 from aphlict.wire import frames
 
 DRAIN_CHUNKS = 16  # sent in a row once something waits, before other connections have their turn
-CLOSE_TIMEOUT = 2.0  # seconds that the other side has to answer a close frame, or to take what was sent last
+CLOSE_TIMEOUT = (
+    2.0  # seconds that the other side has to answer a close frame, or to take more of what is left
+)
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 NOTHING = Backlog(Pool(Limits()))  # stands for what waits for a closed connection: nothing, for good
 
@@ -124,6 +126,7 @@ class Sender:
     def _drained(self) -> None:
         self._watch(READ)
         if self.state is State.CLOSING:
+            self._heard = self.context.deadlines.now
             self._end_writing()
         else:
             self._waiting = None
@@ -146,6 +149,7 @@ class Sender:
         self._waiting.add(last)
         self._drain()
         if self._waiting.size and self.state is State.CLOSING:
+            self._waiting.stalled_since = self._heard
             self._watch(READ | WRITE)
 
     def _end_writing(self) -> None:

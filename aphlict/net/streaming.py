@@ -87,4 +87,6 @@ class BrowserConnection(Connection):
             return now + limit if self._waiting is None else self._check_stall(self._waiting, now)
         if self.state is State.HEAD and now < self._since + limit:
             return self._since + limit
+        if self.state is State.HEAD and self._waiting is not None:  # the answer before is still on its way
+            return self._check_stall(self._waiting, now)
         return super().on_deadline(now)

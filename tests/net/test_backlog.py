@@ -124,9 +124,11 @@ def test_nothing_is_kept_where_nothing_was_begun() -> None:
 def test_taking_something_shows_life() -> None:
     backlog = Backlog(pool())
     backlog.add(b"abc")
-    backlog.stalled = True
+    assert backlog.next_look(10, 5) == 15
+    assert backlog.next_look(10, 5) == 15, "who looks twice does not count twice"
     backlog.peek()
     backlog.advance(0)
-    assert backlog.stalled
+    assert backlog.next_look(14, 5) == 15
     backlog.advance(1)
-    assert not backlog.stalled
+    assert backlog.next_look(15, 5) == 20
+    assert backlog.next_look(20, 5) is None

@@ -60,6 +60,27 @@ def test_a_first_frame_may_be_larger_than_what_may_wait(pairs: list[Pair]) -> No
     assert pairs[0].connection.state is State.OPEN
 
 
+def test_who_takes_what_is_left_bit_by_bit_is_waited_for(pairs: list[Pair]) -> None:
+    connection, browser = pairs[0].connection, pairs[0].browser
+    connection.send(bytes(LARGE))
+    connection.close(1001)
+    for second in (2, 4, 6):
+        browser.recv(LARGE)
+        connection.on_events(WRITE)
+        assert connection.on_deadline(second) == second + 2
+    assert connection.on_deadline(8) is None
+    assert connection.state is State.CLOSED
+
+
+def test_who_takes_nothing_of_what_is_left_is_not_waited_for(pairs: list[Pair]) -> None:
+    connection = pairs[0].connection
+    connection.send(bytes(LARGE))
+    connection.close(1001)
+    assert connection.on_deadline(1) == 2
+    assert connection.on_deadline(2) is None
+    assert connection.state is State.CLOSED
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 def test_first_frames_do_not_wait_where_there_is_no_room(
     pairs: list[Pair], surroundings: Surroundings, at_once: bool

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from urllib.parse import quote
 
 import msgspec
@@ -245,6 +246,26 @@ async def test_a_page_does_not_get_into_an_answer_that_has_not_been_taken() -> N
         assert msgspec.json.decode(rest[:size])["recovered"] is False
         assert rest[size:].startswith(b"HTTP/1.1 400 ")
         await eventually(lambda: pool_of(node).used == 0)
+
+
+@in_loop
+async def test_a_long_answer_is_taken_over_a_slow_line() -> None:
+    for end in (b"", b"Connection: close\r\n"):
+        async with running_node(limits__handshake=0.5) as node:
+            for _ in range(4):
+                await node.publish({"subscribers": ["a"], "text": "x" * 250_000})
+            with socket.socket() as browser:
+                browser.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                browser.connect(("127.0.0.1", node.client_port))
+                browser.setblocking(False)
+                browser.sendall(b"GET /poll?channel=a&after=x HTTP/1.1\r\nHost: x\r\n" + end + b"\r\n")
+                began, size = time.monotonic(), 0
+                while size < 250_000:
+                    data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(browser, 9_000), 5)
+                    assert data, f"cut off after {size} bytes"
+                    size += len(data)
+                    await asyncio.sleep(0.1)
+                assert time.monotonic() - began > 2.5
 
 
 def pool_of(node: RunningNode) -> Pool:
