@@ -1,6 +1,7 @@
 """`status`: whether the server runs, and how it does."""
 
 import json
+import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from aphlict.errors import NoAnswer
 from aphlict.process.pidfile import find_running
 
 RUNNING, NOT_RUNNING = 0, 1
+YOUNGER = (
+    10.0  # seconds by which a worker that was there from the start is younger than the supervisor, at most
+)
 UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 FIGURES = ("connections", "clients.total", "messages.in", "messages.out")
 
@@ -43,6 +47,7 @@ def _processes(supervisor: psutil.Process) -> dict[str, Any]:
     workers = _children(supervisor)
     return {
         "pid": supervisor.pid,
+        "age": {"supervisor": _age(supervisor), "workers": min(map(_age, workers), default=0.0)},
         "workers": [worker.pid for worker in workers],
         "memory": {
             "supervisor": _memory(supervisor),
@@ -57,6 +62,14 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return process.children()
     except psutil.NoSuchProcess:
         return []
+
+
+def _age(process: psutil.Process) -> float:
+    """Seconds since it was started."""
+    try:
+        return max(0.0, time.time() - process.create_time())
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 def _memory(process: psutil.Process) -> int:
@@ -77,8 +90,9 @@ def _lines(facts: dict[str, Any], logs: Sequence[str]) -> Iterator[str]:
         yield "The server is not running (aphlict start starts it)."
         yield from (f"  its log      {path}" for path in logs if Path(path).exists())
         return
-    uptime = f", for {duration(facts['uptime'] / 1000)}" if "uptime" in facts else ""
-    yield f"The server is running (process {facts['pid']}{uptime})."
+    yield f"The server is running (process {facts['pid']}, for {duration(facts['age']['supervisor'])})."
+    if facts["age"]["supervisor"] - facts["age"]["workers"] > YOUNGER:
+        yield f"  worker       was replaced {duration(facts['age']['workers'])} ago: the log says why"
     if "state" in facts:
         yield f"  state        {facts['state']}, node {facts['fingerprint']}"
         now, total, received, sent = (facts[key] for key in FIGURES)

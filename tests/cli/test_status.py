@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from aphlict.cli.status import duration
+from aphlict.cli.status import _lines, duration
 from tests.support import certificates
 from tests.support.installation import Installation
 from tests.support.waiting import wait_until
@@ -39,6 +39,15 @@ def test_for_people(installation: Installation) -> None:
     assert others[4].endswith(str(installation.log))
 
 
+def test_a_worker_that_was_replaced_is_told_of() -> None:
+    facts = {"running": True, "pid": 1, "memory": {"supervisor": 1, "workers": 1}}
+    first, second, *_ = _lines(facts | {"age": {"supervisor": 7200.0, "workers": 60.0}}, [])
+    assert first == "The server is running (process 1, for 2 hours)."
+    assert second == "  worker       was replaced 1 minute ago: the log says why"
+    lines = _lines(facts | {"age": {"supervisor": 7200.0, "workers": 7195.0}}, [])
+    assert not any("replaced" in line for line in lines)
+
+
 def test_for_programs(installation: Installation) -> None:
     supervisor = installation.start()
     installation.publish({"subscribers": ["a"]})
@@ -47,6 +56,7 @@ def test_for_programs(installation: Installation) -> None:
     assert (facts["pid"], facts["workers"]) == (supervisor.pid, [installation.worker().pid])
     assert (facts["connections"], facts["messages.in"], facts["messages.out"]) == (0, 1, 0)
     assert 0 <= facts["uptime"] < 60_000
+    assert facts["age"]["supervisor"] >= facts["age"]["workers"] > 0
     assert facts["memory"]["supervisor"] > 2**20
     assert facts["memory"]["workers"] > 2**20
     assert len(facts["fingerprint"]) == 16
