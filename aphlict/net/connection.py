@@ -2,14 +2,13 @@
 
 import logging
 import math
-import select
 import socket
 import ssl
 
 from aphlict.config.settings import Limits
 from aphlict.errors import AphlictError, HandshakeRefused, ProtocolError
 from aphlict.net.backlog import Backlog
-from aphlict.net.poller import READ, WRITE
+from aphlict.net.poller import GONE, READ, WRITE
 from aphlict.net.sending import CLOSE_TIMEOUT, NOTHING, WOULD_BLOCK, Sender, State
 from aphlict.net.surroundings import Doorkeeper, Surroundings
 from aphlict.wire import frames, handshake
@@ -23,7 +22,6 @@ CHUNK = 16 * 1024  # bytes read at a time
 
 _PING = frames.encode(frames.PING, b"")
 _UNPROVEN = ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED")  # where `ssl.ca` asks for one
-_GONE = select.EPOLLHUP | select.EPOLLERR
 
 
 class Application:
@@ -87,7 +85,7 @@ class Connection(Sender):
         if events & WRITE and self._waiting is not None:
             self._drain()
         if self._paused:
-            if events & _GONE:
+            if events & GONE:
                 self._lost(None)
         elif events & ~WRITE:
             self._receive()

@@ -11,7 +11,8 @@ log = logging.getLogger(__name__)
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
-BATCH = 16  # events handled in a row: each may cost as much as a TLS handshake, a millisecond
+GONE = select.EPOLLHUP | select.EPOLLERR
+BATCH = 4  # events handled in a row: a TLS handshake takes a millisecond, a page of tokens to prove takes six
 SPELL = 0.004  # seconds after which other work of the loop has its turn
 
 

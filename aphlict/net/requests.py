@@ -6,7 +6,7 @@ from functools import lru_cache
 from aphlict.config.settings import Limits
 from aphlict.errors import BodyTooLarge
 from aphlict.net.connection import Application, Connection, Context
-from aphlict.net.poller import READ, WRITE
+from aphlict.net.poller import GONE, READ, WRITE
 from aphlict.net.sending import State
 from aphlict.wire import handshake
 from aphlict.wire.chunks import ChunkReader
@@ -147,7 +147,8 @@ class RequestConnection(Connection):
     def on_events(self, events: int, /) -> None:
         """Read and write what can be; who goes away before the answer is not waited for."""
         if self._paused:
-            self.abort("it went away before the answer")
+            if events & GONE:
+                self.abort("it went away before the answer")
         else:
             super().on_events(events)
 

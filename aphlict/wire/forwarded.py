@@ -33,7 +33,7 @@ class Proxies:
         Where that is none of these, or the header can no longer be understood, whoever spoke last is the browser.
         """
         address = _read(peer)
-        if not header or address is None:
+        if not header or address is None or address not in self:
             return peer
         for entry in reversed(header.split(",")):
             if address not in self:

@@ -58,6 +58,7 @@ def test_a_stranger_is_not_believed() -> None:
     assert PROXIES.find_browser("203.0.113.9", "198.51.100.1") == "203.0.113.9"
     assert PROXIES.find_browser("203.0.113.9", "10.0.0.1") == "203.0.113.9"
     assert PROXIES.find_browser("2001:db8::7", "10.0.0.1") == "2001:db8::7"
+    assert PROXIES.find_browser("::ffff:203.0.113.9", "10.0.0.1") == "::ffff:203.0.113.9", "as it was counted"
 
 
 def test_a_peer_whose_address_is_of_both_kinds() -> None:

@@ -1,0 +1,53 @@
+"""A publisher's connection while its answer is awaited."""
+
+import socket
+
+from aphlict.config.settings import Limits
+from aphlict.hits import Hits
+from aphlict.net.connection import Context
+from aphlict.net.door import SideDoor
+from aphlict.net.poller import GONE, READ
+from aphlict.net.requests import RequestApplication, RequestConnection
+from aphlict.net.sending import State
+from aphlict.net.surroundings import Surroundings
+from aphlict.wire.handshake import Request
+
+
+class Silent(RequestApplication):
+    """Leaves every request without an answer."""
+
+    body_limit = 1000
+
+    def on_head(self, connection: RequestConnection, request: Request, /) -> None:
+        """Let it in."""
+
+    def on_whole_request(self, connection: RequestConnection, request: Request, body: bytes, /) -> None:
+        """Say nothing yet."""
+
+
+def waiting_connection() -> tuple[RequestConnection, socket.socket]:
+    """A connection whose request has not been answered yet, and the publisher's side of it."""
+    sock, publisher = socket.socketpair()
+    sock.setblocking(False)
+    surroundings = Surroundings(Limits(), Hits(), 0.0)
+    connection = RequestConnection(sock, "a", Context(Silent(), SideDoor(), surroundings))
+    publisher.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+    connection.on_events(READ)
+    return connection, publisher
+
+
+def test_an_event_from_before_the_pause_is_no_end() -> None:
+    connection, publisher = waiting_connection()
+    connection.on_events(READ)
+    connection.answer(b"answer", last=True)
+    assert publisher.recv(100) == b"answer"
+    connection.abort("the end")
+    publisher.close()
+
+
+def test_who_goes_away_is_not_waited_for() -> None:
+    connection, publisher = waiting_connection()
+    connection.on_events(GONE)
+    assert connection.state is State.CLOSED
+    connection.answer(b"answer", last=False)
+    publisher.close()
