@@ -156,8 +156,14 @@ class Frontend:
         self._stop_listening()
         connections = self._connections()
         steps = max(1, round(self.settings.drain_time / DRAIN_STEP))
+        until = 0.0
         for step in range(steps):
             for connection in connections[step::steps]:
+                if (
+                    time.monotonic() > until
+                ):  # what waits for those that are slow is sent once more, or thrown away
+                    await asyncio.sleep(0)
+                    until = time.monotonic() + SPELL
                 connection.close(GOING_AWAY, "the server stops")
             if not self._connections():
                 break
