@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from aphlict.errors import NotProxied
 from aphlict.net.deadlines import Deadlines
+from aphlict.net.door import Porch
 from aphlict.net.poller import Poller
 from aphlict.wire import proxy
 from aphlict.wire.proxy import V1_LIMIT, V2_HEAD, V2_LIMIT, Proxied
@@ -20,17 +21,24 @@ class Arrival:
     """Reads the PROXY protocol header of a socket, not a byte more, and hands the socket on.
 
     What follows may be a TLS handshake, which reads from the socket by itself. `accept` gets the browser's address,
-    `accept_check` the balancer's where that speaks for itself.
+    `accept_check` the balancer's where that speaks for itself. Until then it is counted in `porch`.
     """
 
-    __slots__ = ("_accept", "_accept_check", "_address", "_poller", "_read", "_socket")
+    __slots__ = ("_accept", "_accept_check", "_address", "_poller", "_porch", "_read", "_socket")
 
     def __init__(
-        self, sock: socket.socket, address: str, poller: Poller, accept: Accept, accept_check: Accept
+        self,
+        sock: socket.socket,
+        address: str,
+        poller: Poller,
+        porch: Porch,
+        accept: Accept,
+        accept_check: Accept,
     ) -> None:
         self._socket: socket.socket | None = sock
         self._address = address
         self._poller = poller
+        self._porch = porch
         self._accept = accept
         self._accept_check = accept_check
         self._read = b""
@@ -64,6 +72,7 @@ class Arrival:
     def _hand_on(self, sock: socket.socket, found: Proxied) -> None:
         self._poller.unregister(sock.fileno())
         self._socket = None
+        self._porch.leave(self._address)
         accept = self._accept_check if found.is_local else self._accept
         try:
             accept(sock, found.address or self._address)
@@ -81,6 +90,7 @@ class Arrival:
             self._poller.unregister(self._socket.fileno())
             self._socket.close()
             self._socket = None
+            self._porch.leave(self._address)
 
     def on_error(self) -> None:
         """End after an error of our own."""

@@ -63,6 +63,11 @@ class Door:
             for address in addresses:
                 self._count(address)
 
+    @property
+    def room(self) -> int:
+        """How many more may come in."""
+        return self._most - self.inside
+
     def _count(self, address: str) -> None:
         key = party(address)
         self._parties[key] = self._parties.get(key, 0) + 1
@@ -113,14 +118,15 @@ class Door:
 
 
 class Porch:
-    """Where those are told for whom there is no room: few at a time, the others are closed without a word."""
+    """Where those are told for whom there is no room: few at a time, the others are closed without a word. And where
+    those are who have not said yet for whom they are: as many as there is room for inside."""
 
     def __init__(self) -> None:
         self.inside = 0
 
-    def enter(self) -> bool:
-        """Whether there is room to tell one more, which must `leave` in the end."""
-        if self.inside >= PORCH:
+    def enter(self, room: int = PORCH) -> bool:
+        """Whether there is room for one more, which must `leave` in the end."""
+        if self.inside >= max(room, PORCH):
             return False
         self.inside += 1
         return True

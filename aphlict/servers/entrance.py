@@ -25,6 +25,7 @@ class Gate:
         self._kind = kind
         self.door = Door(*self._bounds(limits))
         self.porch = Porch()
+        self.arriving = Porch()
         self.pace = Pace(self._pace(limits))
 
     def _bounds(self, limits: Limits) -> tuple[int, int | None]:
@@ -84,10 +85,23 @@ class Entrance:
     def on_accept(self, sock: socket.socket, address: str) -> None:
         """A connection has come, perhaps through a balancer that says for whom it is."""
         if self._server.proxy_protocol:
-            arrival = Arrival(sock, address, self._surroundings.poller, self._let_in, self._let_check_in)
-            arrival.expect_within(self._context.limits.limits_handshake, self._surroundings.deadlines)
+            self._await_header(sock, address)
         else:
             self._let_in(sock, address)
+
+    def _await_header(self, sock: socket.socket, address: str) -> None:
+        gate = self._gate
+        if not gate.arriving.enter(gate.door.room):
+            self._surroundings.hits.add("limits.connections", address)
+            sock.close()
+            return
+        poller = self._surroundings.poller
+        try:
+            arrival = Arrival(sock, address, poller, gate.arriving, self._let_in, self._let_check_in)
+        except OSError:
+            gate.arriving.leave(address)
+            raise
+        arrival.expect_within(self._context.limits.limits_handshake, self._surroundings.deadlines)
 
     def _let_in(self, sock: socket.socket, address: str) -> None:
         """Let it in, or tell it that there is no room. Raises OSError where it is gone."""

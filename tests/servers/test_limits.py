@@ -202,6 +202,26 @@ async def test_what_a_proxy_keeps_open_counts_for_nobody() -> None:
 
 
 @in_loop
+async def test_who_does_not_say_for_whom_it_is_takes_no_more_room_than_there_is() -> None:
+    async with (
+        running_node(client={"proxy.protocol": True}, limits__connections=40) as node,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        arriving = node.node._frontend._gates["client"].arriving
+        for _ in range(40):
+            await stack.enter_async_context(raw(node.client_port))
+        await eventually(lambda: arriving.inside == 40)
+        async with raw(node.client_port) as late:
+            assert await late.end() == b""
+        assert await hits(node, "limits.connections") == 1
+        await stack.aclose()
+        await eventually(lambda: arriving.inside == 0)
+        async with raw(node.client_port) as browser:
+            assert b" 101 " in await browser.ask(v2("203.0.113.9") + UPGRADE)
+        assert arriving.inside == 0
+
+
+@in_loop
 async def test_a_balancers_own_check_is_served_and_not_counted() -> None:
     local, proxied = v2(None, command=0, family=0), v2("203.0.113.1")
     async with running_node(client={"proxy.protocol": True}, limits__connections=1) as node:
