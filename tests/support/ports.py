@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tests.support.nodes import listening
 
-PORTS = range(10_000, 32_000)  # below those that the kernel gives to outgoing connections
+# Above 10080, the last one that browsers refuse, and below those that the kernel gives to outgoing connections.
+PORTS = range(11_000, 32_000)
 
 
 class FreePorts:
