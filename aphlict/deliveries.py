@@ -1,11 +1,14 @@
 """Messages on their way to browsers: short fan-outs at once, long ones in slices, in order for each instance."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from aphlict.channels import Group, Heard, grouped
 from aphlict.instance import Instance
 from aphlict.message import Message
+
+log = logging.getLogger(__name__)
 
 SLICE = 256  # frames sent in a row before other work has its turn: about 2 ms
 REFILL = (
@@ -72,28 +75,35 @@ class Deliveries:
         cost = JOB_COST + message.cost
         self.waiting += matched
         self.cost += cost
-        return self._send_in_slices(message, heard, cost)
+        return self._send_in_slices(message, heard, matched, cost)
 
-    def _send_in_slices(self, message: Message, heard: Sequence[Heard], cost: int) -> Iterator[int]:
-        for group in grouped(heard):
-            if isinstance(group, int):
-                yield group // SORTED_FOR_ONE
-                continue
-            frame = message.frame(group.channels)
-            for start in range(0, len(group.receivers), SLICE):
-                part = group.receivers[start : start + SLICE]
-                for receiver in part:
-                    receiver.send(frame)
-                self.waiting -= len(part)
-                yield len(part)
-        self.cost -= cost
+    def _send_in_slices(
+        self, message: Message, heard: Sequence[Heard], matched: int, cost: int
+    ) -> Iterator[int]:
+        left = matched
+        try:
+            for group in grouped(heard):
+                if isinstance(group, int):
+                    yield group // SORTED_FOR_ONE
+                    continue
+                frame = message.frame(group.channels)
+                for start in range(0, len(group.receivers), SLICE):
+                    part = group.receivers[start : start + SLICE]
+                    for receiver in part:
+                        receiver.send(frame)
+                    self.waiting -= len(part)
+                    left -= len(part)
+                    yield len(part)
+        finally:
+            self.waiting -= left
+            self.cost -= cost
 
     def work(self) -> bool:
         """Do one slice of what is waiting, instances in turn; True while there is more."""
         budget = SLICE
         while self._busy and budget > 0:
             instance = self._busy.popleft()
-            spent = next(instance.queue[0], None)
+            spent = _step(instance.queue[0])
             if spent is None:
                 instance.queue.popleft()
             if instance.queue:
@@ -102,3 +112,12 @@ class Deliveries:
         self._budget = SLICE
         self._is_awake = bool(self._busy)
         return self._is_awake
+
+
+def _step(job: Iterator[int]) -> int | None:
+    """Do one step of a job: what it has cost, None where the job is done."""
+    try:
+        return next(job, None)
+    except Exception:  # one job's bug must not stop those behind it
+        log.exception("internal error on a delivery; please report this")
+        return None
