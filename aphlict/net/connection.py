@@ -233,16 +233,22 @@ class Connection(Sender):
         """
         proxies = self.context.proxies
         if proxies:
-            before = self.address
-            self.address = proxies.find_browser(self.peer, request.headers.get("x-forwarded-for"))
-            if self.address != before:
-                self.context.door.rename(before, self.address)
+            self._speak_for(proxies.find_browser(self.peer, request.headers.get("x-forwarded-for")))
 
     def forget_browser(self) -> None:
         """Between two requests of whoever a proxy brings: the connection is the proxy's own."""
-        if self.address != self.peer:
-            self.context.door.rename(self.address, None)
-            self.address = self.peer
+        self._speak_for(self.peer)
+
+    def _speak_for(self, address: str) -> None:
+        if address != self.address:
+            before, self.address = self.counted, address
+            self.context.door.rename(before, self.counted)
+
+    @property
+    def counted(self) -> str | None:
+        """The address that the door counts it by; None for a proxy that speaks for nobody."""
+        proxies = self.context.proxies
+        return None if proxies and self.address == self.peer and proxies.trusts(self.peer) else self.address
 
     def upgrade(self, request: Request) -> None:
         """Answer the handshake; the connection is a WebSocket from here on. Raises HandshakeRefused."""
@@ -293,7 +299,7 @@ class Connection(Sender):
             self._waiting.clear()
         self._waiting, self._reader, self._head = NOTHING, None, b""
         self._socket.close()
-        self.context.door.leave(self.address)
+        self.context.door.leave(self.counted)
         if was_open:
             self.context.application.on_close(self, why)
 

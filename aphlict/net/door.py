@@ -88,8 +88,8 @@ class Door:
         if self._parties.get(party(address), 0) >= most:
             raise TooManyFromAddress(f"an address may have {most} connections")
 
-    def rename(self, before: str, after: str | None) -> None:
-        """One that is in turns out to come from another address, or from a proxy that speaks for nobody now.
+    def rename(self, before: str | None, after: str | None) -> None:
+        """One that is in turns out to come from another address; None for a proxy that speaks for nobody.
 
         Raises TooManyFromAddress; it is in all the same.
         """
@@ -102,13 +102,15 @@ class Door:
             finally:
                 self._count(after)
 
-    def leave(self, address: str) -> None:
-        """Forget one."""
+    def leave(self, address: str | None) -> None:
+        """Forget one; the address is that which it was counted by."""
         self.inside -= 1
         if self._parties:
             self._uncount(address)
 
-    def _uncount(self, address: str) -> None:
+    def _uncount(self, address: str | None) -> None:
+        if address is None:
+            return
         key = party(address)
         left = self._parties.get(key, 0) - 1
         if left > 0:
@@ -131,10 +133,10 @@ class Porch:
         self.inside += 1
         return True
 
-    def rename(self, _before: str, _after: str | None, /) -> None:
+    def rename(self, _before: str | None, _after: str | None, /) -> None:
         """Whoever it is, there is no room."""
 
-    def leave(self, _address: str, /) -> None:
+    def leave(self, _address: str | None, /) -> None:
         """Forget one."""
         self.inside -= 1
 
@@ -142,10 +144,10 @@ class Porch:
 class SideDoor:
     """For those who are not counted: a balancer that looks whether the server is well."""
 
-    def rename(self, _before: str, _after: str | None, /) -> None:
+    def rename(self, _before: str | None, _after: str | None, /) -> None:
         """Whoever it is, it is not counted."""
 
-    def leave(self, _address: str, /) -> None:
+    def leave(self, _address: str | None, /) -> None:
         """It was not counted."""
 
 

@@ -25,11 +25,11 @@ class Surroundings:
 class Doorkeeper(Protocol):
     """Who counts the connections that are in."""
 
-    def rename(self, before: str, after: str | None, /) -> None:
-        """One from an address turns out to come from another, or from a proxy that speaks for nobody now.
+    def rename(self, before: str | None, after: str | None, /) -> None:
+        """One from an address turns out to come from another; None for a proxy that speaks for nobody.
 
         Raises TooManyFromAddress; it is in all the same.
         """
 
-    def leave(self, address: str, /) -> None:
+    def leave(self, address: str | None, /) -> None:
         """One from this address has ended."""

@@ -114,7 +114,7 @@ class Entrance:
         try:
             self._connection(self._secured(sock), address, self._context)
         except OSError:
-            self._gate.door.leave(address)
+            self._gate.door.leave(counted)
             raise
 
     def _let_check_in(self, sock: socket.socket, address: str) -> None:

@@ -146,7 +146,8 @@ class Frontend:
     def _addresses(self, kind: str) -> list[str]:
         """Where those come from who are in by ports of one type."""
         door = self._gates[kind].door
-        own = [each.address for each in self._connections() if each.context.door is door]
+        inside = [each.counted for each in self._connections() if each.context.door is door]
+        own = [address for address in inside if address is not None]
         handed_over = self._roles[kind].handed_over
         return own if handed_over is None else [*own, *handed_over.addresses(door)]
 

@@ -231,7 +231,7 @@ class HandOver:
     """Tornado's server, which takes over a connection of ours together with the bytes that were read from it."""
 
     def __init__(self, handler: Handler) -> None:
-        self._taken: dict[IOStream, tuple[str, Doorkeeper]] = {}
+        self._taken: dict[IOStream, tuple[str | None, Doorkeeper]] = {}
         self._server = HTTPServer(
             _Exchanges(handler),
             no_keep_alive=True,  # or it would read what follows by rules that are less strict than ours
@@ -241,17 +241,17 @@ class HandOver:
 
     def addresses(self, door: Doorkeeper) -> list[str]:
         """Where those come from that came in by a door and are being served."""
-        return [address for address, by in self._taken.values() if by is door]
+        return [address for address, by in self._taken.values() if by is door and address is not None]
 
     def take(self, connection: Connection, before: bytes) -> None:
         """Serve what `connection` has read, `before`, and what follows. All of it has `limits.body.time`."""
-        context, address = connection.context, connection.address
+        context, address, counted = connection.context, connection.address, connection.counted
         sock = connection.detach()
         stream = ResumedTLSStream(sock) if isinstance(sock, ssl.SSLSocket) else ResumedStream(sock)
         stream.before = before
         stream.hits = context.hits
         stream.on_end = lambda: self._on_end(stream)
-        self._taken[stream] = address, context.door
+        self._taken[stream] = counted, context.door
         end = context.deadlines.now + context.limits.limits_body_time
         context.deadlines.add(_Overdue(stream, address, context.hits), end)
         self._server.handle_stream(stream, (address, 0))

@@ -181,6 +181,23 @@ async def test_behind_a_proxy_browsers_are_counted_and_not_the_proxy() -> None:
         assert await hits(node, "limits.connections.address") == 5
 
 
+@in_loop
+async def test_a_proxy_is_not_counted_among_the_browsers_of_its_network() -> None:
+    proxy = "2001:db8::1"
+    client = {"proxy.protocol": True, "proxy.trusted": [proxy]}
+    async with contextlib.AsyncExitStack() as stack:
+        node = await stack.enter_async_context(running_node(client=client, limits__connections__address=1))
+
+        async def ask_for(browser: str) -> bytes:
+            connection = await stack.enter_async_context(raw(node.client_port))
+            connection.writer.write(v2(proxy))
+            return await connection.ask(brought_for(browser, UPGRADE))
+
+        assert b" 101 " in await ask_for("2001:db8::2")
+        assert b" 101 " in await ask_for("2001:db8:0:1::2")
+        assert b" 429 " in await ask_for("2001:db8::3")
+
+
 def brought_for(browser: str, request: bytes) -> bytes:
     """The request as a proxy passes it on."""
     return request.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: %b\r\n\r\n" % browser.encode())
@@ -450,25 +467,18 @@ async def test_very_many_who_say_nothing_end_together() -> None:
         assert time.monotonic() - began < 1.5
 
 
+@pytest.mark.parametrize(
+    ("framing", "byte"),
+    [(b"Content-Length: 100000", b" "), (b"Transfer-Encoding: chunked", b"1\r\n \r\n")],
+    ids=["length", "chunks"],
+)
 @in_loop
-async def test_a_body_that_comes_a_byte_at_a_time() -> None:
+async def test_a_body_that_comes_a_byte_at_a_time(framing: bytes, byte: bytes) -> None:
     async with running_node(limits__body__time=0.5) as node, raw(node.admin_port) as slow:
-        slow.writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
+        slow.writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\n" % framing)
         began = time.monotonic()
         while not slow.reader.at_eof():
-            slow.writer.write(b" ")
-            await asyncio.sleep(0.05)
-        assert 0.4 < time.monotonic() - began < 2
-        assert await hits(node, "limits.body.time") == 1
-
-
-@in_loop
-async def test_a_body_in_chunks_that_comes_a_byte_at_a_time() -> None:
-    async with running_node(limits__body__time=0.5) as node, raw(node.admin_port) as slow:
-        slow.writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
-        began = time.monotonic()
-        while not slow.reader.at_eof():
-            slow.writer.write(b"1\r\n \r\n")
+            slow.writer.write(byte)
             await asyncio.sleep(0.05)
         assert 0.4 < time.monotonic() - began < 2
         assert await hits(node, "limits.body.time") == 1
