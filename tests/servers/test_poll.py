@@ -231,13 +231,7 @@ async def test_a_request_before_its_time_ends_the_connection_after_the_answer() 
 @in_loop
 async def test_a_page_does_not_get_into_an_answer_that_has_not_been_taken() -> None:
     async with running_node() as node:
-        for _ in range(4):
-            await node.publish({"subscribers": ["a"], "text": "x" * 250_000})
-        with socket.socket() as browser:
-            browser.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            browser.connect(("127.0.0.1", node.client_port))
-            browser.setblocking(False)
-            browser.sendall(b"GET /poll?channel=a&after=x HTTP/1.1\r\nHost: x\r\n\r\n")
+        with await poll_slowly(node) as browser:
             await eventually(lambda: pool_of(node).used > 0)
             browser.sendall(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
             output = await read_to_end(browser)
@@ -252,13 +246,7 @@ async def test_a_page_does_not_get_into_an_answer_that_has_not_been_taken() -> N
 async def test_a_long_answer_is_taken_over_a_slow_line() -> None:
     for end in (b"", b"Connection: close\r\n"):
         async with running_node(limits__handshake=0.5) as node:
-            for _ in range(4):
-                await node.publish({"subscribers": ["a"], "text": "x" * 250_000})
-            with socket.socket() as browser:
-                browser.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                browser.connect(("127.0.0.1", node.client_port))
-                browser.setblocking(False)
-                browser.sendall(b"GET /poll?channel=a&after=x HTTP/1.1\r\nHost: x\r\n" + end + b"\r\n")
+            with await poll_slowly(node, end) as browser:
                 began, size = time.monotonic(), 0
                 while size < 250_000:
                     data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(browser, 9_000), 5)
@@ -266,6 +254,18 @@ async def test_a_long_answer_is_taken_over_a_slow_line() -> None:
                     size += len(data)
                     await asyncio.sleep(0.1)
                 assert time.monotonic() - began > 2.5
+
+
+async def poll_slowly(node: RunningNode, field: bytes = b"") -> socket.socket:
+    """Ask for a megabyte that was missed, from a socket that holds little."""
+    for _ in range(4):
+        await node.publish({"subscribers": ["a"], "text": "x" * 250_000})
+    browser = socket.socket()
+    browser.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    browser.connect(("127.0.0.1", node.client_port))
+    browser.setblocking(False)
+    browser.sendall(b"GET /poll?channel=a&after=x HTTP/1.1\r\nHost: x\r\n" + field + b"\r\n")
+    return browser
 
 
 def pool_of(node: RunningNode) -> Pool:
