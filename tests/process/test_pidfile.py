@@ -1,22 +1,21 @@
 """The pidfile: locked, and believed only where lock and process agree."""
 
-import errno
 import fcntl
 import os
+import pwd
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from unittest.mock import Mock
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from aphlict.errors import AlreadyRunning, CannotWrite
-from aphlict.process import pidfile
 from aphlict.process.pidfile import Pidfile, find_running, is_alive, is_aphlict
-from tests.support.installation import Installation
+from tests.support.installation import Installation, installed
 from tests.support.waiting import wait_until
 
 STRANGER = "import sys; sys.stdin.read()"
@@ -114,13 +113,20 @@ def test_a_clock_that_is_set_forward_disproves_nothing(installation: Installatio
     assert not is_alive(supervisor)
 
 
-def test_a_server_of_another_user_is_running(
-    installation: Installation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    supervisor = installation.start()
-    monkeypatch.setattr(pidfile, "_lock", Mock(side_effect=PermissionError(errno.EACCES, "denied")))
-    with pytest.raises(AlreadyRunning, match=f"belongs to process {supervisor.pid} of another user"):
-        Pidfile.acquire(installation.pidfile)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_server_of_another_user_is_running() -> None:
+    with TemporaryDirectory() as folder:  # pytest's own are root's alone
+        Path(folder).chmod(0o755)
+        with installed(Path(folder)) as installation:
+            supervisor = installation.start()
+            os.seteuid(pwd.getpwnam("nobody").pw_uid)
+            try:
+                with pytest.raises(
+                    AlreadyRunning, match=f"belongs to process {supervisor.pid} of another user"
+                ):
+                    Pidfile.acquire(installation.pidfile)
+            finally:
+                os.seteuid(0)
 
 
 def test_what_was_left_in_it_is_not_believed_while_another_has_the_lock(tmp_path: Path) -> None:
