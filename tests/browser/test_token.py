@@ -87,7 +87,7 @@ def asked(page: Page) -> int:
 
 
 def test_a_token_is_renewed_before_it_expires(new_page: NewPage, server: Server, backend: Backend) -> None:
-    backend.seconds = 5
+    backend.seconds = 8
     page = listen(new_page(), server, backend, "all")
     page.ready()
     wait_until(lambda: asked(page) >= 2, "another token", 15)

@@ -112,7 +112,7 @@ export class Socket {
   }
 
   /**
-   * Shows the token, and another one before that expires.
+   * Shows the token, and another one well before that expires: the timers of a hidden tab are late.
    *
    * @param {Settings} settings
    */
@@ -120,7 +120,7 @@ export class Socket {
     const token = await tokenOf(settings);
     if (token) {
       this.#send("auth", token, ({ error, expires = LONGEST }) => {
-        this.#renewal = setTimeout(() => this.#show(settings), Math.min(1000 + expires * 800, LONGEST));
+        this.#renewal = setTimeout(() => this.#show(settings), Math.min(1000 + expires * 600, LONGEST));
         if (error) {
           warn(error);
           this.#held && this.#end(error, UNAUTHORIZED); // else the token before it still holds for a while
