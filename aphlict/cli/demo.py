@@ -11,8 +11,9 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
 
 from aphlict.cli.console import say
+from aphlict.config.blocked_ports import BLOCKED_PORTS
 from aphlict.config.settings import ServerSettings, Settings
-from aphlict.errors import AphlictError
+from aphlict.errors import AphlictError, UsageError
 from aphlict.node import Node
 from aphlict.process import ports
 from aphlict.publisher import publish_async
@@ -25,7 +26,10 @@ MOST = 100  # messages that the page publishes at once
 
 
 def run(arguments: Namespace) -> int:
-    """Do it until Ctrl-C."""
+    """Do it until Ctrl-C. Raises UsageError."""
+    for option, port in {"--port": arguments.port, "--client-port": arguments.client_port}.items():
+        if port in BLOCKED_PORTS:
+            raise UsageError(f"{option} is {port}, expected another one: browsers refuse to connect there")
     asyncio.run(_serve(arguments.listen, arguments.port, arguments.client_port))
     return 0
 
@@ -46,11 +50,17 @@ async def _serve(address: str, page_port: int, client_port: int) -> None:
     await node.start()
     server = HTTPServer(_application(node, _port(client), _port(admin)))
     server.add_sockets(page)
-    say(f"The demo is at http://{address}:{_port(page)}/ (Ctrl-C ends it)")
+    say(f"The demo is at {_where(address, _port(page))} (Ctrl-C ends it)")
     await _told_to_stop()
     server.stop()
     await server.close_all_connections()
     await node.drain()
+
+
+def _where(address: str, port: int) -> str:
+    if address in ports.WILDCARDS:
+        return f"http://{LOOPBACK}:{port}/, and at that port of every address that this machine has"
+    return f"http://{f'[{address}]' if ':' in address else address}:{port}/"
 
 
 def _port(sockets: list[socket.socket]) -> int:

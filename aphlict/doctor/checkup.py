@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+from aphlict.config.blocked_ports import BLOCKED_PORTS
 from aphlict.config.settings import Settings
 from aphlict.doctor import configuration, fallback, machine, peers, server
 from aphlict.doctor.asking import own_admin
@@ -87,6 +88,11 @@ def _check_url(target: Target, wishes: Wishes, checks: CheckList) -> None:
             raise Trouble(
                 f"{target.url} names the instance '{target.instance}', not '{wishes.instance}'",
                 f"write it into the path: {target.path.partition('~')[0].rstrip('/')}/~{wishes.instance}/",
+            )
+        if wishes.target is not None and target.port in BLOCKED_PORTS:
+            raise Trouble(
+                f"browsers refuse to connect to port {target.port}, which is kept for another service",
+                "lead them to another port, such as 443 or 22280",
             )
         note.says = f"{target.url}, instance '{target.instance}'"
     if wishes.target is None:

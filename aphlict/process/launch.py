@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
+from aphlict.config.blocked_ports import BLOCKED_PORTS
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.errors import PortTaken
 from aphlict.process import logs, ports, privileges
@@ -102,6 +103,7 @@ def find_warnings(settings: Settings) -> list[str]:
     """What an operator should know of a configuration that can be served. Raises CertificateError."""
     sentences = [sentence for each in find_findings(settings) for sentence in (*each.errors, *each.warnings)]
     sentences += (_describe_open(server) for server in settings.servers if _is_open(server))
+    sentences += (_describe_blocked(server) for server in settings.servers if _is_blocked(server))
     if warning := privileges.find_warning(settings):
         sentences.append(warning)
     return sentences
@@ -116,6 +118,19 @@ def _describe_open(server: ServerSettings) -> str:
     return (
         f"the admin server on {server.address}:{server.port} asks nobody who they are: whoever reaches it can "
         'publish to every browser; give it "admin.secret" or "ssl.ca", or let it "listen" on 127.0.0.1'
+    )
+
+
+def _is_blocked(server: ServerSettings) -> bool:
+    """Whether browsers refuse a port that they seem meant to come to without a proxy."""
+    behind_proxy = server.proxy_trusted or server.proxy_protocol or is_loopback(server.address)
+    return server.type == "client" and server.port in BLOCKED_PORTS and not behind_proxy
+
+
+def _describe_blocked(server: ServerSettings) -> str:
+    return (
+        f"the client server on {ports.name(server)} cannot be reached by browsers themselves, which refuse to "
+        f"connect to port {server.port}: take another one, or put a proxy in front of it"
     )
 
 

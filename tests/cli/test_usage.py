@@ -26,6 +26,7 @@ from tests.support.installation import Installation
         (["start", "--config", "/no/such/file"], "/no/such/file"),
         (["token", "--channel", "a", "--expires", "1y"], "1y is no time, expected one such as 90s"),
         (["demo", "--port", "65536"], "65536 is no port"),
+        (["demo", "--client-port", "6000"], "browsers refuse to connect there"),
     ],
 )
 def test_usage_errors_exit_with_77(words: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,6 +110,12 @@ def test_a_port_on_which_nothing_listens(installation: Installation, doctor: Doc
     diagnosis.expect("TCP", f"nothing listens on port {port} of localhost")
 
 
+def test_a_port_that_browsers_refuse(installation: Installation, doctor: Doctor) -> None:
+    installation.start()
+    diagnosis = doctor.visit(installation, "--url", "ws://localhost:6000/ws/")
+    diagnosis.expect("URL", "browsers refuse to connect to port 6000", "another port")
+
+
 def test_a_port_that_does_not_speak_http(installation: Installation, doctor: Doctor, ssh: int) -> None:
     installation.start()
     diagnosis = doctor.visit(installation, "--url", f"ws://localhost:{ssh}/ws/")

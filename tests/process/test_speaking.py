@@ -106,6 +106,18 @@ def test_an_open_door_is_told_of(installation: Installation, command: str, keys:
         assert installation.logged("asks nobody who they are") is (keys.get("listen") == "0.0.0.0")
 
 
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [({}, True), ({"listen": "127.0.0.1"}, False), ({"proxy.trusted": ["10.0.0.0/8"]}, False)],
+)
+def test_a_port_that_browsers_refuse_is_told_of(
+    installation: Installation, keys: dict[str, Any], *, told: bool
+) -> None:
+    write(installation, client={"port": 6697, "listen": "0.0.0.0", **keys})
+    done = installation.run("check")
+    assert ("refuse to connect to port 6697" in done.stderr) is told, done.stderr
+
+
 def test_a_door_with_a_lock(installation: Installation, tmp_path: Path) -> None:
     files = root().issue(client=True).write(tmp_path)
     for keys in ({"admin.secret": SECRET}, {**files.settings(), "ssl.ca": files.ca}):
