@@ -61,6 +61,14 @@ def _start_options(parser: Parser) -> None:
     )
 
 
+def _stop_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--pidfile",
+        metavar="FILE",
+        help="the server that wrote this file, whatever became of its configuration",
+    )
+
+
 def _status_options(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
 
@@ -182,7 +190,8 @@ COMMANDS = {
     ),
     "stop": Command(
         "ask the server to finish, and end it if it does not",
-        "  aphlict stop\n  aphlict stop --config /etc/aphlict.json",
+        "  aphlict stop\n  aphlict stop --config /etc/aphlict.json\n  aphlict stop --pidfile logs/aphlict.pid",
+        _stop_options,
     ),
     "restart": Command("stop the server if it runs, then start it", "  aphlict restart"),
     "status": Command(

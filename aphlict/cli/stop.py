@@ -9,29 +9,41 @@ import psutil
 from aphlict.cli import configured
 from aphlict.cli.console import say
 from aphlict.config.settings import Settings
-from aphlict.errors import NotPermitted
+from aphlict.errors import ConfigError, NotPermitted
 from aphlict.process.pidfile import find_running, is_alive
 
 GRACE = 5.0  # seconds beyond the configured drain
 STEP = 0.02  # seconds between two looks
+UNKNOWN = 60.0  # seconds where only the pidfile is known: longer than most drains, shorter than a night
 LAST = 2.0  # seconds for a supervisor whose worker was killed to end in good order
 
 
 def run(arguments: Namespace) -> int:
-    """Do it; that nothing runs is no error."""
-    _, settings = configured.load(arguments)
+    """Do it; that nothing runs is no error. Raises ConfigError, which says how to do without a configuration."""
+    if arguments.pidfile is not None:
+        say(f"Using the pidfile {arguments.pidfile}")
+        _stop_at(Path(arguments.pidfile), UNKNOWN)
+        return 0
+    try:
+        _, settings = configured.load(arguments)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (stop --pidfile FILE needs no configuration)") from error
     stop(settings)
     return 0
 
 
 def stop(settings: Settings) -> None:
     """Stop the server of this configuration. Raises NotPermitted when it is another user's."""
-    process = find_running(Path(settings.pidfile))
+    _stop_at(Path(settings.pidfile), settings.drain_delay + settings.drain_time + GRACE)
+
+
+def _stop_at(pidfile: Path, patience: float) -> None:
+    process = find_running(pidfile)
     if process is None:
         say("No server is running.")
         return
     try:
-        _stop(process, settings.drain_delay + settings.drain_time + GRACE)
+        _stop(process, patience)
     except psutil.NoSuchProcess:
         say(f"The server (process {process.pid}) ended by itself.")
     except psutil.AccessDenied as error:

@@ -68,6 +68,19 @@ def test_stop_without_a_server_is_fine(installation: Installation) -> None:
     assert (done.returncode, "No server is running" in done.stdout) == (0, True)
 
 
+def test_stop_without_a_configuration_that_can_be_read(installation: Installation) -> None:
+    supervisor = installation.start()
+    installation.config.write_text("{")
+    refused = installation.run("stop")
+    assert (refused.returncode, is_alive(supervisor)) == (77, True)
+    assert "stop --pidfile FILE needs no configuration" in refused.stderr
+    done = installation.run("stop", "--pidfile", str(installation.pidfile))
+    assert (done.returncode, is_alive(supervisor)) == (0, False)
+    assert "Stopped" in done.stdout
+    again = installation.run("stop", "--pidfile", str(installation.pidfile))
+    assert (again.returncode, "No server is running" in again.stdout) == (0, True)
+
+
 def test_restart_starts_another_process(installation: Installation) -> None:
     before = installation.start()
     done = installation.run("restart")
