@@ -25,7 +25,7 @@ from aphlict.hits import Hits
 from aphlict.net.connection import Connection
 from aphlict.net.requests import RequestConnection
 from aphlict.net.surroundings import Doorkeeper
-from aphlict.wire.handshake import Request
+from aphlict.wire.handshake import Request, origin_form
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,8 @@ class TornadoExchange(Exchange, HTTPMessageDelegate):
         """Part of Tornado's interface: the head is here."""
         assert isinstance(start_line, RequestStartLine)
         lower = {name.lower(): value for name, value in headers.items()}
-        Exchange.__init__(self, start_line.method, start_line.path, lower, self.address, self._hits)
+        target = origin_form(start_line.path)
+        Exchange.__init__(self, start_line.method, target, lower, self.address, self._hits)
         if "transfer-encoding" in lower or int(lower.get("content-length", 0)):
             self.fail(BodyTooLarge("this is a client port, which takes no body: publish to the admin port"))
 

@@ -23,6 +23,7 @@ _START = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~\x80-\xff]+) HTTP/1\.(
 # RFC 9112, 5: a token, a colon without a space before it, and a value on the same line. The spaces around the
 # value are left to `strip`: as parts of the pattern, they would be tried in every way that they can be shared out.
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
+_AUTHORITY = re.compile(r"https?://[^/?#]*(?=/|\?|$)", re.IGNORECASE)
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _TOKEN = re.compile(r"[?&]token=([^&]*)")
@@ -86,9 +87,21 @@ def parse_head(head: bytes) -> Request:
     if start is None:
         raise HandshakeRefused("the first line is no HTTP/1.1 request line")
     method, target, minor = start.groups()
-    request = Request(method.decode(), target.decode("latin-1"), int(minor), _read_fields(lines[1:]))
+    headers = _read_fields(lines[1:])
+    request = Request(method.decode(), origin_form(target.decode("latin-1")), int(minor), headers)
     _check_framing(request)
     return request
+
+
+def origin_form(target: str) -> str:
+    """The path and query of a target that may be a whole URL, as a server has to take it (RFC 9112, 3.2.2)."""
+    if target.startswith("/"):
+        return target
+    found = _AUTHORITY.match(target)
+    if found is None:
+        return target
+    path = target[found.end() :]
+    return path if path.startswith("/") else f"/{path}"
 
 
 def read_head(

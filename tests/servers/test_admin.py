@@ -163,6 +163,20 @@ def test_another_method_is_refused_with_what_is_allowed(method: str, path: str, 
 
 
 @in_loop
+async def test_a_target_may_be_a_whole_url() -> None:
+    async with running_node() as node:
+        ports = [
+            (node.admin_port, "/status/"),
+            (node.client_port, "/ws/status"),
+            (node.client_port, "/aphlict.js"),
+        ]
+        for port, path in ports:
+            target = ("--request-target", f"http://localhost:{port}{path}")
+            answer = await curl(*target, f"http://localhost:{port}/")
+            assert answer.startswith("HTTP/1.1 200 OK"), answer
+
+
+@in_loop
 async def test_another_path_is_not_found() -> None:
     async with running_node() as node:
         status, answer = await node.ask("/nothing", method="POST", body=b"{}")

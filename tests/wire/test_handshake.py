@@ -50,6 +50,22 @@ def test_a_head() -> None:
     assert request.headers == {"host": "x", "x-y": "a b", "empty": ""}
 
 
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("http://x/ws/?a=http://y/", "/ws/?a=http://y/"),
+        ("HTTPS://x:443/", "/"),
+        ("http://x", "/"),
+        ("http://x?a=b", "/?a=b"),
+        ("/http://x/", "/http://x/"),
+        ("*", "*"),
+        ("ftp://x/", "ftp://x/"),
+    ],
+)
+def test_a_target_may_be_a_whole_url(target: str, expected: str) -> None:
+    assert read(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()).target == expected
+
+
 def test_names_are_in_any_case() -> None:
     assert read(b"GET / HTTP/1.1\r\nHOST: x\r\n\r\n").headers == {"host": "x"}
 
