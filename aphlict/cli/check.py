@@ -10,17 +10,15 @@ from aphlict.config.settings import Settings
 from aphlict.doctor.findings import Trouble
 from aphlict.doctor.server import check_writable, files
 from aphlict.errors import CannotWrite, CertificateError
-from aphlict.process import ports, privileges
-from aphlict.process.launch import check_trust, find_findings, find_warnings, load_credentials
+from aphlict.process import ports
+from aphlict.process.launch import find_findings, find_warnings, prove_startable
 from aphlict.process.pidfile import find_running
 
 
 def run(arguments: Namespace) -> int:
     """Do it: configuration, then user, certificates, files and ports."""
     _, settings = configured.load(arguments, files=True)
-    privileges.find_owner(settings)
-    load_credentials(settings)
-    check_trust(settings)
+    prove_startable(settings)
     errors = [sentence for findings in find_findings(settings) for sentence in findings.errors]
     for sentence in [*find_warnings(settings), *_find_unwritable(settings)]:
         if sentence not in errors[:1]:  # which is the error

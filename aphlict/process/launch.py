@@ -62,9 +62,7 @@ def prepare(config: Path, settings: Settings, *, console: bool = False, trace: b
     `console` also writes the log to standard error, `trace` every event.
     """
     with ExitStack() as undo:
-        owner = privileges.find_owner(settings)
-        own = load_credentials(settings)
-        check_trust(settings)
+        owner, own = prove_startable(settings)
         pidfile = Pidfile.acquire(Path(settings.pidfile), owner)
         undo.callback(pidfile.release)
         sockets = _bind(settings, patience=PATIENCE if pidfile.stale else 0.0)
@@ -92,7 +90,18 @@ def load_credentials(settings: Settings) -> list[Credentials]:
     return [credentials.load(server) for server in settings.servers]
 
 
-def check_trust(settings: Settings) -> None:
+def prove_startable(settings: Settings) -> tuple[privileges.Owner | None, list[Credentials]]:
+    """Prove all that can be proven without touching what a running server has: user, keys, certificates, trust.
+
+    Gives the owner of the server, and each server's credentials. Raises an AphlictError.
+    """
+    owner = privileges.find_owner(settings)
+    own = load_credentials(settings)
+    _check_trust(settings)
+    return owner, own
+
+
+def _check_trust(settings: Settings) -> None:
     """Prove that whom the peers are to be trusted by can be read. Raises CertificateError."""
     for peer in settings.peers:
         if peer.protocol == "https":

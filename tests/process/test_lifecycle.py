@@ -1,5 +1,6 @@
 """Start, stop, restart and status, with real processes."""
 
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import time
 import pytest
 
 from aphlict.process.pidfile import is_alive
+from tests.support import certificates
 from tests.support.installation import Installation
 from tests.support.waiting import wait_until
 
@@ -98,6 +100,22 @@ def test_restart_leaves_the_server_alone_when_the_configuration_is_wrong(install
     installation.start()
     installation.config.write_text("{")
     assert installation.run("restart").returncode == 77
+    assert installation.answers()
+
+
+def test_restart_leaves_the_server_alone_when_its_files_are_wrong(installation: Installation) -> None:
+    good = certificates.self_signed().write(installation.folder, "good")
+    other = certificates.self_signed().write(installation.folder, "other")
+    installation.start()
+    content = json.loads(installation.config.read_text())
+    for keys in ({**good.settings(), "ssl.cert": other.cert}, {"auth.keys": [good.cert]}):
+        changed = {**content["servers"][0], **keys}
+        installation.config.write_text(json.dumps({**content, "servers": [changed, content["servers"][1]]}))
+        done = installation.run("restart")
+        assert (done.returncode, "Stopp" in done.stdout) == (77, False), done
+    installation.config.write_text(json.dumps({**content, "user": "nobody-of-that-name"}))
+    assert installation.run("restart").returncode == 77
+    installation.config.write_text(json.dumps(content))
     assert installation.answers()
 
 
