@@ -100,6 +100,7 @@ def _be_worker(launched: Launch, duty: Duty, report_fd: int, lifeline: int, not_
     try:
         launched.pidfile.forget()
         launched.journal.count_anew()
+        launched.close_sockets(keep=duty.sockets)
         for descriptor in not_mine:
             os.close(descriptor)
         status = worker.run(launched, duty, report_fd, lifeline)

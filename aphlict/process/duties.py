@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from aphlict.config.settings import Settings
@@ -31,19 +31,22 @@ class Serving(Protocol):
 
 
 class Duty(NamedTuple):
-    """What one worker process does: its name in the log, and how to make it, once it has been forked."""
+    """What one worker process does: its name in the log, how to make it, once it has been forked, and on what."""
 
     name: str
     make: Callable[[], Serving]
+    sockets: frozenset[socket.socket]  # those that it listens on
 
 
 def assign(launched: Launch) -> list[Duty]:
     """The worker processes that the configuration asks for."""
     count = launched.settings.processes
     if count == 1:
-        return [Duty("worker", lambda: Node(launched.settings, launched.sockets[0], launched.credentials))]
+        [copy] = launched.sockets
+        sockets = frozenset(sock for each in copy for sock in each)
+        return [Duty("worker", lambda: Node(launched.settings, copy, launched.credentials), sockets)]
     plan = _Plan(launched)
-    return [Duty("hub", plan.make_hub), *(plan.edge(number) for number in range(count))]
+    return [plan.hub(), *(plan.edge(number) for number in range(count))]
 
 
 class _Plan:
@@ -60,21 +63,33 @@ class _Plan:
         self._edges.listen()
         launched.undo.callback(self._edges.close)
 
-    def make_hub(self) -> Serving:
-        ports, credentials = self._select("admin", self._launch.sockets[0])
-        return HubNode(self._launch.settings, ports, credentials, self._edges.dup(), self._fingerprint)
+    def hub(self) -> Duty:
+        """Order messages, and talk to publishers."""
+
+        def make() -> Serving:
+            ports, credentials = self._select("admin", 0)
+            return HubNode(self._launch.settings, ports, credentials, self._edges.dup(), self._fingerprint)
+
+        return Duty("hub", make, self._sockets("admin", 0))
 
     def edge(self, number: int) -> Duty:
+        """Hold browsers."""
+
         def make() -> Serving:
-            ports, credentials = self._select("client", self._launch.sockets[number])
+            ports, credentials = self._select("client", number)
             return EdgeNode(self._launch.settings, ports, credentials, self._address, self._fingerprint)
 
-        return Duty(f"edge {number + 1}", make)
+        return Duty(f"edge {number + 1}", make, self._sockets("client", number))
 
-    def _select(
-        self, kind: str, sockets: Sequence[Sequence[socket.socket]]
-    ) -> tuple[list[Port], list[Credentials]]:
-        launched = self._launch
-        chosen = [place for place, server in enumerate(launched.settings.servers) if server.type == kind]
-        ports = [Port(launched.settings.servers[place], sockets[place]) for place in chosen]
+    def _select(self, kind: str, copy: int) -> tuple[list[Port], list[Credentials]]:
+        """The ports and credentials as they are configured by then: a reload may have changed them."""
+        launched, chosen = self._launch, self._places(kind)
+        ports = [Port(launched.settings.servers[place], launched.sockets[copy][place]) for place in chosen]
         return ports, [launched.credentials[place] for place in chosen]
+
+    def _sockets(self, kind: str, copy: int) -> frozenset[socket.socket]:
+        return frozenset(sock for place in self._places(kind) for sock in self._launch.sockets[copy][place])
+
+    def _places(self, kind: str) -> list[int]:
+        servers = self._launch.settings.servers
+        return [place for place, server in enumerate(servers) if server.type == kind]

@@ -3,7 +3,7 @@
 import logging
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -51,8 +51,13 @@ class Launch:
         """In the process that only started the server: close the copies of what is the server's now."""
         self.pidfile.forget()
         self.journal.close()
+        self.close_sockets()
+
+    def close_sockets(self, keep: Collection[socket.socket] = ()) -> None:
+        """Close this process's copies of the listening sockets: a port is closed when all its copies are."""
         for sock in _flat(self.sockets):
-            sock.close()
+            if sock not in keep:
+                sock.close()
 
 
 def prepare(config: Path, settings: Settings, *, console: bool = False, trace: bool = False) -> Launch:

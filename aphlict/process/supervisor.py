@@ -165,6 +165,7 @@ class Supervisor:
             return
         log.info("stopping (%s)", why)
         self._tell_workers(signal.SIGTERM)
+        self._launch.close_sockets()  # a worker's copy is the last one: who connects once it is closed is refused
         self._systemd.tell(STOPPING)
         self._state = State.STOPPING if self._children() else State.ENDED
         for post in self._posts:

@@ -7,8 +7,10 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import pytest
+from websockets.sync.client import connect
 
 from aphlict.process.pidfile import is_alive
 from tests.support import certificates
@@ -133,6 +135,23 @@ def test_a_taken_port_names_its_holder(installation: Installation) -> None:
     assert f"is taken by process {other.pid} ({sys.executable}" in done.stderr
     assert not installation.pidfile.exists()
     assert not accepts(installation.client_port)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_comes_while_it_stops_is_refused_and_not_kept_waiting(
+    installation: Installation, workers: int
+) -> None:
+    installation.write(workers=workers, drain_time=600)
+    supervisor = installation.start()
+    with ExitStack() as browsers:
+        for _ in range(20):  # whom it takes its time to send away
+            browsers.enter_context(connect(f"ws://127.0.0.1:{installation.client_port}/"))
+        supervisor.send_signal(signal.SIGTERM)
+        for port in (installation.client_port, installation.admin_port):
+            wait_until(lambda port=port: not accepts(port), "the port to be closed")  # type: ignore[misc]
+        assert len(supervisor.children()) == workers, "those that hold browsers go on"
+        supervisor.send_signal(signal.SIGTERM)
+        wait_until(lambda: not is_alive(supervisor))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
