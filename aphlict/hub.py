@@ -10,7 +10,7 @@ from aphlict.config.settings import Limits
 from aphlict.deliveries import Deliveries
 from aphlict.errors import Overloaded, TooManySubscriptions
 from aphlict.figures import LIMIT_NAMES, REFUSALS, Counters, Subscribed
-from aphlict.history import Archive, Entry
+from aphlict.history import MAX_AGE, Archive, Entry
 from aphlict.hits import Hits
 from aphlict.instance import ORIGIN_SIZE, Instance, Subscriber
 from aphlict.message import Frame, Message, check_name, random_name
@@ -124,12 +124,18 @@ class Hub:
         self._transport.forward(message)
         return Receipt(message.unique_id, matched)
 
-    def restore(self, message: Message, at: float) -> bool:
-        """Keep a message that was published before this hub was there; False where it is known."""
+    def restore(self, message: Message, at: float, now: float) -> bool:
+        """Keep a message that was published before this hub was there; False where it is known.
+
+        It is passed on: nobody knows whether the hub before got to that. One so old that other nodes may have
+        forgotten it is not, since they would take it for a new one.
+        """
         instance = self.instance(message.instance)
         if message.unique_id in instance.history:
             return False
         self.archive.append(instance.history, message, at)
+        if at > now - MAX_AGE / 2:
+            self._transport.forward(message)
         return True
 
     # Subscribers

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -55,6 +56,7 @@ class _Plan:
     def __init__(self, launched: Launch) -> None:
         self._launch = launched
         self._fingerprint = random_name(FINGERPRINT_SIZE)
+        self._started = time.monotonic()
         # An abstract name (unix(7)): it needs no folder, and nothing is left of it after kill -9.
         self._address = f"\0aphlict-{os.getpid()}-{random_name(FINGERPRINT_SIZE)}"
         self._edges = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -68,7 +70,8 @@ class _Plan:
 
         def make() -> Serving:
             ports, credentials = self._select("admin", 0)
-            return HubNode(self._launch.settings, ports, credentials, self._edges.dup(), self._fingerprint)
+            edges = self._edges.dup()
+            return HubNode(self._launch.settings, ports, credentials, edges, self._fingerprint, self._started)
 
         return Duty("hub", make, self._sockets("admin", 0))
 

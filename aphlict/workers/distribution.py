@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from aphlict.figures import Subscribed
 from aphlict.hub import Hub, Receipt
@@ -16,6 +17,7 @@ from aphlict.workers.records import (
     Ask,
     Confirm,
     History,
+    Leave,
     Publish,
     Record,
     RecordReader,
@@ -83,21 +85,29 @@ def _is_ours(sock: socket.socket) -> bool:
 
 
 class Distribution:
-    """All edges of a hub."""
+    """All edges of a hub; it expects so many."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, expected: int) -> None:
         self._hub = hub
+        self._expected = expected
         self._joined: set[EdgeStream] = set()
         self._numbers = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._matched: dict[int, list[int]] = {}
         self._told: dict[int, list[Tell]] = {}
         self._server: asyncio.Server | None = None
+        self._whole = asyncio.Event()
 
     async def start(self, listener: socket.socket) -> None:
         """Let edges join on a listening Unix socket."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(lambda: EdgeStream(self), sock=listener)
+
+    async def until_whole(self, patience: float) -> None:
+        """Wait until all edges have joined, or for so many seconds: what is published without them has a receipt
+        that says nobody got it."""
+        with suppress(asyncio.TimeoutError):  # a name of its own until Python 3.11
+            await asyncio.wait_for(self._whole.wait(), patience)
 
     @property
     def load(self) -> float:
@@ -162,6 +172,8 @@ class Distribution:
                 self._settle(number, edge)
             case History():
                 self._on_history(edge, record)
+            case Leave():
+                self._joined.discard(edge)
 
     def _settle(self, number: int, edge: EdgeStream) -> None:
         pending = self._pending.get(number)
@@ -173,7 +185,8 @@ class Distribution:
 
     def _on_history(self, edge: EdgeStream, record: History) -> None:
         """Learn from an edge what this hub does not know: it may be a new one after an accident."""
-        unknown = [packed for packed in record.messages if self._hub.restore(packed.unpack(), packed.at)]
+        now = time.monotonic()
+        unknown = [packed for packed in record.messages if self._hub.restore(packed.unpack(), packed.at, now)]
         if unknown:
             self._send_all(Publish(0, unknown))
         edge.known.update((packed.instance, packed.unique_id) for packed in record.messages)
@@ -191,6 +204,8 @@ class Distribution:
         edge.known.clear()
         self._joined.add(edge)
         log.info("an edge has joined: %d serve", len(self._joined))
+        if len(self._joined) >= self._expected:
+            self._whole.set()
 
     def on_lost(self, edge: EdgeStream) -> None:
         """Go on without an edge."""

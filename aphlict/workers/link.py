@@ -13,6 +13,7 @@ from aphlict.workers.records import (
     Ask,
     Confirm,
     History,
+    Leave,
     Packed,
     Publish,
     Record,
@@ -58,6 +59,11 @@ class Link(asyncio.Protocol):
         """Part of asyncio's interface."""
         if not self.lost.done():  # cancelled, where this edge stops
             self.lost.set_result(None)
+
+    def leave(self) -> None:
+        """Say that this edge stops, where there is somebody to say it to."""
+        if self._transport is not None:
+            self._send(Leave())
 
     def close(self) -> None:
         """End the stream."""
@@ -111,11 +117,18 @@ class LinkKeeper:
         self.lost_at: float | None = time.monotonic()
         self._hub = hub
         self._address = address
+        self._link: Link | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin, in the running loop."""
         self._task = asyncio.create_task(self._keep())
+
+    def leave(self) -> None:
+        """End in good order."""
+        if self._link is not None:
+            self._link.leave()
+        self.close()
 
     def close(self) -> None:
         """End."""
@@ -135,10 +148,12 @@ class LinkKeeper:
             await self._stay(link)
 
     async def _stay(self, link: Link) -> None:
+        self._link = link
         try:
             await self._until_up_to_date(link)
             await link.lost
         finally:
+            self._link = None
             self.up_to_date.clear()
             self.lost_at = time.monotonic()
             link.close()

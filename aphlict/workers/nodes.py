@@ -18,7 +18,7 @@ from aphlict.node import FLUSH_TIMEOUT, admin_role, client_role, describe, keep_
 from aphlict.servers.credentials import Credentials
 from aphlict.servers.frontend import Frontend, Port
 from aphlict.servers.pages import NodeState
-from aphlict.workers.distribution import Distribution, total
+from aphlict.workers.distribution import PATIENCE, Distribution, total
 from aphlict.workers.link import LinkKeeper
 from aphlict.workers.records import Tell
 
@@ -39,7 +39,8 @@ class Nowhere:
 class HubNode:
     """The process that has the admin ports, the history that counts, and the peers.
 
-    `edges` is a listening Unix socket, where edges join. `fingerprint` is the node's, and outlives this process.
+    `edges` is a listening Unix socket, where edges join. `fingerprint` is the node's, and outlives this process,
+    and `started` (monotonic seconds) is when the node was.
     `ports` and `credentials` as of a Frontend.
     """
 
@@ -50,15 +51,16 @@ class HubNode:
         credentials: Sequence[Credentials],
         edges: socket.socket,
         fingerprint: str,
+        started: float,
     ) -> None:
         self.settings = settings
         self.state = NodeState.STARTING
-        self._started = time.monotonic()
+        self._started = started
         self._ports = ports
         self._edges = edges
         self._relay = Relay(settings.peers, fingerprint)
-        self.hub = Hub(fingerprint, self._relay, settings, lambda: None, self._started)
-        self._distribution = Distribution(self.hub)
+        self.hub = Hub(fingerprint, self._relay, settings, lambda: None, time.monotonic())
+        self._distribution = Distribution(self.hub, settings.processes)
         roles = {"admin": admin_role(self, fingerprint, lambda: self.settings)}
         self._frontend = Frontend(settings, ports, credentials, roles, self.hub.hits)
 
@@ -66,6 +68,7 @@ class HubNode:
         """Serve."""
         self._relay.start()
         await self._distribution.start(self._edges)
+        await self._distribution.until_whole(PATIENCE)
         self._frontend.start()
         keep_tidy(self.hub, self._frontend)
         self._frontend.every(CHECK, lambda: self._distribution.sweep(time.monotonic()))
@@ -186,7 +189,7 @@ class EdgeNode:
         self._stopping = True
         await asyncio.sleep(self.settings.drain_delay)
         await self._frontend.drain()
-        self._link.close()
+        self._link.leave()
         await self._frontend.close()
 
     def abort(self) -> None:

@@ -67,7 +67,11 @@ class History(Struct, array_like=True, tag="history"):
     last: bool
 
 
-Record = Publish | Confirm | Ask | Tell | History
+class Leave(Struct, array_like=True, tag="leave"):
+    """Edge to hub: this edge stops in good order."""
+
+
+Record = Publish | Confirm | Ask | Tell | History | Leave
 
 _encoder = Encoder()
 _decoder = Decoder(Record)

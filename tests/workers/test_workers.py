@@ -163,17 +163,58 @@ def test_a_killed_hub_disconnects_nobody_and_loses_nothing(server: Installation)
     run()
 
 
+def test_a_peer_that_was_away_gets_what_a_killed_hub_took(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    with installed(tmp_path / "two") as peer, installed(tmp_path / "one") as server:
+        server.write(workers=2, cluster=[{"host": "127.0.0.1", "port": peer.admin_port, "protocol": "http"}])
+        server.start()
+        message = {"subscribers": ["a"], "uniqueID": "taken"}
+        assert server.publish(message)[0] == 200
+        before = hub(server)
+        os.kill(before, signal.SIGKILL)
+        peer.start()
+        wait_until(lambda: hub(server) not in (0, before), "another hub")
+        wait_until(lambda: (peer.answers() or {}).get("history.size") == 1, "the message at the peer")
+        assert peer.publish(message)[1]["duplicate"] is True
+        for each in (server, peer):
+            each.run("stop")
+
+
+def test_the_first_receipt_after_the_hubs_death_counts_every_browser(server: Installation) -> None:
+    @in_loop
+    async def run() -> None:
+        async with browsers(server, 12, "a"):
+            for number in range(2):  # the third would be replaced later than a publisher waits
+                os.kill(hub(server), signal.SIGKILL)
+                receipt = await publish(server, {"subscribers": ["a"], "uniqueID": str(number)})
+                assert receipt["matched"] == 12
+                await eventually(lambda: len(edges(server)) == WORKERS, "the edges")
+
+    run()
+
+
+def test_a_stop_warns_of_nothing(server: Installation) -> None:
+    server.run("stop")
+    stopping = server.log.read_text().partition("stopping (SIGTERM)")[2]
+    assert "the server stopped" in stopping
+    assert "WARNING" not in stopping
+    assert "ERROR" not in stopping
+
+
 def test_publishing_is_back_within_a_second_of_the_hubs_death(server: Installation) -> None:
     os.kill(hub(server), signal.SIGKILL)
     wait_until(lambda: hub(server), "a hub that answers", timeout=1)
     wait_until(lambda: len(edges(server)) == WORKERS, "the edges' return", timeout=1)
 
 
-def test_the_fingerprint_outlives_the_hub(server: Installation) -> None:
+def test_fingerprint_and_uptime_outlive_the_hub(server: Installation) -> None:
     before = server.answers()
     os.kill(before["pid"], signal.SIGKILL)
     wait_until(lambda: hub(server) not in (0, before["pid"]), "another hub")
-    assert server.answers()["fingerprint"] == before["fingerprint"]
+    after = server.answers()
+    assert after["fingerprint"] == before["fingerprint"]
+    assert after["uptime"] > before["uptime"], "it is the node's"
 
 
 def test_a_killed_supervisor_leaves_no_process(server: Installation) -> None:
