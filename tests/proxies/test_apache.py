@@ -1,8 +1,9 @@
 """Aphlict behind Apache, with the configurations that are shipped."""
 
+import asyncio
 import re
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 
 import pytest
 from websockets.asyncio.client import connect
@@ -11,10 +12,12 @@ from websockets.exceptions import InvalidStatus
 from tests.proxies.apache import apache, read_log, small
 from tests.proxies.programs import free_port
 from tests.proxies.proving import Way, fetch, get, prove_refusal
-from tests.proxies.shipped import shipped
+from tests.proxies.shipped import CONF, shipped
 from tests.support.loops import in_loop
-from tests.support.nodes import running_node
+from tests.support.nodes import RunningNode, running_node
 from tests.support.waiting import eventually_async
+
+LIMITED = [path for path in (CONF / "apache").iterdir() if path.name != "aphlict-mpm.conf"]
 
 
 @pytest.mark.parametrize("name", ["aphlict-path.conf", "aphlict-wstunnel.conf", "aphlict-rewrite.conf"])
@@ -60,26 +63,92 @@ def test_the_sizes_of_the_event_mpm_are_taken_as_they_are() -> None:
         assert complaints == []
 
 
-@in_loop
-async def test_browsers_do_not_use_up_the_workers_of_the_site() -> None:
-    async with running_node() as node, AsyncExitStack() as stack:
-        port = free_port()
-        few = {"22280": str(node.client_port), "max=48": "max=4", "acquire=100": "acquire=1"}
-        with apache(shipped("apache/aphlict-path.conf", **few), port, server=small(threads=8)):
-            for _ in range(4):
-                await stack.enter_async_context(connect(f"ws://127.0.0.1:{port}/ws/"))
-            with pytest.raises(InvalidStatus) as refused:
-                await connect(f"ws://127.0.0.1:{port}/ws/")
-            assert refused.value.response.status_code == 503
-            assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
-            await stack.aclose()
-            await eventually_async(lambda: connects(f"ws://127.0.0.1:{port}/ws/"), "room for another browser")
+@pytest.mark.parametrize("name", sorted(path.name for path in LIMITED))
+def test_browsers_do_not_use_up_the_workers_of_the_site(name: str) -> None:
+    """An eighth of everything: 8 threads, of which 6 are for browsers."""
+
+    @in_loop
+    async def run() -> None:
+        async with chatty() as one, chatty() as two, AsyncExitStack() as stack:
+            port = free_port()
+            text = scaled((CONF / "apache" / name).read_text(), {"max": 8, "acquire": 100, "retry": 2000})
+            text = text.replace("22280", str(one.client_port)).replace("22380", str(two.client_port))
+            with apache(text, port, server=small(threads=8)):
+                sockets = await fill(port, lambda: websocket(port, stack))
+                streams = await fill(port, lambda: event_stream(port, stack))
+                assert sockets + streams == 6
+                assert sockets >= 4
+                for _ in range(4):
+                    assert not await event_stream(port, stack)
+                    assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
+                await stack.aclose()
+                await eventually_async(lambda: websocket(port, stack), "room for another browser")
+                await eventually_async(lambda: event_stream(port, stack), "room for another stream")
+
+    run()
 
 
-async def connects(url: str) -> bool:
-    """Whether a browser is let in."""
+def test_browsers_are_let_in_until_every_process_is_full() -> None:
+    """An eighth of the processes, with an eighth of the threads each: the site's share keeps none from starting."""
+    eighths = {"StartServers": 8, "ServerLimit": 8, "ThreadLimit": 8, "ThreadsPerChild": 8}
+    squares = {"MaxRequestWorkers": 64, "MinSpareThreads": 64, "MaxSpareThreads": 64}
+    sizes = scaled((CONF / "apache/aphlict-mpm.conf").read_text(), eighths | squares)
+
+    @in_loop
+    async def run() -> None:
+        async with running_node() as node, AsyncExitStack() as stack:
+            port = free_port()
+            text = scaled((CONF / "apache/aphlict-path.conf").read_text(), {"max": 8, "acquire": 100})
+            with apache(text.replace("22280", str(node.client_port)), port, server=sizes):
+                for _ in range(4 * 6):
+                    await eventually_async(lambda: websocket(port, stack), "room", timeout=20)
+                assert not await websocket(port, stack)
+                assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
+
+    run()
+
+
+def scaled(text: str, parts: dict[str, int]) -> str:
+    """Divide the numbers that belong to these names."""
+    for name, part in parts.items():
+        pattern = re.compile(rf"\b({name}(?:=| +))(\d+)\b")
+        text = pattern.sub(lambda found, part=part: f"{found[1]}{int(found[2]) // part}", text)
+    return text
+
+
+def chatty() -> AbstractAsyncContextManager[RunningNode]:
+    """A node that pings often: Apache notices that the reader of an event stream is gone when it writes."""
+    return running_node(ping__interval=0.1)
+
+
+async def fill(port: int, enter: Callable[[], Awaitable[bool]]) -> int:
+    """Let browsers in until one is refused; how many came. The site answers all the time."""
+    count = 0
+    while await enter():
+        count += 1
+        assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
+    return count
+
+
+async def websocket(port: int, stack: AsyncExitStack) -> bool:
+    """Open a WebSocket that stays; whether it is let in."""
     try:
-        async with connect(url):
-            return True
-    except InvalidStatus:
-        return False
+        await stack.enter_async_context(connect(f"ws://127.0.0.1:{port}/ws/"))
+    except InvalidStatus as error:
+        if error.response.status_code == 503:
+            return False
+        raise
+    return True
+
+
+async def event_stream(port: int, stack: AsyncExitStack) -> bool:
+    """Open an event stream that stays; whether it is let in."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    stack.push_async_callback(writer.wait_closed)
+    stack.callback(writer.close)
+    writer.write(b"GET /ws/events?channel=a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    status = (await asyncio.wait_for(reader.readline(), 5)).split()[1]
+    assert status in (b"200", b"503")
+    if status == b"503":
+        writer.close()
+    return status == b"200"
