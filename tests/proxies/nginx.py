@@ -21,6 +21,7 @@ http {{
 {http}
 }}
 """
+UPSTREAM = "include aphlict/aphlict-upstream.conf;\n"  # as docs/proxies.md says
 SITE = """\
 server {{
     listen 127.0.0.1:{port};
@@ -43,9 +44,14 @@ def nginx(http: str, port: int, files: dict[str, str] | None = None) -> Iterator
             yield
 
 
-def upstream(port: int, **changes: str) -> str:
-    """The shipped upstream, with Aphlict on another port."""
-    return shipped("nginx/aphlict-upstream.conf", **{"22280": str(port)}, **changes)
+def shipped_files(upstream_port: int, **changes: str) -> dict[str, str]:
+    """What the others include, with Aphlict on another port; `changes` are made in aphlict-location.conf."""
+    return {
+        "aphlict/aphlict-upstream.conf": shipped(
+            "nginx/aphlict-upstream.conf", **{"22280": str(upstream_port)}
+        ),
+        "aphlict/aphlict-location.conf": shipped("nginx/aphlict-location.conf", **changes),
+    }
 
 
 @contextmanager
@@ -62,10 +68,10 @@ def shipped_path(upstream_port: int, **changes: str) -> Iterator[int]:
     port = free_port()
     site = SITE.format(port=port, server="include aphlict/aphlict-path.conf;")
     files = {
+        **shipped_files(upstream_port, **changes),
         "aphlict/aphlict-path.conf": shipped("nginx/aphlict-path.conf"),
-        "aphlict/aphlict-location.conf": shipped("nginx/aphlict-location.conf", **changes),
     }
-    with nginx(upstream(upstream_port) + site, port, files):
+    with nginx(UPSTREAM + site, port, files):
         yield port
 
 
@@ -78,7 +84,7 @@ def shipped_server(
     server = shipped(f"nginx/{name}", **changes)
     lines = [line for line in server.splitlines() if "[::]" not in line]  # a machine may have no IPv6
     listen = "443" if "listen 443" in server else "80"
-    http = "\n".join(lines).replace(f"listen {listen}", f"listen 127.0.0.1:{port}")
-    files = {"aphlict/aphlict-location.conf": shipped("nginx/aphlict-location.conf"), **(extra or {})}
-    with nginx(upstream(upstream_port) + http, port, files):
+    text = "\n".join(lines).replace(f"listen {listen}", f"listen 127.0.0.1:{port}")
+    files = {**shipped_files(upstream_port), f"aphlict/{name}": text, **(extra or {})}
+    with nginx(f"{UPSTREAM}include aphlict/{name};\n", port, files):
         yield port
