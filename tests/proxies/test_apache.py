@@ -110,10 +110,8 @@ def test_browsers_are_let_in_until_every_process_is_full() -> None:
 
 def scaled(text: str, parts: dict[str, int]) -> str:
     """Divide the numbers that belong to these names."""
-    for name, part in parts.items():
-        pattern = re.compile(rf"\b({name}(?:=| +))(\d+)\b")
-        text = pattern.sub(lambda found, part=part: f"{found[1]}{int(found[2]) // part}", text)
-    return text
+    pattern = re.compile(rf"\b({'|'.join(parts)})(=| +)(\d+)\b")
+    return pattern.sub(lambda found: f"{found[1]}{found[2]}{int(found[3]) // parts[found[1]]}", text)
 
 
 def chatty() -> AbstractAsyncContextManager[RunningNode]:
