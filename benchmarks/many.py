@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ SPARE = (
 )
 SAMPLE = 5.0  # seconds between two looks at the server
 EVERY = 10.0  # seconds between two messages to everybody
+CONNECTING = 600  # seconds in which all browsers have to be there
+THIRDS = ("first", "last")
+SETTLE = 10.0  # seconds that the last message has to arrive
 
 
 class Sample(NamedTuple):
@@ -33,6 +37,39 @@ class Sample(NamedTuple):
     connections: int
     memory_mib: float
     answer_ms: float
+    slab_mib: float
+
+
+class Outcome(NamedTuple):
+    """What a soak saw: samples of the server, what each load generator counted, and the machine before it."""
+
+    samples: list[Sample]
+    results: list[dict[str, Any]]
+    published: int
+    slab_before: float  # MiB
+
+    @property
+    def opened(self) -> int:
+        """The browsers that were there."""
+        return self._count("opened")
+
+    @property
+    def missing(self) -> int:
+        """Deliveries that never came."""
+        return self.published * self.opened - self._count("deliveries")
+
+    @property
+    def closed_early(self) -> int:
+        """Connections that did not last."""
+        return self._count("closed_early")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was lost; too many deliveries would be as wrong."""
+        return not (self.missing or self.closed_early)
+
+    def _count(self, what: str) -> int:
+        return sum(int(result[what]) for result in self.results)
 
 
 def main() -> None:
@@ -49,45 +86,57 @@ def main() -> None:
         tools = Path(folder)
         build(tools)
         with servers.aphlict(tools, workers=options.workers) as target:
-            report(*soak(tools, target, browsers, options.workers, options.minutes * 60), options.json)
+            outcome = soak(tools, target, browsers, options.workers, options.minutes * 60)
+    report(outcome)
+    if options.json:
+        options.json.write_text(json.dumps(outcome._asdict(), indent=1))
+    sys.exit(0 if outcome.is_whole else 1)
 
 
-def soak(
-    tools: Path, target: Target, browsers: int, processes: int, seconds: float
-) -> tuple[list[Sample], list[dict[str, Any]], int]:
-    """Connect all, keep them for a while, publish to all again and again; samples, results, messages published."""
-    loads = [load(tools, target, browsers // processes, seconds, number) for number in range(processes)]
-    while look(target).connections < browsers // processes * processes:
-        if any(each.poll() is not None for each in loads):
+def soak(tools: Path, target: Target, browsers: int, processes: int, seconds: float) -> Outcome:
+    """Connect all, keep them for a while, and publish to all again and again."""
+    each = browsers // processes
+    slab_before = slab()
+    loads = [load(tools, target, each, seconds) for _ in range(processes)]
+    try:
+        wait_for_all(target, loads, each * processes)
+        samples, published = watch(target, seconds)
+    finally:
+        for generator in loads:
+            generator.terminate()
+    results = [json.loads(generator.communicate()[0]) for generator in loads]
+    return Outcome(samples, results, published, slab_before)
+
+
+def wait_for_all(target: Target, loads: "list[subprocess.Popen[str]]", browsers: int) -> None:
+    """Wait until all browsers are there."""
+    while look(target).connections < browsers:
+        if any(generator.poll() is not None for generator in loads):
             sys.exit("a load generator ended early")
         time.sleep(0.5)
+
+
+def watch(target: Target, seconds: float) -> tuple[list[Sample], int]:
+    """Publish to all and look at the server, until the last message had its time; samples, messages published."""
     begun, samples, published = time.monotonic(), [look(target)], 0
-    while time.monotonic() < begun + seconds - EVERY:
+    while time.monotonic() < begun + seconds:
         if time.monotonic() > begun + published * EVERY:
             publish(target)
             published += 1
         time.sleep(SAMPLE)
         samples.append(look(target))
         print(f"{samples[-1].at - begun:6.0f} s {samples[-1]}", file=sys.stderr)
-    results = [json.loads(each.communicate()[0]) for each in loads]
-    return samples, results, published
+    time.sleep(SETTLE)
+    return samples, published
 
 
-def load(tools: Path, target: Target, browsers: int, seconds: float, number: int) -> "subprocess.Popen[str]":
-    """Start a load generator that holds browsers, on loopback addresses of its own."""
-    hold = seconds + 60 - 10 * number
-    options = ["--conns", browsers, "--channels", 1, "--messages", 0, "--hold", round(hold), "--sources", 200]
-    where = [
-        "--port",
-        target.port,
-        "--pub-port",
-        target.admin_port,
-        "--in-flight",
-        200,
-        "--connect-timeout",
-        600,
-    ]
-    command = ["taskset", "-c", LOAD_CPU, tools / "wsload", *where, *options]
+def load(tools: Path, target: Target, browsers: int, seconds: float) -> "subprocess.Popen[str]":
+    """Start a load generator that holds browsers on several loopback addresses until it is told to end."""
+    most = round(CONNECTING + seconds + 60)  # if nobody tells it: the others may take so long to connect
+    options = ["--conns", browsers, "--channels", 1, "--messages", 0, "--hold", most, "--sources", 200]
+    where = ["--port", target.port, "--pub-port", target.admin_port]
+    pace = ["--in-flight", 200, "--connect-timeout", CONNECTING]
+    command = ["taskset", "-c", LOAD_CPU, tools / "wsload", *where, *pace, *options]
     return subprocess.Popen([str(each) for each in command], stdout=subprocess.PIPE, text=True)
 
 
@@ -97,7 +146,8 @@ def look(target: Target) -> Sample:
     with urllib.request.urlopen(f"http://127.0.0.1:{target.admin_port}/status/", timeout=30) as answer:
         status = json.load(answer)
     took = (time.perf_counter() - begun) * 1000
-    return Sample(time.monotonic(), status["connections"], sum(map(memory, target.pids)) / 1024, took)
+    mib = sum(map(memory, target.pids)) / 1024
+    return Sample(time.monotonic(), status["connections"], mib, took, slab())
 
 
 def memory(pid: int) -> int:
@@ -106,32 +156,45 @@ def memory(pid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
+def slab() -> float:
+    """MiB that the kernel has for its own objects, which sockets are: of the whole machine."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Slab:")) / 1024
+
+
 def publish(target: Target) -> None:
     """Publish a message that the load generators time and count."""
     body = json.dumps({"subscribers": ["CH-0"], "key": f"T{time.monotonic_ns()}T"}).encode()
     urllib.request.urlopen(f"http://127.0.0.1:{target.admin_port}/", body, timeout=30).close()
 
 
-def report(samples: list[Sample], results: list[dict[str, Any]], published: int, output: Path | None) -> None:
+def report(outcome: Outcome) -> None:
     """Say what came of it."""
-    opened = sum(result["opened"] for result in results)
-    got = sum(result["deliveries"] for result in results)
-    early = sum(result["closed_early"] for result in results)
-    third = len(samples) // 3
-    first = statistics.median(sample.memory_mib for sample in samples[1 : third + 1])
-    last = statistics.median(sample.memory_mib for sample in samples[-third:])
-    latencies = [result["latency_ms"] for result in results]
-    print(
-        f"{opened:,} browsers, {len(samples) * SAMPLE / 60:.0f} minutes, {published} messages to all of them"
-    )
-    print(f"deliveries {got:,} of {published * opened:,}; connections lost {early}")
-    print(
-        f"memory {first:.1f} MiB in the first third, {last:.1f} MiB in the last: {last * 1024 / opened:.2f} KB each"
-    )
+    samples, opened = outcome.samples, outcome.opened
+    due = outcome.published * opened
+    minutes = (samples[-1].at - samples[0].at) / 60
+    print(f"{opened:,} browsers, {minutes:.0f} minutes, {outcome.published} messages to all of them")
+    print(f"deliveries {due - outcome.missing:,} of {due:,}; connections lost {outcome.closed_early}")
+    latencies = [result["latency_ms"] for result in outcome.results]
+    first, last = (statistics.median(each[f"p50_{third}_third"] for each in latencies) for third in THIRDS)
+    print(f"delivered after {first:.0f} ms in the first third, {last:.0f} ms in the last (medians)")
     print(f"delivered to the last browser after {max(each['max'] for each in latencies):.0f} ms")
-    print(f"status answered within {max(sample.answer_ms for sample in samples):.1f} ms")
-    if output:
-        output.write_text(json.dumps({"samples": samples, "results": results}, indent=1))
+    first, last = thirds([sample.answer_ms for sample in samples])
+    print(f"status answered within {first:.1f} ms in the first third, {last:.1f} ms in the last (medians)")
+    print(f"status answered within {max(sample.answer_ms for sample in samples):.1f} ms always")
+    first, last = thirds([sample.memory_mib for sample in samples[1:] or samples])
+    print(
+        f"memory {first:.1f} MiB in the first third, {last:.1f} MiB in the last (medians): "
+        f"{last * 1024 / opened:.2f} KB each"
+    )
+    grown = statistics.median(sample.slab_mib for sample in samples) - outcome.slab_before
+    print(f"Slab of the machine grew by {grown:.0f} MiB: {grown * 1024 / opened / 2:.1f} KB for each socket")
+
+
+def thirds(values: Sequence[float]) -> tuple[float, float]:
+    """The medians of the first third and of the last."""
+    third = max(1, len(values) // 3)
+    return statistics.median(values[:third]), statistics.median(values[-third:])
 
 
 if __name__ == "__main__":

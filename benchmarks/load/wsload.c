@@ -27,6 +27,7 @@
 #include <getopt.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -373,7 +374,11 @@ static void pub_reap(void) {
 static int by_value(const void *a, const void *b) {
   uint64_t x = *(uint64_t *)a, y = *(uint64_t *)b; return x < y ? -1 : x > y;
 }
-static double pct(double p) { return lat_n ? lat[(long)((lat_n - 1) * p)] / 1e6 : 0; }
+static double pct_of(uint64_t *sorted, long n, double p) { return n ? sorted[(long)((n - 1) * p)] / 1e6 : 0; }
+static double pct(double p) { return pct_of(lat, lat_n, p); }
+
+static volatile sig_atomic_t told_to_end = 0;
+static void on_signal(int number) { (void)number; told_to_end = 1; }
 
 int main(int argc, char **argv) {
   static struct option o[] = {
@@ -423,6 +428,7 @@ int main(int argc, char **argv) {
   struct rlimit rl; getrlimit(RLIMIT_NOFILE, &rl); rl.rlim_cur = rl.rlim_max; setrlimit(RLIMIT_NOFILE, &rl);
   ep = epoll_create1(0);
   conns = calloc(n_conns, sizeof *conns); if (!conns) die("calloc");
+  if (hold) signal(SIGTERM, on_signal); /* ends the time of --hold, and the run in good order */
   long rss0 = 0, rss1 = 0; double cpu0 = server_cpu(&rss0);
   uint64_t t0 = now_ns(); int started = 0;
   while (ready + failed < n_conns && now_ns() - t0 < connect_s * 1e9) {
@@ -436,7 +442,7 @@ int main(int argc, char **argv) {
   /* let the subscriptions land */
   for (uint64_t s = now_ns(); now_ns() - s < stable_wait * 1e9;) pump(20);
   server_cpu(&rss1);
-  if (hold) for (uint64_t s = now_ns(); now_ns() - s < hold * 1e9;) pump(100);
+  if (hold) for (uint64_t s = now_ns(); now_ns() - s < hold * 1e9 && !told_to_end;) pump(100);
   double cpu2 = server_cpu(NULL), user2 = server_user;
   long *per_channel = calloc(n_channels, sizeof(long));
   for (int i = 0; i < n_conns; i++) if (conns[i].state == OPEN) per_channel[conns[i].channel]++;
@@ -458,18 +464,24 @@ int main(int argc, char **argv) {
     pub_t = (last - p0) / 1e9;
   }
   long rss2 = 0; double cpu3 = server_cpu(&rss2);
+  /* they are in the order of arrival: what came first and what came last show whether it grew */
+  long third = lat_n / 3; double first = 0, last_third = 0;
+  if (third) {
+    qsort(lat, third, 8, by_value); first = pct_of(lat, third, .5);
+    qsort(lat + lat_n - third, third, 8, by_value); last_third = pct_of(lat + lat_n - third, third, .5);
+  }
   if (lat_n) qsort(lat, lat_n, 8, by_value);
   printf("{\"conns\": %d, \"opened\": %ld, \"failed\": %ld, \"closed_early\": %ld, \"connect_s\": %.3f, \"conns_per_s\": %.0f, "
          "\"server_cpu_us_per_conn\": %.1f, \"server_kb_per_conn\": %.2f, \"server_pss_mb\": %.1f, "
          "\"messages\": %ld, \"publish_ok\": %ld, \"publish_bad\": %ld, \"expected\": %ld, \"deliveries\": %ld, \"lost\": %ld, "
          "\"seconds\": %.3f, \"deliveries_per_s\": %.0f, \"publishes_per_s\": %.0f, \"server_cpu_us_per_delivery\": %.3f, "
-         "\"server_user_us_per_delivery\": %.3f, \"server_cpu_us_per_publish\": %.1f, \"latency_ms\": {\"p50\": %.3f, \"p90\": %.3f, \"p99\": %.3f, \"p999\": %.3f, \"max\": %.3f}, "
-         "\"server_pss_mb_after\": %.1f}\n",
+         "\"server_user_us_per_delivery\": %.3f, \"server_cpu_us_per_publish\": %.1f, \"latency_ms\": {\"p50\": %.3f, \"p90\": %.3f, \"p99\": %.3f, \"p999\": %.3f, \"max\": %.3f, "
+         "\"p50_first_third\": %.3f, \"p50_last_third\": %.3f}, \"server_pss_mb_after\": %.1f}\n",
          n_conns, opened, failed, closed_early, connect_t, opened / connect_t,
          opened ? (cpu1 - cpu0) * 1e6 / opened : 0, opened ? (double)(rss1 - rss0) / opened : 0, rss1 / 1024.0,
          sent, pub_ok, pub_bad, expected, deliveries, expected - deliveries,
          pub_t, pub_t ? deliveries / pub_t : 0, pub_t ? sent / pub_t : 0,
          deliveries ? (cpu3 - cpu2) * 1e6 / deliveries : 0, deliveries ? (server_user - user2) * 1e6 / deliveries : 0, sent ? (cpu3 - cpu2) * 1e6 / sent : 0,
-         pct(.5), pct(.9), pct(.99), pct(.999), pct(1), rss2 / 1024.0);
+         pct(.5), pct(.9), pct(.99), pct(.999), pct(1), first, last_third, rss2 / 1024.0);
   return failed || expected != deliveries || pub_bad ? 1 : 0;
 }
