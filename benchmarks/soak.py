@@ -64,7 +64,8 @@ class Node:
 
     def kill(self) -> None:
         """Kill supervisor and worker."""
-        for process in (*psutil.Process(self.process.pid).children(), self.process):
+        parent = psutil.Process(self.process.pid)
+        for process in (*parent.children(), parent):
             process.send_signal(signal.SIGKILL)
         self.process.wait()
 

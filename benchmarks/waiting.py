@@ -1,12 +1,13 @@
 """What browsers cost that wait without a WebSocket: memory for each event stream or poll, and the CPU to tell them.
 
-python benchmarks/waiting.py events 10000
-python benchmarks/waiting.py poll 10000
+python -m benchmarks.waiting                 # both, with 10,000 browsers
+python -m benchmarks.waiting events 20000
 """
 
 import argparse
 import asyncio
 import json
+import resource
 import socket
 import tempfile
 import time
@@ -20,7 +21,9 @@ import psutil
 
 from aphlict.config.settings import Settings
 from aphlict.node import Node
+from aphlict.servers.credentials import Credentials
 
+KINDS = ("events", "poll")
 REQUEST = "GET /{what}?channel={channel}&wait=60 HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -38,7 +41,7 @@ def serve(pipe: Connection) -> None:
     servers = [{"type": "client", "port": ports[0]}, {"type": "admin", "port": ports[1]}]
     with tempfile.TemporaryDirectory() as folder:
         settings = msgspec.convert({"servers": servers, "pidfile": str(Path(folder) / "pid")}, Settings)
-        asyncio.run(run(Node(settings, [[sock] for sock in sockets], [None, None]), pipe, ports))
+        asyncio.run(run(Node(settings, [[sock] for sock in sockets], [Credentials(), Credentials()]), pipe, ports))
 
 
 async def run(node: Node, pipe: Connection, ports: list[int]) -> None:
@@ -116,10 +119,18 @@ def tell(port: int, browsers: list[socket.socket]) -> float:
     return time.monotonic() - began
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["events", "poll"])
-    parser.add_argument("count", type=int)
-    parser.add_argument("--one-channel", action="store_true")
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.waiting", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=KINDS, help="what they wait with; both, if not given")
+    parser.add_argument("count", nargs="?", type=int, default=10_000, help="how many wait (10,000)")
+    parser.add_argument("--one-channel", action="store_true", help="all on one channel, and tell them")
     options = parser.parse_args()
-    measure(options.what, options.count, one_channel=options.one_channel)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # of this process and of the server
+    for what in [options.what] if options.what else KINDS:
+        measure(what, options.count, one_channel=options.one_channel)
+
+
+if __name__ == "__main__":
+    main()
