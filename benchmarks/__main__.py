@@ -2,20 +2,15 @@
 
 import argparse
 import json
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks import peers, servers, workloads
 from benchmarks.building import build, knows_tls
+from benchmarks.table import OURS, Values, add, compare, cpu_with, print_table
 from benchmarks.workloads import Figure
-
-FLOOR_RATIO = 1.2
-Values = dict[str, list[Figure]]
 
 
 def main() -> None:
@@ -38,11 +33,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="aphlict-bench-") as folder:
         tools = Path(folder)
         build(tools)
-        measured = {"Aphlict": Values(), "floor": Values()}
+        measured = {OURS: Values(), "floor": Values()}
         for run in range(options.runs):
             print(f"run {run + 1} of {options.runs}", file=sys.stderr)
             measure_once(tools, options.scale, measured)
-            measure_workers(tools, options.scale, options.workers, measured["Aphlict"])
+            measure_workers(tools, options.scale, options.workers, measured[OURS])
+            add(measured[OURS], compare(measured[OURS], options.workers))
             if options.peers:
                 peers.measure_once(tools, options.scale, measured)
     print_table(measured, options.scale)
@@ -55,13 +51,13 @@ def measure_once(tools: Path, scale: float, measured: dict[str, Values]) -> None
     with servers.rawlimit(tools) as floor, servers.aphlict(tools) as ours:
         for work in workloads.FLOOR:
             add(measured["floor"], work(tools, floor, scale))
-            add(measured["Aphlict"], work(tools, ours, scale))
+            add(measured[OURS], work(tools, ours, scale))
     for work in workloads.PLAIN[len(workloads.FLOOR) :]:
         with servers.aphlict(tools) as fresh:
-            add(measured["Aphlict"], work(tools, fresh, scale))
+            add(measured[OURS], work(tools, fresh, scale))
     if knows_tls(tools):
         with servers.aphlict(tools, tls=make_certificate(tools)) as secure:
-            add(measured["Aphlict"], workloads.tls(tools, secure, scale))
+            add(measured[OURS], workloads.tls(tools, secure, scale))
 
 
 def measure_workers(tools: Path, scale: float, count: int, values: Values) -> None:
@@ -70,10 +66,7 @@ def measure_workers(tools: Path, scale: float, count: int, values: Values) -> No
         with servers.aphlict(tools, workers=workers) as target:
             figures = workloads.fan_out(2000)(tools, target, scale)
         cpu = next(figure.value for figure in figures if "CPU a delivery" in figure.what)
-        add(
-            values,
-            [Figure(f"2,000 browsers, {workers} worker{'s' * (workers > 1)}: CPU a delivery", cpu, "µs")],
-        )
+        add(values, [Figure(cpu_with(workers), cpu, "µs")])
 
 
 def make_certificate(tools: Path) -> tuple[Path, Path]:
@@ -84,50 +77,6 @@ def make_certificate(tools: Path) -> tuple[Path, Path]:
         files = ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost", "-days", "2"]
         subprocess.run([*new, *files], check=True, capture_output=True)
     return key, certificate
-
-
-def add(values: Values, figures: Iterable[Figure]) -> None:
-    """Keep the figures of a run."""
-    for figure in figures:
-        values.setdefault(figure.what, []).append(figure)
-
-
-def medians(values: Values) -> dict[str, float]:
-    """The median of each figure."""
-    return {what: statistics.median(figure.value for figure in figures) for what, figures in values.items()}
-
-
-def print_table(measured: dict[str, Values], scale: float) -> None:
-    """One line a figure: the median, the range, the ratio to the floor, and whether the target is met.
-
-    Targets are for the whole size: with fewer messages the clock of CPU time is too coarse for them.
-    """
-    floor = medians(measured["floor"])
-    print(f"\nPython {platform.python_version()}, Linux {platform.release()}, {platform.machine()}\n")
-    if scale != 1:
-        print(
-            f"A try with {scale:g} times the browsers and messages that are named: good for no comparison.\n"
-        )
-    for name, values in measured.items():
-        for what, figures in values.items():
-            print(
-                describe(name, what, figures, floor.get(what) if name != "floor" else None, judged=scale == 1)
-            )
-
-
-def describe(name: str, what: str, figures: list[Figure], floor: float | None, *, judged: bool) -> str:
-    """One line of the table."""
-    numbers = sorted(figure.value for figure in figures)
-    median, target = statistics.median(numbers), figures[0].target
-    line = (
-        f"{name:12} {what:72} {median:10,.2f} {figures[0].unit:3} ({numbers[0]:,.2f} to {numbers[-1]:,.2f})"
-    )
-    if floor and "CPU a delivery" in what:
-        line += f"  {median / floor:.2f} x the floor"
-        target, median = FLOOR_RATIO, median / floor
-    if target is not None and name == "Aphlict" and judged:
-        line += f"  {'meets' if median <= target else 'MISSES'} {target:g}"
-    return line
 
 
 if __name__ == "__main__":

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from benchmarks import workloads
 from benchmarks.servers import Target, free_port, pid_environment, running
-from benchmarks.workloads import Figure
+from benchmarks.table import Values, add
 
 OTHERS = Path(__file__).parent / "others"
 NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")  # Debian: libnginx-mod-nchan
 WORKLOADS = (workloads.fan_out(2000), workloads.steady, workloads.many_channels, workloads.connects)
-Values = dict[str, list[Figure]]
 
 
 def measure_once(tools: Path, scale: float, measured: dict[str, Values]) -> None:
@@ -26,8 +25,7 @@ def measure_once(tools: Path, scale: float, measured: dict[str, Values]) -> None
             continue
         for work in WORKLOADS:
             with start(tools) as target:
-                for figure in work(tools, target, scale):
-                    measured.setdefault(name, {}).setdefault(figure.what, []).append(figure)
+                add(measured.setdefault(name, {}), work(tools, target, scale))
 
 
 @contextlib.contextmanager
