@@ -9,7 +9,7 @@ class Clock:
     """Stands still, however long the machine takes, until a test moves it: deadlines, tokens and pauses go by it."""
 
     def __init__(self) -> None:
-        self.now = time.monotonic()
+        self.now = float(round(time.monotonic()))  # so that what is added makes no error
 
     def monotonic(self) -> float:
         """Part of the module `time`."""
