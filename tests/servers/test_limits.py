@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from aphlict.net.connection import Connection
 from tests.support.certificates import self_signed
 from tests.support.clocks import Clock
+from tests.support.curl import curl
 from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, command, receive, running_node, subscribed
 from tests.support.proxied import v2
@@ -533,6 +534,17 @@ async def test_a_list_of_too_many_messages() -> None:
         assert await hits(node, "limits.batch") == 1
 
 
+@pytest.mark.parametrize("options", [(), ("-H", "Transfer-Encoding: chunked")], ids=["length", "chunks"])
+@in_loop
+async def test_a_body_as_large_as_it_may_be(options: tuple[str, ...]) -> None:
+    body = '{"subscribers": ["A"]}'
+    async with running_node(limits__body=len(body)) as node:
+        for sent, status, count in ((body, 200, 0), (body + " ", 413, 1)):
+            answer = await curl(f"http://127.0.0.1:{node.admin_port}/", "-d", sent, *options)
+            assert answer.status == status
+            assert await hits(node, "limits.body") == count
+
+
 @in_loop
 async def test_more_deliveries_than_may_wait() -> None:
     async with running_node(limits__deliveries=1) as node:
@@ -598,3 +610,14 @@ async def test_silence_is_counted(clock: Clock) -> None:
             clock.advance(node, 11)
         assert await dead.end() == b"\x89\0" * 2
         await eventually(lambda: node.node.hub.hits.counts.get("ping.timeout") == 1, "the count")
+
+
+@in_loop
+async def test_what_was_counted_is_summed_up_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("aphlict.servers.frontend.TELL_HITS", 0.1)
+    async with running_node() as node:
+        for _ in range(3):
+            node.node.hub.hits.add("limits.head", "192.0.2.1")
+        await eventually(lambda: "limits.head was hit by 192.0.2.1 2 more times" in caplog.text, "the sum")
