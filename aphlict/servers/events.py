@@ -85,7 +85,8 @@ class EventStream:
             resumption = self._hub.resume(subscriber, wish.after, now)
             self._has_seen, self._early = resumption.has_seen, resumption.early
             mark = self._mark(subscriber, now)
-            self._hub.replay(subscriber, resumption, lambda recovery: self._catch_up(recovery, mark))
+            cost = self._hub.replay(subscriber, resumption, lambda recovery: self._catch_up(recovery, mark))
+            self._connection.charge(cost)
         else:
             self._connection.send(self._mark(subscriber, now))
 

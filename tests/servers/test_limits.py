@@ -294,6 +294,18 @@ async def test_polls_that_come_too_fast_are_read_later() -> None:
         assert await hits(node, "limits.commands") >= 1
 
 
+@pytest.mark.parametrize("path", ["events", "poll"])
+@in_loop
+async def test_what_was_missed_costs_what_is_looked_at(path: str, clock: Clock) -> None:
+    async with running_node(limits__commands__burst=20) as node:
+        await node.publish(*({"subscribers": ["A"], "uniqueID": str(number)} for number in range(1000)))
+        for after, expected in ((900, 0), (0, 1)):
+            async with raw(node.client_port) as reader:
+                request = f"GET /{path}?channel=A&after={after} HTTP/1.1\r\nHost: x\r\n\r\n"
+                assert b" 200 " in await reader.ask(request.encode())
+                assert await hits(node, "limits.commands") == expected
+
+
 # Commands
 
 
