@@ -41,7 +41,8 @@ def serve(pipe: Connection) -> None:
     servers = [{"type": "client", "port": ports[0]}, {"type": "admin", "port": ports[1]}]
     with tempfile.TemporaryDirectory() as folder:
         settings = msgspec.convert({"servers": servers, "pidfile": str(Path(folder) / "pid")}, Settings)
-        asyncio.run(run(Node(settings, [[sock] for sock in sockets], [Credentials(), Credentials()]), pipe, ports))
+        node = Node(settings, [[sock] for sock in sockets], [Credentials(), Credentials()])
+        asyncio.run(run(node, pipe, ports))
 
 
 async def run(node: Node, pipe: Connection, ports: list[int]) -> None:
