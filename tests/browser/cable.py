@@ -12,12 +12,14 @@ REFUSAL = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r
 class Cable:
     """Leads from a port of its own to a server's. `begun` is when each connection was made, `heads` how it began.
 
-    While it `refuses_upgrades` no WebSocket comes through.
+    While it `refuses_upgrades` no WebSocket comes through; while it `swallows_frames`, nothing that a browser says
+    over one.
     """
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.refuses_upgrades = False
+        self.swallows_frames = False
         self.begun: list[float] = []
         self.heads: list[bytes] = []
         self._whole = threading.Event()
@@ -58,7 +60,8 @@ class Cable:
         self._sockets.add(near)
         head = self._read(near)
         self.heads.append(head)
-        if self.refuses_upgrades and b"upgrade: websocket" in head.lower():
+        is_websocket = b"upgrade: websocket" in head.lower()
+        if self.refuses_upgrades and is_websocket:
             near.sendall(REFUSAL)
             near.close()
             return
@@ -71,7 +74,12 @@ class Cable:
         far.sendall(head)
         back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
         back.start()
-        self._pump(near, far)
+        if self.swallows_frames and is_websocket:
+            while self._read(near):
+                pass
+            far.close()
+        else:
+            self._pump(near, far)
         back.join()
         self._sockets -= {near, far}
         near.close()

@@ -93,10 +93,15 @@ def test_who_looks_at_a_page_finds_out_that_its_connection_is_dead(
     leader = new_page().listen(cable.url, "all", keepAlive=HOUR, patience=HOUR)
     other = new_page().listen(cable.url, "all", keepAlive=HOUR, patience=HOUR)
     cable.cut()
-    other.tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    look = "document.dispatchEvent(new Event('visibilitychange'))"
+    other.tab.evaluate(look)
+    other.tab.evaluate(f"new Promise((done) => setTimeout(() => done({look}), 1500))")
     other.wait_status("connecting")
     cable.mend()
     leader.wait_status("open")
+    # Whoever looked a second time, when the connection was dead already, must not bring down the one that came after.
+    leader.tab.evaluate("new Promise((done) => setTimeout(() => done(0), 2000))")
+    assert leader.tab.evaluate("statuses") == ["open", "connecting", "open"]
 
 
 def test_a_server_that_restarts_is_left_for_another_at_once(

@@ -169,3 +169,20 @@ def test_a_server_that_is_down_is_no_reason_to_fall_back(new_page: NewPage, serv
     server.start()
     page.wait_status("open")
     assert page.chromium.console("warning") == []
+
+
+def test_a_network_that_passes_the_upgrade_on_but_no_frames(
+    new_page: NewPage, server: Server, cable: Cable
+) -> None:
+    cable.swallows_frames = True
+    page = new_page().listen(cable.url, "all", ready=False, timeout=1000)
+    page.wait_status("fallback")
+    page.tab.evaluate(
+        "new Promise((done) => setTimeout(() => done(0), 2500))"
+    )  # a WebSocket was tried by then
+    assert page.tab.evaluate("statuses") == ["fallback"]
+    server.publish("all", n=1)
+    page.wait_for(1)
+    cable.swallows_frames = False
+    page.tab.evaluate("window.dispatchEvent(new Event('online'))")
+    page.wait_status("open")

@@ -1,6 +1,7 @@
 """One connection for all tabs, whatever becomes of the tab that has it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -130,16 +131,41 @@ def test_a_tab_alone_goes_on_after_it_was_frozen(new_page: NewPage, server: Serv
     assert page.gaps == 0
 
 
+@contextmanager
+def away(page: Page, web: str) -> Iterator[None]:
+    """Another page in its tab while the block lasts; then back, out of the browser's back/forward cache."""
+    page.tab.evaluate("(window.wasHere = true, 0)")
+    page.chromium.command("Page.navigate", url=web.replace("127.0.0.1", "localhost"))
+    wait_until(lambda: page.tab.evaluate("location.hostname") == "localhost", "the other page")
+    yield
+    page.tab.evaluate("(setTimeout(() => history.back()), 0)")
+    wait_until(lambda: page.tab.evaluate("window.wasHere") is True, "the page to be shown again")
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_page_that_comes_back_from_the_cache_has_one_connection(
+    new_page: NewPage, server: Server, web: str, *, share: bool
+) -> None:
+    page = new_page().listen(server.url, "all", share=share)
+    with away(page, web):
+        wait_until(lambda: not server.connections, "the connection's end")
+    page.ready()
+    server.publish("all", n=1)
+    page.wait_for(1)
+    wait_until(lambda: server.connections == 1, "one connection")
+    page.tab.evaluate("aphlict.close()")
+    wait_until(lambda: not server.connections, "the end of every connection")
+
+
 def test_a_page_that_comes_back_from_the_cache_is_told_to_load_its_state(
-    new_page: NewPage, server: Server
+    new_page: NewPage, server: Server, web: str
 ) -> None:
     pages = [new_page().listen(server.url, "all") for _ in range(2)]
     hidden, other = pages
-    hidden.tab.evaluate("window.dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
-    wait_until(lambda: other.leads, "the other tab to lead")
-    server.publish("all", n=1)
-    other.wait_for(1)
-    hidden.tab.evaluate("window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+    with away(hidden, web):
+        wait_until(lambda: other.leads, "the other tab to lead")
+        server.publish("all", n=1)
+        other.wait_for(1)
     hidden.ready()
     assert (hidden.got, hidden.gaps) == ([], 1)
     server.publish("all", n=2)

@@ -119,6 +119,81 @@ def test_after_a_token_that_expired_comes_a_fresh_one(
     assert page.gaps == 0
 
 
+# As LISTEN, with a function that waits until the test settles what it gives.
+WAITING = """(url, channels, options) => {
+  window.asked = 0;
+  const token = () => new Promise((give, refuse) => (asked++, Object.assign(window, { give, refuse })));
+  return listen(url, channels, { ...options, token });
+}"""
+
+
+def test_who_subscribes_while_the_token_is_fetched_is_subscribed(
+    new_page: NewPage, server: Server, backend: Backend
+) -> None:
+    page = new_page()
+    page.tab.evaluate(WAITING, server.url, ["all"], {})
+    wait_until(lambda: asked(page) == 1, "the question for a token")
+    page.tab.evaluate("(aphlict.subscribe('more', (message) => got.push(message.n)), 0)")
+    page.tab.evaluate(
+        "new Promise((done) => setTimeout(() => done(0), 500))"
+    )  # what is sent too early is refused
+    backend.channels = ["all", "more"]
+    page.tab.evaluate("(token) => give(token)", backend.make())
+    page.ready()
+    for n, channel in enumerate(backend.channels):
+        assert server.publish(channel, n=n)["matched"] == 1
+    page.wait_for(0, 1)
+
+
+def test_a_token_that_comes_after_the_end_begins_nothing(new_page: NewPage, server: Server) -> None:
+    page = new_page()
+    page.tab.evaluate(WAITING, server.url, ["all"], {"minDelay": 100, "maxDelay": 100})
+    wait_until(lambda: asked(page) == 1, "the question for a token")
+    page.tab.evaluate("(aphlict.close(), refuse(new Error('too late')), 0)")
+    page.tab.evaluate("new Promise((done) => setTimeout(() => done(0), 1000))")
+    assert (asked(page), page.status) == (1, "closed")
+    assert server.status()["clients.total"] == 1
+
+
+def test_a_backend_that_is_away_at_a_renewal_costs_no_message(
+    new_page: NewPage, server: Server, backend: Backend
+) -> None:
+    page = new_page()
+    page.tab.evaluate("(window.unhandled = 0, addEventListener('unhandledrejection', () => unhandled++), 0)")
+    page.tab.evaluate(WAITING, server.url, ["all"], {"minDelay": 100, "maxDelay": 500})
+    backend.seconds = 5
+    wait_until(lambda: asked(page) == 1, "the question for a token")
+    page.tab.evaluate("(token) => give(token)", backend.make())
+    page.ready()
+    wait_until(lambda: asked(page) == 2, "the question for another token", 15)
+    page.tab.evaluate("(refuse(new Error('the backend is away')), 0)")
+    page.wait_status("connecting")
+    assert any("the backend is away" in each for each in page.chromium.console("warning"))
+    assert page.tab.evaluate("unhandled") == 0
+    server.publish("all", n=1)
+    wait_until(lambda: asked(page) == 3, "the question for a third token")
+    page.tab.evaluate("(token) => give(token)", backend.make())
+    page.wait_for(1)
+    assert page.gaps == 0
+
+
+def test_a_channel_that_a_token_takes_away_comes_back_with_another(
+    new_page: NewPage, server: Server, backend: Backend
+) -> None:
+    backend.seconds = 5
+    backend.channels = ["all", "more"]
+    page = listen(new_page(), server, backend, "all", "more")
+    page.ready()
+    backend.channels = ["all"]
+    wait_until(lambda: page.gaps == 1, "word of what was lost", 15)
+    assert server.publish("more", n=1)["matched"] == 0
+    assert any("more" in each for each in page.chromium.console("warning"))
+    backend.channels = ["all", "more"]
+    page.ready()
+    assert server.publish("more", n=2)["matched"] == 1
+    page.wait_for(2)
+
+
 def test_a_token_that_is_refused_is_asked_for_again(
     new_page: NewPage, server: Server, backend: Backend
 ) -> None:

@@ -87,10 +87,7 @@ export class Link {
     this.#deadline = setTimeout(() => this.#end(`no answer in ${timeout / 1000} s`), timeout);
     const Way = LADDER[this.#rung] ?? Socket;
     this.#transport = new Way(this.#settings, {
-      after: this.#owner.after,
-      message: this.#owner.message,
-      mark: this.#owner.mark,
-      gap: this.#owner.gap,
+      ...this.#owner,
       open: (channels) => this.#open(channels),
       end: (reason, code) => this.#end(reason, code),
     });
@@ -172,7 +169,8 @@ export class Link {
     const socket = new WebSocket(this.#settings.base);
     setTimeout(() => socket.close(), this.#settings.timeout);
     socket.onerror = () => this.#warn();
-    socket.onopen = () => {
+    socket.onopen = () => socket.send('{"command":"ping"}');
+    socket.onmessage = () => {
       socket.close();
       if (this.#rung) {
         this.#stop();
@@ -186,7 +184,7 @@ export class Link {
   #warn() {
     if (this.#reason && this.#rung) {
       console.warn(
-        `aphlict: ${this.#settings.base} is reached by ${NAMES[this.#rung]}, as WebSocket failed again and again ` +
+        `aphlict: ${this.#settings.base} is reached by ${NAMES[this.#rung]}, as WebSocket failed twice ` +
           `(${this.#reason}): a proxy on the way may not pass on the upgrade`,
       );
       this.#reason = "";

@@ -60,7 +60,7 @@ export class Tab {
     this.#settings = settings;
     this.#page = page;
     this.#name = `aphlict ${NOTES} ${settings.base}`;
-    this.#shared = settings.share && "BroadcastChannel" in globalThis && !!navigator.locks;
+    this.#shared = settings.share && !!navigator.locks;
     this.#listen();
     this.#join();
   }
@@ -97,14 +97,17 @@ export class Tab {
   // Coming and going
 
   #listen() {
-    const until = { signal: this.#listening.signal };
-    addEventListener("online", () => this.#link?.online(), until);
-    addEventListener("pagehide", () => this.#leave(), until);
-    addEventListener("pageshow", (event) => event.persisted && this.#comeBack(), until);
-    if (globalThis.document) {
-      document.addEventListener("visibilitychange", () => document.hidden || this.#poke(), until);
-      document.addEventListener("freeze", () => this.#stepDown(), until);
-      document.addEventListener("resume", () => this.#compete(), until);
+    const { signal } = this.#listening;
+    /** @type {(name: string, hear: (event: any) => void, target?: EventTarget) => void} */
+    const on = (name, hear, target = globalThis) => target.addEventListener(name, hear, { signal });
+    on("online", () => this.#link?.online());
+    on("pagehide", () => this.#hide());
+    on("pageshow", (event) => event.persisted && this.#comeBack());
+    const { document } = globalThis; // a worker has none
+    if (document) {
+      on("visibilitychange", () => document.hidden || this.#poke(), document);
+      on("freeze", () => this.#stepDown(), document);
+      on("resume", () => this.#compete(), document);
     }
   }
 
@@ -125,6 +128,11 @@ export class Tab {
     this.#watch = setInterval(() => this.#look(), this.#settings.patience);
   }
 
+  #hide() {
+    this.#leave();
+    this.#update("connecting", []); // should it come back, it has to connect first
+  }
+
   #leave() {
     this.#post({ kind: "bye", tab: this.#id });
     this.#stepDown();
@@ -141,8 +149,7 @@ export class Tab {
   /** The page may have no locks, as in a sandboxed frame. */
   #goAlone() {
     this.#disconnect();
-    this.#shared = false;
-    this.#telling = false;
+    this.#shared = this.#telling = false;
     this.#compete();
   }
 
@@ -164,13 +171,10 @@ export class Tab {
 
   /** Queues for the lock, or takes it from a leader that is silent. */
   #seek(steal = false) {
-    this.#place?.abort();
+    this.#stepDown();
     const place = (this.#place = new AbortController());
     hold(this.#name, place.signal, () => this.#lead(), steal).catch(() => {
-      if (!place.signal.aborted) {
-        this.#resign(); // it was taken from us
-        this.#seek();
-      }
+      place.signal.aborted || this.#seek(); // it was taken from us
     });
   }
 
@@ -206,6 +210,7 @@ export class Tab {
   // Leading
 
   async #lead() {
+    this.#resign();
     const leading = (this.#leading = new AbortController());
     this.#term = Math.max(Date.now(), this.#term + 1);
     if (this.#shared) {

@@ -35,9 +35,9 @@
  * @property {boolean} [recovered]
  * @property {string} [error]
  * @property {number} [expires] seconds until the token does
+ * @property {string[]} [unsubscribed] what a new token does not name
  */
 
-const OPEN = 1; // WebSocket.OPEN, in fewer letters
 const PROBE_TIME = 5_000;
 const SILENCE = 60_000; // the server writes a comment every 25 s
 const POLL_TIME = 25; // seconds
@@ -46,8 +46,8 @@ const LONGEST = 2e9; // milliseconds, 23 days: a timer can wait a little longer
 /** What the server closes with where the token is not, or no longer, good: the network is not to blame. */
 export const UNAUTHORIZED = 4001;
 
-/** @param {string} error */
-const warn = (error) => console.warn(`aphlict: the server refused: ${error}`);
+/** @param {unknown} error what the server refused, or why there is no token */
+const warn = (error) => console.warn(`aphlict: ${error}`);
 
 /** @param {Settings} settings */
 const tokenOf = async ({ token }) => (typeof token == "function" ? token() : token);
@@ -87,7 +87,7 @@ export class Socket {
   /** @param {string[]} channels */
   update(channels) {
     this.#wanted = channels;
-    if (this.#socket.readyState == OPEN) {
+    if (this.#lastId) {
       const wanted = new Set(channels);
       const added = channels.filter((name) => !this.#told.has(name));
       const gone = [...this.#told].filter((name) => !wanted.has(name));
@@ -98,7 +98,7 @@ export class Socket {
   }
 
   probe() {
-    if (this.#socket.readyState == OPEN) {
+    if (this.#lastId) {
       this.#ping();
       setTimeout(() => this.#silent && this.#beat(), PROBE_TIME);
     }
@@ -119,17 +119,23 @@ export class Socket {
   async #show(settings) {
     const token = await tokenOf(settings);
     if (token) {
-      this.#send("auth", token, ({ error, expires = LONGEST }) => {
-        this.#renewal = setTimeout(() => this.#show(settings), Math.min(1000 + expires * 600, LONGEST));
-        if (error) {
-          warn(error);
-          this.#held && this.#end(error, UNAUTHORIZED); // else the token before it still holds for a while
+      this.#send("auth", token, ({ error, expires = LONGEST, unsubscribed = [] }) => {
+        const time = Math.min(1000 + expires * 600, LONGEST);
+        this.#renewal = setTimeout(() => this.#show(settings).catch(warn), time);
+        unsubscribed.forEach((name) => this.#confirmed.delete(name));
+        this.#told = new Set(this.#confirmed); // what the token before did not name, this one may
+        error && warn(error);
+        if (!this.#held) {
+          this.update(this.#wanted); // if it was refused, the token before it still holds for a while
+        } else if (error) {
+          this.#end(error, UNAUTHORIZED);
         }
       });
     }
   }
 
   #resume() {
+    this.#lastId++; // from now on commands go out
     this.update(this.#wanted);
     const after = this.#sink.after();
     this.#send(after.length ? "replay" : "ping", { after }, (answer) => this.#catchUp(answer));
@@ -141,7 +147,7 @@ export class Socket {
    * @param {Answer} answer
    */
   #catchUp({ count = 0, recovered }) {
-    const held = this.#held ?? [];
+    const held = /** @type {Message[]} */ (this.#held);
     const live = held.splice(0, held.length - count);
     this.#held = undefined;
     if (recovered === false) {
@@ -153,7 +159,7 @@ export class Socket {
   /** @param {Answer | Message} frame */
   #receive(frame) {
     this.#silent = false;
-    if (isMessage(frame)) {
+    if ("subscribers" in frame) {
       this.#held ? this.#held.push(frame) : this.#sink.message(frame);
     } else if (frame.id) {
       this.#unanswered.get(frame.id)?.(frame);
@@ -211,8 +217,10 @@ export class Socket {
    * @param {number} [code]
    */
   #end(reason, code) {
-    this.close();
-    this.#sink.end(reason, code);
+    if (this.#socket.onclose) {
+      this.close();
+      this.#sink.end(reason, code);
+    }
   }
 }
 
@@ -368,12 +376,4 @@ export class Poll extends Requests {
       this.sink.open(channels);
     }
   }
-}
-
-/**
- * @param {Answer | Message} frame
- * @returns {frame is Message}
- */
-function isMessage(frame) {
-  return Array.isArray(/** @type {Message} */ (frame).subscribers);
 }
