@@ -10,7 +10,7 @@ from aphlict.config.settings import PeerSettings
 from aphlict.message import Message, parse
 
 OWN = "own0000000000000"
-FAST = Bounds(connect=1, answer=0.5, first_retry=0.02, last_retry=0.1)
+FAST = Bounds(first_retry=0.02, last_retry=0.1)
 
 
 def message(

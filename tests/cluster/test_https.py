@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from aphlict.cluster.outbox import Bounds
 from aphlict.config.settings import PeerSettings
 from tests.cluster.messages import message, relay_to
 from tests.cluster.nodes import FakeNode
@@ -102,9 +103,10 @@ async def test_the_trust_store_of_the_system_knows_no_home_made_authority(tmp_pa
 
 @in_loop
 async def test_a_peer_without_tls(tmp_path: Path) -> None:
-    async with FakeNode("B").start() as node, relay_to(https(node, root().write(tmp_path).ca)) as relay:
+    ca = root().write(tmp_path).ca
+    async with FakeNode("B").start() as node, relay_to(https(node, ca), bounds=Bounds(connect=0.5)) as relay:
         await eventually(lambda: node_is_away(relay.status()))
-        assert relay.status()[0]["last_error"] == "no TLS handshake within 1 s"
+        assert relay.status()[0]["last_error"] == "no TLS handshake within 0.5 s"
 
 
 @in_loop

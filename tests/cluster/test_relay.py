@@ -148,7 +148,7 @@ async def test_close_does_not_wait_for_who_is_away(caplog: pytest.LogCaptureFixt
         await eventually(lambda: relay.status()[0]["state"] == "down")
         relay.forward(message("1"))
         relay.forward(message("2"))
-        assert await asyncio.wait_for(relay.close(20), 2) == 2
+        assert await asyncio.wait_for(relay.close(20), 10) == 2
         assert len(node.messages) == 2
     assert "2 messages were not sent before the end" in caplog.text
 
@@ -171,7 +171,7 @@ async def test_close_ends_in_time_with_a_hung_peer() -> None:
     node.is_hung = True
     async with node, relay_to(node.settings, bounds=Bounds()) as relay:
         relay.forward(message("1"))
-        assert await asyncio.wait_for(relay.close(0.1), 2) == 1
+        assert await asyncio.wait_for(relay.close(0.1), 4) == 1
 
 
 @in_loop

@@ -3,19 +3,23 @@
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from tornado.httputil import HTTPServerRequest
 
-from aphlict.cluster.outbox import Bounds
+from aphlict.cluster.outbox import Bounds, Envelope
 from aphlict.cluster.relay import Relay
 from aphlict.config.settings import PeerSettings
-from tests.cluster.messages import FAST, message, relay_to
+from tests.cluster.messages import FAST, OWN, message, relay_to
 from tests.cluster.nodes import HOST, FakeNode, NodeJsServer, Reply, reply, started
 from tests.support.loops import in_loop
 from tests.support.waiting import eventually
+
+IMPATIENT = replace(FAST, answer=0.5)
 
 
 def lines(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
@@ -178,7 +182,7 @@ async def test_a_peer_that_hangs_costs_one_connection_and_nobody_else_waits() ->
 
 @in_loop
 async def test_a_peer_that_hangs_is_given_up_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    async with FakeNode("B").start() as node, relay_to(node.settings) as relay:
+    async with FakeNode("B").start() as node, relay_to(node.settings, bounds=IMPATIENT) as relay:
         await eventually(lambda: state(relay) == "up")
         node.is_hung = True
         relay.forward(message("1"))
@@ -251,7 +255,7 @@ def test_what_is_said_of_an_answer(caplog: pytest.LogCaptureFixture, answer: byt
 async def test_an_answer_that_trickles_is_given_up() -> None:
     async with (
         raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", closes=False) as settings,
-        relay_to(settings) as relay,
+        relay_to(settings, bounds=IMPATIENT) as relay,
     ):
         await away(relay, "did not answer within 0.5 s")
 
@@ -380,9 +384,9 @@ async def test_too_many_messages_are_dropped_and_counted(caplog: pytest.LogCaptu
 async def test_old_messages_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     node = FakeNode("B").start()
     await node.stop()
-    bounds = Bounds(age=0.2, first_retry=FAST.first_retry, last_retry=FAST.last_retry)
-    async with node, relay_to(node.settings, bounds=bounds) as relay:
-        relay.forward(message("old"))
+    async with node, relay_to(node.settings) as relay:
+        peer = relay._peers[0]
+        peer.put(Envelope(message("old"), OWN, [peer], time.monotonic() - FAST.age - 1))
         await eventually(lambda: relay.status()[0]["queued"] == 0)
         relay.forward(message("young"))
         node.start()
