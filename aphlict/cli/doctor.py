@@ -1,12 +1,11 @@
 """`doctor`: walk the way of a message as a browser would, and name the first thing that is wrong."""
 
-import json
 from argparse import Namespace
 from dataclasses import asdict
 from typing import Any
 
 from aphlict.cli import configured
-from aphlict.cli.console import remark, say
+from aphlict.cli.console import remark, say, say_json
 from aphlict.doctor.checkup import CONFIGURATION, Wishes, examine
 from aphlict.doctor.findings import CheckList, Finding, Verdict
 from aphlict.doctor.target import from_url, read_page
@@ -37,7 +36,7 @@ def run(arguments: Namespace) -> int:
     examine(path, wishes, checks)
     first = checks.first_wrong
     if arguments.json:
-        say(json.dumps(_as_object(checks), ensure_ascii=False))
+        say_json(_as_object(checks))
     else:
         _print_summary(checks)
     if first is None:

@@ -16,7 +16,7 @@ from tornado.websocket import WebSocketClientConnection, WebSocketError, websock
 from aphlict.cli import configured
 from aphlict.cli.admin import unverified
 from aphlict.cli.configured import reachable
-from aphlict.cli.console import reason, remark, say
+from aphlict.cli.console import reason, remark, say_json
 from aphlict.errors import NoAnswer, TokenRefused, UsageError
 from aphlict.tokens.addresses import take_token
 
@@ -130,7 +130,7 @@ class Listening:
                 return
             self._printed.append(unique_id)
             self._after = unique_id
-        say(json.dumps(message, ensure_ascii=False))
+        say_json(message)
 
     def _on_ack(self, ack: dict[str, Any], last: str) -> None:
         if ack.get("recovered") is False:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from aphlict.cli.arguments import parse
-from aphlict.cli.console import complain
+from aphlict.cli.console import complain, prepare
 from aphlict.errors import AphlictError
 
 INTERRUPTED = 130  # what a shell calls a program that Ctrl-C ended
@@ -15,6 +15,7 @@ PIPE_CLOSED = 141
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line and return the exit status."""
+    prepare()
     try:
         arguments = parse(words)
         # Each command's module brings only what the command needs: `stop` answers without loading a server.

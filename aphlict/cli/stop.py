@@ -54,8 +54,8 @@ def _stop_at(pidfile: Path, patience: float) -> None:
 
 def _stop(process: psutil.Process, patience: float) -> None:
     """Every signal goes through psutil, which makes sure that the pid is still the same process."""
-    say(f"Stopping the server (process {process.pid})…")
     process.terminate()
+    say(f"Stopping the server (process {process.pid})…")
     if _ended([process], patience):
         say("Stopped.")
         return

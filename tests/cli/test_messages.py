@@ -12,7 +12,7 @@ from typing import IO, Any
 import pytest
 
 from tests.support import certificates
-from tests.support.installation import Installation
+from tests.support.installation import Installation, environment
 from tests.support.waiting import wait_until
 
 
@@ -23,11 +23,12 @@ class Ear:
         """Read both of its streams."""
         self.process = process
         self.messages: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.lines: list[str] = []
         self.remarks: list[str] = []
         assert process.stdout
         assert process.stderr
         self._threads = [
-            self._follow(process.stdout, lambda line: self.messages.put(json.loads(line))),
+            self._follow(process.stdout, self._hear),
             self._follow(process.stderr, self.remarks.append),
         ]
 
@@ -42,6 +43,10 @@ class Ear:
         for thread in self._threads:
             thread.join(10)
 
+    def _hear(self, line: str) -> None:
+        self.lines.append(line)
+        self.messages.put(json.loads(line))
+
     @staticmethod
     def _follow(stream: IO[str], take: Any) -> threading.Thread:
         def read() -> None:
@@ -54,9 +59,9 @@ class Ear:
 
 
 @contextmanager
-def listening(installation: Installation, *words: str) -> Iterator[Ear]:
+def listening(installation: Installation, *words: str, **more: Any) -> Iterator[Ear]:
     """A `listen` that has its channels."""
-    with installation.begin("listen", *words) as process:
+    with installation.begin("listen", *words, **more) as process:
         ear = Ear(process)
         try:
             ear.wait_for("Listening to")
@@ -94,6 +99,20 @@ def test_an_object_goes_as_it_is(installation: Installation) -> None:
         second = ear.messages.get(timeout=5)
     assert (first["type"], first["key"], sorted(first["subscribers"])) == ("pong", [1, None], ["a", "b"])
     assert (second["key"], second["subscribers"]) == (7, ["b"])
+
+
+@pytest.mark.parametrize(("encoding", "is_escaped"), [("ascii", True), ("latin-1", True), ("utf-8", False)])
+def test_what_is_heard_is_json_on_any_terminal(
+    installation: Installation, encoding: str, is_escaped: bool
+) -> None:
+    installation.start()
+    text = "grüße \N{WAVING HAND SIGN}"
+    terminal = {"env": environment(PYTHONIOENCODING=encoding), "encoding": encoding}
+    with listening(installation, "demo", **terminal) as ear:
+        for message in (text, "more"):
+            notify(installation, "demo", "--message", message)
+        assert [ear.messages.get(timeout=5)["text"] for _ in range(2)] == [text, "more"]
+    assert ear.lines[0].isascii() == is_escaped
 
 
 def test_instances_are_apart(installation: Installation) -> None:

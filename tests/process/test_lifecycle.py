@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 
 from aphlict.process.pidfile import is_alive
 from tests.support import certificates
-from tests.support.installation import Installation
+from tests.support.installation import Installation, environment
 from tests.support.waiting import wait_until
 
 
@@ -65,6 +65,20 @@ def test_stop_ends_everything(installation: Installation) -> None:
     assert (done.returncode, is_alive(supervisor), is_alive(worker)) == (0, False, False)
     assert not installation.pidfile.exists()
     assert not accepts(installation.client_port)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_has_few_letters_hinders_nothing(installation: Installation, encoding: str) -> None:
+    terminal = {"env": environment(PYTHONIOENCODING=encoding), "encoding": encoding}
+    before = installation.start()
+    done = installation.run("restart", **terminal)
+    assert done.returncode == 0, done
+    assert f"Stopping the server (process {before.pid})\\u2026" in done.stdout
+    after = installation.supervisor()
+    done = installation.run("stop", **terminal)
+    assert done.returncode == 0, done
+    assert not is_alive(before)
+    assert not is_alive(after)
 
 
 def test_stop_without_a_server_is_fine(installation: Installation) -> None:

@@ -22,6 +22,11 @@ COMMAND = (sys.executable, "-m", "aphlict")
 SECONDS = 30.0
 
 
+def environment(**changes: str) -> dict[str, str]:
+    """What the commands are run with."""
+    return {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONWARNINGS": "error", **changes}
+
+
 class Installation:
     """A configuration with free ports, a log and a pidfile, all in one folder."""
 
@@ -114,8 +119,7 @@ class Installation:
 
     def _streams(self, more: Mapping[str, Any]) -> dict[str, Any]:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        environment = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONWARNINGS": "error"}
-        return {**pipes, "cwd": self.folder, "env": environment, **more}
+        return {**pipes, "cwd": self.folder, "env": environment(), **more}
 
 
 @contextlib.contextmanager
