@@ -11,6 +11,8 @@ from hypothesis import settings
 
 from tests.support.installation import Installation, installed
 
+pytest_plugins = ["tests.support.skipping"]
+
 # No deadline: the machine may have other work. In CI, the same examples each time: new ones are looked for elsewhere.
 settings.register_profile("anywhere", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
