@@ -162,10 +162,10 @@ def test_many_positions_of_other_nodes_cost_no_more_than_one() -> None:
     full = Position("other", 1, 1e9 + 49, tuple(digest(f"x{n}") for n in range(16)))
     words = [f"~other{n}{full.text().removeprefix('~other')}" for n in range(500)]
     subscriber, _ = join(hub, *channels)
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(5):
         hub.resume(subscriber, words, 51)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("count", [2, FEW + 1])
