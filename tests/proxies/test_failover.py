@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import json
 import time
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import connect
 
 from tests.proxies.apache import apache, small
 from tests.proxies.haproxy import shipped_haproxy
@@ -18,10 +20,10 @@ from tests.proxies.programs import free_port
 from tests.proxies.shipped import shipped
 from tests.support.installation import Installation
 from tests.support.loops import in_loop
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_async
 
 PAGES = 6
-CHECK_INTERVAL = 2.0  # seconds: that of the shipped files; the tests use a shorter one
+CHECK_INTERVAL = 2.0  # seconds: that of the shipped files
 DRAIN_DELAY = 0.3
 
 Proxy = Callable[[Installation, Installation], AbstractContextManager[int]]
@@ -31,7 +33,7 @@ Proxy = Callable[[Installation, Installation], AbstractContextManager[int]]
 def behind_haproxy(one: Installation, two: Installation) -> Iterator[int]:
     """The shipped HAProxy configuration that has two servers."""
     ports = {"22280": one.client_port, "22380": two.client_port}
-    with shipped_haproxy("aphlict-path.cfg", ports, **{"inter 2s": "inter 100ms"}) as port:
+    with shipped_haproxy("aphlict-path.cfg", ports) as port:
         yield port
 
 
@@ -40,9 +42,7 @@ def behind_apache(one: Installation, two: Installation) -> Iterator[int]:
     """The shipped balancer of Apache."""
     port = free_port()
     ports = {":22280": f":{one.client_port}", ":22380": f":{two.client_port}"}
-    often = {"hcinterval=2": "hcinterval=100ms"}
-    balancer = shipped("apache/aphlict-balancer.conf", **ports, **often)
-    with apache(balancer, port, server=small(threads=48)):
+    with apache(shipped("apache/aphlict-balancer.conf", **ports), port, server=small(threads=64)):
         yield port
 
 
@@ -115,11 +115,27 @@ def active(node: Installation) -> int:
     return int(status["clients.active"]) if status else 0
 
 
+def is_stopping(node: Installation) -> bool:
+    """Whether a balancer that asks is told that the node stops."""
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{node.client_port}/status", timeout=5).close()
+    except urllib.error.HTTPError as error:
+        with error:
+            return bool(json.load(error)["state"] == "STOPPING")
+    return False
+
+
 async def all_on(node: Installation) -> float:
     """Wait until every page is on this node; how long it took."""
     start = time.monotonic()
     await eventually(lambda: active(node) == PAGES, "every page on the other node")
     return time.monotonic() - start
+
+
+async def leads_to(node: Installation, url: str) -> bool:
+    """Whether the proxy has a new browser come to this node."""
+    async with connect(url):
+        return active(node) > 0
 
 
 async def told_all(pages: list[Page], publisher: Publisher) -> None:
@@ -134,7 +150,8 @@ def test_pages_of_a_node_that_ends_go_on_at_the_other(proxy: Proxy, tmp_path: Pa
     @in_loop
     async def run() -> None:
         with two_nodes(tmp_path) as (one, two), proxy(one, two) as port:
-            async with open_pages(f"ws://127.0.0.1:{port}/ws/") as pages:
+            url = f"ws://127.0.0.1:{port}/ws/"
+            async with open_pages(url) as pages:
                 await eventually(lambda: all(page.is_subscribed for page in pages), "all pages to subscribe")
                 assert active(one)
                 assert active(two)
@@ -142,15 +159,19 @@ def test_pages_of_a_node_that_ends_go_on_at_the_other(proxy: Proxy, tmp_path: Pa
                 publisher.publish()
                 await told_all(pages, publisher)
                 async with publishing(publisher):
-                    stopped = await asyncio.to_thread(one.run, "stop")
-                    assert stopped.returncode == 0
+                    stopping = asyncio.create_task(asyncio.to_thread(one.run, "stop"))
+                    await eventually(lambda: is_stopping(one), "the node to say that it stops")
                     assert await all_on(two) < CHECK_INTERVAL
+                    assert (await stopping).returncode == 0
                 await told_all(pages, publisher)
 
                 await asyncio.to_thread(one.start)
                 publisher.node = one
                 publisher.publish()
                 await told_all(pages, publisher)
+                await eventually_async(
+                    lambda: leads_to(one, url), "the proxy to notice that it is there again"
+                )
                 async with publishing(publisher):
                     two.end()
                     assert await all_on(one) < CHECK_INTERVAL
