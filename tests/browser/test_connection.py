@@ -4,7 +4,7 @@ import signal
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from time import monotonic
+from statistics import median
 
 import pytest
 
@@ -120,13 +120,14 @@ def test_attempts_grow_rarer_up_to_a_bound(new_page: NewPage, server: Server, ca
     cable.target = 1  # where nobody listens
     page = new_page()
     page.tab.evaluate("(Math.random = () => 1)")
-    started = monotonic()
     page.listen(cable.url, "all", ready=False, minDelay=100, maxDelay=400)
-    wait_until(lambda: len(_attempts(cable)) >= 6, "six attempts")
+    wait_until(
+        lambda: len(_attempts(cable)) >= 10, "ten attempts: without a bound the last waits take a minute", 30
+    )
     waits = [later - sooner for sooner, later in pairwise(_attempts(cable))]
-    for wait, expected in zip(waits, [0.1, 0.2, 0.4, 0.4, 0.4], strict=False):
-        assert expected * 0.9 < wait < expected + 0.25, waits
-    assert monotonic() - started < 10
+    for wait, expected in zip(waits, [0.1, 0.2, *[0.4] * 7], strict=False):
+        assert wait > expected * 0.9, waits
+    assert median(waits) < 0.7, waits
 
 
 def test_nobody_comes_back_at_the_same_time(new_page: NewPage, server: Server) -> None:
