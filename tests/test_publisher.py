@@ -116,8 +116,8 @@ async def test_a_message_that_is_wrong_is_refused_at_once() -> None:
 def test_a_server_that_hangs_costs_no_more_than_the_timeout(silent: str) -> None:
     started = time.monotonic()
     with pytest.raises(NoAnswer, match="timed out"):
-        aphlict.publish({}, ["a"], servers=[silent, silent], timeout=0.3)
-    assert time.monotonic() - started < 1
+        aphlict.publish({}, ["a"], servers=[silent] * 20, timeout=0.3)
+    assert time.monotonic() - started < 4
 
 
 @in_loop
