@@ -185,12 +185,12 @@ def _demo_options(parser: Parser) -> None:
 COMMANDS = {
     "start": Command(
         "start the server in the background",
-        "  aphlict start\n  aphlict start --config /etc/aphlict.json\n  aphlict start --foreground",
+        "  aphlict start\n  aphlict start --config /etc/aphlict/aphlict.json\n  aphlict start --foreground",
         _start_options,
     ),
     "stop": Command(
         "ask the server to finish, and end it if it does not",
-        "  aphlict stop\n  aphlict stop --config /etc/aphlict.json\n  aphlict stop --pidfile logs/aphlict.pid",
+        "  aphlict stop\n  aphlict stop --config /etc/aphlict/aphlict.json\n  aphlict stop --pidfile logs/aphlict.pid",
         _stop_options,
     ),
     "restart": Command("stop the server if it runs, then start it", "  aphlict restart"),
@@ -205,7 +205,7 @@ COMMANDS = {
     ),
     "check": Command(
         "check a configuration, its certificates and its ports without starting",
-        "  aphlict check\n  aphlict check --config new.json && cp new.json /etc/aphlict.json",
+        "  aphlict check\n  aphlict check --config new.json && cp new.json /etc/aphlict/aphlict.json",
     ),
     "doctor": Command(
         "walk the way of a message as a browser would, and name the first thing that is wrong",

@@ -49,7 +49,7 @@ class TestFind:
     def test_the_explicit_file_comes_first(self, tmp_path: Path) -> None:
         (tmp_path / "conf/aphlict").mkdir(parents=True)
         (tmp_path / "conf/aphlict/aphlict.custom.json").touch()
-        assert find("/etc/aphlict.json", tmp_path) == Path("/etc/aphlict.json")
+        assert find("/etc/aphlict/aphlict.json", tmp_path) == Path("/etc/aphlict/aphlict.json")
 
     def test_an_explicit_relative_file_is_taken_from_the_current_folder(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
