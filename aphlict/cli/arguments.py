@@ -190,7 +190,8 @@ COMMANDS = {
     ),
     "stop": Command(
         "ask the server to finish, and end it if it does not",
-        "  aphlict stop\n  aphlict stop --config /etc/aphlict/aphlict.json\n  aphlict stop --pidfile logs/aphlict.pid",
+        "  aphlict stop\n  aphlict stop --config /etc/aphlict/aphlict.json\n"
+        "  aphlict stop --pidfile /run/aphlict/aphlict.pid",
         _stop_options,
     ),
     "restart": Command("stop the server if it runs, then start it", "  aphlict restart"),
