@@ -2,13 +2,13 @@
 
 import asyncio
 import socket
-import time
 from urllib.parse import quote
 
 import msgspec
 
 from aphlict.net.backlog import Pool
 from aphlict.servers import poll
+from tests.support.clocks import Clock
 from tests.support.curl import Answer, curl
 from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, running_node
@@ -243,17 +243,18 @@ async def test_a_page_does_not_get_into_an_answer_that_has_not_been_taken() -> N
 
 
 @in_loop
-async def test_a_long_answer_is_taken_over_a_slow_line() -> None:
+async def test_a_long_answer_is_taken_over_a_slow_line(clock: Clock) -> None:
     for end in (b"", b"Connection: close\r\n"):
         async with running_node(limits__handshake=0.5) as node:
             with await poll_slowly(node, end) as browser:
-                began, size = time.monotonic(), 0
+                began, size = clock.now, 0
                 while size < 250_000:
                     data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(browser, 9_000), 5)
                     assert data, f"cut off after {size} bytes"
                     size += len(data)
-                    await asyncio.sleep(0.1)
-                assert time.monotonic() - began > 2.5
+                    clock.advance(node, 0.1)
+                    await asyncio.sleep(0.01)  # in which the server may send more
+                assert clock.now - began > 2.5
 
 
 async def poll_slowly(node: RunningNode, field: bytes = b"") -> socket.socket:
