@@ -108,7 +108,7 @@ def test_debug_ends_as_the_server_did(installation: Installation) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_in_good_order(installation: Installation, number: signal.Signals) -> None:
     """SPEC 2.6, as balancers, browsers and systemd see it."""
-    installation.write(drain_delay=0.5)
+    installation.write(drain_delay=2)
     with (
         foreground(installation, "start", "--foreground") as process,
         listening_to(installation.client_port, "a") as browser,
