@@ -41,8 +41,10 @@ def test_a_million_addresses_fill_neither_log_nor_memory(caplog: pytest.LogCaptu
     for number in range(MOST_TOLD + 500):
         hits.add("limits.head", f"address {number}")
     assert len(lines(caplog)) == MOST_TOLD
+    hits.add("admin.secret", "10.0.0.1")
+    assert lines(caplog) == ["admin.secret was hit by 10.0.0.1"]
     hits.sweep()
-    assert lines(caplog) == ["limits were hit 500 more times, by yet other addresses"]
+    assert lines(caplog) == ["limits.head was hit 500 more times, by yet other addresses"]
 
 
 def test_what_is_no_news_is_counted_only(caplog: pytest.LogCaptureFixture) -> None:

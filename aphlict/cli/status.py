@@ -117,7 +117,8 @@ def duration(seconds: float) -> str:
 
 
 def _hit(facts: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    return ((name, count) for name, count in facts.get("limits", {}).items() if count)
+    counts = {**facts.get("limits", {}), **facts.get("refused", {})}
+    return ((name, count) for name, count in counts.items() if count)
 
 
 def _times(count: int) -> str:

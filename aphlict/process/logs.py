@@ -17,6 +17,7 @@ from aphlict.process.repeats import Repeats
 
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+BOUNDED = {"aphlict.hits"}  # loggers that see to it themselves that they do not say too much
 FRAMES = 5  # of a traceback
 RETRY = 5.0  # seconds between two tries to open a file that cannot be opened
 
@@ -165,8 +166,12 @@ class Journal(logging.Handler):
             text = one_line(record)
         except Exception:  # noqa: BLE001 -- arguments that do not fit their line must not harm the caller
             text = escape(f"{record.msg} (with arguments that do not fit)")
-        if self._repeats is None or self._repeats.admits(record.msg, record.levelno, text, time.monotonic()):
+        if record.name in BOUNDED or self._admits(record, text):
             self._write(record.levelno, text)
+
+    def _admits(self, record: logging.LogRecord, text: str) -> bool:
+        repeats = self._repeats
+        return repeats is None or repeats.admits(record.msg, record.levelno, text, time.monotonic())
 
     def tell_repeats(self, *, all_of_them: bool = False) -> None:
         """Write the counts that are due; to be called every few seconds."""

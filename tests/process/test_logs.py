@@ -6,6 +6,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,24 @@ def test_repeated_lines_are_counted(tmp_path: Path, log: logging.Logger) -> None
     first, second = (tmp_path / "log").read_text().splitlines()
     assert first.endswith("] full")
     assert second.endswith("] full … 1,000 more times")
+
+
+def test_who_runs_into_a_limit_does_not_hide_who_runs_into_another(installation: Installation) -> None:
+    installation.start()
+    for number in range(30):
+        with socket.create_connection(
+            ("127.0.0.1", installation.client_port), 5, source_address=(f"127.0.1.{number + 1}", 0)
+        ) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 9000)
+            assert b" 431 " in sock.recv(4096)
+    with socket.create_connection(("127.0.0.1", installation.admin_port), 5) as sock:
+        sock.sendall(b"GET /status/ HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+        assert b" 403 " in sock.recv(4096)
+    assert installation.logged("admin.hosts was hit by 127.0.0.1")
+    assert all(installation.logged(f"limits.head was hit by 127.0.1.{n + 1}\n") for n in range(30))
+    shown = installation.run("status").stdout
+    assert "limits.head was hit 30 times" in shown
+    assert "admin.hosts was hit once" in shown
 
 
 def test_a_trace_counts_nothing(tmp_path: Path, log: logging.Logger) -> None:
