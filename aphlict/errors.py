@@ -95,6 +95,19 @@ class TooManyMessages(PublishRefused):
     limit = "limits.batch"
 
 
+class TooManyChannels(PublishRefused):
+    """A message names more channels than one may."""
+
+    http_status = 413
+    limit = "limits.channels"
+
+
+class NoBodyHere(PublishRefused):
+    """A request with a body on a client port."""
+
+    http_status = 501
+
+
 class BodyTooLarge(PublishRefused):
     """The body is larger than `limits.body`."""
 
@@ -170,6 +183,12 @@ class TooManyConnections(HandshakeRefused):
     http_status = 503
     limit = "limits.connections"
     retry_after = 10
+
+
+class TooManyPublishers(TooManyConnections):
+    """More connections to admin ports than are kept free for them."""
+
+    limit = "admin.connections"
 
 
 class TooManyFromAddress(HandshakeRefused):

@@ -4,12 +4,21 @@ from msgspec import Struct, structs
 
 from aphlict.config.settings import Limits
 
-COUNT_AS_ANOTHER = {"limits.commands.burst", "limits.waiting.all", "ping.interval"}
+COUNT_AS_ANOTHER = {"limits.commands.burst", "ping.interval"}
 LIMIT_NAMES = [
     each.encode_name for each in structs.fields(Limits) if each.encode_name not in COUNT_AS_ANOTHER
 ]
 # Counted like limits.
-REFUSALS = ["origins", "auth.keys", "admin.pages", "admin.hosts", "admin.secret", "ssl.ca"]
+REFUSALS = [
+    "origins",
+    "auth.keys",
+    "proxy.protocol",
+    "admin.pages",
+    "admin.hosts",
+    "admin.secret",
+    "admin.connections",
+    "ssl.ca",
+]
 
 
 class Subscribed(Struct, frozen=True, array_like=True):

@@ -9,11 +9,20 @@ import msgspec
 from msgspec import Raw
 from msgspec.json import Decoder, encode
 
-from aphlict.errors import NameTooLong, NoSubscribers, NotJson, PublishRefused, TooManyMessages
+from aphlict.config.settings import Limits
+from aphlict.errors import (
+    NameTooLong,
+    NoSubscribers,
+    NotJson,
+    PublishRefused,
+    TooManyChannels,
+    TooManyMessages,
+)
 from aphlict.wire.frames import TEXT
 from aphlict.wire.frames import encode as encode_frame
 
 ALPHABET = string.ascii_letters + string.digits
+DEFAULTS = Limits()
 CHANNEL_COST, MESSAGE_COST = 250, 900  # bytes that Python needs beside the text
 
 _object = Decoder(dict[str, Raw])
@@ -109,46 +118,51 @@ def parse(
     body: bytes,
     instance: str,
     new_id: Callable[[], str] = new_unique_id,
-    name_limit: int = 256,
-    batch_limit: int = 1024,
+    limits: Limits = DEFAULTS,
 ) -> tuple[list[Message], bool]:
     """Read a published body: the messages in it, and whether it was a list.
 
-    All of it is checked before any of it is used. Raises NotJson, NoSubscribers, NameTooLong, TooManyMessages,
-    PublishRefused.
+    All of it is checked before any of it is used. Raises NotJson, NoSubscribers, NameTooLong, TooManyChannels,
+    TooManyMessages, PublishRefused.
     """
-    check_name(instance, "the instance", name_limit)
+    check_name(instance, "the instance", limits.limits_name)
     try:
         text = body.decode()  # msgspec skips over strings that are only passed on
         many = text.lstrip(" \t\r\n")[:1] == "["
         objects = _objects.decode(body) if many else [_object.decode(body)]
     except _JSON_ERRORS as error:
         raise NotJson(f"the body is not a JSON object or a list of objects: {error}") from error
-    if len(objects) > batch_limit:
-        raise TooManyMessages(f"the list holds {len(objects)} messages: {batch_limit} may come at once")
-    return [_message(fields, instance, new_id, name_limit) for fields in objects], many
+    if len(objects) > limits.limits_batch:
+        raise TooManyMessages(
+            f"the list holds {len(objects)} messages: {limits.limits_batch} may come at once"
+        )
+    return [_message(fields, instance, new_id, limits) for fields in objects], many
 
 
-def _message(fields: dict[str, Raw], instance: str, new_id: Callable[[], str], limit: int) -> Message:
-    channels = _read_channels(fields.pop("subscribers", None), limit)
+def _message(fields: dict[str, Raw], instance: str, new_id: Callable[[], str], limits: Limits) -> Message:
+    channels = _read_channels(fields.pop("subscribers", None), limits)
     touched = _read_touched(fields.pop("touched", None))
-    unique_id = _read_unique_id(fields.get("uniqueID"), limit)
+    unique_id = _read_unique_id(fields.get("uniqueID"), limits.limits_name)
     if unique_id is None:
         unique_id = new_id()
         fields["uniqueID"] = Raw(encode(unique_id))
     return Message(instance, unique_id, channels, touched, encode(fields)[:-1])
 
 
-def _read_channels(raw: Raw | None, limit: int) -> tuple[str, ...]:
+def _read_channels(raw: Raw | None, limits: Limits) -> tuple[str, ...]:
     if raw is None:
         raise NoSubscribers("the message has no 'subscribers': a list of channel names is expected")
     try:
         names = _channels.decode(raw)
     except _JSON_ERRORS as error:
         raise NoSubscribers(f"'subscribers' must be a list of channel names: {error}") from error
+    if len(names) > limits.limits_channels:
+        raise TooManyChannels(
+            f"a message is for {len(names)} channels: {limits.limits_channels} may be; send several messages"
+        )
     channels = tuple(dict.fromkeys(map(str, names)))
     for name in channels:
-        check_name(name, "a channel in 'subscribers'", limit)
+        check_name(name, "a channel in 'subscribers'", limits.limits_name)
     return channels
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from aphlict.errors import NameTooLong, NoSubscribers, NotJson, PublishRefused
+from aphlict.errors import NameTooLong, NoSubscribers, NotJson, PublishRefused, TooManyChannels
 from aphlict.message import ALPHABET, Message, new_unique_id, parse, random_name
 
 PAST_64_BITS = 2**70
@@ -85,6 +85,14 @@ def test_a_list_of_messages() -> None:
 @pytest.mark.parametrize("body", [b"[]", b" \r\n\t[ ] "])
 def test_an_empty_list(body: bytes) -> None:
     assert parse(body, "default") == ([], True)
+
+
+def test_a_message_is_for_so_many_channels_and_no_more() -> None:
+    names = [f"PHID-{n}" for n in range(8193)]
+    [message], _ = parse(json.dumps({"subscribers": names[1:]}).encode(), "default")
+    assert len(message.channels) == 8192
+    with pytest.raises(TooManyChannels, match="8193 channels: 8192 may be"):
+        parse(json.dumps({"subscribers": names}).encode(), "default")
 
 
 def test_all_of_a_list_is_checked_before_any_of_it_is_used() -> None:

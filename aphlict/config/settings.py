@@ -86,6 +86,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits_body: Bytes = field(default=1024 * 1024, name="limits.body")
     limits_body_time: Span = field(default=30.0, name="limits.body.time")
     limits_batch: Count = field(default=1024, name="limits.batch")
+    limits_channels: Count = field(default=8192, name="limits.channels")
     limits_head: Bytes = field(default=8 * 1024, name="limits.head")
     limits_name: Bytes = field(default=256, name="limits.name")
     limits_subscriptions: Count = field(default=1024, name="limits.subscriptions")

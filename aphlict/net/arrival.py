@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable
 
 from aphlict.errors import NotProxied
+from aphlict.hits import Hits
 from aphlict.net.deadlines import Deadlines
 from aphlict.net.door import Porch
 from aphlict.net.poller import Poller
@@ -24,7 +25,7 @@ class Arrival:
     `accept_check` the balancer's where that speaks for itself. Until then it is counted in `porch`.
     """
 
-    __slots__ = ("_accept", "_accept_check", "_address", "_poller", "_porch", "_read", "_socket")
+    __slots__ = ("_accept", "_accept_check", "_address", "_hits", "_poller", "_porch", "_read", "_socket")
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class Arrival:
         address: str,
         poller: Poller,
         porch: Porch,
+        hits: Hits,
         accept: Accept,
         accept_check: Accept,
     ) -> None:
@@ -39,6 +41,7 @@ class Arrival:
         self._address = address
         self._poller = poller
         self._porch = porch
+        self._hits = hits
         self._accept = accept
         self._accept_check = accept_check
         self._read = b""
@@ -81,6 +84,7 @@ class Arrival:
             sock.close()
 
     def _refuse(self, why: str) -> None:
+        self._hits.count("proxy.protocol")
         log.warning("dropped a connection from %s: %s, which proxy.protocol demands", self._address, why)
         self.abort()
 
@@ -99,5 +103,6 @@ class Arrival:
     def on_deadline(self, _now: float, /) -> float | None:
         """Drop who has not said for whom it is."""
         if self._socket is not None:
+            self._hits.count("limits.handshake")
             self._refuse("it did not send the whole header in time")
         return None

@@ -27,6 +27,11 @@ class Pool:
         return min(self.limits.limits_waiting, self.limits.limits_waiting_all - self.used)
 
     @property
+    def bounding(self) -> str:
+        """The limit that is the narrower one now, by its key."""
+        return "limits.waiting" if self.bound() == self.limits.limits_waiting else "limits.waiting.all"
+
+    @property
     def is_full(self) -> bool:
         """Whether more waits than may, whoever it waits for."""
         return self.used > self.limits.limits_waiting_all

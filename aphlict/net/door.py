@@ -48,8 +48,11 @@ def party(address: str) -> str:
 class Door:
     """Counts who is in. By address only where that is limited: a hundred thousand counters are megabytes."""
 
-    def __init__(self, most: int, most_from_address: int | None) -> None:
+    def __init__(
+        self, most: int, most_from_address: int | None, full: type[TooManyConnections] = TooManyConnections
+    ) -> None:
         self.inside = 0
+        self._full = full
         self._most = most
         self._most_from_address = most_from_address
         self._parties: dict[str, int] = {}
@@ -78,7 +81,7 @@ class Door:
         Raises TooManyConnections, TooManyFromAddress.
         """
         if self.inside >= self._most:
-            raise TooManyConnections(f"this server has room for {self._most} connections")
+            raise self._full(f"this server has room for {self._most} connections")
         if address is not None and self._most_from_address is not None:
             self._check(address, self._most_from_address)
             self._count(address)

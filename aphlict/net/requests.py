@@ -122,6 +122,13 @@ class RequestConnection(Connection):
         held, self._held = self._held, b""
         return held
 
+    def came_to(self) -> str:
+        """The address of ours that it came to; none where it is gone already."""
+        try:
+            return str(self._socket.getsockname()[0])
+        except OSError:
+            return ""
+
     def _application(self) -> RequestApplication:
         application = self.context.application
         assert isinstance(application, RequestApplication)

@@ -95,7 +95,7 @@ class Sender:
         """Cut off a browser that does not read: drop what waits, but for the rest of a frame that was begun, if
         there is room for that."""
         assert self._waiting is not None
-        self.context.hits.add("limits.waiting", self.address)
+        self.context.hits.add(self.context.pool.bounding, self.address)
         self._waiting.clear(but_begun=True)
         if self.context.pool.is_full:
             self.abort("it read too slowly")

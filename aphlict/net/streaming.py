@@ -20,12 +20,13 @@ class Stream(Protocol):
 class BrowserConnection(Connection):
     """Serves a WebSocket, or event streams and polls, without more than this object for each."""
 
-    __slots__ = ("_since", "_stream")
+    __slots__ = ("_answered", "_since", "_stream")
 
     def __init__(self, sock: socket.socket, address: str, context: Context) -> None:
         super().__init__(sock, address, context)
         self._since = context.deadlines.now  # when a request was first awaited
         self._stream: Stream | None = None
+        self._answered = False  # a request, so that it waits for another one
 
     def stream(self, stream: Stream) -> None:
         """Let the stream make the answer: with `send` until it is closed, or with one `answer`."""
@@ -54,6 +55,7 @@ class BrowserConnection(Connection):
             return
         self.state = State.HEAD
         self._since = self.context.deadlines.now
+        self._answered = True
         self.send(data)
         if self.state is State.HEAD:  # else it is gone, and has left by its door
             self.forget_browser()
@@ -89,4 +91,8 @@ class BrowserConnection(Connection):
             return self._since + limit
         if self.state is State.HEAD and self._waiting is not None:  # the answer before is still on its way
             return self._check_stall(self._waiting, now)
+        if self.state is State.HEAD and self._answered and not self._head:
+            self.context.hits.count("limits.idle")
+            self.abort("it was idle")
+            return None
         return super().on_deadline(now)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from aphlict.config.settings import Limits
 from aphlict.errors import AphlictError
 from aphlict.hub import Receipt
-from aphlict.message import Message, parse
+from aphlict.message import Message, check_name, parse
 from aphlict.net.requests import RequestApplication, RequestConnection
 from aphlict.servers.http import DirectExchange, Exchange
 from aphlict.servers.port import PortContext
@@ -73,15 +73,14 @@ class Admin:
         if exchange.method in ("GET", "HEAD"):
             if sender := exchange.headers.get(NODE_HEADER):
                 self._desk.hear(sender)
-            self._desk.status(_instance(exchange), lambda status: _tell_status(exchange, status))
+            instance = check_name(_instance(exchange), "the instance", self._limits().limits_name)
+            self._desk.status(instance, lambda status: _tell_status(exchange, status))
         else:
             _refuse_method(exchange, "GET, HEAD")
 
     def _publish(self, exchange: Exchange) -> None:
         limits = self._limits()
-        messages, many = parse(
-            exchange.body, _instance(exchange), name_limit=limits.limits_name, batch_limit=limits.limits_batch
-        )
+        messages, many = parse(exchange.body, _instance(exchange), limits=limits)
 
         def on_published(receipts: list[Receipt]) -> None:
             told = [receipt.as_dict() for receipt in receipts]
@@ -127,7 +126,7 @@ class Publishers(RequestApplication):
         """Refuse who may not speak here."""
         context = connection.context
         assert isinstance(context, PortContext)
-        context.guard.check(request.headers)
+        context.guard.check(request.headers, connection.came_to)
 
     def on_whole_request(self, connection: RequestConnection, request: Request, body: bytes, /) -> None:
         """Answer a request."""

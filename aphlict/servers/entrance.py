@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from aphlict.config.origins import Origins
 from aphlict.config.settings import Limits, ServerSettings
-from aphlict.errors import HandshakeRefused
+from aphlict.errors import HandshakeRefused, TooManyConnections, TooManyPublishers
 from aphlict.net.arrival import Arrival
 from aphlict.net.connection import Application, Connection
 from aphlict.net.door import Door, Pace, Porch, SideDoor, room_for_browsers, room_for_publishers
@@ -23,7 +23,8 @@ class Gate:
 
     def __init__(self, kind: str, limits: Limits) -> None:
         self._kind = kind
-        self.door = Door(*self._bounds(limits))
+        full = TooManyPublishers if kind == "admin" else TooManyConnections
+        self.door = Door(*self._bounds(limits), full)
         self.porch = Porch()
         self.arriving = Porch()
         self.pace = Pace(self._pace(limits))
@@ -97,7 +98,8 @@ class Entrance:
             return
         poller = self._surroundings.poller
         try:
-            arrival = Arrival(sock, address, poller, gate.arriving, self._let_in, self._let_check_in)
+            accept = self._let_in, self._let_check_in
+            arrival = Arrival(sock, address, poller, gate.arriving, self._surroundings.hits, *accept)
         except OSError:
             gate.arriving.leave(address)
             raise

@@ -2,7 +2,7 @@
 
 import hmac
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from ipaddress import ip_address
 
 from aphlict.config.expectations import shorten
@@ -27,21 +27,24 @@ _BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE)
 class Guard:
     """Looks at the head of each request to one admin server.
 
-    `names` are those of this machine. They count where the server listens on this machine's own loopback address,
-    which is what a page whose name is pointed there is after, or where `admin.hosts` adds to them.
+    `names` are those of this machine. They count for what comes by this machine's own loopback address, which is
+    what a page whose name is pointed there is after; and for all where `admin.hosts` adds to them.
     """
 
     def __init__(self, server: ServerSettings, names: Collection[str]) -> None:
         self._secrets = [secret.encode() for secret in server.secrets]
-        self._names: frozenset[str] | None = None
-        if server.admin_hosts or is_loopback(server.address):
-            self._names = frozenset(map(plain, (*names, *server.admin_hosts, server.address)))
+        self._names = frozenset(map(plain, (*names, *server.admin_hosts, server.address)))
+        self._always = bool(server.admin_hosts) or is_loopback(server.address)
         self._good: set[str] = set()  # values of Host that were looked at and found good
 
-    def check(self, headers: Mapping[str, str]) -> None:
-        """Raises NotForPages, UnknownHost or NotAuthorized."""
+    def check(self, headers: Mapping[str, str], came_to: Callable[[], str]) -> None:
+        """Look at a request; `came_to` tells the address of ours that it came to.
+
+        Raises NotForPages, UnknownHost or NotAuthorized.
+        """
         _refuse_pages(headers)
-        if self._names is not None and (host := headers.get("host", "")) not in self._good:
+        host = headers.get("host", "")
+        if host not in self._good and (self._always or is_loopback(came_to())):
             _check_host(host, self._names)
             if len(self._good) < MOST_HOSTS:
                 self._good.add(host)
@@ -100,6 +103,7 @@ def plain(name: str) -> str:
 def is_loopback(address: str) -> bool:
     """Whether only this machine itself can reach a server that listens there."""
     try:
-        return ip_address(address).is_loopback
+        found = ip_address(address)
+        return ((found.version == 6 and found.ipv4_mapped) or found).is_loopback
     except ValueError:
         return plain(address) == "localhost"

@@ -20,7 +20,7 @@ from tornado.httputil import (
 )
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
-from aphlict.errors import AphlictError, BodyTooLarge, PublishRefused
+from aphlict.errors import AphlictError, NoBodyHere, PublishRefused
 from aphlict.hits import Hits
 from aphlict.net.connection import Connection
 from aphlict.net.requests import RequestConnection
@@ -145,7 +145,7 @@ class TornadoExchange(Exchange, HTTPMessageDelegate):
         target = origin_form(start_line.path)
         Exchange.__init__(self, start_line.method, target, lower, self.address, self._hits)
         if "transfer-encoding" in lower or int(lower.get("content-length", 0)):
-            self.fail(BodyTooLarge("this is a client port, which takes no body: publish to the admin port"))
+            self.fail(NoBodyHere("this is a client port, which takes no body: publish to the admin port"))
 
     def finish(self) -> None:
         """Part of Tornado's interface: the request is whole."""

@@ -74,3 +74,27 @@ def test_who_was_in_before_gets_messages_all_the_while(installation: Installatio
             publisher.sendall(request)
             assert publisher.recv(65536).startswith(b"HTTP/1.1 200 ")
         assert len(receive(browser, 11)) == 11
+
+
+def test_publishers_beyond_their_part_are_told_so_under_a_name_of_their_own(
+    installation: Installation,
+) -> None:
+    few = 300
+    done = installation.run(
+        "start", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (few, few))
+    )
+    assert done.returncode == 0, done
+    with contextlib.ExitStack() as stack:
+        held = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", installation.admin_port)))
+            for _ in range(few // 16)
+        ]
+        beyond = stack.enter_context(socket.create_connection(("127.0.0.1", installation.admin_port)))
+        beyond.sendall(b"GET /status/ HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = beyond.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"room for 18 connections" in answer
+        held[0].close()
+        wait_until(installation.answers, "room for another publisher")
+    assert installation.answers()["refused"]["admin.connections"] >= 1
+    assert installation.logged("admin.connections was hit by 127.0.0.1")

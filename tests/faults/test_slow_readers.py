@@ -188,6 +188,6 @@ def test_browsers_that_wait_for_messages_of_their_own(installation: Installation
     assert memory < MOST
     assert scene.kernel_memory() < BROWSERS * OF_THE_KERNEL
     scene.publisher.check_haste()
-    assert installation.answers()["limits"]["limits.waiting"] >= CUT_OFF
+    assert installation.answers()["limits"]["limits.waiting.all"] >= CUT_OFF
     with browsing.listening_to(installation.client_port, "a"):
         wait_until(lambda: installation.publish({"subscribers": ["a"]})[1]["matched"] == 1)

@@ -95,7 +95,7 @@ def test_first_frames_do_not_wait_where_there_is_no_room(
     states = [each.connection.state for each in pairs]
     assert states == [State.OPEN] * 3 + [State.CLOSED]
     assert surroundings.pool.used <= 3 * LARGE + 1000
-    assert surroundings.hits.counts == {"limits.waiting": 1}
+    assert surroundings.hits.counts == {"limits.waiting.all": 1}
 
 
 def test_the_frames_of_replays_do_not_wait_where_there_is_no_room(

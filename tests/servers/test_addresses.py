@@ -134,6 +134,8 @@ class TestProxyProtocol:
             async with running_node(client={"proxy.protocol": True}, limits__handshake=0.3) as node:
                 for data in (b"", b"PROXY TCP4 ", v2("203.0.113.9")[:20]):
                     assert await exchange(node, data) == b""
+                status = await node.status()
+                assert status["limits"]["limits.handshake"] == status["refused"]["proxy.protocol"] == 3
 
         run()
         assert seen(caplog).count("dropped a connection") == 3

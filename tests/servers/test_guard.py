@@ -21,6 +21,11 @@ def guard(**keys: Any) -> Guard:
     return Guard(ServerSettings(type="admin", port=1, **keys), NAMES)
 
 
+def check(guard: Guard, headers: dict[str, str], came_to: str = "127.0.0.1") -> None:
+    """Check a request that came to one of this machine's addresses."""
+    guard.check(headers, lambda: came_to)
+
+
 def at(node: RunningNode, path: str = "/") -> str:
     return f"http://127.0.0.1:{node.admin_port}{path}"
 
@@ -41,12 +46,12 @@ def at(node: RunningNode, path: str = "/") -> str:
 )
 def test_a_page_is_refused(headers: dict[str, str]) -> None:
     with pytest.raises(NotForPages):
-        guard().check(headers)
+        check(guard(), headers)
 
 
 @pytest.mark.parametrize("headers", [{}, {"sec-fetch-site": "none"}, {"sec-fetch-site": "same-origin"}])
 def test_who_is_no_page_is_served(headers: dict[str, str]) -> None:
-    guard().check(headers)
+    check(guard(), headers)
 
 
 @in_loop
@@ -98,8 +103,8 @@ async def test_a_page_is_refused_before_its_body_is_read() -> None:
     ],
 )
 def test_names_that_a_stranger_cannot_have(host: str) -> None:
-    guard().check({"host": host})
-    guard().check({})
+    check(guard(), {"host": host})
+    check(guard(), {})
 
 
 @pytest.mark.parametrize(
@@ -116,19 +121,23 @@ def test_names_that_a_stranger_cannot_have(host: str) -> None:
 )
 def test_a_name_that_a_stranger_can_have_pointed_here(host: str) -> None:
     with pytest.raises(UnknownHost):
-        guard().check({"host": host})
+        check(guard(), {"host": host})
 
 
 def test_beyond_loopback_names_count_only_where_they_are_listed() -> None:
-    guard(listen="0.0.0.0").check({"host": "notify1.example.org:22281"})
+    everywhere = guard(listen="0.0.0.0")
+    check(everywhere, {"host": "notify1.example.org:22281"}, "10.0.0.5")
+    for loopback in ("127.0.0.1", "127.8.0.1", "::1", "::ffff:127.0.0.1"):
+        with pytest.raises(UnknownHost):
+            check(everywhere, {"host": "notify1.example.org:22281"}, loopback)
     listed = guard(listen="0.0.0.0", admin_hosts=("Notify1.example.org",))
-    listed.check({"host": "notify1.example.org:22281"})
+    check(listed, {"host": "notify1.example.org:22281"}, "10.0.0.5")
     with pytest.raises(UnknownHost):
-        listed.check({"host": "evil.com:22281"})
+        check(listed, {"host": "evil.com:22281"}, "10.0.0.5")
 
 
 def test_a_name_that_the_server_listens_on() -> None:
-    guard(listen="notify.example.org", admin_hosts=("x",)).check({"host": "notify.example.org"})
+    check(guard(listen="notify.example.org", admin_hosts=("x",)), {"host": "notify.example.org"})
 
 
 @pytest.mark.parametrize(
@@ -159,6 +168,12 @@ async def test_a_rebound_name() -> None:
 
 
 @in_loop
+async def test_a_rebound_name_of_a_server_that_listens_everywhere() -> None:
+    async with running_node(admin={"listen": "0.0.0.0"}) as node:
+        assert (await curl(at(node, "/status/"), "-H", "Host: evil.com:22281")).status == 403
+
+
+@in_loop
 async def test_the_names_of_the_cluster_are_own_names() -> None:
     async with running_node(cluster=[{"host": "notify.example.org", "port": 1}]) as node:
         assert (await curl(at(node, "/status/"), "-H", "Host: notify.example.org:22281")).status == 200
@@ -177,7 +192,7 @@ async def test_a_health_check_without_a_host() -> None:
     "header", [f"Bearer {SECRET}", f"bearer {SECRET}", f"Bearer  {SECRET}", f"Bearer {ANOTHER}"]
 )
 def test_the_right_secrets(header: str) -> None:
-    guard(admin_secret=f"{SECRET}\n{ANOTHER}").check({"authorization": header})
+    check(guard(admin_secret=f"{SECRET}\n{ANOTHER}"), {"authorization": header})
 
 
 @pytest.mark.parametrize(
@@ -197,7 +212,7 @@ def test_the_right_secrets(header: str) -> None:
 )
 def test_the_wrong_ones(header: str) -> None:
     with pytest.raises(NotAuthorized):
-        guard(admin_secret=f"{SECRET}\n{ANOTHER}").check({"authorization": header})
+        check(guard(admin_secret=f"{SECRET}\n{ANOTHER}"), {"authorization": header})
 
 
 @in_loop

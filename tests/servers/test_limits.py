@@ -518,6 +518,21 @@ async def test_a_publisher_that_asks_nothing(clock: Clock) -> None:
 
 
 @in_loop
+async def test_a_proxy_that_keeps_its_connection_after_a_poll(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_node() as node, raw(node.client_port) as proxy:
+        assert b" 200 " in await proxy.ask_on(POLL)
+        clock.advance(node, 9)
+        assert b" 200 " in await proxy.ask_on(POLL)
+        clock.advance(node, 9)
+        clock.advance(node, 2)
+        await proxy.end()
+        assert (await hits(node, "limits.idle"), await hits(node, "limits.handshake")) == (1, 0)
+    assert "was hit" not in caplog.text
+
+
+@in_loop
 async def test_one_who_does_not_answer_a_close_frame() -> None:
     async with running_node() as node, raw(node.client_port) as rude:
         await rude.ask(UPGRADE)
@@ -544,6 +559,15 @@ async def test_a_list_of_too_many_messages() -> None:
         status, answer = await node.ask("/", method="POST", body=json.dumps([message] * 4))
         assert (status, answer) == (413, {"error": "the list holds 4 messages: 3 may come at once"})
         assert await hits(node, "limits.batch") == 1
+
+
+@in_loop
+async def test_a_message_for_too_many_channels() -> None:
+    async with running_node(limits__channels=3) as node:
+        await node.publish({"subscribers": ["A", "B", "C"]})
+        status, _ = await node.ask("/", method="POST", body='{"subscribers": [1, 2, 3, 4]}')
+        assert status == 413
+        assert await hits(node, "limits.channels") == 1
 
 
 @pytest.mark.parametrize("options", [(), ("-H", "Transfer-Encoding: chunked")], ids=["length", "chunks"])

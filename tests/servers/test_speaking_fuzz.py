@@ -47,7 +47,7 @@ def test_an_origin_that_is_let_in_is_what_others_take_it_for(header: str) -> Non
 def test_a_host_that_is_let_in_is_no_strangers(header: str) -> None:
     guard = Guard(ServerSettings(type="admin", port=1), ["web1.example.com"])
     try:
-        guard.check({"host": header})
+        guard.check({"host": header}, lambda: "127.0.0.1")
     except UnknownHost:
         return
     host = (urlsplit(f"http://{header}").hostname or "").rstrip(".")
@@ -63,5 +63,5 @@ def test_a_host_that_is_let_in_is_no_strangers(header: str) -> None:
 def test_nothing_but_refusals_comes_of_any_head(headers: dict[str, str]) -> None:
     guard = Guard(ServerSettings(type="admin", port=1, admin_secret="a-secret-of-many-letters"), [])
     with suppress(NotForPages, UnknownHost, NotAuthorized):
-        guard.check(headers)
+        guard.check(headers, lambda: "127.0.0.1")
         raise AssertionError("nobody makes up the secret")

@@ -78,4 +78,4 @@ def join(hub: Hub, *channels: str) -> tuple[Subscriber, Listener]:
 def publish(hub: Hub, unique_id: str, now: float, *channels: str) -> None:
     """Publish a message."""
     body = json.dumps({"uniqueID": unique_id, "subscribers": channels or ("A",)}).encode()
-    hub.publish(parse(body, "default", name_limit=256)[0][0], now)
+    hub.publish(parse(body, "default")[0][0], now)
