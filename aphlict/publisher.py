@@ -2,14 +2,16 @@
 
 import asyncio
 import http.client
+import io
 import json
 import random
 import secrets
+import socket
 import ssl
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from typing import Any, NamedTuple, cast
+from urllib.parse import SplitResult, quote, urlsplit
 
 from aphlict.errors import NoAnswer, PublishRefused
 
@@ -39,9 +41,9 @@ def publish(
     """Publish a message to these channels, or to those that its own `subscribers` name.
 
     `servers` are the URLs of admin servers that are tried in random order until one has taken the message, all
-    within `timeout` seconds; `context` is for those with https, and `secret` is their `admin.secret`. The message
-    bears a `uniqueID`, so that it is delivered once even where a server took it and could not say so. Raises
-    PublishRefused where the message is at fault, NoAnswer where no server took it.
+    within `timeout` seconds, but for looking up their names; `context` is for those with https, and `secret` is
+    their `admin.secret`. The message bears a `uniqueID`, so that it is delivered once even where a server took it
+    and could not say so. Raises PublishRefused where the message is at fault, NoAnswer where no server took it.
     """
     content = {"uniqueID": secrets.token_hex(16), **message}
     if subscribers is not None:
@@ -53,9 +55,8 @@ def publish(
     deadline = time.monotonic() + timeout
     failures = []
     for left, server in zip(range(len(servers), 0, -1), random.sample(servers, len(servers)), strict=True):
-        share = max(0.001, (deadline - time.monotonic()) / left)
         try:
-            answer = _post(server, instance, body, headers, share, context)
+            answer = _post(server, instance, body, headers, _share(deadline, left), context)
         except (OSError, http.client.HTTPException, NoAnswer) as error:
             failures.append(f"{server}: {_why(error)}")
         else:
@@ -80,14 +81,14 @@ def _post(
     instance: str | None,
     body: bytes,
     headers: Mapping[str, str],
-    timeout: float,
+    deadline: float,
     context: ssl.SSLContext | None,
 ) -> dict[str, Any]:
     url = urlsplit(server)
     path = url.path or "/"
     if instance is not None:
         path += f"?instance={quote(instance, safe='')}"
-    connection = _connect(url.scheme, url.netloc, timeout, context)
+    connection = _connect(url, deadline, context)
     try:
         connection.request("POST", path, body, headers)
         response = connection.getresponse()
@@ -96,12 +97,99 @@ def _post(
         connection.close()
 
 
-def _connect(
-    scheme: str, place: str, timeout: float, context: ssl.SSLContext | None
-) -> http.client.HTTPConnection:
-    if scheme == "https":
-        return http.client.HTTPSConnection(place, timeout=timeout, context=context)
-    return http.client.HTTPConnection(place, timeout=timeout)
+def _connect(url: SplitResult, deadline: float, context: ssl.SSLContext | None) -> http.client.HTTPConnection:
+    """Connect, and have all that is sent and received on the connection end by the deadline."""
+    if url.scheme == "https":
+        context = context or ssl.create_default_context()
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(url.netloc, context=context)
+    else:
+        context, connection = None, http.client.HTTPConnection(url.netloc)
+    sock = _dial(connection.host, connection.port, deadline)
+    if context is not None:
+        sock = _secure(sock, connection.host, deadline, context)
+    connection.sock = cast("socket.socket", _Socket(sock, deadline))
+    return connection
+
+
+def _secure(sock: socket.socket, host: str, deadline: float, context: ssl.SSLContext) -> ssl.SSLSocket:
+    try:
+        sock.settimeout(_left(deadline))
+        return context.wrap_socket(sock, server_hostname=host)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _dial(host: str, port: int, deadline: float) -> socket.socket:
+    """Connect to one of the addresses that a name has; each is given its share of the time."""
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    failure = OSError(f"{host} has no address")
+    for left, (family, kind, protocol, _, address) in zip(
+        range(len(addresses), 0, -1), addresses, strict=True
+    ):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(_left(_share(deadline, left)))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            failure = error
+        else:
+            return sock
+    raise failure
+
+
+def _share(deadline: float, parts: int) -> float:
+    """When the first of several parts of the time that is left ends."""
+    now = time.monotonic()
+    return now + (deadline - now) / parts
+
+
+def _left(deadline: float) -> float:
+    """Seconds that are left. Raises TimeoutError where there are none."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
+class _Socket:
+    """As much of a socket as http.client uses; past the deadline it raises, however little comes at a time."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock = sock
+        self._deadline = deadline
+
+    def sendall(self, data: bytes) -> None:
+        self._sock.settimeout(_left(self._deadline))
+        self._sock.sendall(data)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Received(self._sock, self._deadline))
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+class _Received(io.RawIOBase):
+    """What a socket receives until the deadline."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self._stream = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(_left(self._deadline))
+        return self._stream.readinto(buffer)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def _read(status: int, text: bytes) -> dict[str, Any]:

@@ -5,8 +5,10 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 import aphlict
 from aphlict.errors import NoAnswer, PublishRefused
 from tests.cluster.nodes import FakeNode, reply
-from tests.support.certificates import root
+from tests.support.certificates import Authority, root
 from tests.support.loops import in_loop
 from tests.support.nodes import receive, running_node, subscribed
 
@@ -118,6 +120,78 @@ def test_a_server_that_hangs_costs_no_more_than_the_timeout(silent: str) -> None
     with pytest.raises(NoAnswer, match="timed out"):
         aphlict.publish({}, ["a"], servers=[silent] * 20, timeout=0.3)
     assert time.monotonic() - started < 4
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    """Who signs the certificates of servers that drip."""
+    return root()
+
+
+@pytest.fixture(params=["http", "https"])
+def dripping(
+    request: pytest.FixtureRequest, authority: Authority, tmp_path: Path
+) -> Iterator[Callable[[bytes, bytes], str]]:
+    """Servers that answer with a beginning at once, and with one more piece every few milliseconds."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    files = authority.issue().write(tmp_path)
+    context.load_cert_chain(files.cert, files.key)
+    ended = threading.Event()
+
+    def serve(listener: socket.socket, beginning: bytes, piece: bytes) -> None:
+        connection: socket.socket
+        connection, _ = listener.accept()
+        if request.param == "https":
+            connection = context.wrap_socket(connection, server_side=True)
+        with connection, suppress(OSError):
+            connection.sendall(beginning)
+            while not ended.wait(0.005):
+                connection.sendall(piece)
+
+    with ExitStack() as stack:
+
+        def start(beginning: bytes, piece: bytes) -> str:
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            listener.settimeout(5)
+            thread = threading.Thread(target=serve, args=(listener, beginning, piece))
+            thread.start()
+            stack.callback(thread.join)
+            return f"{request.param}://localhost:{listener.getsockname()[1]}/"
+
+        yield start
+        ended.set()
+
+
+@pytest.mark.parametrize(
+    ("beginning", "piece"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X-More: follows\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n", b"{"),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b"{"),
+    ],
+)
+def test_a_server_that_drips_costs_no_more_than_the_timeout(
+    dripping: Callable[[bytes, bytes], str], authority: Authority, beginning: bytes, piece: bytes
+) -> None:
+    trust = ssl.create_default_context(cadata=authority.root.decode())
+    server = dripping(beginning, piece)
+    started = time.monotonic()
+    with pytest.raises(NoAnswer, match="timed out"):
+        aphlict.publish({}, ["a"], servers=[server], timeout=0.2, context=trust)
+    assert time.monotonic() - started < 1
+
+
+@in_loop
+async def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_node() as node:
+        port = node.admin_port
+        both = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("127.0.0.2", "127.0.0.1")
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: both)
+        receipt = await aphlict.publish_async({}, ["a"], servers=[f"http://localhost:{port}/"])
+        assert receipt.fingerprint == node.node.fingerprint
 
 
 @in_loop
