@@ -151,8 +151,11 @@ def look(target: Target) -> Sample:
 
 
 def memory(pid: int) -> int:
-    """KiB of a process, what it shares with others counted in part (PSS)."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    """KiB of a process, what it shares with others counted in part (PSS); 0 where it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
@@ -172,8 +175,8 @@ def report(outcome: Outcome) -> None:
     """Say what came of it."""
     samples, opened = outcome.samples, outcome.opened
     due = outcome.published * opened
-    minutes = (samples[-1].at - samples[0].at) / 60
-    print(f"{opened:,} browsers, {minutes:.0f} minutes, {outcome.published} messages to all of them")
+    minutes = round((samples[-1].at - samples[0].at) / 60, 1)
+    print(f"{opened:,} browsers, {minutes:g} min, {outcome.published} messages to all of them")
     print(f"deliveries {due - outcome.missing:,} of {due:,}; connections lost {outcome.closed_early}")
     latencies = [result["latency_ms"] for result in outcome.results]
     first, last = (statistics.median(each[f"p50_{third}_third"] for each in latencies) for third in THIRDS)

@@ -17,7 +17,7 @@ def outcome(deliveries: int = 400, closed_early: int = 0) -> Outcome:
 def test_the_first_and_the_last_third_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     report(outcome())
     assert capsys.readouterr().out.splitlines() == [
-        "200 browsers, 1 minutes, 2 messages to all of them",
+        "200 browsers, 1 min, 2 messages to all of them",
         "deliveries 400 of 400; connections lost 0",
         "delivered after 10 ms in the first third, 20 ms in the last (medians)",
         "delivered to the last browser after 90 ms",

@@ -1,7 +1,12 @@
 """The table judges each kind of target: a figure on either side of it, and what is not judged."""
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from benchmarks import workloads
+from benchmarks.servers import Target
 from benchmarks.table import add, compare, cpu_with, describe
 from benchmarks.workloads import Figure, cpu_a_publish
 
@@ -73,3 +78,12 @@ def test_several_workers_may_cost_a_tenth_more() -> None:
 
 def test_a_clock_that_is_too_coarse_gives_no_comparison() -> None:
     assert compared(0, 50, 0, 5) == {}
+
+
+def test_a_refusal_when_all_come_back_misses_its_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = {"failed": 2, "closed_early": 1, "deliveries": 3990, "connect_s": 1.5}
+    monkeypatch.setattr(workloads, "measure", lambda *_: result)
+    figures = workloads.comeback(Path(), Target("", 0, 0, ()), 1.0)
+    verdicts = [describe("Aphlict", [figure], None, judged=True).split()[-2:] for figure in figures]
+    assert verdicts == [["meets", "3"], ["MISSES", "0"], ["MISSES", "0"]]
+    assert [figure.value for figure in figures] == [1.5, 3, 10]
