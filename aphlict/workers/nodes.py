@@ -86,12 +86,13 @@ class HubNode:
         """Tell how the whole node and this instance do."""
 
         def on_told(told: list[Tell]) -> None:
+            is_whole = told or self.state is not NodeState.RUNNING
             done(
                 {
                     **self.hub.status(instance, time.monotonic(), self._figures(told)),
                     "uptime": round((time.monotonic() - self._started) * 1000),
                     "pid": os.getpid(),
-                    "state": self.state.value,
+                    "state": (self.state if is_whole else NodeState.ERROR).value,
                     "peers": self._relay.status(),
                     "workers": [{"pid": each.pid, "connections": each.figures.connections} for each in told],
                 }

@@ -208,6 +208,15 @@ def test_publishing_is_back_soon_after_the_hubs_death(server: Installation) -> N
     wait_until(lambda: len(edges(server)) == WORKERS, "the edges' return", timeout=4)
 
 
+def test_a_hub_without_edges_says_so(server: Installation) -> None:
+    for _ in range(2):  # the second time they are replaced only after half a second
+        for edge in edges(server):
+            os.kill(edge, signal.SIGKILL)
+        wait_until(lambda: (server.answers() or {}).get("state") == "ERROR", "word of it")
+        wait_until(lambda: len(edges(server)) == WORKERS, "the edges' return")
+    assert server.answers()["state"] == "RUNNING"
+
+
 def test_fingerprint_and_uptime_outlive_the_hub(server: Installation) -> None:
     before = server.answers()
     os.kill(before["pid"], signal.SIGKILL)
