@@ -4,12 +4,14 @@ import errno
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import psutil
 
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CannotBind, PortTaken
 
+LOOKS = 5  # for who has a port
 BACKLOG = 4096  # the kernel caps it at net.core.somaxconn
 WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 -- compared with, not bound to
 NOT_ON_THIS_MACHINE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
@@ -124,7 +126,7 @@ def _try_to_listen(
 
 def holder(server: ServerSettings) -> str:
     """Describe what has the port that this server wants: a listener, or a connection to somewhere else."""
-    there = [each for each in psutil.net_connections("tcp") if _is_in_the_way(each.laddr, server)]
+    there = next(filter(None, (_in_the_way(server) for _ in range(LOOKS))), [])
     listeners = [each for each in there if each.status == psutil.CONN_LISTEN]
     pid = next((each.pid for each in (*listeners, *there) if each.pid is not None), None)
     if there and not listeners:
@@ -138,6 +140,11 @@ def holder(server: ServerSettings) -> str:
     if there:
         return "a process of another user (as root, ss -ltnp names it)"
     return "a process that cannot be seen from here, or was gone a moment later: try again"
+
+
+def _in_the_way(server: ServerSettings) -> list[Any]:
+    """What has the port. Where very many come and go while the kernel lists them, one may be left out."""
+    return [each for each in psutil.net_connections("tcp") if _is_in_the_way(each.laddr, server)]
 
 
 def _is_in_the_way(address: tuple[()] | tuple[str, int], server: ServerSettings) -> bool:
