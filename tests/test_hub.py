@@ -7,7 +7,7 @@ import pytest
 
 from aphlict.deliveries import SLICE
 from aphlict.errors import CommandError, NameTooLong
-from aphlict.message import Message
+from aphlict.message import Message, parse
 from tests.support.hearing import OWN, Ear, Stage
 
 
@@ -110,6 +110,15 @@ def test_a_message_goes_on_to_the_other_nodes(stage: Stage) -> None:
     stage.publish("1", [])
     stage.publish("2", ["a"], touched=["other"])
     assert stage.others.forwarded == ["1", "2"]
+
+
+def test_what_a_new_hub_learns_goes_on_unless_the_others_may_have_forgotten_it(stage: Stage) -> None:
+    for age, name in ((29, "young"), (31, "old")):
+        [message], _ = parse(b'{"subscribers": ["a"], "uniqueID": "%b"}' % name.encode(), "default")
+        assert stage.hub.restore(message, stage.now - age, stage.now)
+        assert not stage.hub.restore(message, stage.now - age, stage.now)
+        assert stage.publish(name).duplicate
+    assert stage.others.forwarded == ["young"]
 
 
 # Replay by age

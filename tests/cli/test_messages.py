@@ -156,6 +156,15 @@ def test_a_listener_may_come_before_the_server(installation: Installation) -> No
     assert "Traceback" not in "".join(ear.remarks)
 
 
+def remark_of(installation: Installation, url: str, part: str) -> str:
+    """What `listen` says first where it cannot connect, which has this part."""
+    with installation.begin("listen", "demo", "--url", url) as process:
+        ear = Ear(process)
+        ear.wait_for(part)
+        ear.close()
+    return str(ear.remarks[0])
+
+
 def test_certificates_are_checked_where_an_address_is_given(installation: Installation) -> None:
     files = certificates.self_signed("elsewhere.example").write(installation.folder)
     servers = json.loads(installation.config.read_text())["servers"]
@@ -163,11 +172,8 @@ def test_certificates_are_checked_where_an_address_is_given(installation: Instal
     installation.write(servers=servers)
     installation.start()
     url = f"wss://localhost:{installation.client_port}/"
-    with installation.begin("listen", "demo", "--url", url) as process:
-        ear = Ear(process)
-        ear.wait_for("its certificate is not accepted")
-        ear.close()
-    assert "(--insecure takes any)" in ear.remarks[0], "it says no more than that"
+    said = remark_of(installation, url, "its certificate is not accepted")
+    assert "(--insecure takes any)" in said, "it says no more than that"
     with listening(installation, "demo", "--url", url, "--insecure"), listening(installation, "demo"):
         assert notify(installation, "demo", "--message", "x")["matched"] == 2
 
@@ -175,11 +181,7 @@ def test_certificates_are_checked_where_an_address_is_given(installation: Instal
 def test_a_port_that_does_not_serve_browsers(installation: Installation) -> None:
     installation.start()
     url = f"ws://localhost:{installation.admin_port}/"
-    with installation.begin("listen", "demo", "--url", url) as process:
-        ear = Ear(process)
-        ear.wait_for("it answered 40")
-        ear.close()
-    assert "aphlict doctor --url" in ear.remarks[0]
+    assert "aphlict doctor --url" in remark_of(installation, url, "it answered 40")
 
 
 def test_a_listener_that_is_refused_ends(installation: Installation) -> None:
