@@ -17,6 +17,16 @@ def unwrap(kind: inspect.Type) -> inspect.Type:
     return kind
 
 
+def means_null(value: object, kind: inspect.Type) -> bool:
+    """Whether this value of an optional key means "not given": null, and what the table has as `not_given`."""
+    if isinstance(kind, inspect.UnionType):
+        return any(means_null(value, each) for each in kind.types)
+    if isinstance(kind, inspect.Metadata) and "not_given" in (kind.extra or {}):
+        other = (kind.extra or {})["not_given"]
+        return type(value) is type(other) and value == other  # False is not 0
+    return value is None
+
+
 def describe(kind: inspect.Type) -> str:
     """What a value of this type is, as it stands after the word "expected"."""
     if isinstance(kind, inspect.UnionType):

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect, structs
 
-from aphlict.config.expectations import describe, show, unwrap
+from aphlict.config.expectations import describe, means_null, show, unwrap
 from aphlict.config.memory import heed_hint
 from aphlict.config.mistakes import missing, show_of, wrong
 from aphlict.config.parsing import Object, load
@@ -61,7 +61,7 @@ def _convert(value: Any) -> Settings:
 
 
 def _tidy(value: Any, kind: inspect.Type, key: str) -> Any:
-    """Follow the table through the values: what msgspec cannot see is refused, what is null is left out."""
+    """Follow the table through the values: what msgspec cannot see is refused, what is not given is left out."""
     bare = unwrap(kind)
     if isinstance(bare, inspect.StructType) and isinstance(value, Object):
         return _tidy_object(value, bare, key)
@@ -88,7 +88,7 @@ def _tidy_object(value: Object, kind: inspect.StructType, key: str) -> dict[str,
     return {
         name: _tidy(item, fields[name].type, prefix + name)
         for name, item in value.items()
-        if item is not None or fields[name].required
+        if fields[name].required or not means_null(item, fields[name].type)
     }
 
 

@@ -5,17 +5,22 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field, structs
 
-# `extra` says in words what a key holds: the sentences of errors and the documentation use it.
+# `extra` says in words what a key holds: the sentences of errors and the documentation use it. Its `not_given` is a
+# value that means the same as null, because existing configurations have it: see OptionalPath.
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Meta(ge=0, le=86400, extra={"unit": "seconds"})]
 Span = Annotated[float, Meta(gt=0, le=86400, extra={"unit": "seconds"})]  # that cannot be nothing
 Bytes = Annotated[int, Meta(ge=1, extra={"unit": "bytes"})]
-Mebibytes = Annotated[int, Meta(ge=1, extra={"unit": "MiB"})]
+Mebibytes = Annotated[int, Meta(ge=1, extra={"unit": "MiB", "not_given": 0})]
 Count = Annotated[int, Meta(ge=1)]
 Text = Annotated[str, Meta(min_length=1)]
 Address = Annotated[str, Meta(min_length=1, extra={"kind": "an address"})]
 Network = Annotated[str, Meta(min_length=1, extra={"kind": "a network"})]
+OptionalAddress = Annotated[str, Meta(min_length=1, extra={"kind": "an address", "not_given": ""})]
 FilePath = Annotated[str, Meta(min_length=1, extra={"kind": "a path"})]
+# Phorge and the Node.js server read an empty text here as "not given". Keys that they do not know, such as `ssl.ca`
+# and the keys of a peer, are FilePath: an empty text there must not turn off what the key asks for.
+OptionalPath = Annotated[str, Meta(min_length=1, extra={"kind": "a path", "not_given": ""})]
 Origin = Annotated[str, Meta(min_length=1, extra={"kind": "an origin"})]
 Name = Annotated[str, Meta(min_length=1, extra={"kind": "a name"})]
 Secret = Annotated[str, Meta(min_length=16, extra={"kind": "text of at least 16 characters"})]
@@ -28,10 +33,10 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     type: Literal["admin", "client"]
     port: Port
-    listen: Address | None = None
-    ssl_key: FilePath | None = field(default=None, name="ssl.key")
-    ssl_cert: FilePath | None = field(default=None, name="ssl.cert")
-    ssl_chain: FilePath | None = field(default=None, name="ssl.chain")
+    listen: OptionalAddress | None = None
+    ssl_key: OptionalPath | None = field(default=None, name="ssl.key")
+    ssl_cert: OptionalPath | None = field(default=None, name="ssl.cert")
+    ssl_chain: OptionalPath | None = field(default=None, name="ssl.chain")
     ssl_ca: FilePath | None = field(default=None, name="ssl.ca")
     proxy_protocol: bool = field(default=False, name="proxy.protocol")
     proxy_trusted: tuple[Network, ...] = field(default=(), name="proxy.trusted")

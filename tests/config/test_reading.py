@@ -96,6 +96,17 @@ class TestRead:
         plain = read(write_configuration(tmp_path))
         assert read(write_configuration(tmp_path, {**configuration(), **nulls})) == plain
 
+    def test_what_existing_configurations_have_for_not_given(self, tmp_path: Path) -> None:
+        """As Phorge's checker and the Node.js server read it."""
+        empty = {"listen": "", "ssl.key": "", "ssl.cert": "", "ssl.chain": ""}
+        servers = [CLIENT | empty, ADMIN | empty]
+        plain = read(write_configuration(tmp_path))
+        assert read(write_configuration(tmp_path, servers=servers, memory_hint=0)) == plain
+
+    def test_an_empty_key_beside_a_certificate(self, tmp_path: Path) -> None:
+        sentence = refusal_of_server(tmp_path, **{"ssl.key": "", "ssl.cert": "/x/cert"})
+        assert sentence.startswith('servers[0].ssl.cert is "/x/cert", expected servers[0].ssl.key beside it')
+
     def test_null_protocol_of_a_peer(self, tmp_path: Path) -> None:
         peer = {"host": "a", "port": 1, "protocol": None}
         assert read(write_configuration(tmp_path, cluster=[peer])).cluster[0].protocol == "http"
@@ -251,10 +262,14 @@ class TestValues:
     def test_an_address_that_is_no_text(self, tmp_path: Path) -> None:
         assert refusal_of_server(tmp_path, listen=1) == "servers[0].listen is 1, expected an address or null"
 
-    def test_an_empty_address(self, tmp_path: Path) -> None:
-        assert (
-            refusal_of_server(tmp_path, listen="") == 'servers[0].listen is "", expected an address or null'
-        )
+    @pytest.mark.parametrize("key", ["ssl.ca", "admin.secret.file", "auth.audience"])
+    def test_an_empty_text_that_existing_configurations_do_not_have(self, tmp_path: Path, key: str) -> None:
+        assert refusal_of_server(tmp_path, **{key: ""}).startswith(f'servers[0].{key} is "", expected ')
+
+    def test_an_empty_certificate_of_a_peer(self, tmp_path: Path) -> None:
+        peer = {"host": "a", "port": 1, "protocol": "https", "ssl.key": "", "ssl.cert": ""}
+        sentence = refusal_of(tmp_path, cluster=[peer])
+        assert sentence == 'cluster[0].ssl.key is "", expected a path or null'
 
     def test_an_empty_pidfile(self, tmp_path: Path) -> None:
         assert refusal_of(tmp_path, pidfile="") == 'pidfile is "", expected a path'
@@ -266,7 +281,7 @@ class TestValues:
         sentence = refusal_of(tmp_path, cluster=[{"host": "a", "port": 1, "protocol": "ftp"}])
         assert sentence == 'cluster[0].protocol is "ftp", expected "http" or "https"'
 
-    @pytest.mark.parametrize("value", [0, 1.5, "512M", True])
+    @pytest.mark.parametrize("value", [-1, 0.0, 1.5, "", "512M", True, False])
     def test_a_memory_hint(self, tmp_path: Path, value: object) -> None:
         sentence = refusal_of(tmp_path, memory_hint=value)
         expected = "a whole number of MiB, at least 1, or null"

@@ -87,6 +87,19 @@ def test_a_bad_configuration_is_refused(installation: Installation) -> None:
     assert is_alive(supervisor)
 
 
+def test_empty_texts_of_an_existing_configuration_mean_not_given(installation: Installation) -> None:
+    """For every command, and at a reload: they change nothing."""
+    servers = json.loads(installation.config.read_text())["servers"]
+    supervisor = installation.start()
+    empty = {"ssl.key": "", "ssl.cert": "", "ssl.chain": ""}
+    installation.write(servers=[servers[0] | empty, servers[1] | empty | {"listen": ""}], memory_hint=0)
+    hang_up(installation, supervisor, f"read {installation.config} again")
+    assert not installation.logged("at the next restart")
+    for command in ("check", "doctor", "status", "restart"):
+        done = installation.run(command)
+        assert done.returncode == 0, done
+
+
 def test_what_needs_a_restart_is_told_and_stays(installation: Installation) -> None:
     supervisor = installation.start()
     before = installation.client_port
