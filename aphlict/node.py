@@ -12,6 +12,7 @@ from aphlict.cluster.relay import Relay
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.hub import Hub, Receipt
 from aphlict.message import Message, random_name
+from aphlict.net import capacity
 from aphlict.net.requests import RequestConnection
 from aphlict.net.streaming import BrowserConnection
 from aphlict.servers import script
@@ -103,6 +104,7 @@ class Node:
                 "uptime": round((time.monotonic() - self._started) * 1000),
                 "pid": os.getpid(),
                 "state": self.state.value,
+                **capacity.status(self.settings),
                 "peers": self._relay.status(),
             }
         )

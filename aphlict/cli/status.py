@@ -96,7 +96,7 @@ def _lines(facts: dict[str, Any], logs: Sequence[str]) -> Iterator[str]:
     if "state" in facts:
         yield f"  state        {facts['state']}, node {facts['fingerprint']}"
         now, total, received, sent = (facts[key] for key in FIGURES)
-        yield f"  connections  {now:,} now, {total:,} since the start"
+        yield f"  connections  {now:,} now, {total:,} since the start, {_most(facts)}"
         yield f"  messages     {received:,} in, {sent:,} out"
         yield from (f"  limit        {name} was hit {_times(count)}" for name, count in _hit(facts))
     shares = ", ".join(f"{name} {_mib(size)}" for name, size in facts["memory"].items())
@@ -114,6 +114,10 @@ def duration(seconds: float) -> str:
         if count:
             parts.append(f"{count} {unit}{'s' if count > 1 else ''}")
     return " ".join(parts[:2]) or "less than a second"
+
+
+def _most(facts: dict[str, Any]) -> str:
+    return f"at most {facts['connections.max']:,} ({facts['connections.bound']})"
 
 
 def _hit(facts: dict[str, Any]) -> Iterator[tuple[str, int]]:

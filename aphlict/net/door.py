@@ -1,37 +1,15 @@
 """Who may come in: counts the connections, all together, by address, and those of a moment."""
 
-import resource
 import socket
 from collections.abc import Iterable
 
-from aphlict.config.settings import Limits
 from aphlict.errors import TooManyConnections, TooManyFromAddress
 
 PORCH = 32  # connections for which there is no room that are told so at a time
-OTHERS = 64  # descriptors for peers, logs, listeners and the porch
-ADMIN_PART = 16  # one descriptor in so many is for publishers
-LEAST = 16
 SUBNET = (
     8  # bytes of an IPv6 address that are its network's: who has one has all that begin so (RFC 4291, 2.5.4)
 )
 _MAPPED = bytes(10) + b"\xff\xff"  # what an IPv4 address begins with in IPv6 (RFC 4291, 2.5.5.2)
-
-
-def _descriptors() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 1 << 30 if soft == resource.RLIM_INFINITY else soft
-
-
-def room_for_publishers() -> int:
-    """How many connections the admin ports may have: a part of the file descriptors."""
-    return max(LEAST, _descriptors() // ADMIN_PART)
-
-
-def room_for_browsers(limits: Limits) -> int:
-    """How many connections the client ports may have: `limits.connections`, or what the descriptors leave."""
-    if limits.limits_connections is not None:
-        return limits.limits_connections
-    return max(LEAST, _descriptors() - room_for_publishers() - OTHERS - PORCH)
 
 
 def party(address: str) -> str:

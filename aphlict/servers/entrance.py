@@ -5,11 +5,12 @@ import ssl
 from collections.abc import Collection, Iterable
 
 from aphlict.config.origins import Origins
-from aphlict.config.settings import Limits, ServerSettings
+from aphlict.config.settings import Limits, ServerSettings, Settings
 from aphlict.errors import HandshakeRefused, TooManyConnections, TooManyPublishers
+from aphlict.net import capacity
 from aphlict.net.arrival import Arrival
 from aphlict.net.connection import Application, Connection
-from aphlict.net.door import Door, Pace, Porch, SideDoor, room_for_browsers, room_for_publishers
+from aphlict.net.door import Door, Pace, Porch, SideDoor
 from aphlict.net.surroundings import Surroundings
 from aphlict.servers.credentials import Credentials
 from aphlict.servers.guard import Guard
@@ -21,26 +22,26 @@ from aphlict.wire.handshake import Request
 class Gate:
     """What the entrances to all ports of one type share: whoever comes is counted, whichever port it comes to."""
 
-    def __init__(self, kind: str, limits: Limits) -> None:
+    def __init__(self, kind: str, settings: Settings) -> None:
         self._kind = kind
         full = TooManyPublishers if kind == "admin" else TooManyConnections
-        self.door = Door(*self._bounds(limits), full)
+        self.door = Door(*self._bounds(settings), full)
         self.porch = Porch()
         self.arriving = Porch()
-        self.pace = Pace(self._pace(limits))
+        self.pace = Pace(self._pace(settings))
 
-    def _bounds(self, limits: Limits) -> tuple[int, int | None]:
+    def _bounds(self, settings: Settings) -> tuple[int, int | None]:
         if self._kind == "admin":
-            return room_for_publishers(), None
-        return room_for_browsers(limits), limits.limits_connections_address
+            return capacity.for_publishers(settings), None
+        return capacity.for_browsers(settings).connections, settings.limits_connections_address
 
-    def _pace(self, limits: Limits) -> int | None:
-        return None if self._kind == "admin" else limits.limits_connections_second
+    def _pace(self, settings: Settings) -> int | None:
+        return None if self._kind == "admin" else settings.limits_connections_second
 
-    def reload(self, limits: Limits, addresses: Iterable[str]) -> None:
+    def reload(self, settings: Settings, addresses: Iterable[str]) -> None:
         """Use other limits from now on. `addresses` are those of all who are in."""
-        self.door.reload(*self._bounds(limits), addresses)
-        self.pace.a_second = self._pace(limits)
+        self.door.reload(*self._bounds(settings), addresses)
+        self.pace.a_second = self._pace(settings)
 
 
 class Entrance:

@@ -14,6 +14,7 @@ from aphlict.figures import Subscribed
 from aphlict.history import MAX_AGE
 from aphlict.hub import Hub, Receipt
 from aphlict.message import Message
+from aphlict.net import capacity
 from aphlict.node import FLUSH_TIMEOUT, admin_role, client_role, describe, keep_tidy
 from aphlict.servers.credentials import Credentials
 from aphlict.servers.frontend import Frontend, Port
@@ -93,6 +94,7 @@ class HubNode:
                     "uptime": round((time.monotonic() - self._started) * 1000),
                     "pid": os.getpid(),
                     "state": (self.state if is_whole else NodeState.ERROR).value,
+                    **capacity.status(self.settings),
                     "peers": self._relay.status(),
                     "workers": [{"pid": each.pid, "connections": each.figures.connections} for each in told],
                 }

@@ -33,6 +33,7 @@ def test_for_people(installation: Installation) -> None:
     first, *others = done.stdout.splitlines()[1:]
     assert first.startswith(f"The server is running (process {supervisor.pid}, for ")
     assert [line.split()[0] for line in others] == ["state", "connections", "messages", "memory", "log"]
+    assert "at most" in others[1]
     assert "1 in, 0 out" in others[2]
     assert "supervisor" in others[3]
     assert "worker" in others[3]
@@ -59,6 +60,8 @@ def test_for_programs(installation: Installation) -> None:
     assert facts["age"]["supervisor"] >= facts["age"]["workers"] > 0
     assert facts["memory"]["supervisor"] > 2**20
     assert facts["memory"]["workers"] > 2**20
+    assert facts["connections.max"] >= 16
+    assert facts["connections.bound"] in ("descriptors", "memory")
     assert len(facts["fingerprint"]) == 16
     assert facts["peers"] == []
 

@@ -1,12 +1,9 @@
 """Who may come in."""
 
-import resource
-
 import pytest
 
-from aphlict.config.settings import Limits
 from aphlict.errors import TooManyConnections, TooManyFromAddress
-from aphlict.net.door import PORCH, Door, Pace, Porch, room_for_browsers, room_for_publishers
+from aphlict.net.door import PORCH, Door, Pace, Porch
 
 
 def test_as_many_as_there_is_room_for() -> None:
@@ -83,12 +80,6 @@ def test_the_porch_is_small() -> None:
     assert [porch.enter() for _ in range(PORCH + 1)] == [True] * PORCH + [False]
     porch.leave("a")
     assert porch.enter()
-
-
-def test_the_room_is_what_descriptors_leave() -> None:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert room_for_browsers(Limits()) + room_for_publishers() + 96 == soft
-    assert room_for_browsers(Limits(limits_connections=7)) == 7
 
 
 def test_a_pace_is_kept() -> None:
