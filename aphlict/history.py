@@ -16,13 +16,16 @@ SLACK = 1024  # dropped entries that the archive may drag along before it is tid
 
 
 class Entry:
-    """One kept message: `sequence` grows with every message of the node, `at` is when it came (seconds)."""
+    """One kept message: `sequence` grows with every message of the node, `at` is when it came (seconds).
 
-    __slots__ = ("at", "history", "message", "sequence")
+    `latest` is the latest `at` of its history up to this entry: restored messages are older than those before them.
+    """
+
+    __slots__ = ("at", "history", "latest", "message", "sequence")
 
     def __init__(self, sequence: int, at: float, message: Message, history: "History | None") -> None:
         self.sequence = sequence
-        self.at = at
+        self.at = self.latest = at
         self.message = message
         self.history = history  # None once it has been dropped
 
@@ -30,8 +33,8 @@ class Entry:
 class History:
     """The kept messages of one instance, found by uniqueID and by channel.
 
-    `before` is the uniqueID of the message before the oldest one that is kept; at first, of none. `lost` and
-    `lost_at` are the sequence and the time of that message: nothing later has been forgotten.
+    `before` is the uniqueID of the message before the oldest one that is kept; at first, of none. `lost` is the
+    sequence of that message, and `lost_at` the latest time of all that were dropped: nothing later has been.
     """
 
     __slots__ = ("_by_channel", "_by_id", "before", "entries", "last_sequence", "lost", "lost_at")
@@ -54,6 +57,8 @@ class History:
 
     def append(self, entry: Entry) -> None:
         """Keep an entry that is newer than all others."""
+        if self.entries and (latest := self.entries[-1].latest) > entry.at:
+            entry.latest = latest
         self.entries.append(entry)
         self.last_sequence = entry.sequence
         self._by_id[entry.message.unique_id] = entry
@@ -70,7 +75,8 @@ class History:
         """Forget the oldest entry."""
         entry = self.entries.popleft()
         entry.history = None
-        self.before, self.lost, self.lost_at = entry.message.unique_id, entry.sequence, entry.at
+        self.before, self.lost = entry.message.unique_id, entry.sequence
+        self.lost_at = max(self.lost_at, entry.at)
         del self._by_id[entry.message.unique_id]
         for channel in entry.message.channels:
             held = self._by_channel[channel]
@@ -110,7 +116,7 @@ class History:
 
     def sequence_at(self, at: float) -> int:
         """The sequence of the last entry that had come by `at`, or of what was there before all that are kept."""
-        place = bisect_right(self.entries, at, key=lambda entry: entry.at)
+        place = bisect_right(self.entries, at, key=lambda entry: entry.latest)
         return self.entries[place].sequence - 1 if place < len(self.entries) else self.last_sequence
 
     def select(self, channels: Collection[str], wanted: Callable[[Entry], bool]) -> list[Entry]:

@@ -192,11 +192,12 @@ class Hub:
         """
         self.archive.expire(now)
         oldest = now - age
-        entries = subscriber.instance.history.select(
-            subscriber.subscriptions, lambda entry: entry.at >= oldest
+        later = subscriber.instance.history.select(
+            subscriber.subscriptions, lambda entry: entry.latest >= oldest
         )
+        entries = [entry for entry in later if entry.at >= oldest]
         self._replay(subscriber, entries, Recovery(len(entries), recovered=True), done)
-        return len(entries) // LOOKED_AT_FOR_ONE
+        return len(later) // LOOKED_AT_FOR_ONE
 
     def resume(self, subscriber: Subscriber, after: Sequence[str], now: float) -> Resumption:
         """Find where a reader goes on that had the messages `after`, or was told these positions."""

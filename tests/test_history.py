@@ -233,3 +233,18 @@ def test_the_sequence_at_a_time() -> None:
     for second in range(5):
         archive.append(history, message(str(second)), second)
     assert [history.sequence_at(at) for at in (0, 2, 2.5, 3, 9)] == [2, 3, 3, 4, 5]
+
+
+def test_the_sequence_at_a_time_among_restored_messages(archive: Archive) -> None:
+    """What came by then is before it; what came later never is."""
+    history = History("origin")
+    for at in (10, 20, 5, 6, 30):
+        archive.append(history, message(f"at {at}"), at)
+    assert [history.sequence_at(at) for at in (5, 10, 20, 29, 30)] == [0, 1, 4, 4, 5]
+
+
+def test_nothing_later_than_the_time_of_the_loss_has_been_dropped() -> None:
+    archive, history = Archive(1 << 26, max_messages=1), History("origin")
+    for at in (10, 5, 30):
+        archive.append(history, message(f"at {at}"), at)
+    assert history.lost_at == 10

@@ -164,6 +164,21 @@ def test_replay_of_nothing(stage: Stage) -> None:
     assert ann.ids == []
 
 
+def test_an_older_message_that_was_restored_hides_no_newer_one(stage: Stage) -> None:
+    stage.publish("new", ["a"])
+    for name, channels in (("older", ["a", "b"]), ("other", ["c"])):
+        fields = b'{"uniqueID":"%b"' % name.encode()
+        message = Message("default", name, tuple(channels), (), fields)
+        assert stage.hub.restore(message, stage.now - 30, stage.now)
+    stage.now += 1
+    for channels in (["a"], ["a", "b"], ["a", "b", "c", "d"]):
+        ear, subscriber = stage.join(*channels)
+        stage.replay_age(subscriber, 10)
+        assert ear.ids == ["new"]
+    stage.replay_age(subscriber, 40)
+    assert ear.ids == ["new", "new", "older", "other"]
+
+
 # Replay after a message
 
 
