@@ -8,7 +8,7 @@ import ssl
 from argparse import Namespace
 from collections import deque
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from tornado.httpclient import HTTPError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
@@ -19,6 +19,7 @@ from aphlict.cli.configured import reachable
 from aphlict.cli.console import reason, remark, say_json
 from aphlict.errors import NoAnswer, TokenRefused, UsageError
 from aphlict.tokens.addresses import take_token
+from aphlict.wire.handshake import instance_path
 
 CONNECT_TIMEOUT = 10.0
 PING_INTERVAL = 20.0
@@ -43,7 +44,7 @@ def run(arguments: Namespace) -> int:
 
 def _target(arguments: Namespace, url: str | None) -> tuple[str, bool]:
     """The URL, and whether its certificate is taken as it is."""
-    path = f"~{quote(arguments.instance, safe='')}/" if arguments.instance else ""
+    path = instance_path(arguments.instance) if arguments.instance else ""
     if url is None:
         _, settings = configured.load(arguments, tell=remark)
         server = next(server for server in settings.servers if server.type == "client")

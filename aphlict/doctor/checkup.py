@@ -16,6 +16,7 @@ from aphlict.doctor.findings import CheckList, Trouble
 from aphlict.doctor.reaching import Reaching, context_for
 from aphlict.doctor.target import Target, of_server, opened_by
 from aphlict.doctor.upgrading import upgrade
+from aphlict.wire.handshake import instance_path
 
 CONFIGURATION = {"configuration", "certificates", "keys"}  # what fails there is the configuration
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -87,7 +88,7 @@ def _check_url(target: Target, wishes: Wishes, checks: CheckList) -> None:
         if wishes.instance is not None and wishes.instance != target.instance:
             raise Trouble(
                 f"{target.url} names the instance '{target.instance}', not '{wishes.instance}'",
-                f"write it into the path: {target.path.partition('~')[0].rstrip('/')}/~{wishes.instance}/",
+                f"write it into the path: {target.path.partition('~')[0].rstrip('/')}/{instance_path(wishes.instance)}",
             )
         if wishes.target is not None and target.port in BLOCKED_PORTS:
             raise Trouble(

@@ -11,7 +11,7 @@ from aphlict.doctor.findings import CheckList, Trouble
 from aphlict.doctor.hops import ANY_LONGER, LONGER, Hop
 from aphlict.doctor.target import Target
 from aphlict.doctor.upgrading import SHOW_ONE
-from aphlict.wire.handshake import DEFAULT_INSTANCE
+from aphlict.wire.handshake import DEFAULT_INSTANCE, instance_path
 
 PATIENCE = 3.0  # seconds for an answer or a message
 SLOW = 0.5  # seconds from publish to receive that deserve a remark
@@ -74,7 +74,7 @@ class Visit:
         if wanted != DEFAULT_INSTANCE and publish(self.admin, DEFAULT_INSTANCE, channel):
             return Trouble(
                 f"the URL names the instance '{wanted}', but the connection arrives in '{DEFAULT_INSTANCE}': "
-                f"a proxy takes '~{wanted}' out of the path",
+                f"a proxy takes '{instance_path(wanted)}' out of the path",
                 "pass the whole path on (nginx: `proxy_pass http://aphlict;` without a path after the name)",
             )
         return Trouble(

@@ -63,9 +63,8 @@ class Exchange:
         if not self._query:
             return {}
         try:
-            return parse_qs(
-                self._query, keep_blank_values=True, errors="strict", max_num_fields=MAX_ARGUMENTS
-            )
+            text = self._query.encode("latin-1").decode()  # UTF-8 may come without percent-encoding
+            return parse_qs(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_ARGUMENTS)
         except ValueError as error:
             raise PublishRefused("the query is not UTF-8 in percent-encoding, or too long") from error
 

@@ -5,7 +5,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from hashlib import sha1
 from http import HTTPStatus
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 from msgspec import Struct
 from msgspec.json import encode as encode_json
@@ -220,3 +220,11 @@ def instance_of(path: str) -> str:
         return unquote_to_bytes(parts[1].replace("/", "").encode("latin-1")).decode() or DEFAULT_INSTANCE
     except UnicodeDecodeError as error:
         raise HandshakeRefused("the instance in the path is not UTF-8") from error
+
+
+def instance_path(name: str) -> str:
+    """Return the segment of a path, `~NAME/`, that `instance_of` reads as this name.
+
+    `~` is an unreserved character (RFC 3986, 2.3), which `quote` leaves as it is: here it would end the name.
+    """
+    return f"~{quote(name, safe='').replace('~', '%7E')}/"

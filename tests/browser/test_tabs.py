@@ -249,9 +249,9 @@ def test_a_subscription_ends_when_its_last_listener_goes(new_page: NewPage, serv
 
 
 def test_an_instance_is_named_by_an_option(new_page: NewPage, server: Server) -> None:
-    page = new_page().listen(server.url, "all", instance="a/b c")
+    page = new_page().listen(server.url, "all", instance="a/b c~d")
     server.publish("all", n=1)
-    server.publish("all", n=2, instance="a/b c")
+    server.publish("all", n=2, instance="a/b c~d")
     page.wait_for(2)
 
 

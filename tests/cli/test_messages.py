@@ -117,9 +117,9 @@ def test_what_is_heard_is_json_on_any_terminal(
 
 def test_instances_are_apart(installation: Installation) -> None:
     installation.start()
-    with listening(installation, "demo", "--instance", "a/ü") as ear:
+    with listening(installation, "demo", "--instance", "a/ü~b") as ear:
         assert notify(installation, "demo", "--message", "no")["matched"] == 0
-        assert notify(installation, "demo", "--message", "yes", "--instance", "a/ü")["matched"] == 1
+        assert notify(installation, "demo", "--message", "yes", "--instance", "a/ü~b")["matched"] == 1
         assert ear.messages.get(timeout=5)["text"] == "yes"
 
 

@@ -54,7 +54,7 @@ export function settle(url, { instance, ...options } = {}) {
     base.pathname += "/";
   }
   if (instance !== undefined) {
-    base.pathname = base.pathname.split("~")[0] + `~${encodeURIComponent(instance)}/`;
+    base.pathname = base.pathname.split("~")[0] + `~${encodeURIComponent(instance).replaceAll("~", "%7E")}/`;
   }
   return { ...DEFAULTS, ...options, base: base.href };
 }
