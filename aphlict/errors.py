@@ -14,6 +14,7 @@ class AphlictError(Exception):
     limit: str | None = None  # the configuration key of the limit that was passed
     retry_after: int | None = None  # seconds after which trying again makes sense
     challenge: str | None = None  # the WWW-Authenticate of an HTTP answer
+    channels: tuple[str, ...] = ()  # those refused, where others of the same request might not be
 
 
 # The operator has to act.
@@ -247,6 +248,8 @@ class MessageTooBig(ProtocolError):
 
 class CommandError(AphlictError):
     """A command of a browser that cannot be done; the connection stays. `id`: what the answer must bear."""
+
+    http_status = 400
 
     def __init__(self, sentence: str, id: str | float | None = None) -> None:
         super().__init__(sentence)

@@ -8,7 +8,7 @@ from msgspec import Struct
 from aphlict.channels import Receiver
 from aphlict.config.settings import Limits
 from aphlict.deliveries import Deliveries
-from aphlict.errors import Overloaded, TooManySubscriptions
+from aphlict.errors import NameTooLong, Overloaded, TooManySubscriptions
 from aphlict.figures import LIMIT_NAMES, REFUSALS, Counters, Subscribed
 from aphlict.history import MAX_AGE, Archive, Entry
 from aphlict.hits import Hits
@@ -160,19 +160,33 @@ class Hub:
         self.unsubscribe(subscriber, tuple(subscriber.subscriptions))
 
     def subscribe(self, subscriber: Subscriber, channels: Sequence[str]) -> None:
-        """Add channels; all of them, or none where it raises CommandError or NameTooLong."""
+        """Add channels; all of them, or none where it raises CommandError or NameTooLong.
+
+        `channels` of the error are those without which the rest would be added.
+        """
         held = subscriber.subscriptions
         new = [name for name in channels if name not in held]
-        if len(held) + len(new) > self.limits.limits_subscriptions:
-            raise TooManySubscriptions(
+        room = max(self.limits.limits_subscriptions - len(held), 0)
+        if len(new) > room:
+            error = TooManySubscriptions(
                 f"a connection may have {self.limits.limits_subscriptions} subscriptions"
             )
-        for name in new:
-            check_name(name, "a channel", self.limits.limits_name)
+            error.channels = tuple(new[room:])
+            raise error
+        self._check_names(new)
         sequence = self.archive.sequence
         for name in new:
             held[name] = sequence
             subscriber.instance.channels.add(name, subscriber.receiver)
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        limit = self.limits.limits_name
+        try:
+            for name in names:
+                check_name(name, "a channel", limit)
+        except NameTooLong as error:
+            error.channels = tuple(name for name in names if len(name.encode()) > limit)
+            raise
 
     def unsubscribe(self, subscriber: Subscriber, channels: Sequence[str]) -> None:
         """Take channels away; those that it does not have are no error."""

@@ -113,7 +113,7 @@ def fuzz_command(data: bytes) -> None:
         _, id = commands.read(text)
         assert commands.ack(id)
     except CommandError as error:
-        commands.refusal(error.id, str(error))
+        commands.refusal(error.id, error)
 
 
 def fuzz_body(data: bytes) -> None:

@@ -15,7 +15,6 @@ from aphlict.wire.handshake import Request
 
 log = logging.getLogger(__name__)
 
-FOR_EVER = 1e9  # seconds; a token may say more than a whole number holds
 LOOK = 30.0  # seconds after which a grant is looked at again: its key may have been taken away
 
 
@@ -152,8 +151,8 @@ class Visitor(Term):
 
     def seconds_left(self) -> int:
         """How long the token still holds."""
-        left = self.deadline() - self.connection.context.deadlines.now
-        return int(min(max(left, 0), FOR_EVER))
+        assert self.grant is not None
+        return self.grant.seconds_left(self._hub.epoch + self.connection.context.deadlines.now)
 
     def on_deadline(self, now: float, /) -> float | None:
         """Part of the interface of Timed."""

@@ -82,7 +82,7 @@ class Browsers(Application):
             connection.count(error)
             id = error.id if isinstance(error, CommandError) and error.id is not None else id
             if id is not None:
-                connection.send(commands.refusal(id, str(error)))
+                connection.send(commands.refusal(id, error))
 
     def _do(self, connection: Connection, subscriber: Subscriber, command: Command, id: Id) -> None:
         log.debug("[%d] %s", connection.number, command)

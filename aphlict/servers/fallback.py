@@ -30,6 +30,7 @@ from aphlict.wire.handshake import Request
 log = logging.getLogger(__name__)
 
 METHODS = "GET, OPTIONS"
+EXPIRES = "Aphlict-Token-Expires"  # seconds that the token of the request still holds
 PREFLIGHT = {
     "Access-Control-Allow-Methods": METHODS,
     "Access-Control-Allow-Headers": "Authorization, Last-Event-ID, Cache-Control, Content-Type",
@@ -44,6 +45,9 @@ class Listener(Receiver, Protocol):
 
     def start(self, subscriber: Subscriber, wish: Wish, now: float, /) -> None:
         """Begin to answer."""
+
+
+Maker = Callable[[BrowserConnection, Request, dict[str, str]], Listener]
 
 
 class Fallback:
@@ -70,16 +74,17 @@ class Fallback:
             fields = {**cors(connection, request), **PREFLIGHT}
             connection.answer(answers.whole(204, fields, keep=keep), keep=keep)
         elif request.method == "GET":
-            self._listen(connection, request, make(connection, request))
+            self._listen(connection, request, make)
         else:
             error = HandshakeRefused(f"{request.method} is not for {request.path}: use GET")
             _refuse(connection, request, 405, error, {"Allow": METHODS})
         return True
 
-    def _listen(self, connection: BrowserConnection, request: Request, listener: Listener) -> None:
+    def _listen(self, connection: BrowserConnection, request: Request, make: Maker) -> None:
         try:
             wish = read_wish(request)
             grant = self._admit(connection, request, wish)
+            listener = make(connection, request, self._fields(connection, request, grant))
             subscriber = self._subscribe(wish, listener)
         except (TokenRefused, NotAllowed) as error:
             fields = {"WWW-Authenticate": error.challenge or "Bearer"}
@@ -101,6 +106,14 @@ class Fallback:
         grant.check_channels(wish.channels)
         return grant
 
+    def _fields(self, connection: BrowserConnection, request: Request, grant: Grant | None) -> dict[str, str]:
+        """The fields of an answer that are not the same for all."""
+        fields = cors(connection, request)
+        if grant is not None:
+            fields[EXPIRES] = str(grant.seconds_left(self._hub.epoch + self._clock()))
+            fields["Access-Control-Expose-Headers"] = EXPIRES
+        return fields
+
     def _subscribe(self, wish: Wish, listener: Listener) -> Subscriber:
         subscriber = self._hub.join(wish.instance, listener)
         try:
@@ -110,11 +123,12 @@ class Fallback:
             raise
         return subscriber
 
-    def _make_stream(self, connection: BrowserConnection, request: Request) -> Listener:
-        return EventStream(connection, self._hub, self._encoder, cors(connection, request))
+    def _make_stream(
+        self, connection: BrowserConnection, _request: Request, fields: dict[str, str]
+    ) -> Listener:
+        return EventStream(connection, self._hub, self._encoder, fields)
 
-    def _make_poll(self, connection: BrowserConnection, request: Request) -> Listener:
-        fields = cors(connection, request)
+    def _make_poll(self, connection: BrowserConnection, request: Request, fields: dict[str, str]) -> Listener:
         return Poll(connection, self._hub, self._clock, fields, keep=request.keeps_alive())
 
 
@@ -128,5 +142,5 @@ def _refuse(
     log.debug("[%d] refused a request of %s: %s", connection.number, connection.address, error)
     connection.count(error)
     fields = {**cors(connection, request), **fields}
-    answer = answers.json(status, fields, {"error": str(error)}, keep=False)
+    answer = answers.json(status, fields, answers.refusal(error), keep=False)
     connection.answer(answers.without_body(answer) if request.method == "HEAD" else answer, keep=False)

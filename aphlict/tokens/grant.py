@@ -5,6 +5,8 @@ from msgspec import Struct
 from aphlict.config.expectations import show
 from aphlict.errors import NotAllowed
 
+FOR_EVER = 1e9  # seconds; a token may say more than a whole number holds
+
 
 class Grant(Struct, frozen=True):
     """The channels of an instance that may be listened to: by their names, and by how they begin.
@@ -28,10 +30,16 @@ class Grant(Struct, frozen=True):
         return channel in self.names or channel.startswith(self.prefixes)
 
     def check_channels(self, channels: tuple[str, ...]) -> None:
-        """Raise NotAllowed for the first of them that may not be listened to."""
-        for channel in channels:
-            if not self.allows(channel):
-                raise NotAllowed(f"the token does not name the channel {show(channel)}")
+        """Raise NotAllowed, with all `channels` that may not be listened to, and the first of them in the text."""
+        refused = tuple(channel for channel in channels if not self.allows(channel))
+        if refused:
+            error = NotAllowed(f"the token does not name the channel {show(refused[0])}")
+            error.channels = refused
+            raise error
+
+    def seconds_left(self, unix_now: float) -> int:
+        """How long it still holds."""
+        return int(min(max(self.expires - unix_now, 0), FOR_EVER))
 
     def check_instance(self, instance: str) -> None:
         """Raise NotAllowed where it is for another instance."""

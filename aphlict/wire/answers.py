@@ -5,6 +5,8 @@ from http import HTTPStatus
 
 from msgspec.json import encode
 
+from aphlict.errors import AphlictError
+
 END = b"\r\n\r\n"
 JSON = {"Content-Type": "application/json"}
 
@@ -24,6 +26,11 @@ def whole(status: int, fields: Mapping[str, str], body: bytes = b"", *, keep: bo
 def json(status: int, fields: Mapping[str, str], value: object, *, keep: bool) -> bytes:
     """Make an answer in JSON."""
     return whole(status, {**JSON, **fields}, encode(value), keep=keep)
+
+
+def refusal(error: AphlictError) -> dict[str, object]:
+    """What the body of an answer says of an error: `channels` only where some of several were refused."""
+    return {"error": str(error), **({"channels": error.channels} if error.channels else {})}
 
 
 def without_body(answer: bytes) -> bytes:

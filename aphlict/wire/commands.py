@@ -7,7 +7,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.json import Decoder, encode
 
-from aphlict.errors import CommandError
+from aphlict.errors import AphlictError, CommandError
+from aphlict.wire import answers
 from aphlict.wire.frames import TEXT
 from aphlict.wire.frames import encode as encode_frame
 
@@ -131,9 +132,10 @@ def ack(id: Id, **more: object) -> bytes:
     return encode_frame(TEXT, encode({"type": "ack", "id": id, **more}))
 
 
-def refusal(id: Id, sentence: str) -> bytes:
-    """Make the frame that says why the command `id` was not done."""
-    return encode_frame(TEXT, encode({"type": "error", "id": id, "error": sentence}))
+def refusal(id: Id, error: AphlictError) -> bytes:
+    """Make the frame that says why the command `id` was not done, with the same keys as an HTTP answer's body."""
+    answer = {"type": "error", "id": id, "status": error.http_status, **answers.refusal(error)}
+    return encode_frame(TEXT, encode(answer))
 
 
 def subscribe_text(channels: Sequence[str]) -> str:

@@ -183,7 +183,10 @@ def test_the_ack_of_a_replay_says_more() -> None:
 
 
 def test_refusal() -> None:
-    assert payload(commands.refusal(7, "No.")) == {"type": "error", "id": 7, "error": "No."}
+    error = CommandError("No.")
+    assert payload(commands.refusal(7, error)) == {"type": "error", "id": 7, "status": 400, "error": "No."}
+    error.channels = ("a", "b")
+    assert payload(commands.refusal(7, error))["channels"] == ["a", "b"]
 
 
 def test_what_clients_of_this_package_send_can_be_read() -> None:

@@ -30,7 +30,7 @@ def check(text: str) -> None:
     try:
         command, id = read(text)
     except CommandError as error:
-        refusal(error.id, str(error))
+        refusal(error.id, error)
         return
     assert isinstance(command, Subscribe | Unsubscribe | Replay | Ping)
     ack(id)
