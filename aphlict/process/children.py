@@ -30,6 +30,11 @@ class Child:
     ready: bool = False
     error: AphlictError | None = None
 
+    @property
+    def descriptors(self) -> list[int]:
+        """What the supervisor holds open for this worker; no other worker may have a copy."""
+        return [self.lifeline, *([] if self.reports is None else [self.reports])]
+
     def receive_report(self) -> None:
         """Read the one report that it makes."""
         if self.reports is None:

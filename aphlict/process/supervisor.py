@@ -129,6 +129,8 @@ class Supervisor:
         yield self._inbox
         if self._ready_fd is not None:
             yield self._ready_fd
+        for child in self._children():
+            yield from child.descriptors
 
     def _reap(self) -> None:
         """See which workers have ended, and decide what that means."""
