@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -68,35 +69,61 @@ class Post:
         self._failures = 0
 
     def fill(self, launched: Launch, private: Iterable[int]) -> None:
-        """Fork a worker. `private` are descriptors whose copies would keep others waiting for their end."""
+        """Fork a worker. `private` are descriptors whose copies would keep others waiting for their end.
+
+        Raises OSError where the system has no process, descriptor or memory for it.
+        """
         self.due = None
-        report_receiver, report_sender = os.pipe()
-        lifeline_receiver, lifeline_sender = os.pipe()
         gc.collect()
         gc.freeze()  # what is there now is shared with the worker until someone writes to it
-        with signals.held_back():
-            pid = os.fork()
-            if pid == 0:
-                signals.begin_child()
-                not_its = [report_receiver, lifeline_sender, *private]
-                _be_worker(launched, self.duty, report_sender, lifeline_receiver, not_its)
-        os.close(report_sender)
-        os.close(lifeline_receiver)
-        self.child = Child(pid, report_receiver, lifeline_sender, time.monotonic())
+        self.child = _fork(launched, self.duty, private)
 
     def vacate(self, child: Child, cause: str) -> None:
         """Its worker has ended: say so, and set when there is another."""
         lived = time.monotonic() - child.since
         if child.ready and lived >= SETTLED:
             self._failures = 0
-        pause = BACK_OFF[min(self._failures, len(BACK_OFF) - 1)]
-        self._failures += 1
-        self.due = time.monotonic() + pause
         why = f" ({child.error})" if child.error else ""
         log.error(
             "%s %d ended after %.1f s, %s%s: another one starts in %g s",
-            self.duty.name, child.pid, lived, cause, why, pause,
+            self.duty.name, child.pid, lived, cause, why, self._back_off(),
         )  # fmt: skip
+
+    def postpone(self, error: OSError) -> None:
+        """Log a start that failed, and set when the next one is tried."""
+        log.error(
+            "the %s cannot be started: %s; next try in %g s", self.duty.name, error.strerror, self._back_off()
+        )
+
+    def _back_off(self) -> float:
+        pause = BACK_OFF[min(self._failures, len(BACK_OFF) - 1)]
+        self._failures += 1
+        self.due = time.monotonic() + pause
+        return pause
+
+
+def _fork(launched: Launch, duty: Duty, private: Iterable[int]) -> Child:
+    """Fork a worker; raises OSError with nothing left open."""
+    with ExitStack() as undo:
+        report_receiver, report_sender = _pipe(undo)
+        lifeline_receiver, lifeline_sender = _pipe(undo)
+        with signals.held_back():
+            pid = os.fork()
+            if pid == 0:
+                signals.begin_child()
+                not_its = [report_receiver, lifeline_sender, *private]
+                _be_worker(launched, duty, report_sender, lifeline_receiver, not_its)
+        undo.pop_all()
+    os.close(report_sender)
+    os.close(lifeline_receiver)
+    return Child(pid, report_receiver, lifeline_sender, time.monotonic())
+
+
+def _pipe(undo: ExitStack) -> tuple[int, int]:
+    ends = os.pipe()
+    for end in ends:
+        undo.callback(os.close, end)
+    return ends
 
 
 def _be_worker(launched: Launch, duty: Duty, report_fd: int, lifeline: int, not_mine: list[int]) -> NoReturn:

@@ -1,12 +1,13 @@
 """The supervisor: keeps the workers running, hands signals on, and never carries data."""
 
+import errno
 import logging
 import math
 import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum, auto
 
 from aphlict.errors import AphlictError, CannotStart
@@ -53,7 +54,7 @@ class Supervisor:
         self._launch.pidfile.write(os.getpid())
         with signals.recorded() as self._inbox:
             for post in self._posts:
-                post.fill(self._launch, self._private())
+                self._fill(post)
             while self._state is not State.ENDED:
                 self._wait(self._inbox)
         return self._status
@@ -64,8 +65,7 @@ class Supervisor:
         deadlines = [self._deadline, *(post.due for post in self._posts)]
         next_one = min((each for each in deadlines if each is not None), default=math.inf)
         pause = min(max(0.0, next_one - time.monotonic()), TELL_REPEATS)
-        readable, _, _ = select.select([inbox, *reports], [], [], pause)
-        for descriptor in readable:
+        for descriptor in _readable([inbox, *reports], pause):
             if descriptor != inbox:
                 self._on_report(reports[descriptor])
         for number in signals.received(inbox):
@@ -115,7 +115,7 @@ class Supervisor:
         """Do what is due."""
         for post in self._posts:
             if post.due is not None and now >= post.due:
-                post.fill(self._launch, self._private())
+                self._fill(post)
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
             for child in self._children():
@@ -123,6 +123,16 @@ class Supervisor:
             self._tell_workers(signal.SIGKILL)
 
     # What follows from it
+
+    def _fill(self, post: Post) -> None:
+        """Fork a worker, or try again later. Raises CannotStart where that keeps the server from starting."""
+        try:
+            post.fill(self._launch, self._private())
+        except OSError as error:
+            if self._state is State.STARTING:
+                sentence = f"the {post.duty.name} cannot be started: {error.strerror}"
+                raise CannotStart(sentence) from error
+            post.postpone(error)
 
     def _private(self) -> Iterator[int]:
         """Descriptors whose copies would keep others waiting for their end."""
@@ -198,9 +208,17 @@ class Supervisor:
             os.kill(child.pid, number)  # not reaped, so the pid is still its
 
 
+def _readable(descriptors: Iterable[int], seconds: float) -> list[int]:
+    """Wait for the first of these; hangups and errors count."""
+    poll = select.poll()  # select(2) takes no descriptor beyond 1,023
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in poll.poll(math.ceil(seconds * 1000))]
+
+
 def _has_terminal() -> bool:
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY))
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)  # no sign that it is gone
     return True
