@@ -86,9 +86,10 @@ def _examine_way(settings: Settings, wishes: Wishes, checks: CheckList, clocks: 
 def _check_url(target: Target, wishes: Wishes, checks: CheckList) -> None:
     with checks.check("URL") as note:
         if wishes.instance is not None and wishes.instance != target.instance:
+            base = target.path.partition("~")[0].rstrip("/")
             raise Trouble(
                 f"{target.url} names the instance '{target.instance}', not '{wishes.instance}'",
-                f"write it into the path: {target.path.partition('~')[0].rstrip('/')}/{instance_path(wishes.instance)}",
+                f"write it into the path: {base}/{instance_path(wishes.instance)}",
             )
         if wishes.target is not None and target.port in BLOCKED_PORTS:
             raise Trouble(
