@@ -12,8 +12,8 @@ OTHERS = 64  # descriptors for peers, logs, listeners and the like
 ADMIN_PART = 16  # one connection in so many is for publishers
 LEAST = 16
 MEMORY_PART = 3 / 4  # of the memory is for connections; the rest is for the program and the history
-# Bytes of an idle connection, with the kernel's part for its socket (4.8 KB, docs/performance.md). What waits for slow
-# readers has a bound of its own, `limits.waiting.all`, and so have the kernel's buffers, `net.ipv4.tcp_mem`.
+# Bytes of an idle connection, with the kernel's part for its socket (4.8 KB): see docs/performance.md. What waits for
+# slow readers has a bound of its own, `limits.waiting.all`, and so have the kernel's buffers, `net.ipv4.tcp_mem`.
 PLAIN_COST = 6 * 1024
 TLS_COST = 22 * 1024
 
