@@ -106,6 +106,7 @@ class Node:
                 "state": self.state.value,
                 **capacity.status(self.settings),
                 "peers": self._relay.status(),
+                "workers": [{"pid": os.getpid(), "connections": self.hub.connections}],
             }
         )
 

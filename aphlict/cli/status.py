@@ -31,7 +31,7 @@ def run(arguments: Namespace) -> int:
     if process is not None:
         facts |= _processes(process)
         try:
-            facts |= _node(ask(settings, "GET", "/status/", None))
+            facts |= _node(ask(settings, "GET", "/status/", None), facts["workers"])
         except NoAnswer as error:
             complain(str(error))
             facts["error"] = str(error)
@@ -44,14 +44,18 @@ def run(arguments: Namespace) -> int:
 
 
 def _processes(supervisor: psutil.Process) -> dict[str, Any]:
-    workers = _children(supervisor)
+    workers = [
+        {"pid": worker.pid, "age": _age(worker), "memory": _memory(worker)}
+        for worker in _children(supervisor)
+    ]
+    youngest = min((worker["age"] for worker in workers), default=0.0)
     return {
         "pid": supervisor.pid,
-        "age": {"supervisor": _age(supervisor), "workers": min(map(_age, workers), default=0.0)},
-        "workers": [worker.pid for worker in workers],
+        "age": {"supervisor": _age(supervisor), "workers": youngest},
+        "workers": workers,
         "memory": {
             "supervisor": _memory(supervisor),
-            "workers": sum(_memory(worker) for worker in workers),
+            "workers": sum(worker["memory"] for worker in workers),
         },
     }
 
@@ -80,9 +84,16 @@ def _memory(process: psutil.Process) -> int:
         return 0
 
 
-def _node(status: dict[str, Any]) -> dict[str, Any]:
-    """What the node says of itself; `pid` stays the supervisor's."""
-    return {key: value for key, value in status.items() if key != "pid"}
+def _node(status: dict[str, Any], processes: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the node says of itself; `pid` stays the supervisor's, and `workers` are all of its `processes`.
+
+    Those that hold browsers have `connections`; with several workers the hub has none.
+    """
+    held = {worker["pid"]: worker["connections"] for worker in status["workers"]}
+    workers = [
+        each | ({"connections": held[each["pid"]]} if each["pid"] in held else {}) for each in processes
+    ]
+    return {key: value for key, value in status.items() if key != "pid"} | {"workers": workers}
 
 
 def _lines(facts: dict[str, Any], logs: Sequence[str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ import pytest
 
 from aphlict.cli.status import _lines, duration
 from tests.support import certificates
+from tests.support.browsing import listening_to
 from tests.support.installation import Installation
 from tests.support.waiting import wait_until
 
@@ -54,7 +55,7 @@ def test_for_programs(installation: Installation) -> None:
     installation.publish({"subscribers": ["a"]})
     facts = json.loads(installation.run("status", "--json").stdout)
     assert facts["running"] is True
-    assert (facts["pid"], facts["workers"]) == (supervisor.pid, [installation.worker().pid])
+    assert facts["pid"] == supervisor.pid
     assert (facts["connections"], facts["messages.in"], facts["messages.out"]) == (0, 1, 0)
     assert 0 <= facts["uptime"] < 60_000
     assert facts["age"]["supervisor"] >= facts["age"]["workers"] > 0
@@ -64,6 +65,29 @@ def test_for_programs(installation: Installation) -> None:
     assert facts["connections.bound"] in ("descriptors", "memory")
     assert len(facts["fingerprint"]) == 16
     assert facts["peers"] == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_have_one_form_whatever_the_configuration(installation: Installation, workers: int) -> None:
+    installation.write(workers=workers)
+    supervisor = installation.start()
+    wait_until(lambda: len(installation.answers()["workers"]) == workers, "all workers")
+    with listening_to(installation.client_port, "a"):
+        facts = json.loads(installation.run("status", "--json").stdout)
+    pids = [each.pid for each in supervisor.children()]
+    assert sorted(each["pid"] for each in facts["workers"]) == sorted(pids)
+    assert all(each["memory"] > 2**20 and each["age"] > 0 for each in facts["workers"])
+    held = [each["connections"] for each in facts["workers"] if "connections" in each]
+    assert (len(held), sum(held)) == (workers, 1), "with several workers, the hub holds no browsers"
+
+
+def test_the_workers_of_a_server_that_does_not_answer(installation: Installation) -> None:
+    installation.start()
+    worker = installation.worker()
+    worker.send_signal(signal.SIGSTOP)
+    facts = json.loads(installation.run("status", "--json").stdout)
+    worker.send_signal(signal.SIGCONT)
+    assert [sorted(each) for each in facts["workers"]] == [["age", "memory", "pid"]]
 
 
 def test_each_peer_has_its_line(installation: Installation) -> None:

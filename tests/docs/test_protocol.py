@@ -103,4 +103,4 @@ async def test_the_keys_of_the_status_are_those_of_the_server() -> None:
     documented = [key for first in table("Status") for key in re.findall(r"`([\w.]+)`", first)]
     async with running_node() as node:
         status = await node.status()
-    assert [key for key in documented if key != "workers"] == list(status)
+    assert documented == list(status)
