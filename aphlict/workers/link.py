@@ -27,19 +27,26 @@ from aphlict.workers.records import (
 log = logging.getLogger(__name__)
 
 RETRY = 0.05  # seconds between two attempts to reach the hub
+RETRY_AFTER_ERROR = 1.0  # seconds until this edge joins again after an error of its own
 
 
 class Link(asyncio.Protocol):
-    """The stream to the hub. Made again and again by `keep`."""
+    """One stream to the hub; `LinkKeeper` makes the next one.
 
-    def __init__(self, hub: Hub, up_to_date: asyncio.Event) -> None:
+    `joined` is done once this edge has what the hub has, and `lost` once the stream is over and all that came is done.
+    """
+
+    def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._up_to_date = up_to_date
         self._reader = RecordReader()
         self._records: deque[Record] = deque()  # that came, and are not done
         self._steps: Iterator[None] | None = None  # while they are being done
         self._transport: asyncio.Transport | None = None
-        self.lost = asyncio.get_running_loop().create_future()
+        self._is_over = False
+        self.has_failed = False  # a record could not be done
+        loop = asyncio.get_running_loop()
+        self.joined: asyncio.Future[None] = loop.create_future()
+        self.lost: asyncio.Future[None] = loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Part of asyncio's interface: tells the hub what this edge has."""
@@ -56,7 +63,12 @@ class Link(asyncio.Protocol):
             self._work()
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """Part of asyncio's interface."""
+        """Part of asyncio's interface. What came from a hub that died may have come to this edge alone."""
+        self._is_over = True
+        if self._steps is None:
+            self._end()
+
+    def _end(self) -> None:
         if not self.lost.done():  # cancelled, where this edge stops
             self.lost.set_result(None)
 
@@ -71,17 +83,30 @@ class Link(asyncio.Protocol):
             self._transport.abort()
 
     def _work(self) -> None:
-        """Do what came, until other work of the loop has its turn; nothing more is read meanwhile."""
+        """Do what came, until other work of the loop has its turn; nothing more is read meanwhile.
+
+        A record that cannot be done ends the stream, or the edge would miss it unnoticed: it joins anew.
+        """
         assert self._steps is not None
         assert self._transport is not None
         until = time.monotonic() + TURN
-        for _ in self._steps:
-            if time.monotonic() > until:
-                self._transport.pause_reading()
-                asyncio.get_running_loop().call_soon(self._work)
-                return
+        try:
+            for _ in self._steps:
+                if time.monotonic() > until:
+                    self._transport.pause_reading()
+                    asyncio.get_running_loop().call_soon(self._work)
+                    return
+        except Exception:
+            log.exception(
+                "internal error on a record from the hub, this edge joins again; please report this"
+            )
+            self.has_failed = True
+            self._records.clear()
+            self.close()
         self._steps = None
         self._transport.resume_reading()
+        if self._is_over:
+            self._end()
 
     def _do_records(self) -> Iterator[None]:
         """Do one record after the other; yields after each message."""
@@ -96,8 +121,8 @@ class Link(asyncio.Protocol):
                     self._send(Tell(number, os.getpid(), self._hub.subscribed(instance), self._hub.load))
                 case History(messages, last):
                     yield from self._publish(messages, [])
-                    if last:
-                        self._up_to_date.set()
+                    if last and not self.joined.done():
+                        self.joined.set_result(None)
 
     def _publish(self, messages: list[Packed], matched: list[int]) -> Iterator[None]:
         for packed in messages:
@@ -106,7 +131,8 @@ class Link(asyncio.Protocol):
 
     def _send(self, record: Record) -> None:
         assert self._transport is not None
-        self._transport.write(encode(record))
+        if not self._transport.is_closing():
+            self._transport.write(encode(record))
 
 
 class LinkKeeper:
@@ -139,28 +165,24 @@ class LinkKeeper:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                _, link = await loop.create_unix_connection(
-                    lambda: Link(self._hub, self.up_to_date), self._address
-                )
+                _, link = await loop.create_unix_connection(lambda: Link(self._hub), self._address)
             except OSError:
                 await asyncio.sleep(RETRY)
                 continue
             await self._stay(link)
+            if link.has_failed:
+                await asyncio.sleep(RETRY_AFTER_ERROR)
 
     async def _stay(self, link: Link) -> None:
         self._link = link
         try:
-            await self._until_up_to_date(link)
+            await asyncio.wait({link.joined, link.lost}, return_when=asyncio.FIRST_COMPLETED)
+            if link.joined.done():
+                self.lost_at = None
+                self.up_to_date.set()
             await link.lost
         finally:
             self._link = None
             self.up_to_date.clear()
             self.lost_at = time.monotonic()
             link.close()
-
-    async def _until_up_to_date(self, link: Link) -> None:
-        waiting = asyncio.create_task(self.up_to_date.wait())
-        await asyncio.wait({waiting, link.lost}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        if self.up_to_date.is_set():
-            self.lost_at = None

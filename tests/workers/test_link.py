@@ -2,17 +2,73 @@
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
 
 from aphlict.config.settings import Limits
 from aphlict.hub import Hub
 from aphlict.message import Message
-from aphlict.workers.link import Link
+from aphlict.workers.distribution import Distribution
+from aphlict.workers.link import Link, LinkKeeper
 from aphlict.workers.nodes import Nowhere
-from aphlict.workers.records import Confirm, Publish, RecordReader, encode, pack
-from tests.support.listeners import join
+from aphlict.workers.records import Confirm, History, Publish, RecordReader, encode, pack
+from tests.support.listeners import Listener, join
 from tests.support.loops import in_loop
+from tests.support.waiting import eventually
 
 NAMES = [str(number) for number in range(300)]
+
+
+def make_hub() -> Hub:
+    return Hub("f" * 16, Nowhere(), Limits(), lambda: None)
+
+
+def listening() -> tuple[socket.socket, str]:
+    """A listening Unix socket, and its abstract name (unix(7))."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    sock.bind("")  # the kernel chooses the name
+    sock.listen()
+    return sock, "\0" + sock.getsockname()[1:].decode()
+
+
+@asynccontextmanager
+async def kept(keeper: LinkKeeper) -> AsyncIterator[None]:
+    """Keep a link for a while."""
+    keeper.start()
+    try:
+        yield
+    finally:
+        keeper.close()
+
+
+@asynccontextmanager
+async def distributing(hub: Hub) -> AsyncIterator[tuple[Distribution, str]]:
+    """Let edges join a hub, and where; they have to be gone at the end."""
+    sock, address = listening()
+    distribution = Distribution(hub, 1)
+    await distribution.start(sock)
+    try:
+        yield distribution, address
+    finally:
+        await eventually(lambda: answered(distribution) == 0, "the end of the edges")
+        distribution.close()
+
+
+def answered(distribution: Distribution) -> int | None:
+    """How many edges have answered at once: 0 where there are none, None where they have to be waited for."""
+    told: list[int] = []
+    distribution.ask("", lambda each: told.append(len(each)))
+    return told[0] if told else None
+
+
+class Faulty(Listener):
+    """A receiver with a bug."""
+
+    def send(self, _frame: bytes, /) -> None:
+        raise RuntimeError("a bug")
 
 
 def make_message(name: str) -> Message:
@@ -21,15 +77,13 @@ def make_message(name: str) -> Message:
 
 @in_loop
 async def test_a_long_list_for_many_browsers_does_not_hold_up_an_edge() -> None:
-    hub = Hub("f" * 16, Nowhere(), Limits(), lambda: None)
+    hub = make_hub()
     _, first = join(hub, "A", "B")
     for _ in range(4998):
         join(hub, "A", "B")
     _, last = join(hub, "A", "B")
     here, there = socket.socketpair()
-    link, _ = await asyncio.get_running_loop().create_connection(
-        lambda: Link(hub, asyncio.Event()), sock=here
-    )
+    _, link = await asyncio.get_running_loop().create_connection(lambda: Link(hub), sock=here)
     reader, writer = await asyncio.open_connection(sock=there)
     writer.write(encode(Publish(1, [pack(make_message(name), 0.0) for name in NAMES])))
     seen: set[int] = set()  # how many messages had been taken when other work had its turn
@@ -47,3 +101,45 @@ async def test_a_long_list_for_many_browsers_does_not_hold_up_an_edge() -> None:
     assert first.names == last.names == NAMES
     link.close()
     writer.close()
+
+
+@in_loop
+async def test_a_link_that_is_lost_says_nothing_of_the_next_one() -> None:
+    hub = make_hub()
+    for _ in range(2000):
+        join(hub, "A", "B")
+    sock, address = listening()
+    keeper, loop = LinkKeeper(hub, address), asyncio.get_running_loop()
+    async with kept(keeper):
+        first, _ = await loop.sock_accept(sock)
+        messages = [pack(make_message(name), 0.0) for name in NAMES]
+        records = Publish(1, messages[:1]), Publish(0, messages[1:]), History([], last=True)
+        await loop.sock_sendall(first, b"".join(map(encode, records)))
+        first.close()  # which the edge notices when it confirms
+        second, _ = await loop.sock_accept(sock)
+        await eventually(lambda: hub.counters.messages_in == len(NAMES), "the messages")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not keeper.up_to_date.is_set()
+        assert keeper.lost_at is not None
+        second.close()
+    sock.close()
+
+
+@in_loop
+async def test_an_edge_joins_again_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    hub, edge = make_hub(), make_hub()
+    faulty = edge.join("default", Faulty())
+    edge.subscribe(faulty, ["A"])
+    receipts: list[object] = []
+    async with distributing(hub) as (distribution, address), kept(keeper := LinkKeeper(edge, address)):
+        await asyncio.wait_for(keeper.up_to_date.wait(), 10)
+        distribution.publish([make_message("1"), make_message("2")], 0.0, receipts.append)
+        await eventually(lambda: receipts, "the receipts")
+        edge.leave(faulty)
+        _, listener = join(edge, "A")
+        await eventually(lambda: listener.names == ["2"], "what came behind the error")
+        distribution.publish([make_message("3")], 0.0, receipts.append)
+        await eventually(lambda: listener.names == ["2", "3"], "what came later")
+    errors = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert [str(each.exc_info[1]) for each in errors if each.exc_info] == ["a bug"]
