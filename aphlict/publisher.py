@@ -43,11 +43,11 @@ def publish(
     `servers` are the URLs of admin servers that are tried in random order until one has taken the message, all
     within `timeout` seconds, but for looking up their names; `context` is for those with https, and `secret` is
     their `admin.secret`. The message bears a `uniqueID`, so that it is delivered once even where a server took it
-    and could not say so. Raises PublishRefused where the message is at fault, NoAnswer where no server took it.
+    and could not say so. Raises PublishRefused where the message is at fault, NoAnswer where no server took it, and
+    TypeError for text where a list is expected.
     """
-    content = {"uniqueID": secrets.token_hex(16), **message}
-    if subscribers is not None:
-        content["subscribers"] = list(subscribers)
+    _refuse_text("servers", servers)
+    content = _content(message, subscribers)
     body = json.dumps(content).encode()
     headers = {"Content-Type": "application/json"}
     if secret is not None:
@@ -74,6 +74,21 @@ async def publish_async(
 ) -> Receipt:
     """Publish as `publish` does, without blocking the loop: in a thread, which a cancelled caller leaves behind."""
     return await asyncio.to_thread(publish, message, subscribers, **options)
+
+
+def _content(message: Mapping[str, Any], subscribers: Iterable[str] | None) -> dict[str, Any]:
+    """Return the object that is sent. Raises TypeError."""
+    content = {"uniqueID": secrets.token_hex(16), **message}
+    _refuse_text("subscribers", content.get("subscribers") if subscribers is None else subscribers)
+    if subscribers is not None:
+        content["subscribers"] = list(subscribers)
+    return content
+
+
+def _refuse_text(parameter: str, value: object) -> None:
+    """Raise TypeError for text: it is a sequence too, of letters."""
+    if isinstance(value, str | bytes | bytearray):
+        raise TypeError(f"{parameter} is {type(value).__name__}, expected a list of str")
 
 
 def _post(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,6 +114,27 @@ async def test_a_message_that_is_wrong_is_refused_at_once() -> None:
         with pytest.raises(PublishRefused, match="subscribers"):
             await aphlict.publish_async({"text": "for nobody"}, servers=servers)
         assert (await node.status())["messages.in"] == 0
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("subscribers", "demo"),
+        ("subscribers", b"demo"),
+        ("servers", "http://127.0.0.1:22281/"),
+        ("servers", b"http://127.0.0.1:22281/"),
+    ],
+)
+def test_text_in_the_place_of_a_list_is_a_type_error(argument: str, value: str | bytes) -> None:
+    arguments: dict[str, Any] = {"subscribers": ["a"], "servers": [NOBODY], argument: value}
+    with pytest.raises(TypeError, match=argument):
+        aphlict.publish({}, **arguments)
+
+
+@pytest.mark.parametrize("subscribers", ["demo", b"demo", bytearray(b"demo")])
+def test_a_message_whose_own_subscribers_are_text_is_a_type_error(subscribers: object) -> None:
+    with pytest.raises(TypeError, match="subscribers"):
+        aphlict.publish({"subscribers": subscribers}, servers=[NOBODY])
 
 
 def test_a_server_that_hangs_costs_no_more_than_the_timeout(silent: str) -> None:
