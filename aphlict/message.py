@@ -176,15 +176,15 @@ def _read_touched(raw: Raw | None) -> tuple[str, ...]:
 
 
 def _read_unique_id(raw: Raw | None, limit: int) -> str | None:
+    """Return None where there is none, or one of spaces alone: it would be the same for every such message."""
     if raw is None:
         return None
     try:
         value = _unique_id.decode(raw)
     except _JSON_ERRORS as error:
         raise PublishRefused(f"'uniqueID' must be text: {error}") from error
-    if value is None:
-        return None
-    return check_name(str(value), "'uniqueID'", limit)
+    name = "" if value is None else str(value)
+    return check_name(name, "'uniqueID'", limit) if name.strip() else None
 
 
 def check_name(name: str, what: str, limit: int) -> str:

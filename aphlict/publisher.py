@@ -78,7 +78,9 @@ async def publish_async(
 
 def _content(message: Mapping[str, Any], subscribers: Iterable[str] | None) -> dict[str, Any]:
     """Return the object that is sent. Raises TypeError."""
-    content = {"uniqueID": secrets.token_hex(16), **message}
+    content = {"uniqueID": None, **message}
+    if content["uniqueID"] is None or not str(content["uniqueID"]).strip():
+        content["uniqueID"] = secrets.token_hex(16)
     _refuse_text("subscribers", content.get("subscribers") if subscribers is None else subscribers)
     if subscribers is not None:
         content["subscribers"] = list(subscribers)

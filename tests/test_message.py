@@ -50,6 +50,13 @@ def test_null_is_no_name() -> None:
     assert seen(message)["uniqueID"] == "new"
 
 
+@pytest.mark.parametrize("name", ["", " ", " \t\n"])
+def test_a_blank_unique_id_is_none(name: str) -> None:
+    message = one({"subscribers": [], "uniqueID": name})
+    assert message.unique_id == "new"
+    assert seen(message)["uniqueID"] == "new"
+
+
 def test_a_name_may_be_a_number_and_is_passed_on_as_it_came() -> None:
     message = one({"subscribers": [], "uniqueID": 17})
     assert message.unique_id == "17"

@@ -116,6 +116,19 @@ async def test_a_message_that_is_wrong_is_refused_at_once() -> None:
         assert (await node.status())["messages.in"] == 0
 
 
+@pytest.mark.parametrize("unique_id", [None, "", " "])
+def test_a_blank_unique_id_is_replaced_before_the_message_leaves(unique_id: str | None) -> None:
+    @in_loop
+    async def run() -> None:
+        async with FakeNode("one").start() as node:
+            receipt = await aphlict.publish_async({"uniqueID": unique_id}, ["a"], servers=[url(node)])
+            [message] = node.messages
+            assert message["uniqueID"] == receipt.unique_id
+            assert receipt.unique_id.strip()
+
+    run()
+
+
 @pytest.mark.parametrize(
     ("argument", "value"),
     [
