@@ -25,7 +25,7 @@ class Transport(Protocol):
     """What carries messages to the other nodes. It never waits, and never raises."""
 
     def forward(self, message: Message, /) -> None:
-        """Send a message on to every other node that has not got it."""
+        """Send a message on to every other node that has not got it. `touched` is dropped afterwards."""
 
 
 class Receipt(Struct, frozen=True, omit_defaults=True):
@@ -122,6 +122,7 @@ class Hub:
         matched = self.deliveries.deliver(instance, message)
         self.counters.messages_out += matched
         self._transport.forward(message)
+        message.touched = ()  # the history keeps the message
         return Receipt(message.unique_id, matched)
 
     def restore(self, message: Message, at: float, now: float) -> bool:

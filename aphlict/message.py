@@ -23,6 +23,7 @@ from aphlict.wire.frames import encode as encode_frame
 
 ALPHABET = string.ascii_letters + string.digits
 DEFAULTS = Limits()
+MAX_TOUCHED, MAX_FINGERPRINT = 1024, 64  # nodes of a cluster, and the letters of a name: all use 16
 CHANNEL_COST, MESSAGE_COST = 250, 900  # bytes that Python needs beside the text
 
 _object = Decoder(dict[str, Raw])
@@ -64,8 +65,8 @@ class Message:
     """One published object.
 
     `channels` are the names in `subscribers`, each once; `touched` the fingerprints of the nodes that have
-    it; `cost` about how many bytes it takes while it is kept; `fields` the JSON object without
-    `subscribers`, `touched` and its closing brace.
+    it, until it has been forwarded; `cost` about how many bytes it takes while it is kept; `fields` the JSON object
+    without `subscribers`, `touched` and its closing brace.
     """
 
     __slots__ = ("_frame", "channels", "cost", "fields", "instance", "touched", "unique_id")
@@ -88,8 +89,8 @@ class Message:
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes in a POST to a peer."""
-        return len(self.fields) + 40 * len(self.channels) + 20 * len(self.touched) + 40
+        """About how many bytes it takes in a POST to a peer, without `touched`."""
+        return len(self.fields) + 40 * len(self.channels) + 40
 
     def text(self, channels: tuple[str, ...]) -> bytes:
         """Make the JSON that a subscriber of these channels may see."""
@@ -170,9 +171,14 @@ def _read_touched(raw: Raw | None) -> tuple[str, ...]:
     if raw is None:
         return ()
     try:
-        return tuple(_names.decode(raw))
+        names = tuple(_names.decode(raw))
     except _JSON_ERRORS as error:
         raise PublishRefused(f"'touched' must be a list of fingerprints: {error}") from error
+    if len(names) > MAX_TOUCHED or any(len(name) > MAX_FINGERPRINT for name in names):
+        raise PublishRefused(
+            f"'touched' must be a list of {MAX_TOUCHED} fingerprints at most, of {MAX_FINGERPRINT} letters at most"
+        )
+    return names
 
 
 def _read_unique_id(raw: Raw | None, limit: int) -> str | None:

@@ -112,6 +112,13 @@ def test_a_message_goes_on_to_the_other_nodes(stage: Stage) -> None:
     assert stage.others.forwarded == ["1", "2"]
 
 
+def test_touched_is_not_kept_once_a_message_has_gone_on(stage: Stage) -> None:
+    stage.publish("1", touched=["other"])
+    [entry] = stage.hub.archive.entries()
+    assert entry.message.touched == ()
+    assert stage.others.touched == [("other",)]
+
+
 def test_what_a_new_hub_learns_goes_on_unless_the_others_may_have_forgotten_it(stage: Stage) -> None:
     for age, name in ((29, "young"), (31, "old")):
         [message], _ = parse(b'{"subscribers": ["a"], "uniqueID": "%b"}' % name.encode(), "default")

@@ -163,6 +163,13 @@ def test_touched_is_a_list_of_names(touched: Any) -> None:
         one({"subscribers": [], "touched": touched})
 
 
+def test_touched_has_room_for_the_nodes_of_a_cluster_and_no_more() -> None:
+    assert len(one({"subscribers": [], "touched": ["f" * 64] * 1024}).touched) == 1024
+    for touched in (["f"] * 1025, ["f" * 65]):
+        with pytest.raises(PublishRefused):
+            one({"subscribers": [], "touched": touched})
+
+
 @pytest.mark.parametrize("name", [[], {}, 1.5, True])
 def test_a_name_is_text(name: Any) -> None:
     with pytest.raises(PublishRefused):

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from aphlict.message import Message
 
+TOUCHED_COST = 64  # bytes that Python needs for a fingerprint, beside its letters
 MOST_SKIPPED = 1024  # how far one batch looks past messages of other instances
 
 
@@ -41,12 +42,18 @@ class Envelope:
     sender: str
     receivers: Sequence[Named]
     posted: float
+    touched: tuple[str, ...] = ()  # the nodes that had it before, by their fingerprints
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes, in a POST and in memory."""
+        return self.message.size + sum(map(len, self.touched)) + TOUCHED_COST * len(self.touched)
 
     def body(self, receiver: str | None) -> bytes:
         """The JSON for one of the receivers: `touched` names all that have the message or are being sent it,
         save this receiver, who would otherwise take it for old. Fingerprints are taken as they are known now,
         which may be later than when the message was posted."""
-        names = [*self.message.touched, self.sender, *(peer.fingerprint or "" for peer in self.receivers)]
+        names = [*self.touched, self.sender, *(peer.fingerprint or "" for peer in self.receivers)]
         return self.message.for_peer([name for name in dict.fromkeys(names) if name and name != receiver])
 
 
@@ -64,14 +71,14 @@ class Outbox:
     def put(self, envelope: Envelope) -> int:
         """Append; return how many were dropped to stay within the bounds."""
         self._waiting.append(envelope)
-        self._size += envelope.message.size
+        self._size += envelope.size
         return self.trim(envelope.posted)
 
     def trim(self, now: float) -> int:
         """Drop what is too old or too much; return how many that were."""
         before = len(self._waiting)
         while self._waiting and self._is_too_much(now):
-            self._size -= self._waiting.popleft().message.size
+            self._size -= self._waiting.popleft().size
         return before - len(self._waiting)
 
     def take(self, count: int, size: int) -> list[Envelope]:
@@ -84,18 +91,18 @@ class Outbox:
             if batch and envelope.message.instance != batch[0].message.instance:
                 skipped.append(self._waiting.popleft())
                 continue
-            size -= envelope.message.size
+            size -= envelope.size
             if batch and size < 0:
                 break
             batch.append(self._waiting.popleft())
         self._waiting.extendleft(reversed(skipped))
-        self._size -= sum(envelope.message.size for envelope in batch)
+        self._size -= sum(envelope.size for envelope in batch)
         return batch
 
     def give_back(self, batch: Sequence[Envelope]) -> None:
         """Put what was taken and could not be sent back to the front."""
         self._waiting.extendleft(reversed(batch))
-        self._size += sum(envelope.message.size for envelope in batch)
+        self._size += sum(envelope.size for envelope in batch)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from http import HTTPStatus
 from urllib.parse import quote
@@ -15,7 +15,6 @@ from aphlict.cluster.http import HttpConnection
 from aphlict.cluster.outbox import Bounds, Envelope, Outbox
 from aphlict.cluster.report import PeerReport
 from aphlict.errors import PeerError, PeerGone, PeerRefused
-from aphlict.message import Message
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +75,10 @@ class Peer:
         """How many messages wait for it, those on their way included."""
         return len(self._outbox) + len(self._flight)
 
-    def has(self, message: Message) -> bool:
-        """Whether it has the message, or gets it from someone else. A node that has not noticed yet that this
-        peer was restarted calls it by its old name, and sends it the message all the same."""
-        return self.state is State.SELF or not self._names.keys().isdisjoint(message.touched)
+    def has(self, touched: Iterable[str]) -> bool:
+        """Whether it has a message that these nodes have, or gets it from someone else. A node that has not
+        noticed yet that this peer was restarted calls it by its old name, and sends it the message all the same."""
+        return self.state is State.SELF or not self._names.keys().isdisjoint(touched)
 
     def use(self, address: Address) -> None:
         """Show another secret or certificate from now on."""
@@ -167,7 +166,7 @@ class Peer:
         """One POST with what comes next."""
         taken = self._outbox.take(self._together if self._takes_lists else 1, self._bounds.batch_size)
         self._flight = taken
-        wanted = [envelope for envelope in taken if not self.has(envelope.message)]
+        wanted = [envelope for envelope in taken if not self.has(envelope.touched)]
         try:
             if not wanted or await self._post(wanted):
                 self._flight = []

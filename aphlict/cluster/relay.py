@@ -34,8 +34,8 @@ class Relay:
 
     def forward(self, message: Message) -> None:
         """Have a message brought to every peer that it does not say has it. Never waits, never raises."""
-        receivers = tuple(peer for peer in self._peers if not peer.has(message))
-        envelope = Envelope(message, self._own, receivers, time.monotonic())
+        receivers = tuple(peer for peer in self._peers if not peer.has(message.touched))
+        envelope = Envelope(message, self._own, receivers, time.monotonic(), message.touched)
         for peer in receivers:
             peer.put(envelope)
 

@@ -82,9 +82,18 @@ def test_a_batch_is_of_one_instance_and_the_others_keep_their_order() -> None:
     assert [texts(outbox.take(9, 10_000)) for _ in range(4)] == [["a1", "a2"], ["b1", "b2"], ["c1", "c2"], []]
 
 
+def test_the_nodes_that_have_a_message_count_by_their_bytes() -> None:
+    named = Envelope(message("1"), OWN, (), 0, touched=("f" * 64,) * 10)
+    assert named.size > envelope("1").size + 640
+    outbox = filled(named, named, bounds=Bounds(size=2 * named.size - 1))
+    assert len(outbox) == 1
+    outbox.give_back(outbox.take(9, 10_000))
+    assert outbox.put(named) == 1
+
+
 def test_the_body_names_all_who_get_it_but_the_reader() -> None:
     nodes = [Node("B"), Node("C"), Node(None), Node("B")]
-    sent = Envelope(message("1", touched=["X", "B"]), OWN, nodes, 0)
+    sent = Envelope(message("1"), OWN, nodes, 0, touched=("X", "B"))
     assert json.loads(sent.body("C"))["touched"] == ["X", "B", OWN]
     assert json.loads(sent.body("B"))["touched"] == ["X", OWN, "C"]
     assert json.loads(sent.body(None))["touched"] == ["X", "B", OWN, "C"]

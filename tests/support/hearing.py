@@ -39,10 +39,12 @@ class OtherNodes:
 
     def __init__(self) -> None:
         self.forwarded: list[str] = []
+        self.touched: list[tuple[str, ...]] = []
 
     def forward(self, message: Message, /) -> None:
-        """Keep the name of a message."""
+        """Keep the name of a message, and the nodes that had it before."""
         self.forwarded.append(message.unique_id)
+        self.touched.append(message.touched)
 
 
 class Stage:
