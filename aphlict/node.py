@@ -20,7 +20,6 @@ from aphlict.servers.admin import Admin, Desk, Publishers
 from aphlict.servers.browsers import Browsers
 from aphlict.servers.credentials import Credentials
 from aphlict.servers.frontend import Frontend, Port, Role
-from aphlict.servers.http import HandOver
 from aphlict.servers.pages import NodeState, Pages
 
 log = logging.getLogger(__name__)
@@ -135,7 +134,7 @@ class Node:
         unsent = await self._relay.close(FLUSH_TIMEOUT)
         if unsent:
             log.warning("%d messages to peers could not be delivered before the stop", unsent)
-        await self._frontend.close()
+        self._frontend.close()
         log.info("stopped")
 
     def abort(self) -> None:
@@ -156,8 +155,7 @@ def keep_tidy(hub: Hub, frontend: Frontend) -> None:
 
 def client_role(hub: Hub, state: Callable[[], NodeState]) -> Role:
     """What client ports are made of."""
-    pages = HandOver(Pages(state, script.load()))
-    return Role(BrowserConnection, Browsers(hub, pages, time.monotonic), pages)
+    return Role(BrowserConnection, Browsers(hub, Pages(state, script.load()), time.monotonic))
 
 
 def admin_role(desk: Desk, fingerprint: str, settings: Callable[[], Settings]) -> Role:

@@ -21,7 +21,7 @@ from aphlict.position import read as read_position
 from aphlict.tokens.keyring import Keyring
 from aphlict.tokens.keys import Unfit, parse_keys
 from aphlict.tokens.making import sign
-from aphlict.wire import commands, handshake, proxy
+from aphlict.wire import answers, commands, handshake, proxy
 from aphlict.wire.chunks import ChunkReader
 from aphlict.wire.frames import CLOSE, FrameReader, Received, decode_close, read_single
 
@@ -69,11 +69,11 @@ def fuzz_head(data: bytes) -> None:
     request, size = found
     _check_beginnings(data[: size - 1])
     assert request.body_size() is None or request.body_size() in range(10**18)
-    for answer in (lambda: handshake.accept(request), lambda: handshake.instance_of(request.path)):
+    for result in (lambda: handshake.accept(request), lambda: handshake.instance_of(request.path)):
         try:
-            assert answer()
+            assert result()
         except HandshakeRefused as error:
-            handshake.refuse(error)
+            answers.refuse(error)
 
 
 def _check_beginnings(data: bytes) -> None:

@@ -6,12 +6,12 @@ import socket
 import ssl
 
 from aphlict.config.settings import Limits
-from aphlict.errors import AphlictError, HandshakeRefused, ProtocolError
+from aphlict.errors import AphlictError, ProtocolError
 from aphlict.net.backlog import Backlog
 from aphlict.net.poller import GONE, READ, WRITE
 from aphlict.net.sending import CLOSE_TIMEOUT, NOTHING, WOULD_BLOCK, Sender, State
 from aphlict.net.surroundings import Doorkeeper, Surroundings
-from aphlict.wire import frames, handshake
+from aphlict.wire import answers, frames, handshake
 from aphlict.wire.forwarded import Proxies
 from aphlict.wire.frames import FrameReader, Received, read_single
 from aphlict.wire.handshake import Request
@@ -27,9 +27,9 @@ _UNPROVEN = ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED")  
 class Application:
     """What a connection serves: decides about requests and answers messages."""
 
-    def on_request(self, connection: "Connection", request: Request, rest: bytes, /) -> None:
-        """A request came; `rest` are the bytes that came with it, its head first. Calls `upgrade`, `detach` or
-        what a subclass of Connection has, or raises HandshakeRefused."""
+    def on_request(self, connection: "Connection", request: Request, /) -> None:
+        """The head of a request came. Calls `upgrade` or what a subclass of Connection has, or raises an
+        AphlictError: nothing reads a body, so a request that announces one has to be refused."""
         raise NotImplementedError
 
     def on_message(self, connection: "Connection", received: Received, /) -> None:
@@ -160,7 +160,11 @@ class Connection(Sender):
             return
         request, size = found
         self._head = data[size:]
-        self.context.application.on_request(self, request, data)
+        try:
+            self.context.application.on_request(self, request)
+        except AphlictError as error:
+            self.refuse(error, request)
+            return
         if self.state is State.OPEN and self._head:
             first, self._head = self._head, b""
             self._on_frames(first)
@@ -261,22 +265,15 @@ class Connection(Sender):
             self.context.deadlines.add(self, self._heard + limits.ping_interval)
         self.send(answer)
 
-    def detach(self) -> socket.socket:
-        """Give the socket away: this object forgets it. Raises HandshakeRefused while an answer waits for it."""
-        if self._waiting is not None:
-            raise HandshakeRefused("a request came before the answer to the last one had been taken")
-        self.context.poller.unregister(self._socket.fileno())
-        self.state = State.CLOSED
-        self._waiting = NOTHING
-        return self._socket
-
     # Ending
 
-    def refuse(self, error: AphlictError, extra: str = "") -> None:
-        """Answer a request that cannot be served, and end."""
+    def refuse(self, error: AphlictError, request: Request | None = None) -> None:
+        """Answer a request that cannot be served (None where it cannot even be read), and end."""
         self.count(error)
         log.debug("[%d] refused a request of %s: %s", self.number, self.address, error)
-        self._finish(handshake.refuse(error, extra))
+        answer = answers.refuse(error)
+        is_head = request is not None and request.method == "HEAD"
+        self._finish(answers.without_body(answer) if is_head else answer)
 
     def close(self, code: int, reason: str = "", why: str = "") -> None:
         """Send a close frame and end, at the latest CLOSE_TIMEOUT later. `why` is for the log."""

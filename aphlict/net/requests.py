@@ -4,7 +4,7 @@ import socket
 from functools import lru_cache
 
 from aphlict.config.settings import Limits
-from aphlict.errors import BodyTooLarge
+from aphlict.errors import AphlictError, BodyTooLarge
 from aphlict.net.connection import Application, Connection, Context
 from aphlict.net.poller import GONE, READ, WRITE
 from aphlict.net.sending import State
@@ -71,8 +71,12 @@ class RequestConnection(Connection):
             return b""
         request, size = found
         self._head = b""
-        self._application().on_head(self, request)
-        self._begin_body(request, request.body_size())
+        try:
+            self._application().on_head(self, request)
+            self._begin_body(request, request.body_size())
+        except AphlictError as error:
+            self.refuse(error, request)
+            return b""
         rest = data[size:]
         return rest or self._read_body(b"")
 
@@ -134,22 +138,22 @@ class RequestConnection(Connection):
         assert isinstance(application, RequestApplication)
         return application
 
-    def answer(self, answer: bytes, *, last: bool) -> None:
-        """Send the answer to a request, once; after the last one the connection ends."""
+    def answer(self, answer: bytes, *, keep: bool) -> None:
+        """Send the answer to a request, once; without `keep` the connection ends after it."""
         self._asked = False
         if self._paused:
             self._paused = False
             self._watch(READ if self._waiting is None else READ | WRITE)
-            self._answer(answer, last=last)
+            self._answer(answer, keep=keep)
             self._on_data(self._take_held())
         else:
-            self._answer(answer, last=last)
+            self._answer(answer, keep=keep)
 
-    def _answer(self, answer: bytes, *, last: bool) -> None:
-        if last or self._last:
-            self._finish(answer)
-        else:
+    def _answer(self, answer: bytes, *, keep: bool) -> None:
+        if keep and not self._last:
             self.send(answer)
+        else:
+            self._finish(answer)
 
     def on_events(self, events: int, /) -> None:
         """Read and write what can be; who goes away before the answer is not waited for."""

@@ -10,7 +10,7 @@ from aphlict.errors import AphlictError
 from aphlict.hub import Receipt
 from aphlict.message import Message, check_name, parse
 from aphlict.net.requests import RequestApplication, RequestConnection
-from aphlict.servers.http import DirectExchange, Exchange
+from aphlict.servers.http import Exchange
 from aphlict.servers.port import PortContext
 from aphlict.wire.handshake import Request
 
@@ -130,4 +130,4 @@ class Publishers(RequestApplication):
 
     def on_whole_request(self, connection: RequestConnection, request: Request, body: bytes, /) -> None:
         """Answer a request."""
-        DirectExchange(connection, request, body).handle_with(self._admin)
+        Exchange(connection, request, body, keep=request.keeps_alive()).handle_with(self._admin)

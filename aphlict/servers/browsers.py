@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from aphlict.errors import CommandError, HandshakeRefused, InstanceTooLong, NameTooLong
+from aphlict.errors import CommandError, HandshakeRefused, InstanceTooLong, NameTooLong, NoBodyHere
 from aphlict.hub import Hub, Recovery
 from aphlict.instance import Subscriber
 from aphlict.net.connection import Application, Connection
@@ -11,7 +11,7 @@ from aphlict.net.sending import State
 from aphlict.net.streaming import BrowserConnection
 from aphlict.servers.admission import Visitor, prove
 from aphlict.servers.fallback import Fallback
-from aphlict.servers.http import HandOver
+from aphlict.servers.http import Exchange, Handler
 from aphlict.servers.port import check_origin, keys_of
 from aphlict.wire import commands
 from aphlict.wire.commands import Auth, Command, Id, Ping, Replay, Subscribe, Unsubscribe
@@ -26,24 +26,27 @@ LOOKED_UP_FOR_ONE = (
 
 
 class Browsers(Application):
-    """The application of the client ports: WebSockets, event streams and polls to the hub, the rest to Tornado.
+    """The application of the client ports: WebSockets, event streams and polls go to the hub, the rest to `pages`.
 
     It serves BrowserConnections; the tag of a WebSocket is its Subscriber.
     """
 
-    def __init__(self, hub: Hub, pages: HandOver, clock: Callable[[], float]) -> None:
+    def __init__(self, hub: Hub, pages: Handler, clock: Callable[[], float]) -> None:
         self._hub = hub
         self._pages = pages
         self._clock = clock
         self._fallback = Fallback(hub, clock)
 
-    def on_request(self, connection: Connection, request: Request, rest: bytes, /) -> None:
-        """Let a WebSocket in, or who does without one, or hand the request over to the pages."""
+    def on_request(self, connection: Connection, request: Request, /) -> None:
+        """Upgrade to a WebSocket, or answer the request. Raises AphlictError, NoBodyHere for any request with a body:
+        what is not read would be taken for the next request (RFC 9112, 11.2)."""
         connection.find_browser(request)
+        if request.body_size() != 0:
+            raise NoBodyHere("this is a client port, which takes no body: publish to the admin port")
         if not request.wants_websocket():
             assert isinstance(connection, BrowserConnection)
             if not self._fallback.serve(connection, request):
-                self._pages.take(connection, rest)
+                Exchange(connection, request, keep=False).handle_with(self._pages)
             return
         check_origin(connection, request)
         instance = instance_of(request.path)

@@ -144,7 +144,7 @@ class Entrance:
 class TurningAway(Application):
     """The application of connections for which there is no room. Their tag is the error that says why."""
 
-    def on_request(self, connection: Connection, _request: Request, _rest: bytes, /) -> None:
+    def on_request(self, connection: Connection, _request: Request, /) -> None:
         """Refuse whatever is asked for."""
         assert isinstance(connection.tag, HandshakeRefused)
         raise connection.tag

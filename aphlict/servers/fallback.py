@@ -87,8 +87,7 @@ class Fallback:
             listener = make(connection, request, self._fields(connection, request, grant))
             subscriber = self._subscribe(wish, listener)
         except (TokenRefused, NotAllowed) as error:
-            fields = {"WWW-Authenticate": error.challenge or "Bearer"}
-            _refuse(connection, request, error.http_status, error, fields)
+            _refuse(connection, request, error.http_status, error)
             return
         except (HandshakeRefused, NameTooLong, CommandError) as error:
             _refuse(connection, request, 400, error)
@@ -141,6 +140,5 @@ def _refuse(
 ) -> None:
     log.debug("[%d] refused a request of %s: %s", connection.number, connection.address, error)
     connection.count(error)
-    fields = {**cors(connection, request), **fields}
-    answer = answers.json(status, fields, answers.refusal(error), keep=False)
+    answer = answers.refuse(error, {**cors(connection, request), **fields}, status=status)
     connection.answer(answers.without_body(answer) if request.method == "HEAD" else answer, keep=False)

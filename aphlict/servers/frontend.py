@@ -20,7 +20,6 @@ from aphlict.net.poller import SPELL
 from aphlict.net.surroundings import Surroundings
 from aphlict.servers.credentials import Credentials, load
 from aphlict.servers.entrance import Entrance, Gate
-from aphlict.servers.http import HandOver
 from aphlict.servers.naming import own_names
 from aphlict.wire.frames import GOING_AWAY
 
@@ -36,7 +35,6 @@ class Role(NamedTuple):
 
     connection: type[Connection]
     application: Application
-    handed_over: HandOver | None = None  # what the application gives to Tornado
 
 
 class Port(NamedTuple):
@@ -147,9 +145,7 @@ class Frontend:
         """Where those come from who are in by ports of one type."""
         door = self._gates[kind].door
         inside = [each.counted for each in self._connections() if each.context.door is door]
-        own = [address for address in inside if address is not None]
-        handed_over = self._roles[kind].handed_over
-        return own if handed_over is None else [*own, *handed_over.addresses(door)]
+        return [address for address in inside if address is not None]
 
     async def drain(self) -> None:
         """Accept no more, and close all connections, spread evenly over `drain.time`, so that the browsers do not
@@ -173,11 +169,8 @@ class Frontend:
             if self._connections():
                 await asyncio.sleep(DRAIN_STEP)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """End all that is left; to be called after `drain`."""
-        for role in self._roles.values():
-            if role.handed_over is not None:
-                await role.handed_over.close()
         self._undo.close()
 
     def abort(self) -> None:

@@ -4,13 +4,11 @@ import re
 from base64 import b64encode
 from collections.abc import Callable
 from hashlib import sha1
-from http import HTTPStatus
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 from msgspec import Struct
-from msgspec.json import encode as encode_json
 
-from aphlict.errors import AphlictError, HandshakeRefused, HeadTooLarge, UnknownVersion
+from aphlict.errors import HandshakeRefused, HeadTooLarge, UnknownVersion
 
 END = b"\r\n\r\n"
 MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
@@ -189,23 +187,6 @@ def accept(request: Request) -> bytes:
         + b64encode(sha1(key.encode() + MAGIC).digest())  # noqa: S324
         + END
     )
-
-
-def refuse(error: AphlictError, extra: str = "") -> bytes:
-    """Make the HTTP answer for an error, after which the connection is closed. `extra`: whole header lines."""
-    status = HTTPStatus(error.http_status)
-    body = encode_json({"error": str(error)})
-    if isinstance(error, UnknownVersion):
-        extra += "Sec-WebSocket-Version: 13\r\n"
-    if error.retry_after is not None:
-        extra += f"Retry-After: {error.retry_after}\r\n"
-    if error.challenge is not None:
-        extra += f"WWW-Authenticate: {error.challenge}\r\n"
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n{extra}\r\n"
-    )
-    return head.encode() + body
 
 
 def instance_of(path: str) -> str:

@@ -126,7 +126,7 @@ class HubNode:
         unsent = await self._relay.close(FLUSH_TIMEOUT)
         if unsent:
             log.warning("%d messages to peers could not be delivered before the stop", unsent)
-        await self._frontend.close()
+        self._frontend.close()
 
     def abort(self) -> None:
         """Stop at once."""
@@ -193,7 +193,7 @@ class EdgeNode:
         await asyncio.sleep(self.settings.drain_delay)
         await self._frontend.drain()
         self._link.leave()
-        await self._frontend.close()
+        self._frontend.close()
 
     def abort(self) -> None:
         """Stop at once."""

@@ -28,7 +28,7 @@ LIMITS = Limits(limits_message=LARGEST, limits_waiting=4 * LARGEST, limits_comma
 class Echo(Application):
     """Takes every WebSocket, and answers a message with itself."""
 
-    def on_request(self, connection: Connection, request: Request, _rest: bytes, /) -> None:
+    def on_request(self, connection: Connection, request: Request, /) -> None:
         """Let it in."""
         connection.upgrade(request)
 

@@ -39,7 +39,7 @@ def waiting_connection() -> tuple[RequestConnection, socket.socket]:
 def test_an_event_from_before_the_pause_is_no_end() -> None:
     connection, publisher = waiting_connection()
     connection.on_events(READ)
-    connection.answer(b"answer", last=True)
+    connection.answer(b"answer", keep=False)
     assert publisher.recv(100) == b"answer"
     connection.abort("the end")
     publisher.close()
@@ -49,5 +49,5 @@ def test_who_goes_away_is_not_waited_for() -> None:
     connection, publisher = waiting_connection()
     connection.on_events(GONE)
     assert connection.state is State.CLOSED
-    connection.answer(b"answer", last=False)
+    connection.answer(b"answer", keep=True)
     publisher.close()

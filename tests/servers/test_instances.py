@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aphlict
-from aphlict.hits import Hits
-from aphlict.servers.http import Exchange
+from aphlict.servers.http import read_query
 from aphlict.wire.handshake import instance_of, instance_path
 from tests.support.loops import in_loop
 from tests.support.nodes import receive, running_node, subscribed
@@ -23,8 +22,7 @@ def test_a_name_is_the_same_instance_on_both_ports(name: str) -> None:
     path = f"/ws/{instance_path(name)}"
     assert instance_of(path) == name
     assert instance_of(f"{path}events".rpartition("/")[0]) == name
-    exchange = Exchange("POST", f"/?instance={quote(name, safe='')}", {}, "", Hits())
-    assert exchange.argument("instance") == name
+    assert read_query(f"instance={quote(name, safe='')}") == {"instance": [name]}
 
 
 @in_loop

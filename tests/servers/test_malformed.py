@@ -94,4 +94,57 @@ async def test_an_upgrade_with_a_body_is_refused() -> None:
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     async with running_node() as node:
-        check_refused(await exchange(node, "client", head + HIDDEN), 400)
+        check_refused(await exchange(node, "client", head + HIDDEN), 501)
+
+
+CLIENT_PATHS = ("/poll?channel=a&wait=0", "/events?channel=a", "/status", "/aphlict.js", "/", "/ws/~a/poll")
+FRAMINGS = {
+    "length": b"Content-Length: %d\r\n\r\n%b" % (len(HIDDEN), HIDDEN),
+    "length and 100-continue": b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n%b"
+    % (len(HIDDEN), HIDDEN),
+    "a length that is kept back": b"Content-Length: 1\r\n\r\n" + HIDDEN,
+    "chunks": b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN),
+    "chunks that are none": b"Transfer-Encoding: chunked\r\n\r\n" + HIDDEN,
+}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT"])
+@pytest.mark.parametrize("framing", FRAMINGS)
+@in_loop
+async def test_a_body_on_the_client_port_is_never_read_as_a_request(method: str, framing: str) -> None:
+    """A proxy that reuses its connections would give the answers to the wrong users."""
+    async with running_node() as node:
+        for path in CLIENT_PATHS:
+            start = f"{method} {path} HTTP/1.1\r\nHost: x\r\n".encode()
+            answer = await exchange(node, "client", start + FRAMINGS[framing] + HIDDEN)
+            assert answer.count(b"HTTP/1.1 ") == 1, path
+            if method == "HEAD":
+                assert answer.startswith(b"HTTP/1.1 501 ")
+                assert answer.endswith(b"\r\n\r\n")
+            else:
+                check_refused(answer, 501)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize("framing", ["length", "length and 100-continue", "chunks"])
+@in_loop
+async def test_a_body_on_the_admin_port_belongs_to_its_request(method: str, framing: str) -> None:
+    last = b"GET /status/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    async with running_node() as node:
+        start = (
+            f"{method} /status/ HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n".encode()
+        )
+        answer = await exchange(node, "admin", start + FRAMINGS[framing] + last)
+        answer = answer.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert answer.count(b"HTTP/1.1 ") == 2
+
+
+@PORTS
+@in_loop
+async def test_a_refusal_of_head_has_no_body(port: str) -> None:
+    """What follows its head would be read as the answer to the next request."""
+    fields = b"Host: x\r\nOrigin: https://a.example\r\nUpgrade: websocket\r\n\r\n"
+    async with running_node() as node:
+        answer = await exchange(node, port, b"HEAD / HTTP/1.1\r\n" + fields)
+        assert answer.startswith(b"HTTP/1.1 4")
+        assert answer.endswith(b"\r\n\r\n")

@@ -13,7 +13,8 @@ from aphlict.errors import (
     TokenMissing,
     UnknownVersion,
 )
-from aphlict.wire.handshake import Request, accept, instance_of, read_head, refuse
+from aphlict.wire import answers
+from aphlict.wire.handshake import Request, accept, instance_of, read_head
 from tests.support.heads import BROWSER, MALFORMED, Malformed, head
 
 LIMIT = 8192
@@ -172,7 +173,7 @@ def test_where_a_token_is(start: str, headers: dict[str, str], token: str | None
 
 
 def test_a_refusal_for_want_of_a_token_says_what_is_expected() -> None:
-    answer = refuse(TokenMissing("a token is asked for"))
+    answer = answers.refuse(TokenMissing("a token is asked for"))
     assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
     assert answer.count(b'\r\nWWW-Authenticate: Bearer realm="aphlict"\r\n') == 1
 
@@ -232,7 +233,7 @@ def test_a_length_of_nothing_is_no_body() -> None:
 def test_another_version_is_told_ours(version: str) -> None:
     error = refusal(head(Sec_WebSocket_Version=version))
     assert isinstance(error, UnknownVersion)
-    answer = refuse(error)
+    answer = answers.refuse(error)
     assert answer.startswith(b"HTTP/1.1 426 Upgrade Required\r\n")
     assert b"\r\nSec-WebSocket-Version: 13\r\n" in answer
 
@@ -262,7 +263,7 @@ def test_nothing_may_be_missing(missing: str) -> None:
     ],
 )
 def test_a_refusal_is_a_whole_answer_in_json(error: AphlictError, start: bytes) -> None:
-    top, _, body = refuse(error).partition(b"\r\n\r\n")
+    top, _, body = answers.refuse(error).partition(b"\r\n\r\n")
     assert top.startswith(start)
     assert b"\r\nConnection: close" in top
     assert b"\r\nContent-Type: application/json" in top
@@ -271,7 +272,7 @@ def test_a_refusal_is_a_whole_answer_in_json(error: AphlictError, start: bytes) 
 
 
 def test_a_refusal_may_say_more() -> None:
-    assert b"\r\nRetry-After: 5\r\n" in refuse(Overloaded("no"), "Retry-After: 5\r\n")
+    assert b"\r\nRetry-After: 5\r\n" in answers.refuse(Overloaded("no"), {"Retry-After": "5"})
 
 
 # The instance (contract, 1.4)
