@@ -290,8 +290,12 @@ class BadAnswer(PeerError):
 
 
 class PeerRefused(PeerError):
-    """An admin server that answers with an error; `status` is its HTTP status."""
+    """An admin server that answers with an error; `status` is its HTTP status.
 
-    def __init__(self, status: int, reason: str) -> None:
+    `taken`: of a list, the first so many messages were published, and only the others were refused.
+    """
+
+    def __init__(self, status: int, reason: str, taken: int = 0) -> None:
         super().__init__(f"it answered {status}: {reason}")
         self.status = status
+        self.taken = taken

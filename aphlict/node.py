@@ -78,7 +78,10 @@ class Node:
             self._wake()
 
     def publish(self, messages: list[Message], done: Callable[[list[Receipt]], None], /) -> None:
-        """Publish these in turn; a long list takes several turns of the loop. Raises Overloaded."""
+        """Publish these in turn; a long list takes several turns of the loop. Raises Overloaded.
+
+        `done` gets fewer receipts than there are messages where the others were not taken: too much is waiting.
+        """
         self.hub.check_load()
         self._publish(messages, [], done)
 
@@ -91,6 +94,8 @@ class Node:
             if now > begin + TURN:
                 asyncio.get_running_loop().call_soon(self._publish, messages, receipts, done)
                 return
+            if receipts and self.hub.load > 1:
+                break
             receipts.append(self.hub.publish(message, now))
             now = time.monotonic()
         done(receipts)

@@ -29,8 +29,19 @@ class _Receipt(msgspec.Struct, rename={"unique_id": "uniqueID"}):
     receipts: list[object] | None = None
 
 
+class _Taken(msgspec.Struct, rename={"unique_id": "uniqueID"}):
+    unique_id: str
+
+
 class _Error(msgspec.Struct):
     error: str
+
+
+class _Part(msgspec.Struct):
+    receipts: list[_Taken]
+
+
+_part = msgspec.json.Decoder(_Part)
 
 
 def read_status(answer: Answer) -> Identity:
@@ -56,7 +67,17 @@ def read_receipt(answer: Answer) -> Identity:
 
 def _refuse_errors(answer: Answer) -> None:
     if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
-        raise PeerRefused(answer.status, _reason(answer))
+        raise PeerRefused(answer.status, _reason(answer), _taken(answer))
+
+
+def _taken(answer: Answer) -> int:
+    """How many messages of a list were taken before the others were refused."""
+    if answer.status != HTTPStatus.SERVICE_UNAVAILABLE:
+        return 0
+    try:
+        return len(_part.decode(answer.body).receipts)
+    except msgspec.MsgspecError:
+        return 0
 
 
 def _reason(answer: Answer) -> str:

@@ -171,6 +171,8 @@ class Peer:
             if not wanted or await self._post(wanted):
                 self._flight = []
         except PeerRefused as error:
+            if 0 < error.taken < len(wanted):
+                self._forget_taken(wanted, error.taken)
             if error.status not in FAULTS_OF_A_MESSAGE:
                 raise
             self._single_out(wanted, error)
@@ -193,6 +195,12 @@ class Peer:
         self.report.sent += len(batch)
         self._together = min(self._together * 2, self._bounds.batch_count)
         return True
+
+    def _forget_taken(self, batch: Sequence[Envelope], taken: int) -> None:
+        """The peer took the first ones, and is to be sent the others soon: it has only more to do than it can."""
+        self._flight = self._flight[self._flight.index(batch[taken]) :]
+        self.report.sent += taken
+        self._delay = 0.0
 
     def _single_out(self, batch: Sequence[Envelope], error: PeerRefused) -> None:
         """Something in the batch is refused for good: halve it until that is alone, then go on without it."""

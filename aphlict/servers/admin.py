@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from aphlict.config.settings import Limits
-from aphlict.errors import AphlictError
+from aphlict.errors import AphlictError, Overloaded
 from aphlict.hub import Receipt
 from aphlict.message import Message, check_name, parse
 from aphlict.net.requests import RequestApplication, RequestConnection
@@ -30,7 +30,8 @@ class Desk(Protocol):
     """What publishers and those who ask for the status speak to. Answers may come later, and come once."""
 
     def publish(self, messages: list[Message], done: Callable[[list[Receipt]], None], /) -> None:
-        """Publish these in turn; `done` takes a receipt for each."""
+        """Publish these in turn; `done` takes a receipt for each, or for the first ones alone: then the others were
+        not taken, as more waits than `limits.deliveries`. Raises Overloaded where none was."""
 
     def status(self, instance: str, done: Callable[[dict[str, Any]], None], /) -> None:
         """Tell how the node and this instance do."""
@@ -86,14 +87,19 @@ class Admin:
             told = [receipt.as_dict() for receipt in receipts]
             if log.isEnabledFor(logging.DEBUG):
                 _trace(messages, told)
-            answer = {"receipts": told} if many else told[0]
-            exchange.answer_json(200, {"fingerprint": self._fingerprint, **answer})
+            answer = {"fingerprint": self._fingerprint, **({"receipts": told} if many else told[0])}
+            if len(told) < len(messages):
+                exchange.fail(
+                    Overloaded(f"too much is waiting: {len(told)} of {len(messages)} were taken"), answer
+                )
+            else:
+                exchange.answer_json(200, answer)
 
         self._desk.publish(messages, on_published)
 
 
 def _trace(messages: list[Message], receipts: list[dict[str, Any]]) -> None:
-    for message, receipt in zip(messages, receipts, strict=True):
+    for message, receipt in zip(messages, receipts, strict=False):
         log.debug("published %s to %s: %s", message.unique_id, message.channels, receipt)
 
 

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 MAX_ARGUMENTS = 2048  # in a query
 NO_HEADERS: Mapping[str, str] = {}
+NOTHING_MORE: Mapping[str, object] = {}
 
 
 class Handler(Protocol):
@@ -73,11 +74,11 @@ class Exchange:
             log.exception("internal error on %s %s; please report this", self.method, self.path)
             self.fail(AphlictError("internal error; the log of the server says more"))
 
-    def fail(self, error: AphlictError) -> None:
-        """Answer with an error's status and sentence; the connection ends."""
+    def fail(self, error: AphlictError, more: Mapping[str, object] = NOTHING_MORE) -> None:
+        """Answer with an error's status and sentence, and `more` keys beside it; the connection ends."""
         self._connection.count(error)
         self._keep = False
-        self.answer_json(error.http_status, answers.refusal(error), answers.fields_of(error))
+        self.answer_json(error.http_status, {**answers.refusal(error), **more}, answers.fields_of(error))
 
     def answer_json(self, status: int, value: Any, headers: Mapping[str, str] = NO_HEADERS) -> None:
         """Answer with JSON."""

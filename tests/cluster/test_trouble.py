@@ -15,7 +15,7 @@ from aphlict.cluster.outbox import Bounds, Envelope
 from aphlict.cluster.relay import Relay
 from aphlict.config.settings import PeerSettings
 from tests.cluster.messages import FAST, OWN, message, relay_to
-from tests.cluster.nodes import HOST, FakeNode, NodeJsServer, Reply, reply, started
+from tests.cluster.nodes import HOST, FakeNode, NodeJsServer, Post, Reply, read_post, reply, started
 from tests.support.loops import in_loop
 from tests.support.waiting import eventually
 
@@ -306,6 +306,44 @@ async def test_a_peer_that_is_overloaded_is_tried_again(caplog: pytest.LogCaptur
         assert node.texts == [str(number) for number in range(10)]
         await eventually(lambda: state(relay) == "up")
     assert len(lines(caplog, "is away")) == len(lines(caplog, "is back")) == 1
+
+
+@in_loop
+async def test_a_peer_that_took_the_beginning_of_a_list_is_sent_the_rest() -> None:
+    async with FakeNode("B").start() as node:
+
+        def respond(request: HTTPServerRequest) -> Reply | None:
+            post = read_post(request) if request.method == "POST" else None
+            if post is None or len(post.objects) < 4:
+                return None
+            node.posts.append(Post(post.instance, post.objects[:3], is_list=True))
+            taken = [{"uniqueID": each["uniqueID"], "matched": 0} for each in post.objects[:3]]
+            return reply(503, error="too much waits", fingerprint="B", receipts=taken)
+
+        node.respond = respond
+        async with relay_to(node.settings) as relay:
+            await eventually(lambda: relay.status()[0]["fingerprint"] == "B")
+            for number in range(20):
+                relay.forward(message(str(number)))
+            await node.got(20)
+            assert node.texts == [str(number) for number in range(20)]
+            await eventually(lambda: state(relay) == "up")
+            assert relay.status()[0]["sent"] == 20
+            assert relay.status()[0]["queued"] == 0
+
+
+@pytest.mark.parametrize("receipts", [[{}] * 99, [{}] * 4, [], {}, None])
+@in_loop
+async def test_receipts_that_no_message_belongs_to_lose_none(receipts: object) -> None:
+    async with FakeNode("B").start() as node:
+        refusals = [reply(503, error="too much waits", receipts=receipts)]
+        node.respond = lambda request: refusals.pop() if request.method == "POST" and refusals else None
+        async with relay_to(node.settings) as relay:
+            await eventually(lambda: relay.status()[0]["fingerprint"] == "B")
+            for number in range(4):
+                relay.forward(message(str(number)))
+            await node.got(4)
+            assert node.texts == ["0", "1", "2", "3"]
 
 
 # Messages that are refused

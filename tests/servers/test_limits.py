@@ -578,12 +578,33 @@ async def test_a_body_as_large_as_it_may_be(options: tuple[str, ...]) -> None:
 
 
 @in_loop
+async def test_a_list_is_taken_until_too_many_deliveries_wait() -> None:
+    async with running_node(limits__deliveries=10) as node:
+        browsers = [await subscribed(node.url(), "A") for _ in range(3)]
+        messages = [
+            {"subscribers": ["A"], "uniqueID": str(number), "number": number} for number in range(1024)
+        ]
+        rest, refusals = messages, 0
+        while rest:
+            status, answer = await node.ask("/", method="POST", body=json.dumps(rest))
+            assert node.node.hub.waiting <= 10 + 3
+            taken = [receipt["uniqueID"] for receipt in answer.get("receipts", ())]
+            assert taken == [message["uniqueID"] for message in rest[: len(taken)]]
+            assert status == (200 if len(taken) == len(rest) else 503)
+            refusals += status == 503
+            rest = rest[len(taken) :]
+        for browser in browsers:
+            assert [each["number"] for each in await receive(browser, 1024)] == list(range(1024))
+        assert await hits(node, "limits.deliveries") == refusals > 1
+
+
+@in_loop
 async def test_more_deliveries_than_may_wait() -> None:
-    async with running_node(limits__deliveries=1) as node:
+    async with running_node(limits__deliveries=1000) as node:
         browser = await subscribed(node.url(), "A")
         messages = [{"subscribers": ["A"], "number": number} for number in range(600)]
         await node.publish(*messages)
-        node.node.hub.deliveries.waiting += 1000
+        node.node.hub.deliveries.waiting += 2000
         async with raw(node.admin_port) as publisher:
             body = json.dumps({"subscribers": ["A"]}).encode()
             head = await publisher.ask(
@@ -591,7 +612,7 @@ async def test_more_deliveries_than_may_wait() -> None:
             )
         assert b" 503 " in head
         assert b"\r\nRetry-After: 1\r\n" in head
-        node.node.hub.deliveries.waiting -= 1000
+        node.node.hub.deliveries.waiting -= 2000
         assert [each["number"] for each in await receive(browser, 600)] == list(range(600))
         await node.publish({"subscribers": ["A"], "number": 600})
         assert [each["number"] for each in await receive(browser, 1)] == [600]
