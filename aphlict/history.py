@@ -173,9 +173,10 @@ class Archive:
             self.expire(now)
         return entry
 
-    def entries(self) -> Iterator[Entry]:
-        """All that is kept, oldest first."""
-        return (entry for entry in tuple(self._entries) if entry.history is not None)
+    def entries(self, after: int = 0) -> Iterator[Entry]:
+        """All that is kept and later than a sequence, in order; nothing may be appended or dropped meanwhile."""
+        place = bisect_right(self._entries, after, key=lambda entry: entry.sequence)
+        return (entry for entry in islice(self._entries, place, None) if entry.history is not None)
 
     def expire(self, now: float) -> None:
         """Forget what is too old or beyond the bound in bytes."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from aphlict.figures import Subscribed
+from aphlict.history import Archive, Entry
 from aphlict.hub import Hub, Receipt
 from aphlict.message import Message
 from aphlict.workers.records import (
@@ -23,9 +24,9 @@ from aphlict.workers.records import (
     RecordReader,
     Tell,
     encode,
-    histories,
     pack,
 )
+from aphlict.workers.transfer import Transfer
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class EdgeStream(asyncio.Protocol):
         self._distribution = distribution
         self._reader = RecordReader()
         self._transport: asyncio.Transport | None = None
+        self._transfer: Transfer | None = None
         self.load = 0.0  # as of its last word
         self.known: set[tuple[str, str]] = set()  # messages that the edge has, while it joins
 
@@ -58,6 +60,16 @@ class EdgeStream(asyncio.Protocol):
         self._transport = transport
         if not _is_ours(transport.get_extra_info("socket")):
             transport.abort()
+
+    def pause_writing(self) -> None:
+        """Part of asyncio's interface."""
+        if self._transfer is not None:
+            self._transfer.pause()
+
+    def resume_writing(self) -> None:
+        """Part of asyncio's interface."""
+        if self._transfer is not None:
+            self._transfer.resume()
 
     def data_received(self, data: bytes) -> None:
         """Part of asyncio's interface."""
@@ -71,10 +83,23 @@ class EdgeStream(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send; an edge that does not read is let go, and joins again when it can."""
         assert self._transport is not None
+        if self._transport.is_closing():
+            return
         self._transport.write(data)
         if self._transport.get_write_buffer_size() > MAX_BUFFER:
             log.error("an edge does not read what it is sent: it has to join again")
             self._transport.abort()
+
+    def hand_over(self, archive: Archive, on_done: Callable[[], None]) -> None:
+        """Send what an archive keeps and this edge has not, for as long as that takes."""
+        assert self._transport is not None
+        known = self.known
+
+        def is_missing(entry: Entry) -> bool:
+            return (entry.message.instance, entry.message.unique_id) not in known
+
+        self._transfer = Transfer(self._transport, archive, is_missing, on_done)
+        self._transfer.start()
 
 
 def _is_ours(sock: socket.socket) -> bool:
@@ -191,16 +216,11 @@ class Distribution:
             self._send_all(Publish(0, unknown))
         edge.known.update((packed.instance, packed.unique_id) for packed in record.messages)
         if record.last:
-            self._join(edge)
+            edge.hand_over(self._hub.archive, lambda: self._join(edge))
 
     def _join(self, edge: EdgeStream) -> None:
-        missing = (
-            pack(entry.message, entry.at)
-            for entry in self._hub.archive.entries()
-            if (entry.message.instance, entry.message.unique_id) not in edge.known
-        )
-        for part in histories(missing):
-            edge.write(part)
+        """Count an edge that has all up to now; what is published from now on is sent to it."""
+        edge.write(encode(History([], last=True)))
         edge.known.clear()
         self._joined.add(edge)
         log.info("an edge has joined: %d serve", len(self._joined))

@@ -6,6 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 
 from aphlict.hub import Hub
 from aphlict.node import TURN
@@ -20,9 +21,8 @@ from aphlict.workers.records import (
     RecordReader,
     Tell,
     encode,
-    histories,
-    pack,
 )
+from aphlict.workers.transfer import Transfer
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ RETRY_AFTER_ERROR = 1.0  # seconds until this edge joins again after an error of
 class Link(asyncio.Protocol):
     """One stream to the hub; `LinkKeeper` makes the next one.
 
-    `joined` is done once this edge has what the hub has, and `lost` once the stream is over and all that came is done.
+    `joined` is done once this edge has what the hub has, `lost` once the stream is over and all that came is done.
     """
 
     def __init__(self, hub: Hub) -> None:
@@ -42,6 +42,7 @@ class Link(asyncio.Protocol):
         self._records: deque[Record] = deque()  # that came, and are not done
         self._steps: Iterator[None] | None = None  # while they are being done
         self._transport: asyncio.Transport | None = None
+        self._transfer: Transfer | None = None
         self._is_over = False
         self.has_failed = False  # a record could not be done
         loop = asyncio.get_running_loop()
@@ -52,8 +53,19 @@ class Link(asyncio.Protocol):
         """Part of asyncio's interface: tells the hub what this edge has."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        for part in histories(pack(entry.message, entry.at) for entry in self._hub.archive.entries()):
-            transport.write(part)
+        on_done = partial(self._send, History([], last=True))
+        self._transfer = Transfer(transport, self._hub.archive, lambda _entry: True, on_done)
+        self._transfer.start()
+
+    def pause_writing(self) -> None:
+        """Part of asyncio's interface."""
+        assert self._transfer is not None
+        self._transfer.pause()
+
+    def resume_writing(self) -> None:
+        """Part of asyncio's interface."""
+        assert self._transfer is not None
+        self._transfer.resume()
 
     def data_received(self, data: bytes) -> None:
         """Part of asyncio's interface."""

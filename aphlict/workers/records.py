@@ -1,6 +1,6 @@
 """What hub and edges tell each other over a local stream: records of MessagePack, each behind its length."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
@@ -9,7 +9,6 @@ from aphlict.figures import Subscribed
 from aphlict.message import Message
 
 LENGTH = 4  # bytes
-CHUNK = 1024 * 1024  # about how many bytes of messages one record of a history holds
 
 
 class Packed(Struct, array_like=True):
@@ -86,19 +85,6 @@ def encode(record: Record) -> bytes:
 def pack(message: Message, at: float) -> Packed:
     """Make of a message what can travel."""
     return Packed(message.instance, message.unique_id, message.channels, message.fields, at)
-
-
-def histories(messages: Iterable[Packed]) -> Iterator[bytes]:
-    """Make the records of a whole history, the last of which says so."""
-    part: list[Packed] = []
-    size = 0
-    for message in messages:
-        part.append(message)
-        size += len(message.fields)
-        if size > CHUNK:
-            yield encode(History(part, last=False))
-            part, size = [], 0
-    yield encode(History(part, last=True))
 
 
 class RecordReader:

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import pytest
 
@@ -21,8 +21,12 @@ from tests.support.waiting import eventually
 NAMES = [str(number) for number in range(300)]
 
 
-def make_hub() -> Hub:
-    return Hub("f" * 16, Nowhere(), Limits(), lambda: None)
+MEBIBYTE = 1024 * 1024
+
+
+def make_hub(history: int = 64 * MEBIBYTE) -> Hub:
+    """A hub that keeps messages of so many bytes."""
+    return Hub("f" * 16, Nowhere(), Limits(limits_history=history), lambda: None)
 
 
 def listening() -> tuple[socket.socket, str]:
@@ -71,8 +75,10 @@ class Faulty(Listener):
         raise RuntimeError("a bug")
 
 
-def make_message(name: str) -> Message:
-    return Message("default", name, ("A", "B"), (), b'{"uniqueID":"%b"' % name.encode())
+def make_message(name: str, size: int = 0) -> Message:
+    """A message with so many bytes of text."""
+    fields = b'{"uniqueID":"%b","text":"%b"' % (name.encode(), b"x" * size)
+    return Message("default", name, ("A", "B"), (), fields)
 
 
 @in_loop
@@ -114,7 +120,7 @@ async def test_a_link_that_is_lost_says_nothing_of_the_next_one() -> None:
         first, _ = await loop.sock_accept(sock)
         messages = [pack(make_message(name), 0.0) for name in NAMES]
         records = Publish(1, messages[:1]), Publish(0, messages[1:]), History([], last=True)
-        await loop.sock_sendall(first, b"".join(map(encode, records)))
+        await loop.sock_sendall(first, b"".join(encode(record) for record in records))
         first.close()  # which the edge notices when it confirms
         second, _ = await loop.sock_accept(sock)
         await eventually(lambda: hub.counters.messages_in == len(NAMES), "the messages")
@@ -143,3 +149,62 @@ async def test_an_edge_joins_again_after_an_error(caplog: pytest.LogCaptureFixtu
         await eventually(lambda: listener.names == ["2", "3"], "what came later")
     errors = [each for each in caplog.records if each.levelname == "ERROR"]
     assert [str(each.exc_info[1]) for each in errors if each.exc_info] == ["a bug"]
+
+
+@in_loop
+async def test_an_edge_joins_however_long_the_history_is() -> None:
+    """What is published meanwhile comes once, in order, and behind the history."""
+    hub, edge = make_hub(1024 * MEBIBYTE), make_hub(1024 * MEBIBYTE)
+    _, listener = join(edge, "A")
+    for name in NAMES[:80]:
+        hub.publish(make_message(name, MEBIBYTE), 0.0)
+    rest = iter(NAMES[80:])
+    async with distributing(hub) as (distribution, address), kept(keeper := LinkKeeper(edge, address)):
+        await eventually(lambda: listener.names, "the begin of the history")
+        assert not keeper.up_to_date.is_set()
+        for name in rest:
+            distribution.publish([make_message(name)], 0.0, lambda _receipts: None)
+            await asyncio.sleep(0)
+            if keeper.up_to_date.is_set():
+                break
+        for name in rest:
+            distribution.publish([make_message(name)], 0.0, lambda _receipts: None)
+        await eventually(lambda: not edge.work() and len(listener.names) == len(NAMES), "all messages")
+    assert listener.names == NAMES
+
+
+@in_loop
+async def test_a_hub_learns_a_history_however_long_it_is() -> None:
+    hub, edge = make_hub(1024 * MEBIBYTE), make_hub(1024 * MEBIBYTE)
+    for name in NAMES[:80]:
+        edge.publish(make_message(name, MEBIBYTE), 0.0)
+    async with distributing(hub) as (_, address), kept(keeper := LinkKeeper(edge, address)):
+        await asyncio.wait_for(keeper.up_to_date.wait(), 20)
+    assert [entry.message.unique_id for entry in hub.archive.entries()] == NAMES[:80]
+
+
+@in_loop
+async def test_nothing_waits_for_an_edge_that_joins_and_does_not_read() -> None:
+    """But for what the history keeps anyway."""
+    hub = make_hub(10 * MEBIBYTE)
+    for name in NAMES[:3]:
+        hub.publish(make_message(name, MEBIBYTE), 0.0)
+    async with distributing(hub) as (distribution, address):
+        reader, writer = await asyncio.open_unix_connection(address, limit=1024)
+        with closing(writer):
+            writer.write(encode(History([], last=True)))
+            data = await reader.readexactly(1)
+            for name in NAMES[3:100]:
+                distribution.publish([make_message(name, MEBIBYTE)], 0.0, lambda _receipts: None)
+                await asyncio.sleep(0)
+            records, names, size = RecordReader(), list[str](), 0
+            while True:
+                size += len(data)
+                for record in records.feed(data):
+                    assert isinstance(record, History)
+                    names += [each.unique_id for each in record.messages]
+                if "99" in names:
+                    break
+                data = await reader.read(65536)
+        assert size < 10 * MEBIBYTE
+        assert names == sorted(names, key=int)
