@@ -1,5 +1,6 @@
 """The command line: every command, its options and examples."""
 
+import math
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from aphlict.errors import UsageError
 
 IDLE = 130.0  # seconds of silence that `doctor --idle` tries: twice the 60 s of most proxies, and a little
 MAX_PORT = 65535
+MAX_SECONDS = 86400
 
 
 class Parser(ArgumentParser):
@@ -36,7 +38,7 @@ def parse(words: Sequence[str] | None) -> Namespace:
         epilog="`aphlict COMMAND --help` has examples. Exit status: 0 done, 77 usage or configuration error, 1 else.",
     )
     parser.add_argument("--version", action="version", version=f"aphlict {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(
             name,
@@ -52,7 +54,10 @@ def parse(words: Sequence[str] | None) -> Namespace:
         )
         if command.add_options is not None:
             command.add_options(sub)
-    return parser.parse_args(words)
+    arguments = parser.parse_args(words)
+    if arguments.command is None:
+        raise UsageError(f"no COMMAND is given\n\n{parser.format_help().rstrip()}")
+    return arguments
 
 
 def _start_options(parser: Parser) -> None:
@@ -75,7 +80,7 @@ def _status_options(parser: Parser) -> None:
 
 def _channels(parser: Parser, many: str) -> None:
     parser.add_argument("channels", metavar="CHANNEL", nargs=many, help="a channel's name")
-    parser.add_argument("--instance", metavar="NAME", help="the instance (default: default)")
+    parser.add_argument("--instance", metavar="NAME", type=utf8, help="the instance (default: default)")
 
 
 def _listen_options(parser: Parser) -> None:
@@ -89,12 +94,14 @@ def _listen_options(parser: Parser) -> None:
 
 def _doctor_options(parser: Parser) -> None:
     parser.add_argument("--url", metavar="URL", help="where browsers connect to, through the proxy: wss://…")
-    parser.add_argument("--instance", metavar="NAME", help="the instance that the URL is meant to name")
+    parser.add_argument(
+        "--instance", metavar="NAME", type=utf8, help="the instance that the URL is meant to name"
+    )
     parser.add_argument(
         "--idle",
         metavar="SECONDS",
         nargs="?",
-        type=float,
+        type=seconds,
         const=IDLE,
         help=f"also see whether a silent connection is left alone ({IDLE:g} s by default)",
     )
@@ -127,6 +134,25 @@ def port(text: str) -> int:
     return int(text)
 
 
+def seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= MAX_SECONDS:
+        raise ArgumentTypeError(f"{text} is no time, expected seconds, above 0 and at most {MAX_SECONDS}")
+    return number
+
+
+def utf8(text: str) -> str:
+    """What goes into a URL: the bytes of a command line need not be text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ArgumentTypeError(f"{text!a} is no text in UTF-8") from error
+    return text
+
+
 def duration(text: str) -> int:
     found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd]?)", text)
     if found is None:
@@ -143,7 +169,9 @@ def _token_options(parser: Parser) -> None:
         required=True,
         help="a channel that may be listened to; 'PREFIX*' is all that begin so. May be repeated",
     )
-    parser.add_argument("--instance", metavar="NAME", help="the instance that it is for (default: default)")
+    parser.add_argument(
+        "--instance", metavar="NAME", type=utf8, help="the instance that it is for (default: default)"
+    )
     parser.add_argument("--sub", metavar="NAME", help="whom it is for: the server's log names it in debug")
     parser.add_argument(
         "--expires",

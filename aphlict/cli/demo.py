@@ -30,6 +30,8 @@ def run(arguments: Namespace) -> int:
     for option, port in {"--port": arguments.port, "--client-port": arguments.client_port}.items():
         if port in BLOCKED_PORTS:
             raise UsageError(f"{option} is {port}, expected another one: browsers refuse to connect there")
+    if not arguments.listen:
+        raise UsageError("--listen is empty, expected an address: 0.0.0.0 is for everybody")
     asyncio.run(_serve(arguments.listen, arguments.port, arguments.client_port))
     return 0
 

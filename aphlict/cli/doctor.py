@@ -24,8 +24,8 @@ INDENT = " " * 7
 def run(arguments: Namespace) -> int:
     """Do it: 0 where nothing is wrong, 1 where something is, 77 where that is the configuration."""
     wishes = Wishes(
-        target=from_url(arguments.url) if arguments.url else None,
-        page=read_page(arguments.origin) if arguments.origin else None,
+        target=from_url(arguments.url) if arguments.url is not None else None,
+        page=read_page(arguments.origin) if arguments.origin is not None else None,
         ca=arguments.ca,
         instance=arguments.instance,
         idle=arguments.idle,

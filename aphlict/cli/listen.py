@@ -8,18 +8,15 @@ import ssl
 from argparse import Namespace
 from collections import deque
 from typing import Any
-from urllib.parse import urlsplit
 
 from tornado.httpclient import HTTPError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
 from aphlict.cli import configured
 from aphlict.cli.admin import unverified
-from aphlict.cli.configured import reachable
 from aphlict.cli.console import reason, remark, say_json
-from aphlict.errors import NoAnswer, TokenRefused, UsageError
-from aphlict.tokens.addresses import take_token
-from aphlict.wire.handshake import instance_path
+from aphlict.doctor.target import Target, from_url, of_server
+from aphlict.errors import NoAnswer, TokenRefused
 
 CONNECT_TIMEOUT = 10.0
 PING_INTERVAL = 20.0
@@ -32,29 +29,22 @@ SUBSCRIBE, REPLAY = "listen-subscribe", "listen-replay"
 
 def run(arguments: Namespace) -> int:
     """Do it until Ctrl-C."""
-    url, token = take_token(arguments.url) if arguments.url else (None, None)
-    url, trusting = _target(arguments, url)
-    context = (
-        None if not url.startswith("wss:") else unverified() if trusting else ssl.create_default_context()
-    )
+    target, trusting = _target(arguments)
+    context = None if not target.tls else unverified() if trusting else ssl.create_default_context()
     logging.getLogger("tornado").setLevel(logging.CRITICAL)  # what it says of a failure, we say
-    asyncio.run(Listening(url, arguments.channels, context, arguments.token or token).run())
+    token = arguments.token or target.token
+    asyncio.run(Listening(target.url, arguments.channels, context, token).run())
     return 0
 
 
-def _target(arguments: Namespace, url: str | None) -> tuple[str, bool]:
-    """The URL, and whether its certificate is taken as it is."""
-    path = instance_path(arguments.instance) if arguments.instance else ""
-    if url is None:
+def _target(arguments: Namespace) -> tuple[Target, bool]:
+    """Where to connect, and whether any certificate is accepted there. Raises UsageError, ConfigError."""
+    if arguments.url is not None:
+        target, trusting = from_url(arguments.url), arguments.insecure
+    else:
         _, settings = configured.load(arguments, tell=remark)
-        server = next(server for server in settings.servers if server.type == "client")
-        return f"{'wss' if server.tls else 'ws'}://{reachable(server)}/ws/{path}", True
-    parts = urlsplit(url)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise UsageError(f"--url is {url}, expected ws://… or wss://…")
-    if path and "~" in parts.path:
-        raise UsageError("--url names an instance already (after its ~): leave --instance away")
-    return f"{url.rstrip('/')}/{path}" if path else url, arguments.insecure
+        target, trusting = of_server(next(each for each in settings.servers if each.type == "client")), True
+    return target.at_instance(arguments.instance) if arguments.instance else target, trusting
 
 
 class Listening:

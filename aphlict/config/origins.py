@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+MAX_PORT = 65535
 
 _NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://({_NAME}|\[[0-9a-f:.]+\])(?::([0-9]{{1,5}}))?")
@@ -54,6 +55,8 @@ def read_pattern(text: str) -> Pattern:
     scheme, star, host, port = match.groups()
     if scheme is None and star is None:
         raise ValueError(f"https://{text} or http://{text}: a page without TLS is another one")
+    if port is not None and not 1 <= int(port) <= MAX_PORT:
+        raise ValueError(f"a port is a whole number from 1 to {MAX_PORT}")
     return Pattern(_make(scheme or "https", host, port), star is not None)
 
 

@@ -1,16 +1,18 @@
 """Where a browser is to connect: the parts of a ws:// or wss:// URL, or a server of the configuration."""
 
 from dataclasses import dataclass, field, replace
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
+from aphlict.config.expectations import shorten
 from aphlict.config.origins import Origins, read_pattern
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import HandshakeRefused, UsageError
 from aphlict.tokens.addresses import take_token
-from aphlict.wire.handshake import instance_of
+from aphlict.wire.handshake import instance_of, instance_path
 
 LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- compared with, not bound to
 DEFAULT_PORTS = {"ws": 80, "wss": 443}
+EXPECTED = "ws://HOST/… or wss://HOST/…"
 MEANT = {"http": "ws", "https": "wss"}
 
 
@@ -52,6 +54,13 @@ class Target:
         """The instance that the path names."""
         return instance_of(self.path.partition("?")[0])
 
+    def at_instance(self, name: str) -> "Target":
+        """The same for an instance. Raises UsageError where the URL names one already."""
+        path, mark, query = self.path.partition("?")
+        if "~" in path:
+            raise UsageError("--url names an instance already (after its ~): leave --instance away")
+        return replace(self, path=f"{path.rstrip('/')}/{instance_path(name)}{mark}{query}")
+
     def page(self, name: str) -> str:
         """The path of a page (status, events, poll) beside the WebSocket."""
         return f"{self.path.partition('?')[0].rstrip('/')}/{name}"
@@ -60,15 +69,18 @@ class Target:
 def from_url(url: str) -> Target:
     """Take a URL apart; a token in it is kept where it is not printed. Raises UsageError."""
     try:
+        if not url.isprintable():
+            raise ValueError("it has characters that cannot be printed")
         url, token = take_token(url)
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        host, port = _host_and_port(parts)
     except ValueError as error:
-        raise UsageError(f"--url is {url}: {error}") from error
+        shown = shorten(url.partition("?")[0].rpartition("@")[2])  # without a token or a password
+        raise UsageError(f"--url is {shown}, expected {EXPECTED} ({error})") from error
     if parts.scheme in MEANT:
         raise UsageError(f"--url is {url}, expected a WebSocket's: {MEANT[parts.scheme]}://{parts.netloc}…")
     if parts.scheme not in DEFAULT_PORTS or not host:
-        raise UsageError(f"--url is {url}, expected ws://HOST/… or wss://HOST/…")
+        raise UsageError(f"--url is {url}, expected {EXPECTED}")
     path = quote(parts.path or "/", safe="/~%:@!$&'()*+,;=") + (f"?{parts.query}" if parts.query else "")
     target = Target(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], path, token=token)
     try:
@@ -76,6 +88,19 @@ def from_url(url: str) -> Target:
     except HandshakeRefused as error:
         raise UsageError(f"--url is {url}: {error}") from error
     return target
+
+
+def _host_and_port(parts: SplitResult) -> tuple[str, int | None]:
+    """What is between the slashes; the port is None where there is none. Raises ValueError."""
+    if "@" in parts.netloc:
+        raise ValueError("without a user name and a password")
+    host = parts.hostname or ""
+    host.encode("idna")  # which raises UnicodeError, a ValueError, where no name can be so
+    if any(map(str.isspace, host)):
+        raise ValueError("a name has no spaces")
+    if parts.port == 0:
+        raise ValueError("a port is a whole number from 1 to 65535")
+    return host, parts.port
 
 
 def of_server(server: ServerSettings) -> Target:

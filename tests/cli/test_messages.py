@@ -125,7 +125,7 @@ def test_instances_are_apart(installation: Installation) -> None:
 
 def test_the_address_can_be_given(installation: Installation) -> None:
     installation.start()
-    url = f"ws://localhost:{installation.client_port}/any/"
+    url = f"ws://localhost:{installation.client_port}/any/?color=red"
     with listening(installation, "demo", "--url", url, "--instance", "x") as ear:
         notify(installation, "demo", "--message", "hello", "--instance", "x")
         assert ear.messages.get(timeout=5)["text"] == "hello"

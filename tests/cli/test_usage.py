@@ -11,12 +11,14 @@ from tests.support.installation import Installation
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        ([], "the following arguments are required: COMMAND"),
         (["strat"], "invalid choice"),
         (["start", "--cofnig", "x"], "unrecognized arguments: --cofnig x"),
         (["start", "--config"], "expected one argument"),
         (["listen"], "required: CHANNEL"),
-        (["listen", "a", "--url", "http://localhost"], "--url is http://localhost, expected ws://"),
+        (
+            ["listen", "a", "--url", "http://localhost"],
+            "--url is http://localhost, expected a WebSocket's: ws://localhost",
+        ),
         (["listen", "a", "--url", "ws://localhost/~x/", "--instance", "y"], "names an instance already"),
         (["notify", "a"], "one of the arguments --message --data is required"),
         (["notify", "a", "--message", "x", "--data", "{}"], "not allowed with argument"),
@@ -27,6 +29,11 @@ from tests.support.installation import Installation
         (["token", "--channel", "a", "--expires", "1y"], "1y is no time, expected one such as 90s"),
         (["demo", "--port", "65536"], "65536 is no port"),
         (["demo", "--client-port", "6000"], "browsers refuse to connect there"),
+        (["demo", "--listen", ""], "--listen is empty"),
+        (["listen", "a", "--instance", "\udcff"], "is no text in UTF-8"),
+        (["doctor", "--origin", "https://host:99999"], "--origin is https://host:99999"),
+        (["doctor", "--idle", "nan"], "nan is no time"),
+        (["doctor", "--idle", "-1"], "-1 is no time"),
     ],
 )
 def test_usage_errors_exit_with_77(words: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,6 +42,50 @@ def test_usage_errors_exit_with_77(words: list[str], part: str, capsys: pytest.C
     assert err.startswith("aphlict: ")
     assert part in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost",
+        "ws://",
+        "ws://:80/",
+        "ws://[bad",
+        "ws://[zz]:1/",
+        "ws://localhost:99999/",
+        "ws://localhost:0/",
+        "ws://localhost:-1/",
+        "ws://localhost:name/",
+        "ws://two words/",
+        "ws://two..dots/",
+        f"ws://{'x' * 64}/",
+        "ws://host\udcff/",
+        "ws://host/path\udcff",
+        "ws://host/a\tb",
+        "ws://host/~%ff/",
+        "ws://user:geheim@host/",
+        "ws://[bad/?token=geheim",
+        "ws://host:99999/?token=geheim",
+    ],
+)
+@pytest.mark.parametrize("command", [["listen", "a"], ["doctor"]])
+def test_a_url_that_is_none_is_a_usage_error(
+    command: list[str], url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--url", url]) == 77
+    out, err = capsys.readouterr()
+    assert err.startswith("aphlict: --url is ")
+    assert err.count("\n") == 1
+    assert "geheim" not in out + err
+
+
+def test_no_command_shows_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 77
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("aphlict: no COMMAND is given\n")
+    assert all(f"\n    {command} " in err for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
