@@ -13,7 +13,7 @@ def own_names(settings: Settings) -> frozenset[str]:
     """The host's name, with and without the domains that it searches; what its operator wrote into /etc/hosts; and
     the names of `cluster`, of which one may be this node's."""
     host = socket.gethostname()
-    searched = [f"{host}.{domain}" for domain in _words(RESOLVER, "search", "domain")]
+    searched = [f"{host}.{domain}" for domain in _domains()]
     return frozenset([host, *searched, *_names_in_hosts(), *(peer.host for peer in settings.cluster)])
 
 
@@ -22,11 +22,18 @@ def _names_in_hosts() -> Iterator[str]:
         yield from line.partition("#")[0].split()[1:]
 
 
-def _words(path: Path, *keys: str) -> Iterator[str]:
-    for line in _lines(path):
-        key, _, rest = line.partition(" ")
-        if key in keys:
-            yield from rest.split()
+def _domains() -> list[str]:
+    """The search list: `search` and `domain` exclude each other, and the last line wins (resolv.conf(5))."""
+    domains: list[str] = []
+    for line in _lines(RESOLVER):
+        if line[:1].isspace():  # the keyword must start the line
+            continue
+        key, *words = line.split() or [""]
+        if key == "search":
+            domains = words
+        elif key == "domain":
+            domains = words[:1]
+    return domains
 
 
 def _lines(path: Path) -> list[str]:
