@@ -58,6 +58,10 @@ class CannotStart(AphlictError):
     """The server ended before it was ready."""
 
 
+class CannotReload(AphlictError):
+    """A worker cannot use the new configuration, so that none does."""
+
+
 class NotPermitted(AphlictError):
     """The server belongs to another user."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aphlict.cluster.relay import Relay
+from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.hub import Hub, Receipt
 from aphlict.message import Message, random_name
@@ -32,6 +33,7 @@ FLUSH_TIMEOUT = 2.0  # seconds that peers have to take what is queued for them w
 
 class Node:
     """A server. `sockets[i]` are bound and listening for `settings.servers[i]`, `credentials[i]` its own.
+    The files of peers are read with `read`.
 
     `start`, then `drain` (in good order) or `abort` (at once); each once, in a running loop.
     """
@@ -41,12 +43,13 @@ class Node:
         settings: Settings,
         sockets: Sequence[Sequence[socket.socket]],
         credentials: Sequence[Credentials],
+        read: Read = read_file,
     ) -> None:
         self.settings = settings
         self._state = NodeState.STARTING
         self.fingerprint = random_name(FINGERPRINT_SIZE)
         self._started = time.monotonic()
-        self._relay = Relay(settings.peers, self.fingerprint)
+        self._relay = Relay(settings.peers, self.fingerprint, read=read)
         self.hub = Hub(self.fingerprint, self._relay, settings, self._wake, self._started)
         ports = [Port(server, each) for server, each in zip(settings.servers, sockets, strict=True)]
         roles = {
@@ -118,15 +121,20 @@ class Node:
         """Another node is there."""
         self._relay.hear(fingerprint)
 
-    def reload(self, settings: Settings) -> None:
-        """Use new limits, certificates and keys for what comes from now on. Raises ConfigError: all stays as it was.
+    def prepare_reload(self, settings: Settings, read: Read = read_file) -> Callable[[], None]:
+        """Prepare new limits, certificates and keys; what is returned puts them in force and cannot fail.
 
-        Ports, peers and users need a restart.
+        `settings` are for the same ports and peers. Raises ConfigError: all stays as it was.
         """
-        self._frontend.reload(settings)
-        self.settings = settings
-        self.hub.reload(settings)
-        self._relay.reload(settings.peers)
+        switch_frontend = self._frontend.prepare_reload(settings, read)
+
+        def switch() -> None:
+            switch_frontend()
+            self.settings = settings
+            self.hub.reload(settings)
+            self._relay.reload(settings.peers, read)
+
+        return switch
 
     async def drain(self) -> None:
         """Stop in good order: no new browsers, the others are sent away bit by bit, peers get what is queued."""

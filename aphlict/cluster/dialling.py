@@ -10,6 +10,7 @@ from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
 from tornado.util import TimeoutError as TornadoTimeout
 
+from aphlict.config.files import Read, read_file
 from aphlict.errors import CertificateError, PeerError, PeerNotTrusted, PeerSilent, PeerUnreachable
 from aphlict.tls.context import client_context
 
@@ -27,6 +28,7 @@ class Address(NamedTuple):
     cert: str | None = None
     key: str | None = None
     secret: str | None = None
+    read: Read = read_file  # for those files
 
     @property
     def authority(self) -> str:
@@ -66,7 +68,7 @@ async def _secure(plain: IOStream, address: Address, timeout: float) -> SSLIOStr
     plain.close()
     try:
         # hundreds of certificates: 20 ms
-        context = await asyncio.to_thread(client_context, address.ca, address.cert, address.key)
+        context = await asyncio.to_thread(client_context, address.ca, address.cert, address.key, address.read)
         bare = secure = context.wrap_socket(bare, server_hostname=address.host, do_handshake_on_connect=False)
         await asyncio.wait_for(_shake_hands(secure), timeout)
         return SSLIOStream(secure, max_buffer_size=MOST_BUFFERED)

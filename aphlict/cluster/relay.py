@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from aphlict.cluster.dialling import Address
 from aphlict.cluster.outbox import Bounds, Envelope
 from aphlict.cluster.peer import Peer, State
+from aphlict.config.files import Read, read_file
 from aphlict.config.settings import PeerSettings
 from aphlict.message import Message
 
@@ -16,16 +17,22 @@ CANCEL_GRACE = 1.0
 class Relay:
     """Brings messages to the peers of a node, each once, in the order of `forward`."""
 
-    def __init__(self, peers: Sequence[PeerSettings], fingerprint: str, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self,
+        peers: Sequence[PeerSettings],
+        fingerprint: str,
+        bounds: Bounds | None = None,
+        read: Read = read_file,
+    ) -> None:
         self._own = fingerprint
         self._settings = tuple(peers)
-        self._peers = [Peer(_address(peer), fingerprint, bounds or Bounds()) for peer in peers]
+        self._peers = [Peer(_address(peer, read), fingerprint, bounds or Bounds()) for peer in peers]
         self._tasks: list[asyncio.Task[None]] = []
 
-    def reload(self, peers: Sequence[PeerSettings]) -> None:
-        """Show these same peers another secret or certificate from now on."""
+    def reload(self, peers: Sequence[PeerSettings], read: Read = read_file) -> None:
+        """Show these same peers another secret or certificate, and trust other authorities, from now on."""
         for peer, settings in zip(self._peers, peers, strict=True):
-            peer.use(_address(settings))
+            peer.use(_address(settings, read))
 
     def start(self) -> None:
         """Begin to reach for the peers; inside the running loop."""
@@ -63,7 +70,7 @@ class Relay:
         return [_describe(peer, settings) for peer, settings in zip(self._peers, self._settings, strict=True)]
 
 
-def _address(settings: PeerSettings) -> Address:
+def _address(settings: PeerSettings, read: Read) -> Address:
     return Address(
         settings.host,
         settings.port,
@@ -72,6 +79,7 @@ def _address(settings: PeerSettings) -> Address:
         settings.ssl_cert,
         settings.ssl_key,
         settings.secret,
+        read,
     )
 
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import inspect, structs
 
 from aphlict.config.expectations import describe, means_null, show, unwrap
+from aphlict.config.files import Read, read_file
 from aphlict.config.memory import heed_hint
 from aphlict.config.mistakes import missing, show_of, wrong
 from aphlict.config.parsing import Object, load
@@ -33,18 +34,18 @@ def find(explicit: str | None, root: Path) -> Path:
     raise ConfigError(f"{root / DEFAULT} does not exist, expected it or a file named with --config")
 
 
-def read(path: Path, *, files: bool = True) -> Settings:
+def read(path: Path, *, files: bool = True, read: Read = read_file) -> Settings:
     """Read and check a configuration; raises ConfigError with a sentence that begins with the file's name.
 
     Every path in the result is absolute. `files=False` leaves the files that it names alone: `stop` and
-    `status` work for a user who may not read the private key.
+    `status` work for a user who may not read the private key. They are read with `read`.
     """
     try:
         settings = _absolute(_convert(load(path)), path.absolute().parent)
         check_rules(settings)
         if files:
-            check_files(settings)
-            settings = read_secrets(settings)
+            check_files(settings, read)
+            settings = read_secrets(settings, read)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error.__cause__
     return heed_hint(settings)

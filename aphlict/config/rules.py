@@ -3,8 +3,8 @@
 import itertools
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from pathlib import Path
 
+from aphlict.config.files import Read
 from aphlict.config.mistakes import missing, wrong
 from aphlict.config.origins import read_pattern
 from aphlict.config.secrets import is_sendable
@@ -57,16 +57,16 @@ def check_rules(settings: Settings) -> None:
         )
 
 
-def check_files(settings: Settings) -> None:
+def check_files(settings: Settings, read: Read) -> None:
     """Raise ConfigError where a file that is needed cannot be read."""
     for index, server in enumerate(settings.servers):
         for attribute, key in SERVER_FILES.items():
-            _check_readable(f"servers[{index}].{key}", getattr(server, attribute))
+            _check_readable(f"servers[{index}].{key}", getattr(server, attribute), read)
         for place, path in enumerate(server.auth_keys):
-            _check_readable(f"servers[{index}].auth.keys[{place}]", path)
+            _check_readable(f"servers[{index}].auth.keys[{place}]", path, read)
     for index, peer in enumerate(settings.cluster):
         for attribute, key in PEER_FILES.items():
-            _check_readable(f"cluster[{index}].{key}", getattr(peer, attribute))
+            _check_readable(f"cluster[{index}].{key}", getattr(peer, attribute), read)
 
 
 def _check_types(settings: Settings) -> None:
@@ -194,11 +194,10 @@ def _check_peers(settings: Settings) -> None:
         _check_sendable(f"cluster[{index}].secret", peer.secret)
 
 
-def _check_readable(key: str, name: str | None) -> None:
+def _check_readable(key: str, name: str | None, read: Read) -> None:
     if name is None:
         return
     try:
-        with Path(name).open("rb") as file:
-            file.read(1)
+        read(name)
     except OSError as error:
         raise wrong(key, name, "a file that can be read", str(error.strerror)) from error

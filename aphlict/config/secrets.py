@@ -1,10 +1,10 @@
 """Secrets that stand in a file of their own: read, and put where those of the configuration are."""
 
 import re
-from pathlib import Path
 
 from msgspec import structs
 
+from aphlict.config.files import Read, read_file
 from aphlict.config.mistakes import wrong
 from aphlict.config.settings import ServerSettings, Settings
 
@@ -13,18 +13,18 @@ MOST = 16  # secrets in a file: the present one, and those that are being given 
 SENDABLE = re.compile(r"[!-~]+")  # what a header can carry without quoting
 
 
-def read_secrets(settings: Settings) -> Settings:
+def read_secrets(settings: Settings, read: Read = read_file) -> Settings:
     """Read the files that `admin.secret.file` names. Raises ConfigError where one cannot serve."""
-    servers = tuple(_read(server, f"servers[{index}]") for index, server in enumerate(settings.servers))
+    servers = tuple(_read(server, f"servers[{index}]", read) for index, server in enumerate(settings.servers))
     return structs.replace(settings, servers=servers)
 
 
-def _read(server: ServerSettings, key: str) -> ServerSettings:
+def _read(server: ServerSettings, key: str, read: Read) -> ServerSettings:
     if server.admin_secret_file is None:
         return server
     key, name = f"{key}.admin.secret.file", server.admin_secret_file
     try:
-        lines = Path(name).read_text("ascii").split()
+        lines = read(name).decode("ascii").split()
     except OSError as error:
         raise wrong(key, name, "a file that can be read", str(error.strerror)) from error
     except UnicodeDecodeError as error:

@@ -1,18 +1,21 @@
 """The supervisor's worker processes: forking them, reading their reports, taking note of their end."""
 
+import contextlib
 import gc
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NoReturn
 
-from aphlict.errors import AphlictError
-from aphlict.process import report, signals, worker
+from aphlict.errors import AphlictError, CannotStart
+from aphlict.process import channel, report, signals, worker
+from aphlict.process.channel import Channel, Committed, Prepared
 from aphlict.process.duties import Duty
 from aphlict.process.launch import Launch
+from aphlict.process.report import Report
 
 log = logging.getLogger(__name__)
 
@@ -20,41 +23,49 @@ BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before the next work
 SETTLED = 60.0  # seconds after which a worker that dies is not held to be the earlier trouble again
 
 
-@dataclass
+@dataclass(eq=False)
 class Child:
-    """A worker as seen from here; its lifeline is held open, and nothing more."""
+    """A worker as seen from here."""
 
     pid: int
-    reports: int | None
-    lifeline: int
+    name: str
+    channel: Channel
     since: float
     ready: bool = False
     error: AphlictError | None = None
 
-    @property
-    def descriptors(self) -> list[int]:
-        """What the supervisor holds open for this worker; no other worker may have a copy."""
-        return [self.lifeline, *([] if self.reports is None else [self.reports])]
+    def receive(self) -> Iterator[Prepared | Committed]:
+        """The answers that have come. A report on the start is taken note of."""
+        with contextlib.suppress(BlockingIOError):
+            while self.channel.is_open:
+                match self.channel.receive():
+                    case None:
+                        self._on_end()
+                    case Report() as received, _:
+                        self._on_report(received)
+                    case (Prepared() | Committed()) as answer, _:
+                        yield answer
 
-    def receive_report(self) -> None:
-        """Read the one report that it makes."""
-        if self.reports is None:
-            return
+    def _on_report(self, received: Report) -> None:
         try:
-            report.receive(self.reports, "worker")
+            report.check(received)
             self.ready = True
         except AphlictError as error:
             self.error = error
-        os.close(self.reports)
-        self.reports = None
+
+    def _on_end(self) -> None:
+        self.channel.close()
+        if not self.ready and self.error is None:
+            self.error = CannotStart("the worker ended before it was ready")
 
     def reap(self) -> int | None:
         """Return its wait status once it has ended."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         if pid == 0:
             return None
-        self.receive_report()
-        os.close(self.lifeline)
+        for _ in self.receive():
+            pass  # it does not matter any more
+        self.channel.close()
         return status
 
 
@@ -68,15 +79,15 @@ class Post:
         self.due: float | None = None  # when it is to be filled again
         self._failures = 0
 
-    def fill(self, launched: Launch, private: Iterable[int]) -> None:
-        """Fork a worker. `private` are descriptors whose copies would keep others waiting for their end.
+    def fill(self, launched: Launch, release: Callable[[], None]) -> None:
+        """Fork a worker. `release` closes its copies of what is the supervisor's alone, so that others see their end.
 
         Raises OSError where the system has no process, descriptor or memory for it.
         """
         self.due = None
         gc.collect()
         gc.freeze()  # what is there now is shared with the worker until someone writes to it
-        self.child = _fork(launched, self.duty, private)
+        self.child = _fork(launched, self.duty, release)
 
     def vacate(self, child: Child, cause: str) -> None:
         """Its worker has ended: say so, and set when there is another."""
@@ -102,40 +113,32 @@ class Post:
         return pause
 
 
-def _fork(launched: Launch, duty: Duty, private: Iterable[int]) -> Child:
+def _fork(launched: Launch, duty: Duty, release: Callable[[], None]) -> Child:
     """Fork a worker; raises OSError with nothing left open."""
     with ExitStack() as undo:
-        report_receiver, report_sender = _pipe(undo)
-        lifeline_receiver, lifeline_sender = _pipe(undo)
+        ours, theirs = channel.pair()
+        undo.callback(ours.close)
+        undo.callback(theirs.close)
         with signals.held_back():
             pid = os.fork()
             if pid == 0:
                 signals.begin_child()
-                not_its = [report_receiver, lifeline_sender, *private]
-                _be_worker(launched, duty, report_sender, lifeline_receiver, not_its)
+                ours.close()
+                _be_worker(launched, duty, theirs, release)
         undo.pop_all()
-    os.close(report_sender)
-    os.close(lifeline_receiver)
-    return Child(pid, report_receiver, lifeline_sender, time.monotonic())
+    theirs.close()
+    return Child(pid, duty.name, ours, time.monotonic())
 
 
-def _pipe(undo: ExitStack) -> tuple[int, int]:
-    ends = os.pipe()
-    for end in ends:
-        undo.callback(os.close, end)
-    return ends
-
-
-def _be_worker(launched: Launch, duty: Duty, report_fd: int, lifeline: int, not_mine: list[int]) -> NoReturn:
+def _be_worker(launched: Launch, duty: Duty, supervisor: Channel, release: Callable[[], None]) -> NoReturn:
     """Be the forked worker."""
     status = 1
     try:
         launched.pidfile.forget()
         launched.journal.count_anew()
         launched.close_sockets(keep=duty.sockets)
-        for descriptor in not_mine:
-            os.close(descriptor)
-        status = worker.run(launched, duty, report_fd, lifeline)
+        release()
+        status = worker.run(launched, duty, supervisor)
         launched.journal.close()
     finally:
         os._exit(status)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from aphlict.config.files import Read
 from aphlict.config.settings import Settings
 from aphlict.message import random_name
 from aphlict.node import FINGERPRINT_SIZE, Node
@@ -27,8 +28,11 @@ class Serving(Protocol):
     def abort(self) -> None:
         """Stop at once."""
 
-    def reload(self, settings: Settings) -> None:
-        """Use new settings. Raises ConfigError: all stays as it was."""
+    def prepare_reload(self, settings: Settings, read: Read) -> Callable[[], None]:
+        """Prepare new settings, reading files with `read`. What is returned puts them in force, and cannot fail.
+
+        Raises ConfigError: all stays as it was.
+        """
 
 
 class Duty(NamedTuple):
@@ -45,7 +49,11 @@ def assign(launched: Launch) -> list[Duty]:
     if count == 1:
         [copy] = launched.sockets
         sockets = frozenset(sock for each in copy for sock in each)
-        return [Duty("worker", lambda: Node(launched.settings, copy, launched.credentials), sockets)]
+
+        def make() -> Serving:
+            return Node(launched.settings, copy, launched.credentials, launched.files.recall)
+
+        return [Duty("worker", make, sockets)]
     plan = _Plan(launched)
     return [plan.hub(), *(plan.edge(number) for number in range(count))]
 
@@ -71,7 +79,8 @@ class _Plan:
         def make() -> Serving:
             ports, credentials = self._select("admin", 0)
             edges = self._edges.dup()
-            return HubNode(self._launch.settings, ports, credentials, edges, self._fingerprint, self._started)
+            settings, recall = self._launch.settings, self._launch.files.recall
+            return HubNode(settings, ports, credentials, edges, self._fingerprint, self._started, recall)
 
         return Duty("hub", make, self._sockets("admin", 0))
 

@@ -8,8 +8,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NamedTuple
 
 from aphlict.config.blocked_ports import BLOCKED_PORTS
+from aphlict.config.files import FileReader, Read, read_file
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.errors import PortTaken
 from aphlict.process import logs, ports, privileges
@@ -26,13 +28,23 @@ PATIENCE = 2.0  # seconds: the worker of a killed supervisor ends by itself, but
 STDERR = 2
 
 
+class Loaded(NamedTuple):
+    """A configuration with what was made of its files, and what an operator should know of it."""
+
+    settings: Settings
+    credentials: list[Credentials]
+    files: FileReader
+    warnings: list[str]
+
+
 @dataclass
 class Launch:
-    """What a supervisor runs on."""
+    """What a supervisor runs on. `files` has read all that the settings name, for the workers to come as well."""
 
     config: Path
     settings: Settings
     credentials: list[Credentials]
+    files: FileReader
     sockets: Sequence[Sequence[Sequence[socket.socket]]]  # for each process with browsers, for each server
     pidfile: Pidfile
     journal: logs.Journal
@@ -46,6 +58,13 @@ class Launch:
     def __exit__(self, *unused: object) -> None:
         """Close and release everything."""
         self.undo.close()
+
+    def use(self, loaded: Loaded, files: Sequence[logs.LogFile]) -> None:
+        """Go on with another configuration; its log files are open."""
+        self.settings, self.credentials, self.files = loaded.settings, loaded.credentials, loaded.files
+        self.journal.follow(files)
+        for sentence in loaded.warnings:
+            log.warning("%s", sentence)
 
     def forget(self) -> None:
         """In the process that only started the server: close the copies of what is the server's now."""
@@ -67,7 +86,8 @@ def prepare(config: Path, settings: Settings, *, console: bool = False, trace: b
     `console` also writes the log to standard error, `trace` every event.
     """
     with ExitStack() as undo:
-        owner, own = prove_startable(settings)
+        files = FileReader()
+        owner, own = prove_startable(settings, files.read)
         pidfile = Pidfile.acquire(Path(settings.pidfile), owner)
         undo.callback(pidfile.release)
         sockets = _bind(settings, patience=PATIENCE if pidfile.stale else 0.0)
@@ -75,7 +95,7 @@ def prepare(config: Path, settings: Settings, *, console: bool = False, trace: b
             undo.callback(sock.close)
         for file in log_files(settings):
             file.prepare(owner)
-        warnings = find_warnings(settings)
+        warnings = find_warnings(settings, files.read)
         if pidfile.stale:
             warnings.insert(0, pidfile.stale)
         script.load()  # from a folder that the owner may not be able to read
@@ -87,35 +107,46 @@ def prepare(config: Path, settings: Settings, *, console: bool = False, trace: b
         logs.install(journal, trace=trace)
         for sentence in warnings:
             log.warning("%s", sentence)
-        return Launch(config, settings, own, sockets, pidfile, journal, warnings, undo.pop_all())
+        return Launch(config, settings, own, files, sockets, pidfile, journal, warnings, undo.pop_all())
 
 
-def load_credentials(settings: Settings) -> list[Credentials]:
+def load(settings: Settings, files: FileReader) -> Loaded:
+    """Read and check every file that the settings name. Raises ConfigError."""
+    own = _load_credentials(settings, files.read)
+    _check_trust(settings, files.read)
+    return Loaded(settings, own, files, find_warnings(settings, files.read))
+
+
+def _load_credentials(settings: Settings, read: Read) -> list[Credentials]:
     """Read each server's keys and certificate, while we may. Raises ConfigError."""
-    return [credentials.load(server) for server in settings.servers]
+    return [credentials.load(server, read) for server in settings.servers]
 
 
-def prove_startable(settings: Settings) -> tuple[privileges.Owner | None, list[Credentials]]:
+def prove_startable(
+    settings: Settings, read: Read = read_file
+) -> tuple[privileges.Owner | None, list[Credentials]]:
     """Prove all that can be proven without touching what a running server has: user, keys, certificates, trust.
 
     Gives the owner of the server, and each server's credentials. Raises an AphlictError.
     """
     owner = privileges.find_owner(settings)
-    own = load_credentials(settings)
-    _check_trust(settings)
+    own = _load_credentials(settings, read)
+    _check_trust(settings, read)
     return owner, own
 
 
-def _check_trust(settings: Settings) -> None:
+def _check_trust(settings: Settings, read: Read) -> None:
     """Prove that whom the peers are to be trusted by can be read. Raises CertificateError."""
     for peer in settings.peers:
         if peer.protocol == "https":
-            client_context(peer.ssl_ca, peer.ssl_cert, peer.ssl_key)
+            client_context(peer.ssl_ca, peer.ssl_cert, peer.ssl_key, read)
 
 
-def find_warnings(settings: Settings) -> list[str]:
+def find_warnings(settings: Settings, read: Read = read_file) -> list[str]:
     """What an operator should know of a configuration that can be served. Raises CertificateError."""
-    sentences = [sentence for each in find_findings(settings) for sentence in (*each.errors, *each.warnings)]
+    sentences = [
+        sentence for each in find_findings(settings, read) for sentence in (*each.errors, *each.warnings)
+    ]
     sentences += (_describe_open(server) for server in settings.servers if _is_open(server))
     sentences += (_describe_blocked(server) for server in settings.servers if _is_blocked(server))
     if warning := privileges.find_warning(settings):
@@ -148,10 +179,10 @@ def _describe_blocked(server: ServerSettings) -> str:
     )
 
 
-def find_findings(settings: Settings) -> list[Findings]:
+def find_findings(settings: Settings, read: Read = read_file) -> list[Findings]:
     """What there is to say of each certificate. Raises CertificateError."""
     now = datetime.now(timezone.utc)
-    return [prove(server, now) for server in settings.servers if server.tls]
+    return [prove(server, now, read) for server in settings.servers if server.tls]
 
 
 def log_files(settings: Settings) -> list[logs.LogFile]:

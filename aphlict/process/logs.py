@@ -4,8 +4,8 @@ import logging
 import os
 import select
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from traceback import extract_tb
@@ -145,6 +145,15 @@ class LogFile(Stream):
         return self._identity != (status.st_dev, status.st_ino)
 
 
+def open_all(sinks: Iterable[Sink]) -> None:
+    """Open them. Raises CannotWrite, with none left open."""
+    with ExitStack() as undo:
+        for sink in sinks:
+            sink.open()
+            undo.callback(sink.close)
+        undo.pop_all()
+
+
 class Journal(logging.Handler):
     """The one handler of the process: formats a record into one line, and hands it to every sink."""
 
@@ -153,12 +162,7 @@ class Journal(logging.Handler):
         super().__init__()
         self._sinks = list(sinks)
         self._repeats = Repeats() if count_repeats else None
-        try:
-            for sink in sinks:
-                sink.open()
-        except CannotWrite:
-            self.close()
-            raise
+        open_all(sinks)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record, or count it."""
@@ -187,14 +191,13 @@ class Journal(logging.Handler):
                 sink.reopen()
 
     def follow(self, files: Sequence[LogFile]) -> None:
-        """Write to these files instead of the present ones. Raises CannotWrite, and then nothing has changed."""
-        fresh = Journal(files, count_repeats=False)
+        """Write to these files, which are open, instead of the present ones."""
         with self._locked():
             old = [sink for sink in self._sinks if isinstance(sink, LogFile)]
             lost = {file.path: file.lost for file in old}
             for file in files:
                 file.lost = lost.get(file.path, 0)
-            self._sinks = [sink for sink in self._sinks if sink not in old] + fresh._sinks
+            self._sinks = [*(sink for sink in self._sinks if sink not in old), *files]
         for sink in old:
             sink.close()
 

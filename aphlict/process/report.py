@@ -9,7 +9,7 @@ from aphlict.errors import AphlictError, CannotStart
 LONGEST = 3000  # characters: a report must fit one atomic write to a pipe (PIPE_BUF is 4,096 bytes)
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """One report; without a sentence it means: ready."""
 
     sentence: str | None = None
@@ -52,6 +52,10 @@ def receive(descriptor: int, who: str) -> None:
     data = os.read(descriptor, 4096)
     if not data:
         raise CannotStart(f"the {who} ended before it was ready")
-    report = msgspec.json.decode(data, type=Report)
+    check(msgspec.json.decode(data, type=Report))
+
+
+def check(report: Report) -> None:
+    """Raise Failed with what a report says, unless that is: ready."""
     if report.sentence is not None:
         raise Failed(report.sentence, report.status)

@@ -48,12 +48,13 @@ def held_back() -> Iterator[None]:
 
 
 def begin_child() -> None:
-    """In a forked child: stop recording for the parent. Ctrl-C is the parent's business alone."""
+    """In a forked child: stop recording for the parent. Ctrl-C and a reload are the parent's business alone."""
     wakeup = signal.set_wakeup_fd(-1)
     if wakeup != -1:  # where asyncio has not reset it already, as it does after a fork since Python 3.12
         os.close(wakeup)
     for number in HANDLED:
-        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+        ignored = number in (signal.SIGINT, signal.SIGHUP)
+        signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
 
 
 def let_through() -> None:

@@ -7,15 +7,16 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
 
-from aphlict.errors import AphlictError, CannotStart
+from aphlict.errors import AphlictError, CannotReload, CannotStart
 from aphlict.process import report, signals
+from aphlict.process.channel import Committed, Prepared
 from aphlict.process.children import Child, Post
 from aphlict.process.duties import assign
-from aphlict.process.launch import Launch, find_warnings, load_credentials, log_files
-from aphlict.process.reloading import read_again
+from aphlict.process.handover import Handover
+from aphlict.process.launch import Launch
 from aphlict.process.systemd import READY, STOPPING, Systemd
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,9 @@ class Supervisor:
         self._status = 0
         self._inbox = -1
         self._has_terminal = _has_terminal()
+        self._handovers = 0
+        self._handover: Handover | None = None  # the reload that is going on
+        self._reload_again = False
 
     def run(self) -> int:
         """Supervise until told to stop, and return the exit status. Raises what kept it from starting."""
@@ -61,25 +65,37 @@ class Supervisor:
 
     def _wait(self, inbox: int) -> None:
         """One turn: what has come in, then what is due."""
-        reports = {child.reports: child for child in self._children() if child.reports is not None}
-        deadlines = [self._deadline, *(post.due for post in self._posts)]
-        next_one = min((each for each in deadlines if each is not None), default=math.inf)
+        channels = {child.channel.fileno(): child for child in self._children() if child.channel.is_open}
+        next_one = min((each for each in self._deadlines() if each is not None), default=math.inf)
         pause = min(max(0.0, next_one - time.monotonic()), TELL_REPEATS)
-        for descriptor in _readable([inbox, *reports], pause):
+        for descriptor in _readable([inbox, *channels], pause):
             if descriptor != inbox:
-                self._on_report(reports[descriptor])
+                self._on_messages(channels[descriptor])
         for number in signals.received(inbox):
             self._on_signal(number)
         self._on_time(time.monotonic())
         self._launch.journal.tell_repeats()
+
+    def _deadlines(self) -> Iterator[float | None]:
+        yield self._deadline
+        if self._handover is not None:
+            yield self._handover.deadline
+        if self._may_fork:
+            yield from (post.due for post in self._posts)
+
+    @property
+    def _may_fork(self) -> bool:
+        """Not while workers prepare a configuration of which a new one would know nothing."""
+        return self._handover is None or self._handover.is_committed
 
     def _children(self) -> list[Child]:
         return [post.child for post in self._posts if post.child is not None]
 
     # What comes in
 
-    def _on_report(self, child: Child) -> None:
-        child.receive_report()
+    def _on_messages(self, child: Child) -> None:
+        for answer in child.receive():
+            self._on_answer(child, answer)
         if not all(each.ready for each in self._children()):
             return  # or it is about to end
         if self._state is State.STARTING:
@@ -89,6 +105,9 @@ class Supervisor:
                 report.send(self._ready_fd, report.READY)
                 os.close(self._ready_fd)
                 self._ready_fd = None
+
+    def _on_answer(self, child: Child, answer: Prepared | Committed) -> None:
+        self._carry_on(lambda handover: handover.on_answer(child, answer))
 
     def _on_signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
@@ -107,15 +126,15 @@ class Supervisor:
         if self._has_terminal and not _has_terminal():
             self._stop("the terminal is gone")
             return
-        self._systemd.tell_reloading()
-        self._reload()
-        self._systemd.tell(READY)
+        if self._state is not State.STOPPING:
+            self._reload()
 
     def _on_time(self, now: float) -> None:
         """Do what is due."""
         for post in self._posts:
-            if post.due is not None and now >= post.due:
+            if self._may_fork and post.due is not None and now >= post.due:
                 self._fill(post)
+        self._carry_on(lambda handover: handover.on_time(now))
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
             for child in self._children():
@@ -127,20 +146,20 @@ class Supervisor:
     def _fill(self, post: Post) -> None:
         """Fork a worker, or try again later. Raises CannotStart where that keeps the server from starting."""
         try:
-            post.fill(self._launch, self._private())
+            post.fill(self._launch, self._release)
         except OSError as error:
             if self._state is State.STARTING:
                 sentence = f"the {post.duty.name} cannot be started: {error.strerror}"
                 raise CannotStart(sentence) from error
             post.postpone(error)
 
-    def _private(self) -> Iterator[int]:
-        """Descriptors whose copies would keep others waiting for their end."""
-        yield self._inbox
+    def _release(self) -> None:
+        """In a forked worker: close the copies of what is the supervisor's alone."""
+        os.close(self._inbox)
         if self._ready_fd is not None:
-            yield self._ready_fd
+            os.close(self._ready_fd)
         for child in self._children():
-            yield from child.descriptors
+            child.channel.close()
 
     def _reap(self) -> None:
         """See which workers have ended, and decide what that means."""
@@ -154,6 +173,7 @@ class Supervisor:
 
     def _on_end(self, post: Post, child: Child, status: int) -> None:
         cause = signals.describe_end(status)
+        self._carry_on(lambda handover: handover.on_end(child))
         if self._state is State.STARTING:
             self._tell_workers(signal.SIGKILL)
             raise child.error or CannotStart(f"the {post.duty.name} ended before it was ready: {cause}")
@@ -176,6 +196,7 @@ class Supervisor:
             self._deadline = time.monotonic() + IMPATIENT
             return
         log.info("stopping (%s)", why)
+        self._handover, self._reload_again = None, False
         self._tell_workers(signal.SIGTERM)
         self._launch.close_sockets()  # a worker's copy is the last one: who connects once it is closed is refused
         self._systemd.tell(STOPPING)
@@ -186,22 +207,44 @@ class Supervisor:
         self._deadline = time.monotonic() + settings.drain_delay + settings.drain_time + GRACE
 
     def _reload(self) -> None:
-        """Take over what the next worker shall have, and let the present one do the same."""
-        launched = self._launch
-        try:
-            settings, _ = read_again(launched.config, launched.settings)
-            credentials = load_credentials(settings)
-            warnings = find_warnings(settings)
-            launched.journal.follow(log_files(settings))
-        except AphlictError as error:
-            log.error("the new configuration is refused, the old one stays in force: %s", error)
-            launched.journal.reopen()
-            self._tell_workers(signal.SIGUSR1)
+        """Have every worker use the configuration as it is now, or none."""
+        if self._handover is not None:
+            self._reload_again = True
             return
-        launched.settings, launched.credentials = settings, credentials
-        for sentence in warnings:
-            log.warning("%s", sentence)
-        self._tell_workers(signal.SIGHUP)
+        self._systemd.tell_reloading()
+        self._handovers += 1
+        try:
+            self._handover = Handover(self._handovers, self._launch, self._children())
+        except (AphlictError, OSError) as error:
+            self._refuse(error)
+        self._carry_on(lambda _: None)
+
+    def _carry_on(self, step: Callable[[Handover], None]) -> None:
+        """Take a step of the reload that is going on, if there is one, and note whether it was the last."""
+        if self._handover is None:
+            return
+        try:
+            step(self._handover)
+        except CannotReload as error:
+            self._handover.discard()
+            self._refuse(error)
+        else:
+            if self._handover.is_over:
+                log.info("read %s again", self._launch.config)
+                self._end_reload()
+
+    def _refuse(self, error: Exception) -> None:
+        log.error("the new configuration is refused, the old one stays in force: %s", error)
+        self._launch.journal.reopen()
+        self._tell_workers(signal.SIGUSR1)
+        self._end_reload()
+
+    def _end_reload(self) -> None:
+        self._handover = None
+        self._systemd.tell(READY)
+        if self._reload_again:
+            self._reload_again = False
+            self._reload()
 
     def _tell_workers(self, number: signal.Signals) -> None:
         for child in self._children():

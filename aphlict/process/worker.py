@@ -2,16 +2,21 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import resource
 import signal
+from collections.abc import Callable
 from enum import Enum, auto
+from typing import NamedTuple
 
 from aphlict.errors import AphlictError
 from aphlict.process import report, signals
+from aphlict.process.channel import Channel, Commit, Committed, Discard, Message, Prepare, Prepared, Snapshot
 from aphlict.process.duties import Duty, Serving
 from aphlict.process.launch import Launch, log_files
-from aphlict.process.reloading import read_again
+from aphlict.process.logs import LogFile, open_all
 
 log = logging.getLogger(__name__)
 
@@ -25,15 +30,24 @@ class End(Enum):
     AT_ONCE = auto()
 
 
-class Worker:
-    """One run of a node, hub or edge. `report_fd` takes the report, `lifeline` ends when the supervisor does."""
+class Prospect(NamedTuple):
+    """A configuration that is prepared: `switch` puts it in force; its log files are open."""
 
-    def __init__(self, launched: Launch, duty: Duty, report_fd: int, lifeline: int) -> None:
+    number: int
+    snapshot: Snapshot
+    switch: Callable[[], None]
+    log_files: list[LogFile]
+
+
+class Worker:
+    """One run of a node, hub or edge. `supervisor` ends when the supervisor does."""
+
+    def __init__(self, launched: Launch, duty: Duty, supervisor: Channel) -> None:
         """Serve what was prepared."""
         self._launch = launched
         self._duty = duty
-        self._report_fd = report_fd
-        self._lifeline = lifeline
+        self._supervisor = supervisor
+        self._prospect: Prospect | None = None
         self._ends: asyncio.Queue[End] = asyncio.Queue()
         self._node: Serving | None = None
 
@@ -43,7 +57,7 @@ class Worker:
         self._tell_repeats()
         self._node = self._duty.make()
         await self._node.start()
-        report.send(self._report_fd, report.READY)
+        self._send(report.READY)
         if await self._ends.get() is End.DRAIN:
             await self._drain(self._node)
         else:
@@ -66,50 +80,91 @@ class Worker:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._ends.put_nowait, End.DRAIN)
         loop.add_signal_handler(signals.AT_ONCE, self._ends.put_nowait, End.AT_ONCE)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
         loop.add_signal_handler(signal.SIGUSR1, self._launch.journal.reopen)
-        loop.add_reader(self._lifeline, self._on_orphaned)
+        loop.add_reader(self._supervisor, self._on_message)
         signals.let_through()
 
     def _on_orphaned(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._lifeline)
+        asyncio.get_running_loop().remove_reader(self._supervisor)
         log.error("the supervisor is gone: the worker ends too")
         self._ends.put_nowait(End.AT_ONCE)
 
-    def _reload(self) -> None:
-        """Take over what may change while running; what is bad leaves everything as it was."""
-        launched, node = self._launch, self._node
+    def _on_message(self) -> None:
         try:
-            settings, waiting = read_again(launched.config, launched.settings)
-            if node is not None:
-                node.reload(settings)
-            launched.journal.follow(log_files(settings))
-        except AphlictError as error:
-            log.error("the new configuration is refused, the old one stays in force: %s", error)
+            received = self._supervisor.receive()
+        except BlockingIOError:
             return
-        launched.settings = settings
-        for key in waiting:
-            log.warning('"%s" has changed in %s: that takes effect at the next restart', key, launched.config)
-        log.info("read %s again", launched.config)
+        match received:
+            case None:
+                self._on_orphaned()
+            case Prepare(number), descriptor:
+                self._prepare(number, descriptor)
+            case Commit(number), _ if self._prospect is not None and self._prospect.number == number:
+                self._switch(self._prospect)
+            case Discard(), _:
+                self._discard()
+
+    def _prepare(self, number: int, descriptor: int | None) -> None:
+        """Do all that can fail of a reload, and say whether it did."""
+        self._discard()
+        refusal = None
+        try:
+            if descriptor is None:  # recvmsg(2): there was none left for it
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            assert self._node is not None
+            snapshot = Snapshot.read(descriptor)
+            switch = self._node.prepare_reload(snapshot.settings, snapshot.files.recall)
+            files = log_files(snapshot.settings)
+            open_all(files)
+            self._prospect = Prospect(number, snapshot, switch, files)
+        except (AphlictError, OSError) as error:
+            refusal = str(error)
+        except Exception as error:
+            log.exception("the new configuration cannot be used; please report this")
+            refusal = f"{type(error).__name__}: {error}"
+        self._send(Prepared(number, refusal))
+
+    def _switch(self, prospect: Prospect) -> None:
+        self._prospect = None
+        prospect.switch()
+        launched = self._launch
+        launched.settings, launched.files = prospect.snapshot.settings, prospect.snapshot.files
+        launched.journal.follow(prospect.log_files)
+        self._send(Committed(prospect.number))
+
+    def _discard(self) -> None:
+        if self._prospect is not None:
+            for file in self._prospect.log_files:
+                file.close()
+            self._prospect = None
+
+    def _send(self, message: Message) -> None:
+        with contextlib.suppress(OSError):  # the supervisor is gone, which its end of the channel says
+            self._supervisor.send(message)
 
     def _tell_repeats(self) -> None:
         self._launch.journal.tell_repeats()
         asyncio.get_running_loop().call_later(TELL_REPEATS, self._tell_repeats)
 
 
-def run(launched: Launch, duty: Duty, report_fd: int, lifeline: int) -> int:
+def run(launched: Launch, duty: Duty, supervisor: Channel) -> int:
     """Be the worker; returns the exit status of the process."""
     _raise_file_limit()
     try:
-        asyncio.run(Worker(launched, duty, report_fd, lifeline).run())
+        asyncio.run(Worker(launched, duty, supervisor).run())
     except AphlictError as error:
-        report.send(report_fd, report.about(error))
+        _report(supervisor, error)
         return error.exit_status
     except Exception as error:
         log.exception("the worker fails")
-        report.send(report_fd, report.about(error))
+        _report(supervisor, error)
         return 1
     return 0
+
+
+def _report(supervisor: Channel, error: Exception) -> None:
+    with contextlib.suppress(OSError):  # it is gone
+        supervisor.send(report.about(error))
 
 
 def _raise_file_limit() -> None:

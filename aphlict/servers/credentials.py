@@ -3,6 +3,7 @@
 import ssl
 from typing import NamedTuple
 
+from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
 from aphlict.tls.context import server_context
 from aphlict.tokens.keyring import Keyring
@@ -16,6 +17,6 @@ class Credentials(NamedTuple):
     keys: Keyring | None = None
 
 
-def load(server: ServerSettings) -> Credentials:
+def load(server: ServerSettings, read: Read = read_file) -> Credentials:
     """Read the files of a server. Raises ConfigError, of which CertificateError is one."""
-    return Credentials(server_context(server) if server.tls else None, load_keys(server))
+    return Credentials(server_context(server, read) if server.tls else None, load_keys(server, read))

@@ -1,7 +1,6 @@
 """The ports of a process: listeners, the connections that came in, and how they are sent away."""
 
 import asyncio
-import logging
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from tornado.ioloop import PeriodicCallback
 
+from aphlict.config.files import Read
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.hits import Hits
 from aphlict.net.arrival import Arrival
@@ -22,8 +22,6 @@ from aphlict.servers.credentials import Credentials, load
 from aphlict.servers.entrance import Entrance, Gate
 from aphlict.servers.naming import own_names
 from aphlict.wire.frames import GOING_AWAY
-
-log = logging.getLogger(__name__)
 
 DRAIN_STEP = 0.05  # seconds between two groups of browsers that are sent away
 TELL_HITS = 60.0  # seconds between two sums of how often limits were hit
@@ -120,20 +118,25 @@ class Frontend:
         timer.start()
         self._undo.callback(timer.stop)
 
-    def reload(self, settings: Settings) -> None:
-        """Use new limits, certificates and keys for what comes from now on. Raises ConfigError: all stays as it was.
-
-        Ports need a restart.
+    def prepare_reload(self, settings: Settings, read: Read) -> Callable[[], None]:
+        """Load the certificates and keys of new settings for the same ports; what is returned puts them in force for
+        what comes from then on, and cannot fail. Raises ConfigError: all stays as it was.
         """
-        if [_port(each) for each in settings.servers] == [_port(each) for each in self.settings.servers]:
-            by_port = {_port(each): each for each in settings.servers}
-            servers = [by_port[_port(port.server)] for port in self._ports]
-            credentials = [load(each) for each in servers]
+        by_port = {_port(each): each for each in settings.servers}
+        servers = [by_port[_port(port.server)] for port in self._ports]
+        credentials = [load(each, read) for each in servers]
+        names = own_names(settings)
+
+        def switch() -> None:
             for entrance, server, own in zip(self._entrances, servers, credentials, strict=True):
                 entrance.equip(own)
-                entrance.use(server, own_names(settings))
-        else:
-            log.warning("the list of servers has changed: that takes effect at the next restart")
+                entrance.use(server, names)
+            self._limit(settings)
+
+        return switch
+
+    def _limit(self, settings: Settings) -> None:
+        """Use other limits from now on."""
         self.settings = settings
         self._surroundings.limits = self._surroundings.pool.limits = settings
         for entrance in self._entrances:

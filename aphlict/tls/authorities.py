@@ -1,19 +1,18 @@
 """Whom an admin server believes that a client is who it says: the authorities in `ssl.ca`."""
 
-from pathlib import Path
-
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CertificateError
 from aphlict.tls.certificates import show_name, unfit
 
 
-def load_authorities(server: ServerSettings, name: str) -> str:
+def load_authorities(server: ServerSettings, name: str, read: Read = read_file) -> str:
     """Read the file and prove that it holds authorities; their PEM. Raises CertificateError."""
     try:
-        certificates = x509.load_pem_x509_certificates(Path(name).read_bytes())
+        certificates = x509.load_pem_x509_certificates(read(name))
     except OSError as error:
         raise _unfit(server, name, f"a file that can be read ({error.strerror})") from error
     except ValueError as error:

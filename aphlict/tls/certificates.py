@@ -1,7 +1,6 @@
 """A server's key, certificate and chain: read, proven to belong together, and put in order."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 from OpenSSL import SSL
 
 from aphlict.config.expectations import show
+from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CertificateError
 from aphlict.tls.memory import in_memory
@@ -37,17 +37,17 @@ class Identity:
     pem: bytes = field(repr=False)  # the key and the certificates to send: what is proven is what is used
 
 
-def load(server: ServerSettings) -> Identity:
+def load(server: ServerSettings, read: Read = read_file) -> Identity:
     """Read the files of a TLS server. Raises CertificateError where they cannot serve.
 
     The chain may stand in `ssl.cert` after the certificate, in `ssl.chain`, or in both.
     """
     assert server.ssl_key is not None
     assert server.ssl_cert is not None
-    key = _read_key(server, server.ssl_key)
-    given = _read_certificates(server, "ssl.cert", server.ssl_cert)
+    key = _read_key(server, server.ssl_key, read)
+    given = _read_certificates(server, "ssl.cert", server.ssl_cert, read)
     if server.ssl_chain is not None:
-        given += _read_certificates(server, "ssl.chain", server.ssl_chain)
+        given += _read_certificates(server, "ssl.chain", server.ssl_chain, read)
     given = list(dict.fromkeys(given))
     _check_match(server, key, given)
     line, strangers = _line_up(given)
@@ -76,15 +76,15 @@ def unfit(server: ServerSettings, key: str, value: str, expected: str) -> Certif
     return CertificateError(f"{key} of {name_server(server)} is {show(value)}, expected {expected}")
 
 
-def _read(server: ServerSettings, key: str, name: str) -> bytes:
+def _read(server: ServerSettings, key: str, name: str, read: Read) -> bytes:
     try:
-        return Path(name).read_bytes()
+        return read(name)
     except OSError as error:
         raise unfit(server, key, name, f"a file that can be read ({error.strerror})") from error
 
 
-def _read_key(server: ServerSettings, name: str) -> PrivateKeyTypes:
-    content = _read(server, "ssl.key", name)
+def _read_key(server: ServerSettings, name: str, read: Read) -> PrivateKeyTypes:
+    content = _read(server, "ssl.key", name, read)
     try:
         return load_pem_private_key(content, password=None)
     except TypeError as error:
@@ -94,8 +94,8 @@ def _read_key(server: ServerSettings, name: str) -> PrivateKeyTypes:
         raise unfit(server, "ssl.key", name, "a private key in PEM") from error
 
 
-def _read_certificates(server: ServerSettings, key: str, name: str) -> list[Certificate]:
-    content = _read(server, key, name)
+def _read_certificates(server: ServerSettings, key: str, name: str, read: Read) -> list[Certificate]:
+    content = _read(server, key, name, read)
     try:
         certificates = x509.load_pem_x509_certificates(content)
         for each in certificates:

@@ -1,8 +1,10 @@
 """TLS contexts: what a server offers, and whom a peer's client trusts."""
 
 import ssl
+from contextlib import nullcontext
 
 from aphlict.config.expectations import show
+from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CertificateError
 from aphlict.tls.authorities import load_authorities
@@ -12,13 +14,13 @@ from aphlict.tls.memory import in_memory
 HTTP_1_1 = ["http/1.1"]  # a WebSocket over HTTP/2 (RFC 8441) is another protocol
 
 
-def server_context(server: ServerSettings) -> ssl.SSLContext:
+def server_context(server: ServerSettings, read: Read = read_file) -> ssl.SSLContext:
     """Make the context of a TLS server. Raises CertificateError where its files cannot serve.
 
     Key, certificate and chain come from three files, and `load_cert_chain` takes the chain from the
     certificate's own file only: they are put together in memory, in the order that was proven.
     """
-    identity = load(server)
+    identity = load(server, read)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
@@ -30,32 +32,36 @@ def server_context(server: ServerSettings) -> ssl.SSLContext:
     except ssl.SSLError as error:  # Python's OpenSSL may be another, and stricter, than pyOpenSSL's
         raise refused(server, error.reason or str(error)) from error
     if server.ssl_ca is not None:
-        context.load_verify_locations(cadata=load_authorities(server, server.ssl_ca))
+        context.load_verify_locations(cadata=load_authorities(server, server.ssl_ca, read))
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
-def client_context(ca: str | None, cert: str | None = None, key: str | None = None) -> ssl.SSLContext:
+def client_context(
+    ca: str | None, cert: str | None = None, key: str | None = None, read: Read = read_file
+) -> ssl.SSLContext:
     """Make the context for a peer: trust `ssl.ca`'s file alone, or what the system trusts; `cert` and `key` are what
     it is shown where it asks who comes.
 
     Raises CertificateError where a file cannot serve.
     """
     try:
-        context = ssl.create_default_context(cafile=ca)
+        with in_memory(read(ca)) if ca is not None else nullcontext() as path:
+            context = ssl.create_default_context(cafile=path)
     except OSError as error:  # ssl.SSLError is one
         expected = f"a file of certificates in PEM ({_reason(error)})"
         raise CertificateError(f"ssl.ca is {show(ca)}, expected {expected}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # some Pythons leave that to the system's OpenSSL
     if cert is not None:
-        show_certificate(context, cert, key)
+        show_certificate(context, cert, key, read)
     return context
 
 
-def show_certificate(context: ssl.SSLContext, cert: str, key: str | None) -> None:
+def show_certificate(context: ssl.SSLContext, cert: str, key: str | None, read: Read = read_file) -> None:
     """Let a client's context show a certificate where it is asked for one. Raises CertificateError."""
     try:
-        context.load_cert_chain(cert, key, _no_passphrase)
+        with in_memory(read(cert)) as chain, in_memory(read(key or cert)) as secret:
+            context.load_cert_chain(chain, secret, _no_passphrase)
     except (OSError, ValueError) as error:
         expected = f"a certificate with its key in ssl.key, {show(key)}, both readable ({_reason(error)})"
         raise CertificateError(f"ssl.cert is {show(cert)}, expected {expected}") from error

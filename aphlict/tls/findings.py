@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
 from aphlict.tls.certificates import Certificate, Identity, load, name_server, show_name
 
@@ -21,9 +22,9 @@ class Findings:
     not_after: datetime
 
 
-def prove(server: ServerSettings, now: datetime) -> Findings:
+def prove(server: ServerSettings, now: datetime, read: Read = read_file) -> Findings:
     """Read and examine the certificates of a TLS server. Raises CertificateError where they cannot serve."""
-    return examine(load(server), now)
+    return examine(load(server, read), now)
 
 
 def examine(identity: Identity, now: datetime) -> Findings:

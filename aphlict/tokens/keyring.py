@@ -10,6 +10,7 @@ from jwt import PyJWS
 from jwt.exceptions import InvalidTokenError
 from msgspec import Struct
 
+from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import TokenRefused
 from aphlict.tokens.grant import Grant
@@ -126,10 +127,12 @@ def _grant(claims: _Claims, key: Key) -> Grant:
     )
 
 
-def load(server: ServerSettings) -> Keyring | None:
+def load(server: ServerSettings, read: Read = read_file) -> Keyring | None:
     """Read the keys of a server; None where it asks for no tokens. Raises ConfigError."""
     if not server.auth_keys:
         return None
     where = f"of the client server on port {server.port}"
-    files = [read_keys(f"auth.keys[{index}] {where}", path) for index, path in enumerate(server.auth_keys)]
+    files = [
+        read_keys(f"auth.keys[{index}] {where}", path, read) for index, path in enumerate(server.auth_keys)
+    ]
     return Keyring([key for keys in files for key in keys], server.auth_audience)

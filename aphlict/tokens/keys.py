@@ -19,6 +19,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 from msgspec import Struct
 
+from aphlict.config.files import Read, read_file
 from aphlict.config.mistakes import wrong
 from aphlict.errors import ConfigError
 
@@ -70,10 +71,10 @@ class Unfit(ConfigError):
     """A key that cannot be used; `str()` says what was expected, and what there is."""
 
 
-def read_keys(key: str, path: str) -> list[Key]:
+def read_keys(key: str, path: str, read: Read = read_file) -> list[Key]:
     """Read the keys in a file which the configuration names at `key`. Raises ConfigError: the sentence names both."""
     try:
-        content = Path(path).read_bytes()
+        content = read(path)
     except OSError as error:
         raise wrong(key, path, "a file that can be read", str(error.strerror)) from error
     try:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aphlict.cluster.relay import Relay
+from aphlict.config.files import Read
 from aphlict.config.settings import Settings
 from aphlict.figures import Subscribed
 from aphlict.history import MAX_AGE
@@ -42,7 +43,7 @@ class HubNode:
 
     `edges` is a listening Unix socket, where edges join. `fingerprint` is the node's, and outlives this process,
     and `started` (monotonic seconds) is when the node was.
-    `ports` and `credentials` as of a Frontend.
+    `ports` and `credentials` as of a Frontend; `read` as of a Node.
     """
 
     def __init__(
@@ -53,13 +54,14 @@ class HubNode:
         edges: socket.socket,
         fingerprint: str,
         started: float,
+        read: Read,
     ) -> None:
         self.settings = settings
         self.state = NodeState.STARTING
         self._started = started
         self._ports = ports
         self._edges = edges
-        self._relay = Relay(settings.peers, fingerprint)
+        self._relay = Relay(settings.peers, fingerprint, read=read)
         self.hub = Hub(fingerprint, self._relay, settings, lambda: None, time.monotonic())
         self._distribution = Distribution(self.hub, settings.processes)
         roles = {"admin": admin_role(self, fingerprint, lambda: self.settings)}
@@ -110,12 +112,17 @@ class HubNode:
         """Another node is there."""
         self._relay.hear(fingerprint)
 
-    def reload(self, settings: Settings) -> None:
+    def prepare_reload(self, settings: Settings, read: Read) -> Callable[[], None]:
         """As of a Node."""
-        self._frontend.reload(settings)
-        self.settings = settings
-        self.hub.reload(settings)
-        self._relay.reload(settings.peers)
+        switch_frontend = self._frontend.prepare_reload(settings, read)
+
+        def switch() -> None:
+            switch_frontend()
+            self.settings = settings
+            self.hub.reload(settings)
+            self._relay.reload(settings.peers, read)
+
+        return switch
 
     async def drain(self) -> None:
         """Stop in good order: publishers first, then what is queued for peers."""
@@ -181,11 +188,16 @@ class EdgeNode:
         if self.hub.work():
             self._wake()
 
-    def reload(self, settings: Settings) -> None:
+    def prepare_reload(self, settings: Settings, read: Read) -> Callable[[], None]:
         """As of a Node."""
-        self._frontend.reload(settings)
-        self.settings = settings
-        self.hub.reload(settings)
+        switch_frontend = self._frontend.prepare_reload(settings, read)
+
+        def switch() -> None:
+            switch_frontend()
+            self.settings = settings
+            self.hub.reload(settings)
+
+        return switch
 
     async def drain(self) -> None:
         """Stop in good order: browsers are sent away bit by bit."""

@@ -82,7 +82,7 @@ async def test_messages_wait_while_the_nodes_do_not_agree() -> None:
             await one.publish({"subscribers": ["a"], "n": 1})
             settings = one.node.settings
             right = tuple(structs.replace(each, secret=SECRET) for each in settings.cluster)
-            one.node.reload(structs.replace(settings, cluster=right))
+            one.node.prepare_reload(structs.replace(settings, cluster=right))()
             assert (await receive(browser, 1))[0]["n"] == 1
             await eventually(lambda: states(one) == ["up"])
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from aphlict.errors import CannotWrite
-from aphlict.process.logs import Journal, LogFile, Stream
+from aphlict.process.logs import Journal, LogFile, Stream, open_all
 from aphlict.process.pidfile import is_alive
 from tests.support.installation import Installation
 from tests.support.waiting import wait_until
@@ -152,6 +152,13 @@ def test_a_full_disk_loses_lines_and_says_how_many(tmp_path: Path, log: logging.
     assert re.search(r"3 lines were lost here\n.*found\n", path.read_text())
 
 
+def opened(*paths: Path) -> list[LogFile]:
+    """Log files that are open."""
+    files = [LogFile(path) for path in paths]
+    open_all(files)
+    return files
+
+
 def test_lost_lines_are_told_by_the_file_that_follows(tmp_path: Path, log: logging.Logger) -> None:
     """Who has made room on a disk sends SIGHUP."""
     path = tmp_path / "log"
@@ -159,7 +166,7 @@ def test_lost_lines_are_told_by_the_file_that_follows(tmp_path: Path, log: loggi
     made = journal(log, LogFile(path))
     log.info("lost")
     path.unlink()
-    made.follow([LogFile(path)])
+    made.follow(opened(path))
     log.info("found")
     assert re.search(r"1 line was lost here\n.*found\n", path.read_text())
 
@@ -208,9 +215,9 @@ def test_a_log_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
 def test_new_files_take_over_or_nothing_changes(tmp_path: Path, log: logging.Logger) -> None:
     made = journal(log, LogFile(tmp_path / "old"))
     with pytest.raises(CannotWrite):
-        made.follow([LogFile(tmp_path / "new"), LogFile(tmp_path)])
+        opened(tmp_path / "new", tmp_path)
     log.info("one")
-    made.follow([LogFile(tmp_path / "new")])
+    made.follow(opened(tmp_path / "new"))
     log.info("two")
     assert "one" in (tmp_path / "old").read_text()
     assert "two" in (tmp_path / "new").read_text()

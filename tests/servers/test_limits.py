@@ -167,12 +167,12 @@ async def test_limits_are_read_again() -> None:
         changed = msgspec.structs.replace(
             node.node.settings, limits_connections_address=1, limits_commands_burst=1, limits_commands=1
         )
-        node.node.reload(changed)
+        node.node.prepare_reload(changed)()
         async with raw(node.client_port) as second:
             assert b" 429 " in await second.ask(UPGRADE)
         first.writer.write(PING * 2)
         await eventually_async(lambda: has_hits(node, "limits.commands", 1), "the first to be slowed down")
-        node.node.reload(msgspec.structs.replace(changed, limits_connections_address=None))
+        node.node.prepare_reload(msgspec.structs.replace(changed, limits_connections_address=None))()
         assert await is_let_in(node)
 
 
@@ -195,7 +195,7 @@ async def test_behind_a_proxy_browsers_are_counted_and_not_the_proxy() -> None:
             for request in (UPGRADE, EVENTS, POLL, STATUS):
                 async with raw(node.client_port) as another:
                     assert b" 429 " in await another.ask(brought_for("203.0.113.1", request))
-            node.node.reload(node.node.settings)
+            node.node.prepare_reload(node.node.settings)()
             async with raw(node.client_port) as another:
                 assert b" 429 " in await another.ask(brought_for("203.0.113.2", UPGRADE))
         assert await hits(node, "limits.connections.address") == 5
@@ -235,7 +235,7 @@ async def test_what_a_proxy_keeps_open_counts_for_nobody() -> None:
     ):
         for each in (first, second, first):
             assert b" 200 " in await each.ask_on(request)
-            node.node.reload(node.node.settings)
+            node.node.prepare_reload(node.node.settings)()
 
 
 @in_loop

@@ -278,7 +278,9 @@ def keys_again(node: RunningNode, *files: str) -> None:
     """Reload with other key files."""
     settings = node.node.settings
     client, admin = settings.servers
-    node.node.reload(structs.replace(settings, servers=(structs.replace(client, auth_keys=files), admin)))
+    node.node.prepare_reload(
+        structs.replace(settings, servers=(structs.replace(client, auth_keys=files), admin))
+    )()
 
 
 @in_loop
