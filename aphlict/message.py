@@ -126,6 +126,15 @@ def parse(
     All of it is checked before any of it is used. Raises NotJson, NoSubscribers, NameTooLong, TooManyChannels,
     TooManyMessages, PublishRefused.
     """
+    objects, many = decode_body(body, instance, limits)
+    return [read_message(fields, instance, new_id, limits) for fields in objects], many
+
+
+def decode_body(body: bytes, instance: str, limits: Limits) -> tuple[list[dict[str, Raw]], bool]:
+    """Take a published body apart: the objects in it, each for `read_message`, and whether it was a list.
+
+    Raises NotJson, NameTooLong, TooManyMessages.
+    """
     check_name(instance, "the instance", limits.limits_name)
     try:
         text = body.decode()  # msgspec skips over strings that are only passed on
@@ -137,10 +146,16 @@ def parse(
         raise TooManyMessages(
             f"the list holds {len(objects)} messages: {limits.limits_batch} may come at once"
         )
-    return [_message(fields, instance, new_id, limits) for fields in objects], many
+    return objects, many
 
 
-def _message(fields: dict[str, Raw], instance: str, new_id: Callable[[], str], limits: Limits) -> Message:
+def read_message(
+    fields: dict[str, Raw],
+    instance: str,
+    new_id: Callable[[], str] = new_unique_id,
+    limits: Limits = DEFAULTS,
+) -> Message:
+    """Make the message of one object. Raises NoSubscribers, NameTooLong, TooManyChannels, PublishRefused."""
     channels = _read_channels(fields.pop("subscribers", None), limits)
     touched = _read_touched(fields.pop("touched", None))
     unique_id = _read_unique_id(fields.get("uniqueID"), limits.limits_name)

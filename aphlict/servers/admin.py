@@ -1,14 +1,17 @@
 """The admin server: publishing, and the status page."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from msgspec import Raw
+
 from aphlict.config.settings import Limits
 from aphlict.errors import AphlictError, Overloaded
 from aphlict.hub import Receipt
-from aphlict.message import Message, check_name, parse
+from aphlict.message import Message, check_name, decode_body, read_message
 from aphlict.net.requests import RequestApplication, RequestConnection
 from aphlict.servers.http import Exchange
 from aphlict.servers.port import PortContext
@@ -17,6 +20,7 @@ from aphlict.wire.handshake import Request
 log = logging.getLogger(__name__)
 
 DEFAULT_INSTANCE = "default"
+TURN = 0.005  # seconds of reading a list after which other work of the loop has its turn
 NODE_HEADER = "x-aphlict-node"  # in which another node names itself
 
 
@@ -80,8 +84,18 @@ class Admin:
             _refuse_method(exchange, "GET, HEAD")
 
     def _publish(self, exchange: Exchange) -> None:
-        limits = self._limits()
-        messages, many = parse(exchange.body, _instance(exchange), limits=limits)
+        limits, instance = self._limits(), _instance(exchange)
+        objects, many = decode_body(exchange.body, instance, limits)
+        if many:
+            _Parsing(objects, instance, limits, self._accept_list).handle(exchange)
+        else:
+            self._accept(exchange, [read_message(objects[0], instance, limits=limits)], many=False)
+
+    def _accept_list(self, exchange: Exchange, messages: list[Message]) -> None:
+        self._accept(exchange, messages, many=True)
+
+    def _accept(self, exchange: Exchange, messages: list[Message], *, many: bool) -> None:
+        """Publish what has been read, and answer with the receipts."""
 
         def on_published(receipts: list[Receipt]) -> None:
             told = [receipt.as_dict() for receipt in receipts]
@@ -96,6 +110,34 @@ class Admin:
                 exchange.answer_json(200, answer)
 
         self._desk.publish(messages, on_published)
+
+
+class _Parsing:
+    """Reads the messages of a list in slices, between which other work of the loop has its turn; publishes them once
+    all have been read."""
+
+    def __init__(
+        self,
+        objects: list[dict[str, Raw]],
+        instance: str,
+        limits: Limits,
+        publish: Callable[[Exchange, list[Message]], None],
+    ) -> None:
+        self._objects = iter(objects)
+        self._instance = instance
+        self._limits = limits
+        self._publish = publish
+        self._messages: list[Message] = []
+
+    def handle(self, exchange: Exchange, /) -> None:
+        """Read the next ones. Part of the interface of Handler: what is raised becomes the answer."""
+        until = time.monotonic() + TURN
+        for fields in self._objects:
+            self._messages.append(read_message(fields, self._instance, limits=self._limits))
+            if time.monotonic() > until:
+                asyncio.get_running_loop().call_soon(exchange.handle_with, self)
+                return
+        self._publish(exchange, self._messages)
 
 
 def _trace(messages: list[Message], receipts: list[dict[str, Any]]) -> None:

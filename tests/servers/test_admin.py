@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from aphlict.servers import admin
 from tests.support.loops import in_loop
 from tests.support.nodes import receive, running_node, subscribed
 
@@ -224,3 +225,28 @@ async def test_the_answer_comes_before_a_long_fan_out_has_finished() -> None:
         assert receipt["matched"] == 600
         for browser in browsers:
             assert (await receive(browser, 1))[0]["text"] == "x"
+
+
+@in_loop
+async def test_a_long_list_is_read_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "TURN", 0)
+    async with running_node() as node:
+        turns = 0
+
+        def count() -> None:
+            nonlocal turns
+            turns += 1
+            asyncio.get_running_loop().call_soon(count)
+
+        count()
+        messages = [{"subscribers": ["a"], "uniqueID": str(number)} for number in range(100)]
+        browser = await subscribed(node.url(), "a")
+        before = turns
+        receipt = await node.publish(*messages)
+        assert turns > before + 100
+        assert [each["uniqueID"] for each in receipt["receipts"]] == [each["uniqueID"] for each in messages]
+        assert [each["uniqueID"] for each in await receive(browser, 100)] == [str(n) for n in range(100)]
+        status, _ = await node.ask("/", method="POST", body=json.dumps([*messages, {}]))
+        assert status == 400
+        assert (await node.status())["messages.in"] == 100
+        await browser.close()

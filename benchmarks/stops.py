@@ -1,0 +1,170 @@
+"""How long the loop stops at most: while a million references to messages wait for slow browsers.
+
+python -m benchmarks.stops              # as the server is
+python -m benchmarks.stops --untuned    # with Python's own settings of the garbage collector
+
+Every callback of the loop is timed by the CPU that it took, so that other programs of the machine do not count; the
+collections of garbage that it had to wait for are a part of it.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import resource
+import socket
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from aphlict.config.settings import Settings
+from aphlict.node import Node
+from aphlict.process.worker import tune_collector
+from aphlict.servers.credentials import Credentials
+
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+BUFFER = 4096  # bytes of the kernel's for a slow browser
+PADDING = "x" * 1000
+USERS = [f"PHID-USER-{number:020}" for number in range(25)]
+
+
+class Stops:
+    """Times the callbacks of the loop, and the collections of garbage."""
+
+    def __init__(self) -> None:
+        self.callbacks: Counter[str] = Counter()  # the longest of each, in microseconds
+        self.collections: dict[int, list[float]] = {0: [], 1: [], 2: []}
+        self._began = 0.0
+        handles: Any = asyncio.Handle
+        run = handles._run  # noqa: SLF001 -- asyncio has no hook for this
+
+        def timed(handle: Any) -> None:
+            begin = time.thread_time()
+            run(handle)
+            took = round(1e6 * (time.thread_time() - begin))
+            callback = handle._callback  # noqa: SLF001
+            name = getattr(callback, "__qualname__", repr(callback))
+            self.callbacks[name] = max(self.callbacks[name], took)
+
+        handles._run = timed  # noqa: SLF001
+        gc.callbacks.append(self._on_collection)
+
+    def _on_collection(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = time.thread_time()
+        else:
+            self.collections[info["generation"]].append(time.thread_time() - self._began)
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.callbacks.clear()
+        for times in self.collections.values():
+            times.clear()
+
+    def tell(self, what: str) -> None:
+        """Print what was longest since the beginning."""
+        print(f"{what}:")
+        for name, took in self.callbacks.most_common(3):
+            print(f"  callback    {took / 1000:8.1f} ms  {name}")
+        for generation, times in self.collections.items():
+            longest = 1000 * max(times, default=0)
+            print(f"  generation {generation} {longest:7.1f} ms at most, {len(times)} times")
+
+
+def listening() -> socket.socket:
+    sock = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+    sock.setblocking(False)
+    return sock
+
+
+async def connect(port: int, channel: str) -> socket.socket:
+    """Open a connection that has subscribed, and reads nothing from now on."""
+    loop = asyncio.get_running_loop()
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+    sock.setblocking(False)
+    await loop.sock_connect(sock, ("127.0.0.1", port))
+    body = json.dumps({"command": "subscribe", "data": [channel]}).encode()
+    await loop.sock_sendall(sock, UPGRADE + bytes((0x81, 0x80 | len(body))) + bytes(4) + body)
+    await loop.sock_recv(sock, 4096)
+    return sock
+
+
+async def publish(port: int, messages: list[dict[str, Any]]) -> None:
+    """Publish a list."""
+    loop = asyncio.get_running_loop()
+    body = json.dumps(messages).encode()
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, ("127.0.0.1", port))
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+        await loop.sock_sendall(sock, head + body)
+        answer = await loop.sock_recv(sock, 4096)
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+
+
+async def measure(options: argparse.Namespace, node: Node, ports: list[int]) -> None:
+    """Run the node, and make the load."""
+    stops = Stops()
+    await node.start()
+    if not options.untuned:
+        tune_collector()
+    slow = [await connect(ports[0], "slow") for _ in range(options.slow)]
+    idle = [await connect(ports[0], f"idle-{number}") for number in range(options.idle)]
+    stops.tell(f"{options.slow} slow and {options.idle} idle browsers connect")
+    stops.clear()
+    for _ in range(0, options.messages, 100):
+        await publish(ports[1], [{"subscribers": ["slow"], "padding": PADDING}] * 100)
+        while node.hub.waiting:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    stops.tell(f"{options.messages} messages to the slow ones")
+    stops.clear()
+    for _ in range(options.lists):
+        await publish(ports[1], [{"subscribers": USERS, "key": n} for n in range(1024)])
+    stops.tell(f"{options.lists} lists of 1,024 messages to {len(USERS)} others")
+    stops.clear()
+    for number in range(options.singles):
+        await publish(ports[1], [{"subscribers": ["nobody"], "key": number}])
+    stops.tell(f"{options.singles} single messages to others")
+    for sock in (*slow, *idle):
+        sock.close()
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stops", description=__doc__)
+    parser.add_argument("--slow", type=int, default=1000, help="browsers that read nothing (1,000)")
+    parser.add_argument("--idle", type=int, default=2000, help="browsers that get nothing (2,000)")
+    parser.add_argument("--messages", type=int, default=1100, help="for each of the slow ones (1,100)")
+    parser.add_argument("--lists", type=int, default=20)
+    parser.add_argument("--singles", type=int, default=2000)
+    parser.add_argument("--untuned", action="store_true")
+    options = parser.parse_args()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    sockets = [listening(), listening()]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    raw = {
+        "servers": [{"type": "client", "port": ports[0]}, {"type": "admin", "port": ports[1]}],
+        "pidfile": str(Path(tempfile.gettempdir()) / "unused"),
+        "limits.waiting": 1 << 30,
+        "limits.waiting.all": 1 << 30,
+        "limits.deliveries": 1 << 30,
+        "limits.connections": 1 << 20,
+        "ping.interval": 3600,
+        "ping.timeout": 7200,
+    }
+    node = Node(msgspec.convert(raw, Settings), [[sock] for sock in sockets], [Credentials()] * 2)
+    asyncio.run(measure(options, node, ports))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""The garbage collector of a worker, which is of another process than the tests'."""
+
+import subprocess
+import sys
+
+WORKER = """
+import asyncio, gc
+from types import SimpleNamespace
+from aphlict.process.channel import pair
+from aphlict.process.worker import End, Worker
+
+class Node:
+    async def start(self):
+        assert gc.get_freeze_count() == 0
+    def abort(self):
+        pass
+
+async def run():
+    launched = SimpleNamespace(journal=SimpleNamespace(tell_repeats=int, reopen=int))
+    ours, supervisors = pair()
+    worker = Worker(launched, SimpleNamespace(make=Node), ours)
+    worker._ends.put_nowait(End.AT_ONCE)
+    await worker.run()
+
+asyncio.run(run())
+print(gc.get_freeze_count(), len(gc.get_objects()))
+"""
+
+
+def test_what_is_there_at_the_start_is_not_looked_at_again() -> None:
+    done = subprocess.run([sys.executable, "-c", WORKER], capture_output=True, text=True, check=True)
+    frozen, others = map(int, done.stdout.split())
+    assert frozen > 20 * others
