@@ -86,7 +86,7 @@ class RequestConnection(Connection):
             self._chunks = ChunkReader(limit)
         elif length > limit:
             raise BodyTooLarge(f"the body is larger than {limit} bytes")
-        if length != 0 and request.headers.get("expect", "").lower() == "100-continue":
+        if length != 0 and request.minor and request.headers.get("expect", "").lower() == "100-continue":
             self.send(CONTINUE)
         self._request, self._missing = request, length or 0
 

@@ -2,12 +2,15 @@
 
 import gzip
 import hashlib
+import re
 from functools import cache
 from importlib.resources import files
 
 from aphlict.servers.http import Exchange
 
 MAX_AGE = 3600  # seconds that a browser may keep it without asking
+
+_CODING = re.compile(r"([!#$%&'*+.^_`|~0-9a-z-]+)(?:[ \t]*;[ \t]*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?")
 
 
 class Script:
@@ -20,8 +23,7 @@ class Script:
 
     def answer(self, exchange: Exchange) -> None:
         """Answer a GET or HEAD: 304 where the browser has it already."""
-        accepted = exchange.headers.get("accept-encoding", "")
-        compress = "gzip" in accepted
+        compress = prefers_gzip(exchange.headers.get("accept-encoding", ""))
         body, etag = self._compressed if compress else self._plain
         headers = {
             "Content-Type": "text/javascript; charset=utf-8",
@@ -36,6 +38,17 @@ class Script:
             exchange.answer(304, b"", headers)
         else:
             exchange.answer(200, body, headers | ({"Content-Encoding": "gzip"} if compress else {}))
+
+
+def prefers_gzip(accept_encoding: str) -> bool:
+    """Whether gzip may be sent, and is not less welcome than no coding at all (RFC 9110, 12.5.3)."""
+    weights: dict[str, float] = {}
+    for each in accept_encoding.split(","):
+        match = _CODING.fullmatch(each.strip(" \t").lower())
+        if match is not None:
+            weights[match[1]] = float(match[2] or 1)
+    gzip = weights.get("gzip", weights.get("*", 0.0))
+    return gzip > 0 and gzip >= weights.get("identity", 0.0)
 
 
 @cache

@@ -1,7 +1,11 @@
 """Answers to plain HTTP requests, as bytes."""
 
 from collections.abc import Mapping
+from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
+from http.client import responses
+from time import time
 
 from msgspec.json import encode
 
@@ -10,22 +14,30 @@ from aphlict.errors import AphlictError, UnknownVersion
 END = b"\r\n\r\n"
 JSON = {"Content-Type": "application/json"}
 NO_FIELDS: Mapping[str, str] = {}
-WITHOUT_LENGTH = (
-    HTTPStatus.NO_CONTENT,
-    HTTPStatus.NOT_MODIFIED,
-)  # RFC 9110, 8.6; of a 304 it would be the 200's
+# RFC 9110, 8.6: not with 204; the Content-Length of a 304 would be that of the 200 in its place.
+WITHOUT_LENGTH = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
-def head(status: int, fields: Mapping[str, str]) -> bytes:
-    """Make the head of an answer."""
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}\r\n".encode("latin-1")
+@lru_cache(1)  # of this second: making it takes longer than all else of an answer
+def date(seconds: int) -> str:
+    """A Unix time as `Date` has it (RFC 9110, 5.6.7)."""
+    return formatdate(seconds, usegmt=True)
+
+
+def head(status: int, fields: Mapping[str, str], last: str = "") -> bytes:
+    """Make the head of an answer, with its `Date` (RFC 9110, 6.6.1); `last`: whole lines behind the fields."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
+    start = f"HTTP/1.1 {status} {responses[status]}\r\nDate: {date(int(time()))}\r\n"
+    return f"{start}{lines}{last}\r\n".encode("latin-1")
 
 
 def whole(status: int, fields: Mapping[str, str], body: bytes = b"", *, keep: bool) -> bytes:
-    """Make an answer; `keep`: the connection may bear another request."""
-    length = {} if status in WITHOUT_LENGTH else {"Content-Length": str(len(body))}
-    return head(status, {**length, **fields, "Connection": "keep-alive" if keep else "close"}) + body
+    """Make an answer; `keep`: the connection may bear another request, which HTTP/1.0 has to read."""
+    length = "" if status in WITHOUT_LENGTH else f"Content-Length: {len(body)}\r\n"
+    connection = "keep-alive" if keep else "close"
+    if "Upgrade" in fields:
+        connection += ", Upgrade"  # RFC 9110, 7.8: it goes no further than the next proxy
+    return head(status, fields, f"{length}Connection: {connection}\r\n") + body
 
 
 def json(status: int, fields: Mapping[str, str], value: object, *, keep: bool) -> bytes:
@@ -40,9 +52,9 @@ def refusal(error: AphlictError) -> dict[str, object]:
 
 def fields_of(error: AphlictError) -> dict[str, str]:
     """The fields of an answer that an error asks for."""
-    fields = {}
+    fields: dict[str, str] = {}
     if isinstance(error, UnknownVersion):
-        fields["Sec-WebSocket-Version"] = "13"
+        fields |= {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}  # RFC 9110, 15.5.22; RFC 6455, 4.4
     if error.retry_after is not None:
         fields["Retry-After"] = str(error.retry_after)
     if error.challenge is not None:

@@ -19,6 +19,7 @@ _VARYING = [
     (re.compile(r'("connections.bound": ?)"(?:descriptors|memory)"'), r'\1"…"'),
     (re.compile(r"(Using the configuration ).*"), r"\1…"),
     (re.compile(r'(?i)(etag: )"\w+"'), r"\1…"),
+    (re.compile(r"(?m)^(Date: ).*"), r"\1…"),
     (re.compile(r"(?m)^(Content-Length: )\d+$"), r"\1…"),
 ]
 

@@ -37,6 +37,9 @@ async def test_it_is_compressed_for_who_takes_that() -> None:
         assert answer.headers["Vary"] == "Accept-Encoding"
         assert gzip.decompress(answer.body) == BUILT.read_bytes()
         assert answer.headers["ETag"] != (await fetch(node)).headers["ETag"]
+        refused = await fetch(node, accept_encoding="gzip;q=0")
+        assert "Content-Encoding" not in refused.headers
+        assert refused.body == BUILT.read_bytes()
 
 
 @in_loop
