@@ -32,7 +32,6 @@ class BrowserConnection(Connection):
         """Let the stream make the answer: with `send` until it is closed, or with one `answer`."""
         self.state = State.STREAM
         self._stream = stream
-        self.charge(1)
         self._head = self._head[:1]
 
     def give_up_after(self, seconds: float) -> None:

@@ -45,6 +45,7 @@ class Browsers(Application):
             raise NoBodyHere("this is a client port, which takes no body: publish to the admin port")
         if not request.wants_websocket():
             assert isinstance(connection, BrowserConnection)
+            connection.charge(1)
             if not self._fallback.serve(connection, request):
                 Exchange(connection, request, keep=False).handle_with(self._pages)
             return

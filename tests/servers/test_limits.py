@@ -52,8 +52,9 @@ class Raw:
     async def ask_on(self, request: bytes) -> bytes:
         """Send a request to a connection that is kept open, and return the head of the answer."""
         head = await self.ask(request)
-        size = int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0])
-        await asyncio.wait_for(self.reader.readexactly(size), 5)
+        _, _, length = head.partition(b"Content-Length: ")
+        if length:
+            await asyncio.wait_for(self.reader.readexactly(int(length.split(b"\r\n")[0])), 5)
         return head
 
     async def drips(self, data: Iterable[bytes]) -> float:
@@ -303,6 +304,22 @@ async def test_polls_that_come_too_fast_are_read_later() -> None:
                 assert b" 200 " in await flood.ask_on(POLL)
             assert 0.5 < time.monotonic() - began < 8
         assert await hits(node, "limits.commands") >= 1
+
+
+@pytest.mark.parametrize(
+    "request_", [POLL, b"OPTIONS /poll HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["GET", "OPTIONS"]
+)
+@in_loop
+async def test_every_request_on_a_connection_that_is_kept_is_charged(request_: bytes, clock: Clock) -> None:
+    async with running_node(limits__commands__burst=5) as node, raw(node.client_port) as flood:
+        for _ in range(6):  # the burst, and the one that is too much
+            await flood.ask_on(request_)
+        flood.writer.write(request_)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(flood.reader.read(1), SILENCE)
+        assert await hits(node, "limits.commands") == 1
+        clock.advance(node, 1)
+        await flood.ask_on(b"")
 
 
 @pytest.mark.parametrize("path", ["events", "poll"])
