@@ -5,10 +5,9 @@ import socket
 from collections.abc import Callable
 
 from aphlict.errors import NotProxied
-from aphlict.hits import Hits
-from aphlict.net.deadlines import Deadlines
+from aphlict.net.deadlines import Timed
 from aphlict.net.door import Porch
-from aphlict.net.poller import Poller
+from aphlict.net.surroundings import Surroundings
 from aphlict.wire import proxy
 from aphlict.wire.proxy import V1_LIMIT, V2_HEAD, V2_LIMIT, Proxied
 
@@ -18,38 +17,36 @@ LONGEST = max(V1_LIMIT, V2_HEAD + V2_LIMIT)
 Accept = Callable[[socket.socket, str], None]
 
 
-class Arrival:
+class Arrival(Timed):
     """Reads the PROXY protocol header of a socket, not a byte more, and hands the socket on.
 
     What follows may be a TLS handshake, which reads from the socket by itself. `accept` gets the browser's address,
-    `accept_check` the balancer's where that speaks for itself. Until then it is counted in `porch`.
+    `accept_check` the balancer's where that speaks for itself. Until then it is counted in `porch`, for
+    `limits.handshake` at most.
     """
 
-    __slots__ = ("_accept", "_accept_check", "_address", "_hits", "_poller", "_porch", "_read", "_socket")
+    __slots__ = ("_accept", "_accept_check", "_address", "_porch", "_read", "_socket", "_surroundings")
 
     def __init__(
         self,
         sock: socket.socket,
         address: str,
-        poller: Poller,
+        surroundings: Surroundings,
         porch: Porch,
-        hits: Hits,
         accept: Accept,
         accept_check: Accept,
     ) -> None:
+        super().__init__()
         self._socket: socket.socket | None = sock
         self._address = address
-        self._poller = poller
+        self._surroundings = surroundings
         self._porch = porch
-        self._hits = hits
         self._accept = accept
         self._accept_check = accept_check
         self._read = b""
-        poller.register(sock.fileno(), self)
-
-    def expect_within(self, seconds: float, deadlines: Deadlines) -> None:
-        """Drop the connection unless it has said for whom it is by then."""
-        deadlines.add(self, deadlines.now + seconds)
+        surroundings.poller.register(sock.fileno(), self)
+        deadlines = surroundings.deadlines
+        deadlines.add(self, deadlines.now + surroundings.limits.limits_handshake)
 
     def on_events(self, _events: int, /) -> None:
         """Look at what has come, and take from the socket what belongs to the header."""
@@ -73,9 +70,7 @@ class Arrival:
                 self._hand_on(self._socket, found)
 
     def _hand_on(self, sock: socket.socket, found: Proxied) -> None:
-        self._poller.unregister(sock.fileno())
-        self._socket = None
-        self._porch.leave(self._address)
+        self._leave(sock)
         accept = self._accept_check if found.is_local else self._accept
         try:
             accept(sock, found.address or self._address)
@@ -84,17 +79,22 @@ class Arrival:
             sock.close()
 
     def _refuse(self, why: str) -> None:
-        self._hits.count("proxy.protocol")
+        self._surroundings.hits.count("proxy.protocol")
         log.warning("dropped a connection from %s: %s, which proxy.protocol demands", self._address, why)
         self.abort()
 
     def abort(self) -> None:
         """End at once. Some balancers look whether a port is open, and say nothing: that is no news."""
         if self._socket is not None:
-            self._poller.unregister(self._socket.fileno())
-            self._socket.close()
-            self._socket = None
-            self._porch.leave(self._address)
+            sock = self._socket
+            self._leave(sock)
+            sock.close()
+
+    def _leave(self, sock: socket.socket) -> None:
+        self._surroundings.poller.unregister(sock.fileno())
+        self._surroundings.deadlines.cancel(self)
+        self._socket = None
+        self._porch.leave(self._address)
 
     def on_error(self) -> None:
         """End after an error of our own."""
@@ -103,6 +103,6 @@ class Arrival:
     def on_deadline(self, _now: float, /) -> float | None:
         """Drop who has not said for whom it is."""
         if self._socket is not None:
-            self._hits.count("limits.handshake")
+            self._surroundings.hits.count("limits.handshake")
             self._refuse("it did not send the whole header in time")
         return None

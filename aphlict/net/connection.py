@@ -192,15 +192,18 @@ class Connection(Sender):
     def charge(self, cost: int) -> None:
         """Count something that this browser had done, in commands: past `limits.commands.burst` reading pauses."""
         self._spent += cost
-        limits = self.context.limits
-        excess = self._spent - limits.limits_commands_burst
+        excess = self._spent - self.context.limits.limits_commands_burst
         if excess <= 0 or self._paused or self.state > State.OPEN:
             return
         self._paused = True
         self._watch(READ if self._waiting is None else READ | WRITE)
         self.context.hits.add("limits.commands", self.address)
-        deadlines = self.context.deadlines
-        deadlines.add(Resumption(self), deadlines.now + excess / limits.limits_commands)
+        self.context.deadlines.add(self, self._pause_end())
+
+    def _pause_end(self) -> float:
+        """When as much has been given back as was too much."""
+        limits = self.context.limits
+        return self._heard + (self._spent - limits.limits_commands_burst) / limits.limits_commands
 
     def resume(self) -> None:
         """Read on after a pause."""
@@ -291,6 +294,7 @@ class Connection(Sender):
             return
         was_open = self.state is State.OPEN
         self.context.poller.unregister(self._socket.fileno())
+        self.context.deadlines.cancel(self)
         self.state = State.CLOSED
         if self._waiting is not None:
             self._waiting.clear()
@@ -301,7 +305,19 @@ class Connection(Sender):
             self.context.application.on_close(self, why)
 
     def on_deadline(self, now: float, /) -> float | None:
-        """Give up on who is too slow with the handshake, or silent (a ping first), or does not end."""
+        """Read on after a pause, and give up on who is too slow."""
+        if self._paused and self.state <= State.OPEN:
+            end = self._pause_end()
+            if now < end:
+                return end
+            self.resume()
+            if self._paused:
+                return None  # again, until a deadline of its own
+        return self._check_progress(now)
+
+    def _check_progress(self, now: float) -> float | None:
+        """Give up on who is too slow with the handshake, or silent (a ping first), or does not end. Returns when to
+        look again."""
         if self.state is State.OPEN:
             return self._check_silence(now, self.context.limits)
         if self.state is State.CLOSING:
@@ -318,8 +334,6 @@ class Connection(Sender):
         return None
 
     def _check_silence(self, now: float, limits: Limits) -> float | None:
-        if self._paused:
-            return now + limits.ping_interval
         if self._waiting is not None:  # what it takes is as good as what it says
             return self._check_stall(self._waiting, now)
         silence = now - self._heard
@@ -332,6 +346,8 @@ class Connection(Sender):
         if self._pinged <= self._heard or now - self._pinged >= limits.ping_interval:
             self._pinged = now
             self.send(_PING)
+            if self.state is not State.OPEN:
+                return None
         # A browser that answers is pinged again in time, however long the silent ones are waited for.
         return min(self._heard + limits.ping_timeout, now + limits.ping_interval)
 
@@ -341,14 +357,3 @@ class Connection(Sender):
         if again is None:
             self._give_up()
         return again
-
-
-class Resumption:
-    """The end of a pause."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def on_deadline(self, _now: float, /) -> None:
-        """Part of the interface of Timed."""
-        self._connection.resume()

@@ -2,36 +2,57 @@
 
 import math
 from collections import deque
-from typing import Protocol
 
 TICK = 0.25  # seconds; a deadline passes unnoticed for no longer than this
 BATCH = 8  # looked at in one sweep: one that reads on after a pause may cost a millisecond or two
+GROUP = 64  # entries of one list, which is what `cancel` has to search
 
 
-class Timed(Protocol):
-    """What has a deadline."""
+class Timed:
+    """Something with a deadline, one at a time. `group` belongs to Deadlines."""
+
+    __slots__ = ("group",)
+
+    def __init__(self) -> None:
+        self.group: list[Timed] | None = None  # the list of Deadlines that holds it
 
     def on_deadline(self, now: float, /) -> float | None:
-        """Do what is due. Returns the time of the next deadline, or None for no further one."""
+        """Do what is due. Returns the time of the next deadline, or None for no further one; a deadline that was
+        added meanwhile counts instead."""
+        raise NotImplementedError
 
 
 class Deadlines:
     """Buckets of things to look at again, one for each tick.
 
-    A deadline is never moved: when it comes, the thing itself knows what is due, and when to ask again. So a
-    message that arrives costs nothing here.
+    A deadline is rarely moved: when it comes, the thing itself knows what is due, and when to ask again. So a
+    message that arrives costs nothing here. What is over has to be cancelled, or it is kept until its deadline.
     """
 
     def __init__(self, now: float) -> None:
         self.now = now  # seconds, as of the last sweep: what the time is to within a tick
-        self._buckets: dict[int, list[Timed]] = {}
+        self._buckets: dict[int, list[list[Timed]]] = {}
         self._swept = int(now / TICK)
-        self._due: deque[Timed] = deque()
+        self._due: deque[list[Timed]] = deque()
 
     def add(self, timed: Timed, when: float) -> None:
-        """Call `on_deadline` once `when` has come."""
+        """Call `on_deadline` once `when` has come, in the place of the deadline that it had before."""
+        self.cancel(timed)
         tick = max(math.ceil(when / TICK), self._swept + 1)
-        self._buckets.setdefault(tick, []).append(timed)
+        groups = self._buckets.get(tick)
+        if groups is None:
+            groups = self._buckets[tick] = [[]]
+        elif len(groups[-1]) >= GROUP:
+            groups.append([])
+        groups[-1].append(timed)
+        timed.group = groups[-1]
+
+    def cancel(self, timed: Timed) -> None:
+        """Forget the deadline of something, if it has one. An index in each entry would be faster to find, and take
+        32 bytes of every connection; a group is small."""
+        if timed.group is not None:
+            timed.group.remove(timed)
+            timed.group = None
 
     def sweep(self, now: float) -> bool:
         """Look at some of those whose deadline has come. To be called every tick, and soon again if it returns True:
@@ -41,9 +62,21 @@ class Deadlines:
         while self._swept < tick:
             self._swept += 1
             self._due.extend(self._buckets.pop(self._swept, ()))
-        for _ in range(min(BATCH, len(self._due))):
-            timed = self._due.popleft()
+        for _ in range(BATCH):
+            timed = self._next_due()
+            if timed is None:
+                return False
             again = timed.on_deadline(now)
-            if again is not None:
+            if again is not None and timed.group is None:
                 self.add(timed, again)
-        return bool(self._due)
+        return any(self._due)
+
+    def _next_due(self) -> Timed | None:
+        due = self._due
+        while due and not due[0]:
+            due.popleft()
+        if not due:
+            return None
+        timed = due[0].pop()
+        timed.group = None
+        return timed

@@ -181,7 +181,7 @@ class RequestConnection(Connection):
     def on_deadline(self, now: float, /) -> float | None:
         """Give up on a request that takes too long to come, and on who asks nothing."""
         if self.state is not State.HEAD:
-            return super().on_deadline(now)
+            return self._check_progress(now)
         begun, limits = self._begun, self.context.limits
         end = self._heard + limits.limits_idle if begun is None else begun + limits.limits_body_time
         if now < end:

@@ -8,6 +8,7 @@ from enum import IntEnum
 
 from aphlict.config.settings import Limits
 from aphlict.net.backlog import Backlog, Pool
+from aphlict.net.deadlines import Timed
 from aphlict.net.poller import READ, WRITE
 from aphlict.net.surroundings import Surroundings
 from aphlict.wire import frames
@@ -31,12 +32,13 @@ class State(IntEnum):
     CLOSED = 5
 
 
-class Sender:
+class Sender(Timed):
     """A socket that frames are sent to. `send`, `send_all` and `close` neither raise nor wait."""
 
     __slots__ = ("_heard", "_paused", "_socket", "_waiting", "address", "context", "state")
 
     def __init__(self, sock: socket.socket, address: str, context: Surroundings) -> None:
+        super().__init__()
         self._socket = sock  # non-blocking; an ssl.SSLSocket where the port speaks TLS
         self._heard = context.deadlines.now
         self._waiting: Backlog | None = None
@@ -164,10 +166,6 @@ class Sender:
 
     def _lost(self, error: Exception | None) -> None:
         self.abort("it went away" if error is None else f"it was lost: {error}")
-
-    def on_deadline(self, now: float, /) -> float | None:
-        """Part of the interface of Timed."""
-        raise NotImplementedError
 
     def close(self, code: int, reason: str = "", why: str = "") -> None:
         """End in good order. `why` is for the log."""

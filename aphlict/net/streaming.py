@@ -81,7 +81,7 @@ class BrowserConnection(Connection):
         if stream is not None:
             stream.on_close(why)
 
-    def on_deadline(self, now: float, /) -> float | None:
+    def _check_progress(self, now: float) -> float | None:
         """Give up on a request that takes too long; what waits for messages has deadlines of its own."""
         limit = self.context.limits.limits_handshake
         if self.state is State.STREAM:
@@ -94,4 +94,4 @@ class BrowserConnection(Connection):
             self.context.hits.count("limits.idle")
             self.abort("it was idle")
             return None
-        return super().on_deadline(now)
+        return super()._check_progress(now)

@@ -1,12 +1,12 @@
 """Who may listen, where a port asks for tokens: what is shown is proven, and what it allowed ends with it."""
 
 import logging
-from typing import Protocol
 
 from aphlict.errors import NotAllowed, TokenMissing, TokenRefused
 from aphlict.hub import Hub
 from aphlict.instance import Subscriber
 from aphlict.net.connection import Connection
+from aphlict.net.deadlines import Timed
 from aphlict.servers.port import keys_of
 from aphlict.tokens.grant import Grant
 from aphlict.tokens.keyring import Keyring
@@ -41,19 +41,18 @@ def admit(connection: Connection, keys: Keyring, request: Request, instance: str
     return prove(connection, keys, token, instance, unix_now)
 
 
-class Term:
-    """Ends what a token allowed when it expires, or when its key is taken away; one for each use of a token."""
+class Term(Timed):
+    """Ends what a token allowed when it expires, or when its key is taken away; one for each use of a token, to be
+    cancelled where that ends before."""
 
     __slots__ = ("_hub", "connection", "grant")
 
     def __init__(self, connection: Connection, hub: Hub, grant: Grant | None) -> None:
+        super().__init__()
         self.connection = connection
         self.grant = grant
         self._hub = hub
-
-    def is_over(self) -> bool:
-        """Whether there is nothing left to end."""
-        raise NotImplementedError
+        connection.context.deadlines.add(self, self.next_look())
 
     def deadline(self) -> float:
         """When it ends, on the clock of the deadlines."""
@@ -61,13 +60,11 @@ class Term:
         return self.grant.expires - self._hub.epoch  # the clock that tokens go by may be set
 
     def next_look(self) -> float:
-        """When to look at it next: soon enough for what has ended not to be kept in memory for long."""
+        """When to look at it next: a key may be taken away at any time."""
         return min(self.deadline(), self.connection.context.deadlines.now + LOOK)
 
     def on_deadline(self, now: float, /) -> float | None:
         """Part of the interface of Timed."""
-        if self.is_over():
-            return None
         keys = keys_of(self.connection)
         if keys is None:
             return now + LOOK  # no token is asked for any more
@@ -87,43 +84,16 @@ class Term:
         return None
 
 
-class Listener(Protocol):
-    """An event stream or a poll."""
-
-    subscriber: Subscriber | None  # None once it has ended
-
-
-class Stay(Term):
-    """An event stream or a poll on a port that asks for tokens."""
-
-    __slots__ = ("_listener",)
-
-    def __init__(self, connection: Connection, hub: Hub, grant: Grant, listener: Listener) -> None:
-        super().__init__(connection, hub, grant)
-        self._listener = listener
-        connection.context.deadlines.add(self, self.next_look())
-
-    def is_over(self) -> bool:
-        """Whether it has been answered, or was given up."""
-        return self._listener.subscriber is None
-
-
 class Visitor(Term):
     """A WebSocket on a port that asks for tokens, as its tag: until it has shown one it may do nothing."""
 
-    __slots__ = ("_due", "_patience", "subscriber")
+    __slots__ = ("_patience", "subscriber")
 
     def __init__(self, connection: Connection, hub: Hub, subscriber: Subscriber, grant: Grant | None) -> None:
-        super().__init__(connection, hub, grant)
+        context = connection.context
+        self._patience = context.deadlines.now + context.limits.limits_handshake
         self.subscriber = subscriber
-        deadlines = connection.context.deadlines
-        self._patience = deadlines.now + connection.context.limits.limits_handshake
-        self._due = self.next_look()
-        deadlines.add(self, self._due)
-
-    def is_over(self) -> bool:
-        """Whether the connection has ended."""
-        return self.connection.tag is not self
+        super().__init__(connection, hub, grant)
 
     def deadline(self) -> float:
         """When it ends: without a token, as a handshake does that is not finished."""
@@ -143,22 +113,10 @@ class Visitor(Term):
         self.grant = grant
         lost = [name for name in self.subscriber.subscriptions if not grant.allows(name)]
         self._hub.unsubscribe(self.subscriber, lost)
-        look = self.next_look()
-        if look < self._due:
-            self._due = look
-            self.connection.context.deadlines.add(self, look)
+        self.connection.context.deadlines.add(self, self.next_look())
         return lost
 
     def seconds_left(self) -> int:
         """How long the token still holds."""
         assert self.grant is not None
         return self.grant.seconds_left(self._hub.epoch + self.connection.context.deadlines.now)
-
-    def on_deadline(self, now: float, /) -> float | None:
-        """Part of the interface of Timed."""
-        if now < self._due:
-            return None  # another look was asked for earlier, and sees to the rest
-        again = super().on_deadline(now)
-        if again is not None:
-            self._due = again
-        return again

@@ -146,7 +146,10 @@ class Browsers(Application):
     def on_close(self, connection: Connection, reason: str, /) -> None:
         """Forget a browser."""
         tag, connection.tag = connection.tag, None
-        subscriber = tag.subscriber if isinstance(tag, Visitor) else tag
+        subscriber = tag
+        if isinstance(tag, Visitor):
+            subscriber = tag.subscriber
+            connection.context.deadlines.cancel(tag)
         log.debug("[%d] disconnected: %s", connection.number, reason)
         if isinstance(subscriber, Subscriber):
             self._hub.leave(subscriber)

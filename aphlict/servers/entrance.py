@@ -97,14 +97,11 @@ class Entrance:
             self._surroundings.hits.add("limits.connections", address)
             sock.close()
             return
-        poller = self._surroundings.poller
         try:
-            accept = self._let_in, self._let_check_in
-            arrival = Arrival(sock, address, poller, gate.arriving, self._surroundings.hits, *accept)
+            Arrival(sock, address, self._surroundings, gate.arriving, self._let_in, self._let_check_in)
         except OSError:
             gate.arriving.leave(address)
             raise
-        arrival.expect_within(self._context.limits.limits_handshake, self._surroundings.deadlines)
 
     def _let_in(self, sock: socket.socket, address: str) -> None:
         """Let it in, or tell it that there is no room. Raises OSError where it is gone."""

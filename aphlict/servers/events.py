@@ -7,6 +7,7 @@ from aphlict.instance import Subscriber
 from aphlict.message import Frame
 from aphlict.net.streaming import BrowserConnection
 from aphlict.servers.asking import Wish
+from aphlict.servers.listening import Listening
 from aphlict.wire.answers import head
 
 COMMENT_INTERVAL = 25.0  # seconds, or `ping.interval` where that is shorter
@@ -45,41 +46,36 @@ def encode(unique_id: str, text: bytes) -> bytes:
     return id_line + b"".join(b"data: %b\n" % line for line in text.splitlines()) + b"\n"
 
 
-class EventStream:
+class EventStream(Listening):
     """One browser that listens to events: what the hub sends to, and what its connection streams."""
 
     __slots__ = (
         "_backlog",
-        "_connection",
         "_early",
         "_encoder",
         "_fields",
         "_has_seen",
-        "_hub",
         "_is_behind",
-        "subscriber",
     )
 
     def __init__(
         self, connection: BrowserConnection, hub: Hub, encoder: Encoder, fields: dict[str, str]
     ) -> None:
-        self._connection = connection
-        self._hub = hub
+        super().__init__(connection, hub)
         self._encoder = encoder
         self._fields = fields
         self._backlog: Iterator[bytes] = iter(())
         self._is_behind = False
         self._has_seen: Callable[[str], bool] | None = None
         self._early: tuple[bytes, ...] = ()
-        self.subscriber: Subscriber | None = None
 
     def start(self, subscriber: Subscriber, wish: Wish, now: float, /) -> None:
         """Begin: with a head and a comment at once, so that no proxy waits for more, then with what is missing."""
         self.subscriber = subscriber
         self._connection.stream(self)
+        self._connection.context.deadlines.add(self, now + self._interval)
         self._connection.send(head(200, {**HEAD, **self._fields}) + HELLO)
         self._connection.give_up_after(self._connection.context.limits.ping_timeout)
-        self._connection.context.deadlines.add(self, now + self._interval)
         if wish.after:
             self._is_behind = True
             resumption = self._hub.resume(subscriber, wish.after, now)
@@ -122,7 +118,7 @@ class EventStream:
             return None
         is_behind = self._is_behind or self.subscriber.instance.queue
         self._connection.send(b":\n\n" if is_behind else b":\n" + self._mark(self.subscriber, now))
-        return now + self._interval
+        return None if self.subscriber is None else now + self._interval
 
     @property
     def _interval(self) -> float:
@@ -131,9 +127,3 @@ class EventStream:
     def last_words(self) -> bytes:
         """Part of the connection's Stream: the end is all there is to say."""
         return b""
-
-    def on_close(self, _reason: str, /) -> None:
-        """Part of the connection's Stream."""
-        if self.subscriber is not None:
-            self._hub.leave(self.subscriber)
-            self.subscriber = None

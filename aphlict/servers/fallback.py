@@ -16,9 +16,10 @@ from aphlict.errors import (
 )
 from aphlict.hub import Hub
 from aphlict.instance import Subscriber
+from aphlict.net.deadlines import Timed
 from aphlict.net.streaming import BrowserConnection
 from aphlict.servers import events
-from aphlict.servers.admission import Stay, admit
+from aphlict.servers.admission import Term, admit
 from aphlict.servers.asking import Wish, read_wish
 from aphlict.servers.events import EventStream
 from aphlict.servers.poll import Poll
@@ -42,6 +43,7 @@ class Listener(Receiver, Protocol):
     """What serves one request: the hub sends to it, and it answers."""
 
     subscriber: Subscriber | None  # None once it has answered
+    term: Timed | None
 
     def start(self, subscriber: Subscriber, wish: Wish, now: float, /) -> None:
         """Begin to answer."""
@@ -94,8 +96,8 @@ class Fallback:
             return
         log.debug("[%d] %s listens: %s", connection.number, connection.address, wish)
         listener.start(subscriber, wish, self._clock())
-        if grant is not None:
-            Stay(connection, self._hub, grant, listener)
+        if grant is not None and listener.subscriber is not None:
+            listener.term = Term(connection, self._hub, grant)
 
     def _admit(self, connection: BrowserConnection, request: Request, wish: Wish) -> Grant | None:
         keys = keys_of(connection)

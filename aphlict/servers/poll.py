@@ -11,6 +11,7 @@ from aphlict.message import Frame
 from aphlict.net.deadlines import TICK
 from aphlict.net.streaming import BrowserConnection
 from aphlict.servers.asking import Wish
+from aphlict.servers.listening import Listening
 from aphlict.wire.answers import JSON, whole
 
 HEAD = {**JSON, "Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
@@ -18,7 +19,7 @@ MAX_MESSAGES = 256  # in one answer
 MAX_BYTES = 256 * 1024  # in one answer, but for its last message
 
 
-class Poll:
+class Poll(Listening):
     """One request that waits for messages: what the hub sends to, and what its connection streams.
 
     `keep`: the connection may bear another request; `fields`: what the answer's head says beside.
@@ -26,11 +27,9 @@ class Poll:
 
     __slots__ = (
         "_clock",
-        "_connection",
         "_early",
         "_fields",
         "_has_seen",
-        "_hub",
         "_is_answering",
         "_is_full",
         "_keep",
@@ -39,7 +38,6 @@ class Poll:
         "_size",
         "_texts",
         "_until",
-        "subscriber",
     )
 
     def __init__(
@@ -51,8 +49,7 @@ class Poll:
         *,
         keep: bool,
     ) -> None:
-        self._connection = connection
-        self._hub = hub
+        super().__init__(connection, hub)
         self._clock = clock
         self._fields = fields
         self._keep = keep
@@ -65,7 +62,6 @@ class Poll:
         self._is_full = False
         self._ready = False  # what came before this request is in _texts
         self._is_answering = False
-        self.subscriber: Subscriber | None = None
 
     def start(self, subscriber: Subscriber, wish: Wish, now: float, /) -> None:
         """Begin to wait: for what comes later than `after`, or where that is empty for what comes from now on."""
@@ -139,11 +135,9 @@ class Poll:
     def _end(self, subscriber: Subscriber) -> bytes:
         """Stop to listen, and make the answer."""
         last = self._hub.position(subscriber, self._moment(subscriber), self._early) if self._ready else None
-        self.subscriber = None
-        self._hub.leave(subscriber)
-        texts, self._texts = self._texts, []  # this object lives on until its deadline comes
+        self._leave()
         return b'{"messages":[%b],"last":%b,"recovered":%b}' % (
-            b",".join(texts),
+            b",".join(self._texts),
             encode(last),
             encode(self._recovered),
         )
@@ -166,12 +160,6 @@ class Poll:
         if self.subscriber is None:
             return b""
         return whole(200, {**HEAD, **self._fields}, self._end(self.subscriber), keep=False)
-
-    def on_close(self, _reason: str, /) -> None:
-        """Part of the connection's Stream."""
-        if self.subscriber is not None:
-            self._hub.leave(self.subscriber)
-            self.subscriber = None
 
 
 def _is_new(_unique_id: str) -> bool:

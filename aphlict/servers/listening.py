@@ -1,0 +1,36 @@
+"""An event stream or a poll, from its subscription to its end."""
+
+from aphlict.hub import Hub
+from aphlict.instance import Subscriber
+from aphlict.net.deadlines import Timed
+from aphlict.net.streaming import BrowserConnection
+
+
+class Listening(Timed):
+    """Part of the connection's Stream, and of the hub's Receiver. `term` ends it, on a port that asks for tokens."""
+
+    __slots__ = ("_connection", "_hub", "subscriber", "term")
+
+    subscriber: Subscriber | None  # None once it has ended
+
+    def __init__(self, connection: BrowserConnection, hub: Hub) -> None:
+        super().__init__()
+        self._connection = connection
+        self._hub = hub
+        self.subscriber = None
+        self.term: Timed | None = None
+
+    def on_close(self, _reason: str, /) -> None:
+        """Part of the connection's Stream."""
+        self._leave()
+
+    def _leave(self) -> None:
+        """End the subscription, and release what waits for a deadline."""
+        subscriber, self.subscriber = self.subscriber, None
+        if subscriber is None:
+            return
+        self._hub.leave(subscriber)
+        deadlines = self._connection.context.deadlines
+        deadlines.cancel(self)
+        if self.term is not None:
+            deadlines.cancel(self.term)
