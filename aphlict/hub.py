@@ -78,6 +78,7 @@ class Hub:
         self.hits = Hits()
         self.instances: dict[str, Instance] = {}
         self.archive = Archive(limits.limits_history)
+        self.connections = 0  # the browsers that are connected now
         self.epoch = 0.0
         self._origin = random_name(ORIGIN_SIZE)
         self._lost, self._lost_at = 0, started  # of the instances that were forgotten
@@ -102,6 +103,11 @@ class Hub:
         """How much of what may wait to be delivered does: beyond 1 more would come too late, or fill the memory."""
         limits, deliveries = self.limits, self.deliveries
         return max(deliveries.waiting / limits.limits_deliveries, deliveries.cost / limits.limits_history)
+
+    @property
+    def reach(self) -> float:
+        """The load that one more message adds at most: if it is for all browsers."""
+        return self.connections / self.limits.limits_deliveries
 
     def check_load(self, elsewhere: float = 0.0) -> None:
         """Raise Overloaded where nothing more may wait. `elsewhere`: the load of other processes of this node."""
@@ -152,12 +158,14 @@ class Hub:
         """Let a browser in. It must `leave` in the end. Raises NameTooLong."""
         instance = self.instance(check_name(instance_name, "the instance", self.limits.limits_name))
         instance.subscribers += 1
+        self.connections += 1
         self.counters.clients_total += 1
         return Subscriber(instance, receiver)
 
     def leave(self, subscriber: Subscriber) -> None:
         """Forget a browser; nothing is sent to it any more."""
         subscriber.instance.subscribers -= 1
+        self.connections -= 1
         self.unsubscribe(subscriber, tuple(subscriber.subscriptions))
 
     def subscribe(self, subscriber: Subscriber, channels: Sequence[str]) -> None:
@@ -294,11 +302,6 @@ class Hub:
         for name in idle:
             history = self.instances.pop(name).history
             self._lost, self._lost_at = max(self._lost, history.lost), max(self._lost_at, history.lost_at)
-
-    @property
-    def connections(self) -> int:
-        """The browsers that are connected now."""
-        return sum(instance.subscribers for instance in self.instances.values())
 
     def subscribed(self, name: str) -> Subscribed:
         """How many browsers there are, here and now."""

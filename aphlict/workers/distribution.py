@@ -14,6 +14,7 @@ from aphlict.figures import Subscribed
 from aphlict.history import Archive, Entry
 from aphlict.hub import Hub, Receipt
 from aphlict.message import Message
+from aphlict.workers.flow import MAX_ROOM, Flow
 from aphlict.workers.records import (
     Ask,
     Confirm,
@@ -51,7 +52,7 @@ class EdgeStream(asyncio.Protocol):
         self._reader = RecordReader()
         self._transport: asyncio.Transport | None = None
         self._transfer: Transfer | None = None
-        self.load = 0.0  # as of its last word
+        self.flow = Flow()
         self.known: set[tuple[str, str]] = set()  # messages that the edge has, while it joins
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -137,14 +138,25 @@ class Distribution:
     @property
     def load(self) -> float:
         """That of the edge which has most to do."""
-        return max((edge.load for edge in self._joined), default=0.0)
+        return max((edge.flow.load for edge in self._joined), default=0.0)
+
+    def room(self, now: float) -> int:
+        """How many messages may be published in a row, before the edges have to report their load again."""
+        return min((edge.flow.room(now) for edge in self._joined), default=MAX_ROOM)
 
     def close(self) -> None:
         """Let no more edges join."""
         if self._server is not None:
             self._server.close()
 
-    def publish(self, messages: Sequence[Message], now: float, done: Callable[[list[Receipt]], None]) -> None:
+    def publish(
+        self,
+        messages: Sequence[Message],
+        now: float,
+        done: Callable[[list[Receipt]], None],
+        *,
+        waits_for_late: bool = True,
+    ) -> None:
         """Publish messages on the hub and all edges; `done` gets the receipts once every edge has the messages."""
         receipts = [self._hub.publish(message, now) for message in messages]
         fresh = [place for place, receipt in enumerate(receipts) if not receipt.duplicate]
@@ -157,22 +169,27 @@ class Distribution:
                 receipts[place] = Receipt(receipts[place].unique_id, matched)
             done(receipts)
 
-        number = self._expect(on_confirmed)
+        edges = {edge for edge in self._joined if waits_for_late or not edge.flow.is_late}
+        number = self._expect(edges, on_confirmed)
         self._matched[number] = [0] * len(fresh)
+        for edge in self._joined:
+            edge.flow.on_sent(len(fresh))
         self._send_all(Publish(number, [pack(messages[place], now) for place in fresh]))
+        if not edges:
+            self._pending.pop(number).done()
 
     def ask(self, instance: str, done: Callable[[list[Tell]], None]) -> None:
         """Ask all edges how they are."""
         if not self._joined:
             done([])
             return
-        number = self._expect(lambda: done(self._told.pop(number)))
+        number = self._expect(set(self._joined), lambda: done(self._told.pop(number)))
         self._told[number] = []
         self._send_all(Ask(number, instance))
 
-    def _expect(self, done: Callable[[], None]) -> int:
+    def _expect(self, edges: set[EdgeStream], done: Callable[[], None]) -> int:
         number = next(self._numbers)
-        self._pending[number] = _Pending(set(self._joined), done)
+        self._pending[number] = _Pending(edges, done)
         return number
 
     def _send_all(self, record: Record) -> None:
@@ -183,15 +200,15 @@ class Distribution:
     def on_record(self, edge: EdgeStream, record: Record) -> None:
         """Act on what an edge says."""
         match record:
-            case Confirm(number, matched, load):
-                edge.load = load
+            case Confirm(number, matched, load, reach):
+                edge.flow.on_report(load, reach, time.monotonic(), confirmed=len(matched))
                 if number in self._matched:
                     self._matched[number] = [
                         a + b for a, b in zip(self._matched[number], matched, strict=True)
                     ]
                 self._settle(number, edge)
-            case Tell(number, load=load):
-                edge.load = load
+            case Tell(number, load=load, reach=reach):
+                edge.flow.on_report(load, reach, time.monotonic())
                 if number in self._told:
                     self._told[number].append(record)
                 self._settle(number, edge)
@@ -242,7 +259,10 @@ class Distribution:
         if late:
             log.warning("an edge is slow: %d answers do not wait for it", len(late))
         for number in late:
-            self._pending.pop(number).done()
+            pending = self._pending.pop(number)
+            for edge in pending.edges:
+                edge.flow.is_late = True
+            pending.done()
         if self.load:
             self.ask("", lambda _: None)
 

@@ -128,9 +128,10 @@ class Link(asyncio.Protocol):
                     matched: list[int] = []
                     yield from self._publish(messages, matched)
                     if number:
-                        self._send(Confirm(number, matched, self._hub.load))
+                        self._send(Confirm(number, matched, self._hub.load, self._hub.reach))
                 case Ask(number, instance):
-                    self._send(Tell(number, os.getpid(), self._hub.subscribed(instance), self._hub.load))
+                    hub = self._hub
+                    self._send(Tell(number, os.getpid(), hub.subscribed(instance), hub.load, hub.reach))
                 case History(messages, last):
                     yield from self._publish(messages, [])
                     if last and not self.joined.done():

@@ -81,9 +81,29 @@ class HubNode:
         )
 
     def publish(self, messages: list[Message], done: Callable[[list[Receipt]], None], /) -> None:
-        """Publish these in turn; the answer comes when every edge has them. Raises Overloaded."""
+        """Publish these in turn; the answer comes when every edge has them. Raises Overloaded.
+
+        `done` gets fewer receipts than there are messages where the others were not taken: too much is waiting.
+        """
         self.hub.check_load(self._distribution.load)
-        self._distribution.publish(messages, time.monotonic(), done)
+        self._publish(messages, [], done)
+
+    def _publish(
+        self, messages: list[Message], receipts: list[Receipt], done: Callable[[list[Receipt]], None]
+    ) -> None:
+        """Publish those that have no receipt yet: as many as the edges have room for, and then the next ones."""
+        now = time.monotonic()
+        begin = len(receipts)
+        part = messages[begin : begin + self._distribution.room(now)]
+
+        def on_published(more: list[Receipt]) -> None:
+            receipts.extend(more)
+            if len(receipts) == len(messages) or self._distribution.load > 1:
+                done(receipts)
+            else:
+                asyncio.get_running_loop().call_soon(self._publish, messages, receipts, done)
+
+        self._distribution.publish(part, now, on_published, waits_for_late=len(messages) == 1)
 
     def status(self, instance: str, done: Callable[[dict[str, Any]], None], /) -> None:
         """Tell how the whole node and this instance do."""

@@ -35,12 +35,13 @@ class Publish(Struct, array_like=True, tag="publish"):
 class Confirm(Struct, array_like=True, tag="confirm"):
     """Edge to hub: the messages of `number` are on their way; each went to so many browsers.
 
-    `load` is that of its `hub.Hub`.
+    `load` and `reach` are those of its `hub.Hub`.
     """
 
     number: int
     matched: list[int]
     load: float = 0.0
+    reach: float = 0.0
 
 
 class Ask(Struct, array_like=True, tag="ask"):
@@ -57,6 +58,7 @@ class Tell(Struct, array_like=True, tag="tell"):
     pid: int
     figures: Subscribed
     load: float = 0.0
+    reach: float = 0.0
 
 
 class History(Struct, array_like=True, tag="history"):

@@ -1,0 +1,49 @@
+"""How many messages an edge may be sent, without one."""
+
+import pytest
+
+from aphlict.workers.flow import FRESH, MAX_ROOM, Flow
+
+
+@pytest.mark.parametrize(
+    ("load", "reach", "room"),
+    [
+        (0, 0, MAX_ROOM),
+        (0, 1e-6, MAX_ROOM),
+        (0, 0.1, 10),
+        (0.5, 0.1, 5),
+        (0.99, 0.1, 1),
+        (7, 0.1, 1),
+        (0, 3, 1),
+    ],
+)
+def test_there_is_room_for_what_all_browsers_may_get(load: float, reach: float, room: int) -> None:
+    flow = Flow()
+    flow.on_report(load, reach, 10.0)
+    assert flow.room(10.0) == room
+
+
+def test_what_is_on_its_way_takes_room() -> None:
+    flow = Flow()
+    flow.on_report(0.0, 0.01, 10.0)
+    flow.on_sent(30)
+    flow.on_sent(30)
+    assert flow.room(10.0) == 40
+    flow.on_report(0.1, 0.01, 10.0, confirmed=30)
+    assert flow.room(10.0) == 60
+
+
+def test_without_a_fresh_report_one_message_asks_for_it() -> None:
+    flow = Flow()
+    assert flow.room(10.0) == 1
+    flow.on_report(0.0, 0.0, 10.0)
+    assert flow.room(10.0 + FRESH) == MAX_ROOM
+    assert flow.room(10.1 + FRESH) == 1
+
+
+def test_an_edge_that_is_late_holds_up_nobody() -> None:
+    flow = Flow()
+    flow.is_late = True
+    assert flow.room(10.0) == MAX_ROOM
+    flow.on_report(1.0, 0.1, 10.0)
+    assert flow.room(10.0) == 1

@@ -1,0 +1,102 @@
+"""A list on its way through a hub to its edges, all of them in the process of the test."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+
+from aphlict.config.settings import Limits, Settings
+from aphlict.errors import Overloaded
+from aphlict.hub import Hub, Receipt
+from aphlict.message import Message
+from aphlict.servers.credentials import Credentials
+from aphlict.servers.frontend import Port
+from aphlict.workers.link import LinkKeeper
+from aphlict.workers.nodes import HubNode, Nowhere
+from tests.support.listeners import join
+from tests.support.loops import in_loop
+from tests.support.nodes import listening
+from tests.support.waiting import eventually
+from tests.workers.test_link import kept
+from tests.workers.test_link import listening as listening_for_edges
+
+LIMIT = 3000
+BROWSERS = 300  # more than get a message at once: it has to wait for its turn
+
+
+def make_list(begin: int, end: int) -> list[Message]:
+    return [Message("default", str(n), ("A",), (), b'{"uniqueID":"%d"' % n) for n in range(begin, end)]
+
+
+@asynccontextmanager
+async def hub_and_edge() -> AsyncIterator[tuple[HubNode, Hub]]:
+    """A hub, and an edge that has joined; it delivers when the test calls `work`."""
+    admin = listening()
+    raw = {
+        "servers": [{"type": "client", "port": 1}, {"type": "admin", "port": admin.getsockname()[1]}],
+        "pidfile": "/nowhere/pid",
+        "drain.time": 0,
+        "limits.deliveries": LIMIT,
+    }
+    settings = msgspec.convert(raw, Settings)
+    sock, address = listening_for_edges()
+    ports = [Port(settings.servers[1], [admin])]
+    now = time.monotonic()
+    node = HubNode(settings, ports, [Credentials()], sock, "f" * 16, now, lambda _path: b"")
+    edge = Hub("f" * 16, Nowhere(), Limits(limits_deliveries=LIMIT), lambda: None)
+    async with kept(LinkKeeper(edge, address)):
+        await node.start()
+        yield node, edge
+    await node.drain()
+
+
+async def publish(node: HubNode, messages: list[Message]) -> list[Receipt]:
+    """Publish a list; the receipts."""
+    done = asyncio.get_running_loop().create_future()
+    node.publish(messages, done.set_result)
+    receipts: list[Receipt] = await asyncio.wait_for(done, 10)
+    return receipts
+
+
+def accepts(node: HubNode, messages: list[Message]) -> bool:
+    """Whether a list is not refused."""
+    try:
+        node.publish(messages, lambda _: None)
+    except Overloaded:
+        return False
+    return True
+
+
+@in_loop
+async def test_a_list_is_taken_until_too_many_deliveries_wait_at_an_edge() -> None:
+    async with hub_and_edge() as (node, edge):
+        listeners = [join(edge, "A")[1] for _ in range(BROWSERS)]
+        receipts = await publish(node, make_list(0, 1000))
+        taken = len(receipts)
+        assert [receipt.unique_id for receipt in receipts] == [str(n) for n in range(taken)]
+        assert {receipt.matched for receipt in receipts} == {BROWSERS}
+        assert edge.waiting <= LIMIT + BROWSERS
+        with pytest.raises(Overloaded):
+            node.publish(make_list(taken, 1000), lambda _: None)
+        assert node.hub.counters.messages_in == taken
+        while edge.work():
+            pass
+        for listener in listeners:
+            assert listener.names == [str(n) for n in range(taken)]
+        await eventually(
+            lambda: accepts(node, make_list(taken, taken + 1)), "a hub that knows that its edge has time"
+        )
+
+
+@in_loop
+async def test_a_list_to_few_is_published_in_few_parts() -> None:
+    async with hub_and_edge() as (node, edge):
+        _, listener = join(edge, "A")
+        receipts = await publish(node, make_list(0, 1000))
+        assert [receipt.matched for receipt in receipts] == [1] * 1000
+        while edge.work():
+            pass
+        assert listener.names == [str(n) for n in range(1000)]
