@@ -155,6 +155,11 @@ class RequestConnection(Connection):
         else:
             self._finish(answer)
 
+    def _give_up(self) -> None:
+        """End at once: where an answer is dropped, the next one would be taken for it."""
+        self.context.hits.add(self.context.pool.bounding, self.address)
+        self.abort("it read its answers too slowly")
+
     def on_events(self, events: int, /) -> None:
         """Read and write what can be; who goes away before the answer is not waited for."""
         if self._paused:

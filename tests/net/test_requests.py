@@ -6,11 +6,14 @@ from aphlict.config.settings import Limits
 from aphlict.hits import Hits
 from aphlict.net.connection import Context
 from aphlict.net.door import SideDoor
-from aphlict.net.poller import GONE, READ
+from aphlict.net.poller import GONE, READ, WRITE
 from aphlict.net.requests import RequestApplication, RequestConnection
 from aphlict.net.sending import State
 from aphlict.net.surroundings import Surroundings
 from aphlict.wire.handshake import Request
+
+
+LARGE = 100_000  # bytes: more than the socket takes
 
 
 class Silent(RequestApplication):
@@ -23,6 +26,14 @@ class Silent(RequestApplication):
 
     def on_whole_request(self, connection: RequestConnection, request: Request, body: bytes, /) -> None:
         """Say nothing yet."""
+
+
+class Repeating(Silent):
+    """Answers a request with its body, many times over."""
+
+    def on_whole_request(self, connection: RequestConnection, request: Request, body: bytes, /) -> None:
+        """Answer."""
+        connection.answer(body * LARGE, keep=True)
 
 
 def waiting_connection() -> tuple[RequestConnection, socket.socket]:
@@ -50,4 +61,26 @@ def test_who_goes_away_is_not_waited_for() -> None:
     connection.on_events(GONE)
     assert connection.state is State.CLOSED
     connection.answer(b"answer", keep=True)
+    publisher.close()
+
+
+def test_no_answer_takes_the_place_of_one_that_was_dropped() -> None:
+    """A request has begun to arrive, and the budget is full of what others do not read."""
+    sock, publisher = socket.socketpair()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    sock.setblocking(False)
+    surroundings = Surroundings(Limits(limits_waiting_all=10 * LARGE), Hits(), 0.0)
+    connection = RequestConnection(sock, "a", Context(Repeating(), SideDoor(), surroundings))
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n"
+    publisher.sendall(head + b"a" + head + b"b" + head)
+    connection.on_events(READ)
+    surroundings.pool.add(bytes(17 * LARGE // 2))  # room for one of the two answers
+    publisher.recv(100)
+    connection.on_events(WRITE)
+    assert connection.state is State.CLOSED
+    assert surroundings.hits.counts == {"limits.waiting.all": 1}
+    assert surroundings.pool.used < 10 * LARGE
+    publisher.settimeout(10)
+    while data := publisher.recv(LARGE):
+        assert not data.strip(b"a")
     publisher.close()
