@@ -7,6 +7,7 @@ from collections.abc import Callable
 from aphlict.errors import NotProxied
 from aphlict.net.deadlines import Timed
 from aphlict.net.door import Porch
+from aphlict.net.poller import EXHAUSTED
 from aphlict.net.surroundings import Surroundings
 from aphlict.wire import proxy
 from aphlict.wire.proxy import V1_LIMIT, V2_HEAD, V2_LIMIT, Proxied
@@ -75,7 +76,8 @@ class Arrival(Timed):
         try:
             accept(sock, found.address or self._address)
         except OSError as error:
-            log.debug("%s was gone at once: %s", self._address, error)
+            level = logging.ERROR if error.errno in EXHAUSTED else logging.DEBUG
+            log.log(level, "closed the connection from %s at once: %s", self._address, error)
             sock.close()
 
     def _refuse(self, why: str) -> None:

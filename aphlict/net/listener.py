@@ -10,7 +10,7 @@ from tornado.ioloop import IOLoop
 from aphlict.hits import Hits
 from aphlict.net.deadlines import TICK
 from aphlict.net.door import Pace
-from aphlict.net.poller import READ, Poller
+from aphlict.net.poller import EXHAUSTED, READ, Poller
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,6 @@ BATCH = 32  # connections accepted in a row
 UNSENT = 64 * 1024  # bytes that the kernel takes for a connection before it has sent what came before
 PAUSE = 0.5  # seconds without accepting once file descriptors or memory have run out
 _BROKEN = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP}  # of the listening socket itself
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Listener:
@@ -69,12 +68,8 @@ class Listener:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    log.error(
-                        "cannot accept connections: %s; see 'file descriptors' in docs/operations.md",
-                        error.strerror,
-                    )
-                    self._pause(PAUSE)
+                if error.errno in EXHAUSTED:
+                    self._wait_for_room(error)
                     return
                 if error.errno in _BROKEN:
                     self._give_up(error)
@@ -82,15 +77,27 @@ class Listener:
                 continue  # it was gone before it was accepted (accept(2))
             self._pace.take()
             sock.setblocking(False)
-            self._hand_on(sock, address[0])
+            if not self._hand_on(sock, address[0]):
+                return
 
-    def _hand_on(self, sock: socket.socket, address: str) -> None:
+    def _hand_on(self, sock: socket.socket, address: str) -> bool:
+        """Returns whether more can be accepted."""
         try:
             sock.getpeername()  # raises where it is gone already, which TLS would stumble over
             self._on_accept(sock, address)
         except OSError as error:
-            log.debug("%s was gone at once: %s", address, error)
             sock.close()
+            if error.errno in EXHAUSTED:
+                self._wait_for_room(error)
+                return False
+            log.debug("%s was gone at once: %s", address, error)
+        return True
+
+    def _wait_for_room(self, error: OSError) -> None:
+        log.error(
+            "cannot accept connections: %s; see 'file descriptors' in docs/operations.md", error.strerror
+        )
+        self._pause(PAUSE)
 
     def on_error(self) -> None:
         """Go on: the error has been logged."""

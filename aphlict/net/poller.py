@@ -1,5 +1,6 @@
 """One epoll for all browsers, which the loop watches as if it were a single socket."""
 
+import errno
 import logging
 import select
 import time
@@ -11,6 +12,8 @@ log = logging.getLogger(__name__)
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
+# accept(2) and epoll_ctl(2), where ENOSPC is fs.epoll.max_user_watches: the system has no room for more connections.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
 GONE = select.EPOLLHUP | select.EPOLLERR
 BATCH = 4  # events handled in a row: a TLS handshake takes a millisecond, a page of tokens to prove takes six
 SPELL = 0.004  # seconds after which other work of the loop has its turn
@@ -48,9 +51,9 @@ class Poller:
         self._handlers.clear()
 
     def register(self, fd: int, handler: Handler, events: int = READ) -> None:
-        """Tell the handler of events on a descriptor from now on."""
-        self._handlers[fd] = handler
+        """Tell the handler of events on a descriptor from now on. Raises OSError (EXHAUSTED), and nothing is kept."""
         self._epoll.register(fd, events)
+        self._handlers[fd] = handler
 
     def modify(self, fd: int, events: int) -> None:
         """Watch for other events; 0 leaves errors only."""

@@ -112,14 +112,14 @@ class Entrance:
             self._turn_away(sock, address, error)
             return
         try:
-            self._connection(self._secured(sock), address, self._context)
+            self._open(self._connection, sock, address, self._context)
         except OSError:
             self._gate.door.leave(counted)
             raise
 
     def _let_check_in(self, sock: socket.socket, address: str) -> None:
         """Let in a balancer that speaks for itself. Raises OSError where it is gone."""
-        self._connection(self._secured(sock), address, self._of_balancers)
+        self._open(self._connection, sock, address, self._of_balancers)
 
     def _turn_away(self, sock: socket.socket, address: str, error: HandshakeRefused) -> None:
         if not self._gate.porch.enter():
@@ -127,15 +127,22 @@ class Entrance:
             sock.close()
             return
         try:
-            Connection(self._secured(sock), address, self._turning_away).tag = error
+            self._open(Connection, sock, address, self._turning_away).tag = error
         except OSError:
             self._gate.porch.leave(address)
             raise
 
-    def _secured(self, sock: socket.socket) -> socket.socket:
-        if self._tls is None:
-            return sock
-        return self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+    def _open(
+        self, kind: type[Connection], sock: socket.socket, address: str, context: PortContext
+    ) -> Connection:
+        """Make a connection of a socket. Raises OSError where that is gone, or the system has no room for it."""
+        if self._tls is not None:
+            sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        try:
+            return kind(sock, address, context)
+        except OSError:
+            sock.close()  # the caller has another object, which TLS took the descriptor from
+            raise
 
 
 class TurningAway(Application):

@@ -1,19 +1,24 @@
 """A listener outlives whatever knocks."""
 
 import asyncio
+import errno
 import gc
 import logging
+import os
+import select
 import socket
 import ssl
 import struct
 from http.client import HTTPSConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.certificates import self_signed
 from tests.support.loops import in_loop
 from tests.support.nodes import running_node
+from tests.support.proxied import v2
 from tests.support.waiting import eventually
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -75,3 +80,70 @@ def test_who_is_gone_before_it_is_answered_does_no_harm(path: str, caplog: pytes
     with caplog.at_level(logging.WARNING):
         run()
     assert not caplog.records
+
+
+class FullEpoll:
+    """An epoll for which the kernel has no memory left; or fs.epoll.max_user_watches is reached."""
+
+    def __init__(self, epoll: select.epoll, number: int) -> None:
+        self._epoll = epoll
+        self._number = number
+
+    def register(self, _fd: int, _events: int) -> None:
+        """Fail as epoll_ctl(2) does."""
+        raise OSError(self._number, os.strerror(self._number))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._epoll, name)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOMEM], ids=["ENOSPC", "ENOMEM"])
+@pytest.mark.parametrize("kind", ["plain", "TLS", "balancer", "turned away"])
+def test_what_epoll_has_no_room_for_is_closed_and_leaves_no_trace(
+    kind: str, number: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    client: dict[str, Any] = self_signed().write(tmp_path).settings() if kind == "TLS" else {}
+    client["proxy.protocol"] = kind == "balancer"
+
+    @in_loop
+    async def run() -> None:
+        async with running_node(client=client) as node:
+            gate = node.node._frontend._gates["client"]
+            if kind == "turned away":
+                gate.door.reload(0, None, ())
+            poller = node.node._frontend._poller
+            epoll, handlers = poller._epoll, poller.handlers()
+            poller._epoll = FullEpoll(epoll, number)  # type: ignore[assignment]
+            reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
+            assert await asyncio.wait_for(reader.read(), 20) == b""
+            writer.close()
+            assert poller.handlers() == handlers
+            assert gate.door.inside == gate.porch.inside == gate.arriving.inside == 0
+            poller._epoll = epoll
+            reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
+            await eventually(lambda: len(poller.handlers()) > len(handlers), "the next connection")
+            writer.close()
+
+    with caplog.at_level(logging.WARNING):
+        run()
+        gc.collect()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_what_epoll_has_no_room_for_behind_a_balancer_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+    @in_loop
+    async def run() -> None:
+        async with running_node(client={"proxy.protocol": True}) as node:
+            poller = node.node._frontend._poller
+            epoll, before = poller._epoll, len(poller.handlers())
+            reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
+            await eventually(lambda: len(poller.handlers()) > before, "the connection")
+            poller._epoll = FullEpoll(epoll, errno.ENOSPC)  # type: ignore[assignment]
+            writer.write(v2("192.0.2.1"))
+            assert await asyncio.wait_for(reader.read(), 20) == b""
+            writer.close()
+            poller._epoll = epoll
+
+    with caplog.at_level(logging.WARNING):
+        run()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]

@@ -12,7 +12,6 @@ from aphlict.net.sending import State
 from aphlict.net.surroundings import Surroundings
 from aphlict.wire.handshake import Request
 
-
 LARGE = 100_000  # bytes: more than the socket takes
 
 
