@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import dropwhile, groupby, islice, takewhile
+from typing import NamedTuple
 
 from aphlict.message import Message
 
@@ -13,6 +14,29 @@ MAX_AGE = 60.0  # seconds
 FEW = 32  # channels with entries that are put in order; of more it is quicker to look at what is newest first
 LATELY = 128  # entries that are looked at so
 SLACK = 1024  # dropped entries that the archive may drag along before it is tidied
+
+
+class Eviction(NamedTuple):
+    """How far a history has been dropped: the uniqueID of the last such message, and the latest time of all."""
+
+    before: str
+    at: float
+
+
+class Evictions(NamedTuple):
+    """What is missing from the histories of a process: all before `begin`, and what was dropped from each instance.
+
+    `at` is for instances that are not listed.
+    """
+
+    begin: float
+    at: float
+    instances: dict[str, Eviction]
+
+    @property
+    def latest(self) -> float:
+        """The latest time of what was dropped."""
+        return max([self.at, *(each.at for each in self.instances.values())])
 
 
 class Entry:
@@ -85,6 +109,12 @@ class History:
             if not isinstance(held, deque) or not held:
                 del self._by_channel[channel]
         return entry
+
+    def lose(self, before: str, at: float, sequence: int) -> None:
+        """Count as dropped what another process dropped: no reader can go on from before this sequence."""
+        self.lost = sequence
+        if at >= self.lost_at:
+            self.before, self.lost_at = before, at
 
     def position(self, unique_ids: Collection[str]) -> int | None:
         """The sequence of the oldest of these messages; None where what came after them is no longer known."""
@@ -165,9 +195,8 @@ class Archive:
         self._entries.append(entry)
         self.cost += message.cost
         if len(history) > self._max_messages:
-            self.cost -= history.drop_oldest().message.cost
+            self._drop_oldest(history)
             self.overflowed += 1
-            self._dropped += 1
             self._tidy()
         if self.cost > self.max_cost:
             self.expire(now)
@@ -177,6 +206,16 @@ class Archive:
         """All that is kept and later than a sequence, in order; nothing may be appended or dropped meanwhile."""
         place = bisect_right(self._entries, after, key=lambda entry: entry.sequence)
         return (entry for entry in islice(self._entries, place, None) if entry.history is not None)
+
+    def drop_before(self, history: History, at: float) -> None:
+        """Forget the oldest messages of a history up to the first that is not older than this."""
+        while history.entries and history.entries[0].at < at:
+            self._drop_oldest(history)
+        self._tidy()
+
+    def _drop_oldest(self, history: History) -> None:
+        self.cost -= history.drop_oldest().message.cost
+        self._dropped += 1
 
     def expire(self, now: float) -> None:
         """Forget what is too old or beyond the bound in bytes."""

@@ -1,6 +1,7 @@
 """The heart: takes messages and commands, decides who gets what. It knows no socket, no loop and no clock."""
 
 from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from typing import Any, NamedTuple, Protocol
 
 from msgspec import Struct
@@ -10,7 +11,7 @@ from aphlict.config.settings import Limits
 from aphlict.deliveries import Deliveries
 from aphlict.errors import NameTooLong, Overloaded, TooManySubscriptions
 from aphlict.figures import LIMIT_NAMES, REFUSALS, Counters, Subscribed
-from aphlict.history import MAX_AGE, Archive, Entry
+from aphlict.history import MAX_AGE, Archive, Entry, Eviction, Evictions
 from aphlict.hits import Hits
 from aphlict.instance import ORIGIN_SIZE, Instance, Subscriber
 from aphlict.message import Frame, Message, check_name, random_name
@@ -62,6 +63,7 @@ class Hub:
 
     `wake` is called when there is work for `work()`, which must then be called until it returns False.
     Every `now` is a monotonic time in seconds, and so is `started`; `epoch` is the Unix time at which they begin.
+    Of what was published before `started` nothing is known; inf: nothing at all, until `adopt`.
     """
 
     def __init__(
@@ -80,8 +82,10 @@ class Hub:
         self.archive = Archive(limits.limits_history)
         self.connections = 0  # the browsers that are connected now
         self.epoch = 0.0
+        self.in_sync_until = inf  # when messages were last known to come here as they were published
         self._origin = random_name(ORIGIN_SIZE)
-        self._lost, self._lost_at = 0, started  # of the instances that were forgotten
+        self._begin = started
+        self._lost, self._lost_at = 0, 0.0  # of the instances that were forgotten
         self._transport = transport
         self.deliveries = Deliveries(wake)
         self.work = self.deliveries.work
@@ -132,18 +136,46 @@ class Hub:
         return Receipt(message.unique_id, matched)
 
     def restore(self, message: Message, at: float, now: float) -> bool:
-        """Keep a message that was published before this hub was there; False where it is known.
+        """Keep a message that was published before this hub was there; False where it is known, or was dropped.
 
         It is passed on: nobody knows whether the hub before got to that. One so old that other nodes may have
         forgotten it is not, since they would take it for a new one.
         """
-        instance = self.instance(message.instance)
-        if message.unique_id in instance.history:
+        history = self.instance(message.instance).history
+        if message.unique_id in history or at <= max(history.lost_at, now - MAX_AGE):
             return False
-        self.archive.append(instance.history, message, at)
+        self.archive.append(history, message, at)
         if at > now - MAX_AGE / 2:
             self._transport.forward(message)
         return True
+
+    def evictions(self) -> Evictions:
+        """What is missing from the histories."""
+        found = {
+            name: Eviction(instance.history.before, instance.history.lost_at)
+            for name, instance in self.instances.items()
+            if instance.history.last_sequence or instance.history.lost_at > self._lost_at
+        }
+        return Evictions(self._begin, self._lost_at, found)
+
+    def adopt(self, evictions: Evictions, complete_until: float) -> None:
+        """Take over what is missing from the histories of another process, once all that they keep is here as well.
+
+        What was dropped there and published after `complete_until` never came here: readers cannot go on from a
+        place before that, nor from one that was named here until now.
+        """
+        self._begin = min(self._begin, evictions.begin)
+        if evictions.latest > complete_until:
+            self.archive.sequence += 1
+        sequence = self.archive.sequence
+        for name in self.instances.keys() | evictions.instances.keys():
+            before, at = evictions.instances.get(name, ("", evictions.at))
+            if at > complete_until:
+                history = self.instance(name).history
+                self.archive.drop_before(history, at)
+                history.lose(before or random_name(ORIGIN_SIZE), at, sequence)
+        if evictions.at > complete_until:
+            self._lost, self._lost_at = sequence, max(self._lost_at, evictions.at)
 
     # Subscribers
 
@@ -226,7 +258,7 @@ class Hub:
         """Find where a reader goes on that had the messages `after`, or was told these positions."""
         self.archive.expire(now)
         history = subscriber.instance.history
-        return Resumption(history, subscriber.subscriptions, after, self._origin, self.epoch)
+        return Resumption(history, subscriber.subscriptions, after, self._origin, self.epoch, self._begin)
 
     def replay_after(
         self, subscriber: Subscriber, after: Sequence[str], now: float, done: Callable[[Recovery], None]
@@ -252,7 +284,7 @@ class Hub:
 
     def moment(self, now: float) -> Moment:
         """What has been accepted by now."""
-        return Moment(self.archive.sequence, now)
+        return Moment(self.archive.sequence, min(now, self.in_sync_until))
 
     def moment_of(self, frame: Frame) -> Moment:
         """When its message was accepted; the beginning of time where it has been forgotten."""

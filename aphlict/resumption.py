@@ -1,6 +1,7 @@
 """What a reader who comes back is missing: decided from the words that it brings along."""
 
 from collections.abc import Collection, Iterable, Sequence
+from math import inf
 
 from aphlict import position
 from aphlict.history import Entry, History
@@ -14,13 +15,20 @@ class Resumption:
 
     Each word that is still understood says: the reader has everything up to there; the latest one counts. Of
     several uniqueIDs it is the oldest, as nodes may have taken messages in different orders. What the words name
-    is left out. `epoch` is the Unix time at which the times of the history begin.
+    is left out. `epoch` is the Unix time at which the times of the history begin, and nothing is known of what was
+    published before `begin`.
     """
 
     __slots__ = ("_digests", "_names", "early", "looked_at", "recovered", "sequence")
 
     def __init__(
-        self, history: History, channels: Collection[str], after: Sequence[str], origin: str, epoch: float
+        self,
+        history: History,
+        channels: Collection[str],
+        after: Sequence[str],
+        origin: str,
+        epoch: float,
+        begin: float,
     ) -> None:
         self._names = frozenset(after)
         positions = position.read_all(after)
@@ -29,11 +37,11 @@ class Resumption:
         claims += [_resume_here(history, each) for each in positions if each.origin == origin]
         foreign = max((each for each in positions if each.origin != origin), key=_time, default=None)
         if foreign is not None:
-            claims.append(_resume_elsewhere(history, foreign, channels, epoch))
+            claims.append(_resume_elsewhere(history, foreign, channels, epoch, begin))
         known = [claim for claim in claims if claim is not None]
         self.sequence = max(known, default=0)  # what came later than this is missing, save what was seen
         self.looked_at = len(after)  # words, and messages of the history
-        self.recovered = bool(known)  # nothing can be missing beside that
+        self.recovered = bool(known) and begin < inf  # nothing can be missing beside that
         self.early = _early(history, positions, channels, origin)  # what was seen, and may come here yet
 
     def has_seen(self, unique_id: str) -> bool:
@@ -52,11 +60,11 @@ def _resume_here(history: History, place: Position) -> int | None:
 
 
 def _resume_elsewhere(
-    history: History, place: Position, channels: Collection[str], epoch: float
+    history: History, place: Position, channels: Collection[str], epoch: float, begin: float
 ) -> int | None:
     """Go back far enough to miss nothing that was late, but no further than to the messages that are named."""
     at = place.at - epoch
-    if history.lost_at > at:
+    if max(history.lost_at, begin) > at:
         return None
     since = at - OVERLAP
     if place.is_full:

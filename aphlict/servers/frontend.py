@@ -150,6 +150,11 @@ class Frontend:
         inside = [each.counted for each in self._connections() if each.context.door is door]
         return [address for address in inside if address is not None]
 
+    def disconnect(self, code: int, reason: str) -> None:
+        """Close all connections now, with a close frame where they are WebSockets; others may come."""
+        for connection in self._connections():
+            connection.close(code, reason)
+
     async def drain(self) -> None:
         """Accept no more, and close all connections, spread evenly over `drain.time`, so that the browsers do not
         come back all at once."""

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import math
 import os
 import socket
 import struct
@@ -232,12 +233,14 @@ class Distribution:
         if unknown:
             self._send_all(Publish(0, unknown))
         edge.known.update((packed.instance, packed.unique_id) for packed in record.messages)
-        if record.last:
+        if record.evictions is not None:
+            self._hub.adopt(record.evictions, -math.inf)
+            self._hub.archive.expire(now)  # an edge may have dropped that already
             edge.hand_over(self._hub.archive, lambda: self._join(edge))
 
     def _join(self, edge: EdgeStream) -> None:
         """Count an edge that has all up to now; what is published from now on is sent to it."""
-        edge.write(encode(History([], last=True)))
+        edge.write(encode(History([], self._hub.evictions())))
         edge.known.clear()
         self._joined.add(edge)
         log.info("an edge has joined: %d serve", len(self._joined))

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 
+from aphlict.history import Evictions
 from aphlict.hub import Hub
 from aphlict.node import TURN
 from aphlict.workers.records import (
@@ -34,10 +35,15 @@ class Link(asyncio.Protocol):
     """One stream to the hub; `LinkKeeper` makes the next one.
 
     `joined` is done once this edge has what the hub has, `lost` once the stream is over and all that came is done.
+    `complete_until`: this edge has all that was published up to then (monotonic seconds). `on_gap` is called where it
+    misses something later, which the hub no longer has: its browsers miss that too.
     """
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, complete_until: float, on_gap: Callable[[], None]) -> None:
         self._hub = hub
+        self.complete_until = complete_until
+        self._received_until = complete_until
+        self._on_gap = on_gap
         self._reader = RecordReader()
         self._records: deque[Record] = deque()  # that came, and are not done
         self._steps: Iterator[None] | None = None  # while they are being done
@@ -53,9 +59,11 @@ class Link(asyncio.Protocol):
         """Part of asyncio's interface: tells the hub what this edge has."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        on_done = partial(self._send, History([], last=True))
-        self._transfer = Transfer(transport, self._hub.archive, lambda _entry: True, on_done)
+        self._transfer = Transfer(transport, self._hub.archive, lambda _entry: True, self._on_transferred)
         self._transfer.start()
+
+    def _on_transferred(self) -> None:
+        self._send(History([], self._hub.evictions()))
 
     def pause_writing(self) -> None:
         """Part of asyncio's interface."""
@@ -77,6 +85,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         """Part of asyncio's interface. What came from a hub that died may have come to this edge alone."""
         self._is_over = True
+        self._hub.in_sync_until = min(self._hub.in_sync_until, time.monotonic())
         if self._steps is None:
             self._end()
 
@@ -127,20 +136,33 @@ class Link(asyncio.Protocol):
                 case Publish(number, messages):
                     matched: list[int] = []
                     yield from self._publish(messages, matched)
+                    self.complete_until = self._received_until
                     if number:
                         self._send(Confirm(number, matched, self._hub.load, self._hub.reach))
                 case Ask(number, instance):
                     hub = self._hub
                     self._send(Tell(number, os.getpid(), hub.subscribed(instance), hub.load, hub.reach))
-                case History(messages, last):
+                case History(messages, evictions):
                     yield from self._publish(messages, [])
-                    if last and not self.joined.done():
-                        self.joined.set_result(None)
+                    if evictions is not None:
+                        self._join(evictions)
 
     def _publish(self, messages: list[Packed], matched: list[int]) -> Iterator[None]:
         for packed in messages:
             matched.append(self._hub.publish(packed.unpack(), packed.at).matched)
+            self._received_until = max(self._received_until, packed.at)
             yield
+
+    def _join(self, evictions: Evictions) -> None:
+        """Be up to date: all that the hub keeps has come."""
+        if evictions.latest > self.complete_until:
+            self._on_gap()
+        self._hub.adopt(evictions, self.complete_until)
+        if not self._is_over:
+            self._hub.in_sync_until = math.inf
+        self.complete_until = self._received_until = max(self._received_until, evictions.latest)
+        if not self.joined.done():
+            self.joined.set_result(None)
 
     def _send(self, record: Record) -> None:
         assert self._transport is not None
@@ -149,11 +171,13 @@ class Link(asyncio.Protocol):
 
 
 class LinkKeeper:
-    """Keeps an edge linked to its hub. `up_to_date` is set while it is."""
+    """Keeps an edge linked to its hub. `up_to_date` is set while it is; `on_gap` as of a Link."""
 
-    def __init__(self, hub: Hub, address: str) -> None:
+    def __init__(self, hub: Hub, address: str, on_gap: Callable[[], None]) -> None:
         self.up_to_date = asyncio.Event()
-        self.lost_at: float | None = time.monotonic()
+        hub.in_sync_until = time.monotonic()
+        self._complete_until = -math.inf
+        self._on_gap = on_gap
         self._hub = hub
         self._address = address
         self._link: Link | None = None
@@ -178,7 +202,7 @@ class LinkKeeper:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                _, link = await loop.create_unix_connection(lambda: Link(self._hub), self._address)
+                _, link = await loop.create_unix_connection(self._make_link, self._address)
             except OSError:
                 await asyncio.sleep(RETRY)
                 continue
@@ -186,16 +210,18 @@ class LinkKeeper:
             if link.has_failed:
                 await asyncio.sleep(RETRY_AFTER_ERROR)
 
+    def _make_link(self) -> Link:
+        return Link(self._hub, self._complete_until, self._on_gap)
+
     async def _stay(self, link: Link) -> None:
         self._link = link
         try:
             await asyncio.wait({link.joined, link.lost}, return_when=asyncio.FIRST_COMPLETED)
             if link.joined.done():
-                self.lost_at = None
                 self.up_to_date.set()
             await link.lost
         finally:
             self._link = None
             self.up_to_date.clear()
-            self.lost_at = time.monotonic()
+            self._complete_until = link.complete_until
             link.close()

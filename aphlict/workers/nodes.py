@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import time
@@ -12,7 +13,6 @@ from aphlict.cluster.relay import Relay
 from aphlict.config.files import Read
 from aphlict.config.settings import Settings
 from aphlict.figures import Subscribed
-from aphlict.history import MAX_AGE
 from aphlict.hub import Hub, Receipt
 from aphlict.message import Message
 from aphlict.net import capacity
@@ -20,6 +20,7 @@ from aphlict.node import FLUSH_TIMEOUT, admin_role, client_role, describe, keep_
 from aphlict.servers.credentials import Credentials
 from aphlict.servers.frontend import Frontend, Port
 from aphlict.servers.pages import NodeState
+from aphlict.wire.frames import TRY_AGAIN_LATER
 from aphlict.workers.distribution import PATIENCE, Distribution, total
 from aphlict.workers.link import LinkKeeper
 from aphlict.workers.records import Tell
@@ -174,9 +175,8 @@ class EdgeNode:
     ) -> None:
         self.settings = settings
         self._stopping = False
-        kept_since = time.monotonic() - MAX_AGE  # once the hub has handed over its history
-        self.hub = Hub(fingerprint, Nowhere(), settings, self._wake, kept_since)
-        self._link = LinkKeeper(self.hub, address)
+        self.hub = Hub(fingerprint, Nowhere(), settings, self._wake, math.inf)
+        self._link = LinkKeeper(self.hub, address, self._on_gap)
         roles = {"client": client_role(self.hub, lambda: self.state)}
         self._frontend = Frontend(settings, ports, credentials, roles, self.hub.hits)
 
@@ -185,8 +185,7 @@ class EdgeNode:
         """What balancers are told."""
         if self._stopping:
             return NodeState.STOPPING
-        lost_at = self._link.lost_at
-        is_alone = lost_at is not None and time.monotonic() > lost_at + HUB_TIMEOUT
+        is_alone = time.monotonic() > self.hub.in_sync_until + HUB_TIMEOUT
         if is_alone or not self._frontend.is_whole:
             return NodeState.ERROR
         return NodeState.RUNNING
@@ -200,6 +199,14 @@ class EdgeNode:
             log.error("the hub does not answer: browsers are served without history for now")
         self._frontend.start()
         keep_tidy(self.hub, self._frontend)
+
+    def _on_gap(self) -> None:
+        """Have all browsers connect again: they learn then that they may have missed messages."""
+        if self.hub.connections:
+            log.warning(
+                "messages did not come to this edge in time: %d browsers resume", self.hub.connections
+            )
+        self._frontend.disconnect(TRY_AGAIN_LATER, "messages were missed")
 
     def _wake(self) -> None:
         asyncio.get_running_loop().call_soon(self._work)

@@ -6,6 +6,7 @@ from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 
 from aphlict.figures import Subscribed
+from aphlict.history import Evictions
 from aphlict.message import Message
 
 LENGTH = 4  # bytes
@@ -62,10 +63,13 @@ class Tell(Struct, array_like=True, tag="tell"):
 
 
 class History(Struct, array_like=True, tag="history"):
-    """Either way, when an edge joins: what the sender has. After the last one of the hub the edge is up to date."""
+    """Either way, when an edge joins: what the sender has.
+
+    The last one says what it has not. After that of the hub the edge is up to date.
+    """
 
     messages: list[Packed]
-    last: bool
+    evictions: Evictions | None = None
 
 
 class Leave(Struct, array_like=True, tag="leave"):

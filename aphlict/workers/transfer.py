@@ -58,7 +58,7 @@ class Transfer:
             return
         messages = self._take()
         if messages:
-            self._transport.write(encode(History(messages, last=False)))
+            self._transport.write(encode(History(messages)))
         if self._sequence == self._archive.sequence:
             self._is_over = True
             self._on_done()

@@ -1,21 +1,29 @@
 """An edge's side of the stream from the hub, whose part is played by the test."""
 
 import asyncio
+import math
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 
 import pytest
 
-from aphlict.config.settings import Limits
-from aphlict.hub import Hub
+from aphlict.config.settings import Limits, ServerSettings, Settings
+from aphlict.history import Evictions
+from aphlict.hub import Hub, Recovery
 from aphlict.message import Message
+from aphlict.position import read
+from aphlict.servers.credentials import load
+from aphlict.servers.frontend import Port
 from aphlict.workers.distribution import Distribution
 from aphlict.workers.link import Link, LinkKeeper
-from aphlict.workers.nodes import Nowhere
+from aphlict.workers.nodes import EdgeNode, Nowhere
 from aphlict.workers.records import Confirm, History, Publish, RecordReader, encode, pack
 from tests.support.listeners import Listener, join
 from tests.support.loops import in_loop
+from tests.support.nodes import command, subscribed
+from tests.support.nodes import listening as listening_port
 from tests.support.waiting import eventually
 
 NAMES = [str(number) for number in range(300)]
@@ -24,9 +32,26 @@ NAMES = [str(number) for number in range(300)]
 MEBIBYTE = 1024 * 1024
 
 
-def make_hub(history: int = 64 * MEBIBYTE) -> Hub:
+def make_hub(history: int = 64 * MEBIBYTE, started: float = 0.0) -> Hub:
     """A hub that keeps messages of so many bytes."""
-    return Hub("f" * 16, Nowhere(), Limits(limits_history=history), lambda: None)
+    return Hub("f" * 16, Nowhere(), Limits(limits_history=history), lambda: None, started)
+
+
+def make_edge() -> Hub:
+    """The hub of an edge that has just been started."""
+    return make_hub(started=math.inf)
+
+
+def resume(hub: Hub, after: str | None) -> tuple[int, bool]:
+    """How many messages a browser gets that goes on from there, and whether these are all."""
+    assert after is not None
+    results: list[Recovery] = []
+    subscriber, _ = join(hub, "A")
+    hub.replay_after(subscriber, [after], time.monotonic(), results.append)
+    while hub.work():
+        pass
+    hub.leave(subscriber)
+    return results[0]
 
 
 def listening() -> tuple[socket.socket, str]:
@@ -89,7 +114,9 @@ async def test_a_long_list_for_many_browsers_does_not_hold_up_an_edge() -> None:
         join(hub, "A", "B")
     _, last = join(hub, "A", "B")
     here, there = socket.socketpair()
-    _, link = await asyncio.get_running_loop().create_connection(lambda: Link(hub), sock=here)
+    _, link = await asyncio.get_running_loop().create_connection(
+        lambda: Link(hub, 0.0, lambda: None), sock=here
+    )
     reader, writer = await asyncio.open_connection(sock=there)
     writer.write(encode(Publish(1, [pack(make_message(name), 0.0) for name in NAMES])))
     seen: set[int] = set()  # how many messages had been taken when other work had its turn
@@ -115,11 +142,15 @@ async def test_a_link_that_is_lost_says_nothing_of_the_next_one() -> None:
     for _ in range(2000):
         join(hub, "A", "B")
     sock, address = listening()
-    keeper, loop = LinkKeeper(hub, address), asyncio.get_running_loop()
+    keeper, loop = LinkKeeper(hub, address, lambda: None), asyncio.get_running_loop()
     async with kept(keeper):
         first, _ = await loop.sock_accept(sock)
         messages = [pack(make_message(name), 0.0) for name in NAMES]
-        records = Publish(1, messages[:1]), Publish(0, messages[1:]), History([], last=True)
+        records = (
+            Publish(1, messages[:1]),
+            Publish(0, messages[1:]),
+            History([], Evictions(0.0, 0.0, {})),
+        )
         await loop.sock_sendall(first, b"".join(encode(record) for record in records))
         first.close()  # which the edge notices when it confirms
         second, _ = await loop.sock_accept(sock)
@@ -127,7 +158,7 @@ async def test_a_link_that_is_lost_says_nothing_of_the_next_one() -> None:
         for _ in range(10):
             await asyncio.sleep(0)
         assert not keeper.up_to_date.is_set()
-        assert keeper.lost_at is not None
+        assert hub.in_sync_until < math.inf
         second.close()
     sock.close()
 
@@ -138,14 +169,17 @@ async def test_an_edge_joins_again_after_an_error(caplog: pytest.LogCaptureFixtu
     faulty = edge.join("default", Faulty())
     edge.subscribe(faulty, ["A"])
     receipts: list[object] = []
-    async with distributing(hub) as (distribution, address), kept(keeper := LinkKeeper(edge, address)):
+    async with (
+        distributing(hub) as (distribution, address),
+        kept(keeper := LinkKeeper(edge, address, lambda: None)),
+    ):
         await asyncio.wait_for(keeper.up_to_date.wait(), 10)
-        distribution.publish([make_message("1"), make_message("2")], 0.0, receipts.append)
+        distribution.publish([make_message("1"), make_message("2")], time.monotonic(), receipts.append)
         await eventually(lambda: receipts, "the receipts")
         edge.leave(faulty)
         _, listener = join(edge, "A")
         await eventually(lambda: listener.names == ["2"], "what came behind the error")
-        distribution.publish([make_message("3")], 0.0, receipts.append)
+        distribution.publish([make_message("3")], time.monotonic(), receipts.append)
         await eventually(lambda: listener.names == ["2", "3"], "what came later")
     errors = [each for each in caplog.records if each.levelname == "ERROR"]
     assert [str(each.exc_info[1]) for each in errors if each.exc_info] == ["a bug"]
@@ -157,18 +191,21 @@ async def test_an_edge_joins_however_long_the_history_is() -> None:
     hub, edge = make_hub(1024 * MEBIBYTE), make_hub(1024 * MEBIBYTE)
     _, listener = join(edge, "A")
     for name in NAMES[:80]:
-        hub.publish(make_message(name, MEBIBYTE), 0.0)
+        hub.publish(make_message(name, MEBIBYTE), time.monotonic())
     rest = iter(NAMES[80:])
-    async with distributing(hub) as (distribution, address), kept(keeper := LinkKeeper(edge, address)):
+    async with (
+        distributing(hub) as (distribution, address),
+        kept(keeper := LinkKeeper(edge, address, lambda: None)),
+    ):
         await eventually(lambda: listener.names, "the begin of the history")
         assert not keeper.up_to_date.is_set()
         for name in rest:
-            distribution.publish([make_message(name)], 0.0, lambda _receipts: None)
+            distribution.publish([make_message(name)], time.monotonic(), lambda _receipts: None)
             await asyncio.sleep(0)
             if keeper.up_to_date.is_set():
                 break
         for name in rest:
-            distribution.publish([make_message(name)], 0.0, lambda _receipts: None)
+            distribution.publish([make_message(name)], time.monotonic(), lambda _receipts: None)
         await eventually(lambda: not edge.work() and len(listener.names) == len(NAMES), "all messages")
     assert listener.names == NAMES
 
@@ -177,8 +214,8 @@ async def test_an_edge_joins_however_long_the_history_is() -> None:
 async def test_a_hub_learns_a_history_however_long_it_is() -> None:
     hub, edge = make_hub(1024 * MEBIBYTE), make_hub(1024 * MEBIBYTE)
     for name in NAMES[:80]:
-        edge.publish(make_message(name, MEBIBYTE), 0.0)
-    async with distributing(hub) as (_, address), kept(keeper := LinkKeeper(edge, address)):
+        edge.publish(make_message(name, MEBIBYTE), time.monotonic())
+    async with distributing(hub) as (_, address), kept(keeper := LinkKeeper(edge, address, lambda: None)):
         await asyncio.wait_for(keeper.up_to_date.wait(), 20)
     assert [entry.message.unique_id for entry in hub.archive.entries()] == NAMES[:80]
 
@@ -188,14 +225,14 @@ async def test_nothing_waits_for_an_edge_that_joins_and_does_not_read() -> None:
     """But for what the history keeps anyway."""
     hub = make_hub(10 * MEBIBYTE)
     for name in NAMES[:3]:
-        hub.publish(make_message(name, MEBIBYTE), 0.0)
+        hub.publish(make_message(name, MEBIBYTE), time.monotonic())
     async with distributing(hub) as (distribution, address):
         reader, writer = await asyncio.open_unix_connection(address, limit=1024)
         with closing(writer):
-            writer.write(encode(History([], last=True)))
+            writer.write(encode(History([], Evictions(math.inf, 0.0, {}))))
             data = await reader.readexactly(1)
             for name in NAMES[3:100]:
-                distribution.publish([make_message(name, MEBIBYTE)], 0.0, lambda _receipts: None)
+                distribution.publish([make_message(name, MEBIBYTE)], time.monotonic(), lambda _receipts: None)
                 await asyncio.sleep(0)
             records, names, size = RecordReader(), list[str](), 0
             while True:
@@ -206,5 +243,96 @@ async def test_nothing_waits_for_an_edge_that_joins_and_does_not_read() -> None:
                 if "99" in names:
                     break
                 data = await reader.read(65536)
+                assert data
         assert size < 10 * MEBIBYTE
         assert names == sorted(names, key=int)
+
+
+@in_loop
+async def test_an_edge_that_was_cut_off_knows_what_it_missed() -> None:
+    hub, edge, gaps = make_hub(), make_edge(), list[int]()
+    subscriber, _ = join(edge, "A")
+
+    def place() -> str | None:
+        while edge.work():
+            pass
+        return edge.last(subscriber, time.monotonic())
+
+    def publish(*names: str) -> None:
+        distribution.publish([make_message(name) for name in names], time.monotonic(), lambda _receipts: None)
+
+    async with distributing(hub) as (distribution, address):
+        keeper = LinkKeeper(edge, address, lambda: gaps.append(edge.archive.sequence))
+        async with kept(keeper):
+            await asyncio.wait_for(keeper.up_to_date.wait(), 10)
+            publish("0")
+            await eventually(lambda: edge.counters.messages_in == 1, "the message")
+            gaps.clear()  # when it joined, it had nothing
+            early = place()
+        publish("1")
+        async with kept(keeper):
+            await asyncio.wait_for(keeper.up_to_date.wait(), 10)
+            assert resume(edge, early) == (1, True)
+            assert gaps == []
+            early = place()
+        await eventually(lambda: answered(distribution) == 0, "the end of the link")
+        publish(*map(str, range(2, 5002)))
+        while_away = place()
+        async with kept(keeper):
+            await asyncio.wait_for(keeper.up_to_date.wait(), 10)
+            assert len(gaps) == 1
+            late = place()
+            publish("last")
+            await eventually(lambda: edge.counters.messages_in == 4099, "the last message")
+            for after in (early, while_away, "0", "1"):
+                assert resume(edge, after) == (4096, False)
+            assert resume(edge, late) == (1, True)
+            assert resume(edge, "906") == (4096, True)
+
+
+@in_loop
+async def test_an_edge_that_has_not_joined_knows_nothing() -> None:
+    hub, edge = make_hub(), make_edge()
+    begin = time.monotonic()
+    keeper = LinkKeeper(edge, "nowhere", lambda: None)
+    later = begin + 100
+    subscriber, _ = join(edge, "A")
+    place = edge.last(subscriber, later)
+    assert place is not None
+    position = read(place)
+    assert position is not None
+    assert position.at < edge.epoch + begin + 50, "not where it was asked, but where it knew all"
+    elsewhere = hub.last(join(hub, "A")[0], later)
+    for after in (place, elsewhere, "0"):
+        assert resume(edge, after) == (0, False)
+    keeper.close()
+
+
+@in_loop
+async def test_browsers_of_an_edge_that_missed_messages_have_to_resume() -> None:
+    sock, address = listening()
+    loop, client = asyncio.get_running_loop(), listening_port()
+    server = ServerSettings(type="client", port=client.getsockname()[1], listen="127.0.0.1")
+    settings = Settings(servers=(server,), pidfile="/nowhere/pid", drain_time=0.0)
+    edge = EdgeNode(settings, [Port(server, [client])], [load(server)], address, "f" * 16)
+
+    async def let_join(dropped_at: float) -> socket.socket:
+        link, _ = await loop.sock_accept(sock)
+        await loop.sock_sendall(link, encode(History([], Evictions(0.0, dropped_at, {}))))
+        return link
+
+    starting = asyncio.create_task(edge.start())
+    link = await let_join(1.0)
+    await starting
+    browser = await subscribed(f"ws://127.0.0.1:{server.port}/", "a")
+    link.close()
+    link = await let_join(1.0)  # nothing was dropped meanwhile
+    await eventually(lambda: edge.hub.in_sync_until == math.inf, "the link")
+    await command(browser, "subscribe", ["b"])
+    link.close()
+    link = await let_join(2.0)
+    await asyncio.wait_for(browser.wait_closed(), 10)
+    assert browser.close_code == 1013
+    link.close()
+    sock.close()
+    await edge.drain()

@@ -47,7 +47,7 @@ async def hub_and_edge() -> AsyncIterator[tuple[HubNode, Hub]]:
     now = time.monotonic()
     node = HubNode(settings, ports, [Credentials()], sock, "f" * 16, now, lambda _path: b"")
     edge = Hub("f" * 16, Nowhere(), Limits(limits_deliveries=LIMIT), lambda: None)
-    async with kept(LinkKeeper(edge, address)):
+    async with kept(LinkKeeper(edge, address, lambda: None)):
         await node.start()
         yield node, edge
     await node.drain()

@@ -76,6 +76,67 @@ async def numbers(browser: ClientConnection, count: int) -> list[int]:
     return [json.loads(await browser.recv())["n"] for _ in range(count)]
 
 
+async def last_place(server: Installation, channel: str) -> str:
+    """Where a browser goes on that is here now."""
+    async with connect(f"ws://127.0.0.1:{server.client_port}/") as browser:
+        await browser.send(json.dumps({"command": "subscribe", "data": [channel], "id": 1}))
+        return str(json.loads(await browser.recv())["last"])
+
+
+async def resume(server: Installation, channel: str, after: str) -> list[tuple[int, bool]]:
+    """Go on from there, often enough to come to every edge: how many messages came, and whether these were all."""
+    results: list[tuple[int, bool]] = []
+    for _ in range(16):
+        async with connect(f"ws://127.0.0.1:{server.client_port}/", max_queue=None) as browser:
+            await browser.send(json.dumps({"command": "subscribe", "data": [channel]}))
+            await browser.send(json.dumps({"command": "replay", "data": {"after": after}, "id": 1}))
+            while (answer := json.loads(await browser.recv())).get("type") != "ack":
+                pass
+            results.append((answer["count"], answer["recovered"]))
+    return results
+
+
+def test_a_restart_is_no_place_to_go_on_across(server: Installation) -> None:
+    @in_loop
+    async def run() -> None:
+        await publish(server, {"subscribers": ["a"], "uniqueID": "before"})
+        last = await last_place(server, "a")
+        await publish(server, {"subscribers": ["a"], "uniqueID": "lost"})
+        server.run("restart")
+        for after in (last, "before"):
+            assert set(await resume(server, "a", after)) == {(0, False)}
+        last = await last_place(server, "a")
+        await publish(server, {"subscribers": ["a"], "uniqueID": "kept"})
+        assert set(await resume(server, "a", last)) == {(1, True)}
+
+    run()
+
+
+def test_a_new_edge_knows_what_was_dropped_before_it_was_there(server: Installation) -> None:
+    async def replace(kill: int) -> None:
+        before = edges(server)
+        os.kill(kill, signal.SIGKILL)
+        await eventually(lambda: kill not in (*edges(server), hub(server)), "its end")
+        await eventually(lambda: len(edges(server)) == len(before), "the next one")
+
+    @in_loop
+    async def run() -> None:
+        early = await last_place(server, "a")
+        for _ in range(5):
+            server.publish([{"subscribers": ["a"]} for _ in range(1000)])
+        late = await last_place(server, "a")
+        server.publish([{"subscribers": ["a"]} for _ in range(10)])
+        await replace(edges(server)[0])
+        assert set(await resume(server, "a", early)) == {(4096, False)}
+        assert {recovered for _, recovered in await resume(server, "a", late)} == {True}
+        await replace(hub(server))
+        await replace(edges(server)[1])
+        assert set(await resume(server, "a", early)) == {(4096, False)}
+        assert {recovered for _, recovered in await resume(server, "a", late)} == {True}
+
+    run()
+
+
 def test_the_status_speaks_of_the_whole(server: Installation) -> None:
     @in_loop
     async def run() -> None:
