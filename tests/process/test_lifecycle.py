@@ -163,7 +163,7 @@ def test_who_comes_while_it_stops_is_refused_and_not_kept_waiting(
         supervisor.send_signal(signal.SIGTERM)
         for port in (installation.client_port, installation.admin_port):
             wait_until(lambda port=port: not accepts(port), "the port to be closed")  # type: ignore[misc]
-        assert len(supervisor.children()) == workers, "those that hold browsers go on"
+        wait_until(lambda: len(supervisor.children()) == workers, "only those with browsers to go on")
         supervisor.send_signal(signal.SIGTERM)
         wait_until(lambda: not is_alive(supervisor))
 
