@@ -1,6 +1,7 @@
 """Going to the background, while the starter waits to hear how that went."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def _leave_session(serve: Callable[[int], int], sender: int, inherited: frozense
         if os.fork() != 0:
             os._exit(0)
         _let_go(inherited - {sender})
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # no terminal can send it: it can only mean a reload
         status = serve(sender)
     except BaseException as error:  # noqa: BLE001 -- the last frame of this process: tell, then end
         report.send(sender, report.about(error))

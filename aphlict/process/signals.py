@@ -15,9 +15,13 @@ HELD = (*HANDLED, AT_ONCE)
 
 @contextmanager
 def recorded() -> Iterator[int]:
-    """Give the descriptor from which `received` reads the signals of this process, in their order."""
+    """Give the descriptor from which `received` reads the signals of this process, in their order.
+
+    A SIGHUP that is ignored stays so: nohup(1) asks for that.
+    """
     receiver, sender = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    before = {number: signal.signal(number, _record) for number in HANDLED}
+    recorded = [each for each in HANDLED if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+    before = {number: signal.signal(number, _record) for number in recorded}
     wakeup = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
     try:
         yield receiver

@@ -148,6 +148,35 @@ def test_the_end_of_its_terminal_ends_it(installation: Installation) -> None:
     assert not installation.pidfile.exists()
 
 
+def ignore_hangup() -> None:
+    """What nohup(1) does."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def test_nohup_keeps_it_running_when_its_terminal_is_gone(installation: Installation) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ["PYTHONPATH"] = str(PROJECT)
+        ignore_hangup()
+        words = installation.words("start", "--foreground")
+        os.execv(words[0], words)
+    worker = installation.worker()
+    os.close(terminal)  # the kernel sends SIGHUP
+    os.kill(pid, signal.SIGHUP)
+    os.kill(pid, signal.SIGUSR1)  # comes after it
+    wait_until(lambda: installation.logged("opening the log files again"), "the signals to be handled")
+    assert not installation.logged("stopping")
+    assert installation.worker() == worker
+    os.kill(pid, signal.SIGTERM)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_background_start_under_nohup_can_be_reloaded(installation: Installation) -> None:
+    assert installation.run("start", preexec_fn=ignore_hangup).returncode == 0
+    installation.supervisor().send_signal(signal.SIGHUP)
+    wait_until(lambda: installation.logged("read "), "the reload")
+
+
 def test_systemd_is_told(installation: Installation) -> None:
     address = installation.folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
