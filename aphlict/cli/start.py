@@ -10,6 +10,7 @@ from aphlict.cli.console import remark, say
 from aphlict.config.settings import Settings
 from aphlict.process import daemon
 from aphlict.process.launch import Launch, prepare
+from aphlict.process.report import Sender
 from aphlict.process.supervisor import Supervisor
 from aphlict.process.systemd import Systemd
 
@@ -31,7 +32,7 @@ def run_in_background(config: Path, settings: Settings, inherited: frozenset[int
     for sentence in launched.warnings:
         remark(f"Warning: {sentence}")
     try:
-        daemon.detach(lambda ready_fd: _supervise(launched, ready_fd), inherited)
+        daemon.detach(lambda starter: _supervise(launched, starter), inherited)
     finally:
         launched.forget()
     say(f"Started: {describe(settings)}")
@@ -48,10 +49,10 @@ def describe(settings: Settings) -> str:
     return ", ".join(f"{server.type} on {server.address}:{server.port}" for server in settings.servers)
 
 
-def _supervise(launched: Launch, ready_fd: int | None) -> int:
+def _supervise(launched: Launch, starter: Sender | None) -> int:
     with launched:
         try:
-            return Supervisor(launched, ready_fd, Systemd(os.environ.pop("NOTIFY_SOCKET", None))).run()
+            return Supervisor(launched, starter, Systemd(os.environ.pop("NOTIFY_SOCKET", None))).run()
         except Exception as error:
             log.error("the server ends: %s", error)
             raise

@@ -15,8 +15,8 @@ def open_descriptors() -> frozenset[int]:
     return frozenset(number for number in [int(entry.name) for entry in FOLDER.iterdir()] if _is_open(number))
 
 
-def detach(serve: Callable[[int], int], inherited: frozenset[int]) -> None:
-    """Run serve(report_fd) in a process of its own session and return once it reported that it is ready.
+def detach(serve: Callable[[report.Sender], int], inherited: frozenset[int]) -> None:
+    """Run serve(sender) in a process of its own session and return once it reported that it is ready.
 
     Raises Failed or CannotStart when it did not come to that. `inherited` are the caller's descriptors,
     which the background process closes: whoever waits for their end must not wait for the server's.
@@ -25,7 +25,7 @@ def detach(serve: Callable[[int], int], inherited: frozenset[int]) -> None:
     child = os.fork()
     if child == 0:
         os.close(receiver)
-        _leave_session(serve, sender, inherited)
+        _leave_session(serve, report.Sender(sender), inherited)
     os.close(sender)
     os.waitpid(child, 0)
     try:
@@ -34,18 +34,20 @@ def detach(serve: Callable[[int], int], inherited: frozenset[int]) -> None:
         os.close(receiver)
 
 
-def _leave_session(serve: Callable[[int], int], sender: int, inherited: frozenset[int]) -> None:
+def _leave_session(
+    serve: Callable[[report.Sender], int], sender: report.Sender, inherited: frozenset[int]
+) -> None:
     """Fork again, so that the server leads no session and can never get a terminal; does not return."""
     status = 1
     try:
         os.setsid()
         if os.fork() != 0:
             os._exit(0)
-        _let_go(inherited - {sender})
+        _let_go(inherited - {sender.fileno()})
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # no terminal can send it: it can only mean a reload
         status = serve(sender)
     except BaseException as error:  # noqa: BLE001 -- the last frame of this process: tell, then end
-        report.send(sender, report.about(error))
+        sender.send(report.about(error))
     finally:
         os._exit(status)
 

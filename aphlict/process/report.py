@@ -1,12 +1,14 @@
 """What a starting process tells the one that waits for it: ready, or an error's sentence and exit status."""
 
+import contextlib
 import os
 
 import msgspec
 
 from aphlict.errors import AphlictError, CannotStart
 
-LONGEST = 3000  # characters: a report must fit one atomic write to a pipe (PIPE_BUF is 4,096 bytes)
+PIPE_BUF = 4096  # bytes that are written to a pipe at once (pipe(7))
+LONGEST = 3000  # characters of a sentence: a report must fit one such write
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -35,21 +37,37 @@ def about(error: BaseException) -> Report:
     return Report(sentence=f"{type(error).__name__}: {error}"[:LONGEST], status=1)
 
 
-def send(descriptor: int, report: Report) -> None:
-    """Write it into a pipe; a reader that is gone does not matter."""
-    data = msgspec.json.encode(report)
-    try:
-        os.write(
-            descriptor,
-            data if len(data) <= 4096 else msgspec.json.encode(Report(sentence="the start failed", status=1)),
-        )
-    except BrokenPipeError:
-        return
+class Sender:
+    """The end of a pipe that takes one report. It closes with it: the descriptor is another file's soon."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        """Its descriptor; -1 once it is closed."""
+        return self._descriptor
+
+    def send(self, report: Report) -> None:
+        """Send it, unless one was sent before. A reader that is gone does not matter."""
+        if self._descriptor < 0:
+            return
+        data = msgspec.json.encode(report)
+        if len(data) > PIPE_BUF:
+            data = msgspec.json.encode(Report(sentence="the start failed", status=1))
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._descriptor, data)
+        self.close()
+
+    def close(self) -> None:
+        """Close it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def receive(descriptor: int, who: str) -> None:
     """Wait for the report. Raises Failed with what it says, CannotStart when the process ended without one."""
-    data = os.read(descriptor, 4096)
+    data = os.read(descriptor, PIPE_BUF)
     if not data:
         raise CannotStart(f"the {who} ended before it was ready")
     check(msgspec.json.decode(data, type=Report))

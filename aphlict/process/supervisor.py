@@ -17,6 +17,7 @@ from aphlict.process.children import Child, Post
 from aphlict.process.duties import assign
 from aphlict.process.handover import Handover
 from aphlict.process.launch import Launch
+from aphlict.process.report import Sender
 from aphlict.process.systemd import READY, STOPPING, Systemd
 
 log = logging.getLogger(__name__)
@@ -36,12 +37,12 @@ class State(Enum):
 
 
 class Supervisor:
-    """Runs workers on what was launched. `ready_fd` is told once that the server accepts."""
+    """Runs workers on what was launched. `starter` gets the report that the server accepts."""
 
-    def __init__(self, launched: Launch, ready_fd: int | None, systemd: Systemd) -> None:
+    def __init__(self, launched: Launch, starter: Sender | None, systemd: Systemd) -> None:
         """Prepare; `run` does it."""
         self._launch = launched
-        self._ready_fd = ready_fd
+        self._starter = starter
         self._systemd = systemd
         self._state = State.STARTING
         self._posts = [Post(duty) for duty in assign(launched)]
@@ -101,10 +102,8 @@ class Supervisor:
         if self._state is State.STARTING:
             self._state = State.RUNNING
             self._systemd.tell(READY)
-            if self._ready_fd is not None:
-                report.send(self._ready_fd, report.READY)
-                os.close(self._ready_fd)
-                self._ready_fd = None
+            if self._starter is not None:
+                self._starter.send(report.READY)
 
     def _on_answer(self, child: Child, answer: Prepared | Committed) -> None:
         self._carry_on(lambda handover: handover.on_answer(child, answer))
@@ -156,8 +155,8 @@ class Supervisor:
     def _release(self) -> None:
         """In a forked worker: close the copies of what is the supervisor's alone."""
         os.close(self._inbox)
-        if self._ready_fd is not None:
-            os.close(self._ready_fd)
+        if self._starter is not None:
+            self._starter.close()
         for child in self._children():
             child.channel.close()
 
