@@ -37,8 +37,8 @@ def find(explicit: str | None, root: Path) -> Path:
 def read(path: Path, *, files: bool = True, read: Read = read_file) -> Settings:
     """Read and check a configuration; raises ConfigError with a sentence that begins with the file's name.
 
-    Every path in the result is absolute. `files=False` leaves the files that it names alone: `stop` and
-    `status` work for a user who may not read the private key. They are read with `read`.
+    Every path in the result is absolute, and `workers` is a number. `files=False` leaves the files that it names
+    alone: `stop` and `status` work for a user who may not read the private key. They are read with `read`.
     """
     try:
         settings = _absolute(_convert(load(path)), path.absolute().parent)
@@ -48,7 +48,7 @@ def read(path: Path, *, files: bool = True, read: Read = read_file) -> Settings:
             settings = read_secrets(settings, read)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error.__cause__
-    return heed_hint(settings)
+    return heed_hint(structs.replace(settings, workers=settings.processes))
 
 
 def _convert(value: Any) -> Settings:

@@ -1,9 +1,10 @@
 """The settings: every key, its type and its default. docs/configuration.md is tested against this table."""
 
-import os
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field, structs
+
+from aphlict.config.processors import count_processors
 
 # `extra` says in words what a key holds: the sentences of errors and the documentation use it. Its `not_given` is a
 # value that means the same as null, because existing configurations have it: see OptionalPath.
@@ -126,8 +127,11 @@ class Settings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def processes(self) -> int:
-        """How many processes hold browsers: `workers`; "auto" is one for each processor that may be used."""
-        return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
+        """How many processes hold browsers: `workers`; "auto" is one for each processor that may be used.
+
+        That can change at any time: `config.reading` makes a number of it.
+        """
+        return count_processors() if self.workers == "auto" else self.workers
 
     @property
     def peers(self) -> tuple[PeerSettings, ...]:
