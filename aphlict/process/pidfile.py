@@ -3,6 +3,7 @@
 import fcntl
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -15,33 +16,44 @@ WRITING = 2.0  # seconds from lock to pid: daemonizing happens between
 
 
 class Pidfile:
-    """A pidfile that this process holds; children that are to outlive the lock must call `forget`."""
+    """A pidfile whose lock this process holds; children that are to outlive the lock must call `forget`.
 
-    def __init__(self, path: Path, descriptor: int, stale: str | None) -> None:
+    Everyone may read the pidfile. The lock is on a file beside it that only the user of the server can open:
+    a lock needs no more than the right to read (flock(2)), and nobody else may keep the server from starting.
+    """
+
+    def __init__(self, path: Path, lock: int, descriptor: int, stale: str | None) -> None:
         """Use `acquire`. `stale` is a sentence about what an earlier server left in it, if anything."""
         self.path = path
         self.stale = stale
+        self._lock = lock
         self._descriptor = descriptor
 
     @classmethod
     def acquire(cls, path: Path, owner: Owner | None = None) -> "Pidfile":
         """Lock it. Raises AlreadyRunning when a living server has it, CannotWrite when it cannot be made."""
         make_folder(path.parent, owner)
-        try:
-            descriptor = _lock(path)
-        except BlockingIOError as error:
-            process = find_running(path)
-            who = f"process {process.pid}" if process else "another process, which keeps it locked"
-            raise _running(path, f"{who} (aphlict restart replaces it)") from error
-        except OSError as error:
-            if isinstance(error, PermissionError) and (process := find_running(path)) is not None:
-                raise _running(path, f"process {process.pid} of another user") from error
-            raise CannotWrite(f"cannot write the pidfile {path}: {error.strerror}") from error
+        with ExitStack() as undo:
+            try:
+                lock = _lock(_lock_of(path))
+                undo.callback(os.close, lock)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+                undo.callback(os.close, descriptor)
+            except BlockingIOError as error:
+                process = find_running(path)
+                who = f"process {process.pid}" if process else "another process, which keeps it locked"
+                raise _running(path, f"{who} (aphlict restart replaces it)") from error
+            except OSError as error:
+                if isinstance(error, PermissionError) and (process := find_running(path)) is not None:
+                    raise _running(path, f"process {process.pid} of another user") from error
+                raise CannotWrite(f"cannot write the pidfile {path}: {error.strerror}") from error
+            undo.pop_all()
         if owner is not None:
+            owner.take_over(lock)
             owner.take_over(descriptor)
         leftover = _describe_leftover(path, _pid(descriptor))
-        os.ftruncate(descriptor, 0)  # what stands in a locked file was written by who has the lock
-        return cls(path, descriptor, leftover)
+        os.ftruncate(descriptor, 0)  # only the holder of the lock writes into it
+        return cls(path, lock, descriptor, leftover)
 
     def write(self, pid: int) -> None:
         """Name the process that the lock stands for. Raises CannotWrite."""
@@ -55,33 +67,35 @@ class Pidfile:
         """Take it away, or empty it where its folder allows no more; the lock ends with that."""
         try:
             self.path.unlink(missing_ok=True)
+            _lock_of(self.path).unlink(missing_ok=True)
         except OSError:
             os.ftruncate(self._descriptor, 0)
         self.forget()
 
     def forget(self) -> None:
-        """Close this process's copy, so that the lock is the other copies' matter."""
+        """Close this process's copies, so that the lock is the other copies' matter."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
-            self._descriptor = -1
+            os.close(self._lock)
+            self._descriptor = self._lock = -1
 
 
 def find_running(path: Path) -> psutil.Process | None:
     """Return the process that this pidfile names, if it is proven to be a server of ours, else None.
 
-    Proven: the file is locked, only who has the lock writes into it, and the process is an aphlict. Times prove
-    nothing: a clock that is set forward after the start makes every process younger than its pidfile.
+    Proven: the lock is held, only its holder writes into the pidfile, and the process is an aphlict. Times prove
+    nothing: a clock that is set forward after the start makes every process younger than its pidfile. For a user
+    who cannot look at the lock, the process has to run as the owner of the pidfile; it cannot be signalled anyway.
     """
     deadline = time.monotonic() + WRITING
-    while True:
-        locked, pid = _look(path)
-        if not locked:
-            return None
+    while (locked := _is_locked(path)) is not False:
+        pid, writer = _look(path)
         if pid is not None:
-            return _prove(pid)
-        if time.monotonic() > deadline:
+            return _prove(pid, writer, locked=locked is True)
+        if locked is None or time.monotonic() > deadline:
             return None
         time.sleep(0.02)
+    return None
 
 
 def _running(path: Path, who: str) -> AlreadyRunning:
@@ -94,6 +108,8 @@ def is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:  # /proc is mounted with hidepid
+        return psutil.pid_exists(process.pid)
 
 
 def _exists(pid: int) -> bool:
@@ -101,13 +117,19 @@ def _exists(pid: int) -> bool:
         return is_alive(psutil.Process(pid))
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:
+        return True
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
 
 
 def _lock(path: Path) -> int:
     """Open and lock; again when the file was taken away between the two. Raises BlockingIOError when held."""
     deadline = time.monotonic() + GLANCE
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
@@ -123,22 +145,42 @@ def _lock(path: Path) -> int:
         os.close(descriptor)
 
 
-def _look(path: Path) -> tuple[bool, int | None]:
-    """Whether the file is locked, and the pid in it."""
+def _is_locked(path: Path) -> bool | None:
+    """Whether the lock of a pidfile is held; None where this user cannot know. Raises CannotWrite."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = _open(_lock_of(path))
     except FileNotFoundError:
-        return False, None
+        return False
+    except PermissionError:
+        return None
     except OSError as error:
-        raise CannotWrite(f"cannot read the pidfile {path}: {error.strerror}") from error
+        raise CannotWrite(f"cannot read the lock of the pidfile {path}: {error.strerror}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True, _pid(descriptor)
+        return True
     else:
-        return False, None
+        return False
     finally:
         os.close(descriptor)
+
+
+def _look(path: Path) -> tuple[int | None, int]:
+    """The pid in a pidfile, and the user that owns it. Raises CannotWrite."""
+    try:
+        descriptor = _open(path)
+    except FileNotFoundError:
+        return None, -1
+    except OSError as error:
+        raise CannotWrite(f"cannot read the pidfile {path}: {error.strerror}") from error
+    try:
+        return _pid(descriptor), os.fstat(descriptor).st_uid
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _pid(descriptor: int) -> int | None:
@@ -146,12 +188,16 @@ def _pid(descriptor: int) -> int | None:
     return int(text) if text.isdigit() and 0 < int(text) < 2**31 else None
 
 
-def _prove(pid: int) -> psutil.Process | None:
+def _prove(pid: int, writer: int, *, locked: bool) -> psutil.Process | None:
+    """The process, if it is a server of ours: an aphlict, and where the lock was not seen, one of the writer."""
     try:
         process = psutil.Process(pid)
-        return process if is_aphlict(process.cmdline()) else None
+        is_ours = is_aphlict(process.cmdline()) and (locked or process.uids().effective == writer)
     except psutil.NoSuchProcess:
         return None
+    except psutil.AccessDenied:  # /proc is mounted with hidepid: the lock has to suffice
+        return process if locked else None
+    return process if is_ours else None
 
 
 def is_aphlict(command: list[str]) -> bool:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pwd
+import stat
 import subprocess
 import sys
 import time
@@ -10,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
 from aphlict.errors import AlreadyRunning, CannotWrite
 from aphlict.process.pidfile import Pidfile, find_running, is_alive, is_aphlict
-from tests.support.installation import Installation, installed
+from tests.support.installation import Installation, environment, installed
 from tests.support.waiting import wait_until
 
 STRANGER = "import sys; sys.stdin.read()"
@@ -24,11 +26,16 @@ LOCKER = (
 )
 
 
+def lock_of(path: Path) -> Path:
+    """The file with the lock of a pidfile."""
+    return path.with_name(f"{path.name}.lock")
+
+
 @contextmanager
-def running(code: str, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
+def running(code: str, *words: str, **more: Any) -> Iterator["subprocess.Popen[bytes]"]:
     """A process that is no server of ours."""
     command = [sys.executable, "-c", code, *words]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **more) as process:
         yield process
         process.communicate()
 
@@ -45,11 +52,12 @@ def test_missing_folders_are_made(tmp_path: Path) -> None:
 def test_it_is_locked_as_long_as_it_is_held(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     pidfile = Pidfile.acquire(path)
-    with path.open() as file, pytest.raises(BlockingIOError):
+    with lock_of(path).open() as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with pytest.raises(AlreadyRunning, match="another process, which keeps it locked"):
         Pidfile.acquire(path)
     pidfile.release()
+    assert not lock_of(path).exists()
     Pidfile.acquire(path).release()
 
 
@@ -95,8 +103,8 @@ def test_a_foreign_process_is_not_ours(tmp_path: Path) -> None:
 
 def test_a_lock_alone_is_no_proof(tmp_path: Path) -> None:
     path = tmp_path / "pid"
-    path.touch()
-    with running(LOCKER, str(path)) as locker:
+    lock_of(path).touch()
+    with running(LOCKER, str(lock_of(path))) as locker:
         assert locker.stdout
         locker.stdout.readline()
         path.write_text(f"{locker.pid}\n")
@@ -127,6 +135,64 @@ def test_a_server_of_another_user_is_running() -> None:
                     Pidfile.acquire(installation.pidfile)
             finally:
                 os.seteuid(0)
+
+
+@pytest.fixture
+def public() -> Iterator[Installation]:
+    """A server in a folder that other users can reach: pytest's own are root's alone."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with installed(Path(folder)) as made:
+            yield made
+
+
+# Becomes a user without rights, who may not be able to read the program: what it needs has to be loaded before.
+BECOME = (
+    "import fcntl, os, pwd; user = pwd.getpwnam('nobody'); os.setgroups([]); "
+    "os.setresgid(*[user.pw_gid] * 3); os.setresuid(*[user.pw_uid] * 3)"
+)
+COMMAND = f"""
+import encodings.idna, encodings.utf_8_sig, json, shutil, sys
+import aphlict.cli.status, aphlict.cli.stop
+from aphlict.cli.main import main
+{BECOME}
+sys.exit(main(sys.argv[4:]))
+"""
+# Mounts /proc anew, then becomes another program.
+HIDING = """
+import os, subprocess, sys
+subprocess.run(["mount", "-t", "proc", "-o", f"hidepid={sys.argv[1]}", "proc", "/proc"], check=True)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_cannot_block_a_start(public: Installation) -> None:
+    supervisor = public.start()
+    assert stat.S_IMODE(public.pidfile.stat().st_mode) == 0o644, "for monitoring"
+    assert stat.S_IMODE(lock_of(public.pidfile).stat().st_mode) == 0o600
+    supervisor.kill()
+    wait_until(lambda: public.answers() is None, "the end of the worker")
+    with running(f"{BECOME}; {LOCKER}", str(public.pidfile)) as locker:
+        assert locker.stdout
+        assert locker.stdout.readline() == b"1\n"
+        done = public.run("start")
+    assert done.returncode == 0, done
+    assert public.run("stop").returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("hidepid", [None, "1", "2"])
+def test_the_status_and_a_stop_by_another_user(public: Installation, hidepid: str | None) -> None:
+    """With hidepid, that user cannot see the processes of others (proc(5))."""
+    supervisor = public.start()
+    hide = [] if hidepid is None else ["unshare", "--mount", sys.executable, "-c", HIDING, hidepid]
+    for command, status in (("status", 0 if hidepid is None else 1), ("stop", 1 if hidepid is None else 0)):
+        words = [*hide, sys.executable, "-c", COMMAND, *public.words(command)]
+        done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+        assert (done.returncode, "Traceback" in done.stderr) == (status, False), done
+        assert "unexpected" not in done.stderr
+    assert is_alive(supervisor)
 
 
 def test_what_was_left_in_it_is_not_believed_while_another_has_the_lock(tmp_path: Path) -> None:
