@@ -61,10 +61,10 @@ def _processes(supervisor: psutil.Process) -> dict[str, Any]:
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
-    """None, if it ended a moment ago."""
+    """None, if it ended a moment ago or /proc hides them."""
     try:
         return process.children()
-    except psutil.NoSuchProcess:
+    except psutil.Error:
         return []
 
 
@@ -72,7 +72,7 @@ def _age(process: psutil.Process) -> float:
     """Seconds since it was started."""
     try:
         return max(0.0, time.time() - process.create_time())
-    except psutil.NoSuchProcess:
+    except psutil.Error:
         return 0.0
 
 
@@ -80,7 +80,7 @@ def _memory(process: psutil.Process) -> int:
     """Bytes that are resident."""
     try:
         return int(process.memory_info().rss)
-    except psutil.NoSuchProcess:
+    except psutil.Error:
         return 0
 
 

@@ -59,13 +59,21 @@ def _stop(process: psutil.Process, patience: float) -> None:
     if _ended([process], patience):
         say("Stopped.")
         return
-    workers = process.children()
+    workers = _children(process)
     for worker in workers:
         worker.kill()
     if not _ended([process], LAST):
         process.kill()
     _ended([process, *workers], LAST)
     say(f"It did not end within {patience:g} s and was killed.")
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    """None where /proc is mounted with hidepid."""
+    try:
+        return process.children()
+    except psutil.AccessDenied:
+        return []
 
 
 def _ended(processes: list[psutil.Process], patience: float) -> bool:

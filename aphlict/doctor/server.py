@@ -68,7 +68,10 @@ def check_process(settings: Settings, checks: CheckList) -> list[psutil.Process]
         return []
     with checks.check("process") as note:
         note.says = f"runs as process {supervisor.pid}"
-    return supervisor.children() or [supervisor]
+    try:
+        return supervisor.children() or [supervisor]
+    except psutil.AccessDenied:  # /proc is mounted with hidepid
+        return [supervisor]
 
 
 def _why_none(pidfile: str) -> str:

@@ -195,6 +195,21 @@ def test_the_status_and_a_stop_by_another_user(public: Installation, hidepid: st
     assert is_alive(supervisor)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_the_status_and_a_stop_by_the_user_of_the_server_with_hidepid() -> None:
+    """A process that gave up root is hidden from its own user too, as it cannot be traced (prctl(2))."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with installed(Path(folder), user="nobody") as installation:
+            supervisor = installation.start()
+            hide = ["unshare", "--mount", sys.executable, "-c", HIDING, "1"]
+            for command in ("status", "stop"):
+                words = [*hide, sys.executable, "-c", COMMAND, *installation.words(command)]
+                done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+                assert (done.returncode, done.stderr) == (0, ""), done
+            assert not is_alive(supervisor)
+
+
 def test_what_was_left_in_it_is_not_believed_while_another_has_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     with running(STRANGER, "aphlict") as other:
