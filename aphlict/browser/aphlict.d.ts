@@ -1,7 +1,13 @@
 /** What a page uses of Aphlict; docs/browser.md tells more. */
 
-/** `connecting`, `open` (a WebSocket), `fallback` (Server-Sent Events or polling) or `closed`. */
-export type Status = "connecting" | "open" | "fallback" | "closed";
+/**
+ * `connecting`, `open` (a WebSocket), `fallback` (Server-Sent Events or polling), `unauthorized` (the server asks for a
+ * token, and has refused the one there is: set `token`) or `closed`.
+ */
+export type Status = "connecting" | "open" | "fallback" | "unauthorized" | "closed";
+
+/** A JWT, or a function that is called for a fresh one when it is needed. */
+export type Token = string | (() => string | Promise<string>);
 
 /** A published object as the server sends it: `subscribers` holds those of its channels that were subscribed. */
 export interface Message {
@@ -28,8 +34,10 @@ export interface Options {
   timeout?: number;
   /** When a fallback tries WebSocket again (600,000). */
   upgradeAfter?: number;
-  /** Where the server asks for one: a JWT, or a function that is asked for a fresh one whenever it is needed. */
-  token?: string | (() => string | Promise<string>);
+  /** Where the server asks for one. The default is `?token=` of the URL. */
+  token?: Token;
+  /** The longest wait, by chance, before a `gap` that a server caused (10,000). */
+  gapJitter?: number;
   /** How often the tabs ask whether the one that is connected is alive (5,000). */
   patience?: number;
 }
@@ -48,9 +56,11 @@ export class Aphlict extends EventTarget {
   /** @param url of the client port, as `wss://notify.example.com/ws/` */
   constructor(url: string | URL, options?: Options);
   readonly status: Status;
+  /** Shown from now on, in place of the option of that name. */
+  set token(token: Token | undefined);
   /** Listens to a channel; what it returns ends that. A callback is called once for a message, whatever its channels. */
   subscribe(channel: string, callback?: (message: Message) => void): () => void;
-  /** Waits until the server has all channels that are subscribed now. */
+  /** Waits until the server has all channels that are subscribed now; rejects where it refuses one, or the token. */
   ready(): Promise<void>;
   /** Ends everything, for good. Other tabs go on. */
   close(): void;
@@ -64,5 +74,15 @@ export class Aphlict extends EventTarget {
     type: string,
     listener: EventListenerOrEventListenerObject | null,
     options?: boolean | AddEventListenerOptions,
+  ): void;
+  removeEventListener<K extends keyof AphlictEvents>(
+    type: K,
+    listener: ((event: AphlictEvents[K]) => void) | null,
+    options?: boolean | EventListenerOptions,
+  ): void;
+  removeEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject | null,
+    options?: boolean | EventListenerOptions,
   ): void;
 }

@@ -83,16 +83,20 @@ class Fallback:
         return True
 
     def _listen(self, connection: BrowserConnection, request: Request, make: Maker) -> None:
+        fields: dict[str, str] = {}
         try:
             wish = read_wish(request)
             grant = self._admit(connection, request, wish)
-            listener = make(connection, request, self._fields(connection, request, grant))
+            if grant is not None:
+                fields = self._expiry(grant)
+                grant.check_channels(wish.channels)
+            listener = make(connection, request, {**cors(connection, request), **fields})
             subscriber = self._subscribe(wish, listener)
         except (TokenRefused, NotAllowed) as error:
-            _refuse(connection, request, error.http_status, error)
+            _refuse(connection, request, error.http_status, error, fields)
             return
         except (HandshakeRefused, NameTooLong, CommandError) as error:
-            _refuse(connection, request, 400, error)
+            _refuse(connection, request, 400, error, fields)
             return
         log.debug("[%d] %s listens: %s", connection.number, connection.address, wish)
         listener.start(subscriber, wish, self._clock())
@@ -103,17 +107,12 @@ class Fallback:
         keys = keys_of(connection)
         if keys is None:
             return None
-        grant = admit(connection, keys, request, wish.instance, self._hub.epoch + self._clock())
-        grant.check_channels(wish.channels)
-        return grant
+        return admit(connection, keys, request, wish.instance, self._hub.epoch + self._clock())
 
-    def _fields(self, connection: BrowserConnection, request: Request, grant: Grant | None) -> dict[str, str]:
-        """The fields of an answer that are not the same for all."""
-        fields = cors(connection, request)
-        if grant is not None:
-            fields[EXPIRES] = str(grant.seconds_left(self._hub.epoch + self._clock()))
-            fields["Access-Control-Expose-Headers"] = EXPIRES
-        return fields
+    def _expiry(self, grant: Grant) -> dict[str, str]:
+        """The fields of an answer that let the page know how long its token holds."""
+        seconds = grant.seconds_left(self._hub.epoch + self._clock())
+        return {EXPIRES: str(seconds), "Access-Control-Expose-Headers": EXPIRES}
 
     def _subscribe(self, wish: Wish, listener: Listener) -> Subscriber:
         subscriber = self._hub.join(wish.instance, listener)

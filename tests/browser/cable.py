@@ -4,7 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from time import monotonic
+from time import monotonic, sleep
 
 REFUSAL = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -12,13 +12,15 @@ REFUSAL = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r
 class Cable:
     """Leads from a port of its own to a server's. `begun` is when each connection was made, `heads` how it began.
 
-    While it `refuses_upgrades` no WebSocket comes through; while it `swallows_frames`, nothing that a browser says
-    over one.
+    While it `refuses_upgrades` no WebSocket comes through, while it `refuses_streams` no event stream; while it
+    `swallows_frames`, nothing that a browser says over a WebSocket. `delay` is how many seconds everything takes.
     """
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.refuses_upgrades = False
+        self.refuses_streams = False
+        self.delay = 0.0
         self.swallows_frames = False
         self.begun: list[float] = []
         self.heads: list[bytes] = []
@@ -61,7 +63,8 @@ class Cable:
         head = self._read(near)
         self.heads.append(head)
         is_websocket = b"upgrade: websocket" in head.lower()
-        if self.refuses_upgrades and is_websocket:
+        is_stream = b"/events?" in head.split(b"\r\n")[0]
+        if (self.refuses_upgrades and is_websocket) or (self.refuses_streams and is_stream):
             near.sendall(REFUSAL)
             near.close()
             return
@@ -97,6 +100,7 @@ class Cable:
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):  # the other side has gone
             while data := self._read(source):
+                sleep(self.delay)
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
 

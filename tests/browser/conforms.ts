@@ -14,6 +14,11 @@ const aphlict = new declared.Aphlict("/ws/", { instance: "acme" });
 const stop: () => void = aphlict.subscribe("PHID-USER-1", (message) => console.log(message.uniqueID, message.text));
 aphlict.addEventListener("message", (event) => console.log(event.data.subscribers));
 aphlict.addEventListener("gap", () => location.reload());
+const show = (event: MessageEvent<declared.Message>): void => console.log(event.data.uniqueID);
+aphlict.addEventListener("message", show);
+aphlict.removeEventListener("message", show);
+aphlict.token = async () => (await fetch("/notification-token")).text();
+aphlict.ready().catch((error: Error) => console.log(error.message, aphlict.status == "unauthorized"));
 stop();
 // @ts-expect-error: a channel is a string
 aphlict.subscribe(1);

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.backend import Backend, running_backend
 from tests.browser.cable import Cable, cable_to
 from tests.browser.chromium import Chromium, ChromiumProfile
 from tests.browser.driving import Profile
@@ -59,6 +60,21 @@ def cable(server: Server) -> Iterator[Cable]:
     """A network to the server that can be cut."""
     with cable_to(server.client_port) as cable:
         yield cable
+
+
+@pytest.fixture(params=["websocket", "events", "polling"])
+def network(request: pytest.FixtureRequest, cable: Cable) -> Cable:
+    """A network to the server that lets one transport through, and the next one only where that is refused."""
+    cable.refuses_upgrades = request.param != "websocket"
+    cable.refuses_streams = request.param == "polling"
+    return cable
+
+
+@pytest.fixture
+def backend() -> Iterator[Backend]:
+    """A backend that makes tokens."""
+    with running_backend() as backend:
+        yield backend
 
 
 @pytest.fixture

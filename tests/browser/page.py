@@ -40,7 +40,14 @@ LEADS = """navigator.locks.request(`test ${Math.random()}`, async ({ name }) => 
 })"""
 
 # Impatient, so that a test need not wait for what takes a user's network a minute.
-FAST = {"minDelay": 100, "maxDelay": 500, "restartDelay": 200, "patience": 400, "timeout": 2000}
+FAST = {
+    "minDelay": 100,
+    "maxDelay": 500,
+    "restartDelay": 200,
+    "patience": 400,
+    "timeout": 2000,
+    "gapJitter": 0,
+}
 
 
 class Page:
@@ -66,6 +73,10 @@ class Page:
         """Wait until all subscriptions are in force."""
         self.tab.evaluate("aphlict.ready()")
 
+    def refusal(self) -> str:
+        """Why `ready()` rejects; empty where it does not."""
+        return str(self.tab.evaluate("aphlict.ready().then(() => '', (error) => error.message)"))
+
     @property
     def leads(self) -> bool:
         """Whether it has the connection for all tabs, as the browser's locks tell."""
@@ -80,6 +91,11 @@ class Page:
     def gaps(self) -> int:
         """How often it was told that messages may be missing."""
         return int(self.tab.evaluate("gaps"))
+
+    @property
+    def statuses(self) -> list[str]:
+        """Every status that it had after the first."""
+        return list(self.tab.evaluate("statuses"))
 
     @property
     def status(self) -> str:

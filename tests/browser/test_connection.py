@@ -104,6 +104,40 @@ def test_who_looks_at_a_page_finds_out_that_its_connection_is_dead(
     assert leader.tab.evaluate("statuses") == ["open", "connecting", "open"]
 
 
+def test_a_slow_network_is_not_taken_for_a_dead_one(new_page: NewPage, server: Server, cable: Cable) -> None:
+    cable.delay = 0.4
+    page = new_page().listen(cable.url, "all", keepAlive=3000, timeout=HOUR)
+    page.tab.evaluate(
+        """new Promise((done) => {
+          const look = setInterval(() => document.dispatchEvent(new Event("visibilitychange")), 200);
+          setTimeout(() => done(clearInterval(look)), 7000); // a ping's time is 5 s where somebody looks
+        })"""
+    )
+    server.publish("all", n=1)
+    page.wait_for(1)
+    assert page.statuses == ["open"]
+    assert len(cable.begun) == 1
+
+
+@pytest.mark.parametrize(("chance", "gaps"), [(0.0, 1), (0.5, 0)])
+def test_a_gap_waits_for_a_random_time(new_page: NewPage, server: Server, chance: float, gaps: int) -> None:
+    pages = [new_page().listen(server.url, "all", minDelay=0, gapJitter=HOUR) for _ in range(2)]
+    for page in pages:
+        page.tab.evaluate(f"void (Math.random = () => {chance})")
+    server.publish("all", n=1)
+    for page in pages:
+        page.wait_for(1)
+    server.stop()
+    server.start()
+    for page in pages:
+        page.wait_status("open")
+        page.ready()
+    server.publish("all", n=2)
+    for page in pages:
+        page.wait_for(1, 2)
+        wait_until(lambda page=page: page.gaps == gaps, "the gap")  # type: ignore[misc]
+
+
 def test_a_server_that_restarts_is_left_for_another_at_once(
     new_page: NewPage, server: Server, cable: Cable, tmp_path: Path
 ) -> None:

@@ -151,7 +151,9 @@ def test_a_websocket_is_tried_again(
     server.publish("all", n=1)
     page.wait_for(1)
     wait_until(lambda: page.chromium.console("warning"), "the first attempt to be over")
+    wait_until(lambda: len(cable.begun) == len(cable.heads), "every attempt to be over")
     cable.refuses_upgrades = False
+    before = upgrades(cable)
     page.tab.evaluate(event)
     server.publish("all", n=2)
     page.wait_status("open")
@@ -159,6 +161,80 @@ def test_a_websocket_is_tried_again(
     page.wait_for(1, 2, 3)
     assert page.gaps == 0
     wait_until(lambda: server.connections == 1, "only one connection to be left")
+    server.publish("all", n=4)
+    page.wait_for(1, 2, 3, 4)
+    assert upgrades(cable) <= before + 1, "the WebSocket that was tried is the one that is used"
+
+
+def upgrades(cable: Cable) -> int:
+    """How many WebSockets were tried."""
+    return sum(b"upgrade: websocket" in head.lower() for head in cable.heads)
+
+
+LOOK = "void document.dispatchEvent(new Event('visibilitychange'))"
+
+
+def test_nothing_is_requested_again_where_nothing_changed(
+    new_page: NewPage, server: Server, network: Cable
+) -> None:
+    pages = [new_page().listen(network.url, "all", "more") for _ in range(2)]
+    before = server.status()["clients.total"]
+    for page in pages:
+        for _ in range(3):
+            page.tab.evaluate("void aphlict.subscribe('more')")
+            page.tab.evaluate(LOOK)
+    server.publish("all", n=1)
+    for page in pages:
+        page.wait_for(1)
+    after_message = 1 if network.refuses_streams else 0  # the next poll
+    assert server.status()["clients.total"] <= before + after_message
+    assert server.connections == 1
+
+
+def test_a_channel_that_another_tab_has_is_ready_at_once(
+    new_page: NewPage, server: Server, network: Cable
+) -> None:
+    leader = new_page().listen(network.url, "all", patience=HOUR)
+    new_page().listen(network.url, "more", patience=HOUR)
+    leader.tab.evaluate("void aphlict.subscribe('more', (message) => got.push(message.n))")
+    late = "new Promise((done) => setTimeout(() => done(false), 5000))"
+    assert leader.tab.evaluate(f"Promise.race([aphlict.ready().then(() => true), {late}])")
+    server.publish("more", n=1)
+    leader.wait_for(1)
+
+
+def test_a_request_that_is_past_its_time_is_made_again_when_somebody_looks(
+    new_page: NewPage, server: Server, cable: Cable
+) -> None:
+    """As after a sleep, which the timers of a browser do not count."""
+    cable.refuses_upgrades = True
+    page = new_page().listen(cable.url, "all")
+    before = server.status()["clients.total"]
+    page.tab.evaluate("(() => { const { now } = Date; Date.now = () => now() + 3_600_000; })()")
+    page.tab.evaluate(LOOK)
+    wait_until(lambda: server.status()["clients.total"] == before + 1, "another request")
+    page.ready()
+    server.publish("all", n=1)
+    page.wait_for(1)
+    assert page.statuses == ["fallback"]
+
+
+SECURITY_ERROR = """void (WebSocket = class {
+  constructor() {
+    throw new DOMException("An insecure WebSocket connection may not be initiated", "SecurityError");
+  }
+})"""
+
+
+def test_a_websocket_that_cannot_be_made_is_reported_immediately(new_page: NewPage, server: Server) -> None:
+    page = new_page()
+    page.tab.evaluate(SECURITY_ERROR)
+    page.listen(server.url, "all", ready=False, timeout=HOUR)
+    (error,) = wait_until(lambda: page.chromium.console("error"), "the error")
+    assert "SecurityError" in error
+    page.wait_status("fallback")
+    server.publish("all", n=1)
+    page.wait_for(1)
 
 
 def test_a_server_that_is_down_is_no_reason_to_fall_back(new_page: NewPage, server: Server) -> None:

@@ -76,6 +76,9 @@ async def test_an_answer_says_how_long_the_token_holds(tmp_path: Path) -> None:
         answer = await curl(f"{url}poll?channel=a&wait=0", *show)
         assert 3590 < int(answer.headers["aphlict-token-expires"]) <= 3600 + LEEWAY
         assert answer.headers["access-control-expose-headers"] == "Aphlict-Token-Expires"
+        refused = await curl(f"{url}poll?channel=secret", *show)
+        assert refused.status == 403
+        assert 3590 < int(refused.headers["aphlict-token-expires"]) <= 3600 + LEEWAY
         async with event_source(f"{url}events?channel=a", *show) as source:
             assert b"\r\nAphlict-Token-Expires: 3" in source.head
     async with running_node() as node:

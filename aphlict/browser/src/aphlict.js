@@ -35,9 +35,17 @@ export class Aphlict extends EventTarget {
     });
   }
 
-  /** `connecting`, `open` (a WebSocket), `fallback` (Server-Sent Events or polling) or `closed`. */
+  /**
+   * `connecting`, `open` (a WebSocket), `fallback` (Server-Sent Events or polling), `unauthorized` (the server asks
+   * for a token, and has refused the one there is: set `token`) or `closed`.
+   */
   get status() {
     return this.#status;
+  }
+
+  /** @param {import("./options.js").Token | undefined} token shown from now on, in place of the option of that name */
+  set token(token) {
+    this.#tab.setToken(token);
   }
 
   /**
@@ -61,13 +69,22 @@ export class Aphlict extends EventTarget {
   }
 
   /**
-   * Waits until the server has all channels that are subscribed now: what is published after that arrives.
+   * Waits until the server has all channels that are subscribed now: what is published after that arrives. Rejects
+   * where it refuses one of them, or the token.
    *
    * @returns {Promise<void>}
    */
   async ready() {
     await null; // channels that were subscribed in this turn go out at its end
-    while (this.#status != "closed" && !this.#tab.covers([...this.#listeners.keys()])) {
+    while (this.#status != "closed") {
+      const channels = [...this.#listeners.keys()];
+      const refusal = this.#tab.refusal(channels);
+      if (refusal) {
+        throw new Error(refusal);
+      }
+      if (this.#tab.covers(channels)) {
+        return;
+      }
       await new Promise((resolve) => this.#waiting.add(() => resolve(null)));
     }
   }

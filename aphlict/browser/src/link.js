@@ -1,9 +1,14 @@
 // @ts-check
 /** The one connection: connects, connects again, falls back. Knows nothing of tabs. */
 
-import { EventStream, Poll, Socket, UNAUTHORIZED } from "./transports.js";
+import { Credential } from "./credential.js";
+import { EventStream, Poll } from "./requests.js";
+import { Socket } from "./socket.js";
+import { REJECTED, report, UNAUTHORIZED, warn } from "./transports.js";
 
+/** @typedef {import("./transports.js").Refused} Refused */
 /** @typedef {import("./transports.js").Transport} Transport */
+/** @typedef {import("./options.js").Settings} Settings */
 
 /**
  * @typedef {object} Owner
@@ -11,7 +16,7 @@ import { EventStream, Poll, Socket, UNAUTHORIZED } from "./transports.js";
  * @property {(message: import("./options.js").Message) => void} message
  * @property {(last: string | undefined) => void} mark
  * @property {() => void} gap
- * @property {() => void} changed `status` or `subscribed` is another
+ * @property {() => void} changed `status`, `subscribed` or `refused` is another
  */
 
 const LADDER = [Socket, EventStream, Poll];
@@ -23,43 +28,67 @@ const RESTARTS = [1001, 1012];
 export class Link {
   /** @type {Exclude<import("./options.js").Status, "closed">} */ status = "connecting";
   /** @type {string[]} the channels that are in force */ subscribed = [];
+  /** @type {Refused} those that the server refused */ refused = new Map();
+  error = ""; // why the last connection ended
   #settings;
+  #credential;
   #owner;
   /** @type {string[]} */ #channels = [];
   /** @type {Transport | undefined} */ #transport;
+  /** @type {Transport | undefined} a WebSocket that may replace a fallback */ #trial;
   #rung = 0;
   #attempts = 0; // that failed, since the last good connection
   #refused = 0; // WebSockets in a row that never opened
   #reason = "";
+  #reported = ""; // the last error on the console
   #retry = 0;
   #deadline = 0;
   #upgrade = 0;
+  #trialDeadline = 0;
   #openedAt = 0;
   #webSocketWorks = false;
 
   /**
-   * @param {import("./options.js").Settings} settings
+   * @param {Settings} settings
    * @param {Owner} owner
    */
   constructor(settings, owner) {
     this.#settings = settings;
+    this.#credential = new Credential(settings.token);
     this.#owner = owner;
   }
 
   /** @param {string[]} channels */
   want(channels) {
-    this.#channels = channels;
+    const wanted = new Set((this.#channels = channels));
+    this.subscribed = this.subscribed.filter((name) => wanted.has(name));
+    this.refused = new Map([...this.refused].filter(([name]) => wanted.has(name)));
+    this.#trial?.update(channels);
     if (this.#transport) {
       this.#transport.update(channels);
-    } else if (!this.#retry && channels.length) {
+    } else if (!this.#retry && this.status != "unauthorized" && channels.length) {
       this.#connect();
     }
   }
 
+  /** @param {import("./options.js").Token | undefined} token shown from now on */
+  setToken(token) {
+    this.#credential.set(token);
+    this.#reported = "";
+    if (this.#retry || this.status == "unauthorized") {
+      this.#attempts = 0;
+      this.status = "connecting";
+      this.#owner.changed();
+      this.#channels.length && this.#connect();
+    } else {
+      this.#transport?.authenticate();
+    }
+  }
+
   /** Someone looks, or the computer woke up: nobody should wait for a timer. */
-  poke() {
+  poke(changed = false) {
     if (this.#transport) {
-      this.#transport.probe();
+      this.#transport.probe(changed);
     } else if (this.#retry) {
       this.#connect();
     }
@@ -69,33 +98,54 @@ export class Link {
   online() {
     this.#webSocketWorks = false;
     this.#refused = this.#attempts = 0;
-    this.poke();
+    this.#endTrial();
+    this.poke(true);
     this.#rung && this.#tryWebSocket();
   }
 
   close() {
     this.#stop();
     clearTimeout(this.#retry);
-    clearInterval(this.#upgrade);
-    this.#rung = 0; // a WebSocket that is being tried comes to nothing
+    this.#stopUpgrade();
   }
 
   #connect() {
     clearTimeout(this.#retry);
     this.#retry = this.#openedAt = 0;
     const { timeout } = this.#settings;
-    this.#deadline = setTimeout(() => this.#end(`no answer in ${timeout / 1000} s`), timeout);
-    const Way = LADDER[this.#rung] ?? Socket;
-    this.#transport = new Way(this.#settings, {
-      ...this.#owner,
-      open: (channels) => this.#open(channels),
-      end: (reason, code) => this.#end(reason, code),
-    });
-    this.#transport.update(this.#channels);
+    this.#deadline = setTimeout(() => this.#fail(`no answer in ${timeout / 1000} s`), timeout);
+    try {
+      this.#transport = this.#make(LADDER[this.#rung] ?? Socket);
+      this.#transport.update(this.#channels);
+    } catch (error) {
+      this.#report(`${error}`); // as where a page over https names a server without TLS
+      this.#fail(`${error}`);
+    }
   }
 
-  /** @param {string[]} channels */
-  #open(channels) {
+  /** @param {new (settings: Settings, credential: Credential, sink: import("./transports.js").Sink) => Transport} Way */
+  #make(Way) {
+    /** @type {Transport} */ const transport = new Way(this.#settings, this.#credential, {
+      ...this.#owner,
+      open: (channels, refused) => this.#open(transport, channels, refused),
+      end: (reason, code) => this.#end(transport, reason, code),
+    });
+    return transport;
+  }
+
+  /**
+   * @param {Transport} transport
+   * @param {string[]} channels
+   * @param {Refused} refused
+   */
+  #open(transport, channels, refused) {
+    if (transport == this.#trial) {
+      this.#trial = undefined;
+      this.#stop();
+      clearTimeout(this.#retry);
+      this.#transport = transport;
+      this.#retry = this.#rung = this.#openedAt = 0;
+    }
     clearTimeout(this.#deadline);
     if (!this.#openedAt) {
       this.#openedAt = Date.now();
@@ -103,16 +153,37 @@ export class Link {
       this.#refused = 0;
       this.#watchFallback();
     }
+    this.#reported = "";
     this.subscribed = channels;
+    this.refused = new Map(refused);
     this.status = this.#rung ? "fallback" : "open";
     this.#owner.changed();
   }
 
   #watchFallback() {
-    clearInterval(this.#upgrade);
+    this.#stopUpgrade();
     if (this.#rung) {
       this.#upgrade = setInterval(() => this.#tryWebSocket(), this.#settings.upgradeAfter);
       this.#tryWebSocket(); // maybe the server was only down
+    }
+  }
+
+  #stopUpgrade() {
+    clearInterval(this.#upgrade);
+    this.#endTrial();
+  }
+
+  /**
+   * @param {Transport} transport
+   * @param {string} reason
+   * @param {number} [code]
+   */
+  #end(transport, reason, code) {
+    if (transport == this.#trial) {
+      this.#endTrial();
+      this.#warn();
+    } else if (transport == this.#transport) {
+      this.#fail(reason, code);
     }
   }
 
@@ -120,7 +191,7 @@ export class Link {
    * @param {string} reason
    * @param {number} [code]
    */
-  #end(reason, code) {
+  #fail(reason, code) {
     this.#stop();
     const opened = this.#openedAt;
     if (opened && Date.now() - opened > STABLE) {
@@ -128,7 +199,17 @@ export class Link {
     }
     this.status = "connecting";
     this.subscribed = [];
-    if (opened || code == UNAUTHORIZED || !this.#descend(reason)) {
+    this.error = reason;
+    if (code == UNAUTHORIZED && !this.#credential.canRetry) {
+      this.status = "unauthorized"; // until there is another token
+      this.#stopUpgrade();
+      this.#report(reason);
+    } else if (code == REJECTED) {
+      this.#report(reason);
+      this.#rung = 0; // the next fallback would have the same answer
+      this.#retry = setTimeout(() => this.#connect(), this.#delay());
+    } else if (opened || code == UNAUTHORIZED || !this.#descend(reason)) {
+      code == UNAUTHORIZED && warn(reason);
       this.#retry = setTimeout(() => this.#connect(), this.#delay(code));
     } else {
       this.#connect();
@@ -164,21 +245,27 @@ export class Link {
     return Math.random() * most;
   }
 
-  /** What works is kept until a WebSocket has opened. */
+  /** What works is kept until a WebSocket has opened, which then takes its place. */
   #tryWebSocket() {
-    const socket = new WebSocket(this.#settings.base);
-    setTimeout(() => socket.close(), this.#settings.timeout);
-    socket.onerror = () => this.#warn();
-    socket.onopen = () => socket.send('{"command":"ping"}');
-    socket.onmessage = () => {
-      socket.close();
-      if (this.#rung) {
-        this.#stop();
-        clearInterval(this.#upgrade);
-        this.#rung = 0;
-        this.#connect();
-      }
-    };
+    if (!this.#trial) {
+      try {
+        this.#trial = this.#make(Socket);
+        this.#trial.update(this.#channels);
+        this.#trialDeadline = setTimeout(() => this.#endTrial(), this.#settings.timeout);
+      } catch {} // it was reported when it was the first choice
+    }
+  }
+
+  #endTrial() {
+    clearTimeout(this.#trialDeadline);
+    this.#trial?.close();
+    this.#trial = undefined;
+  }
+
+  /** @param {string} error what the page has to change; once, however often it is tried */
+  #report(error) {
+    error == this.#reported || report(error);
+    this.#reported = error;
   }
 
   #warn() {

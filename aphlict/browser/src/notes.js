@@ -13,7 +13,8 @@
  * @typedef {{ kind: "bye", tab: string }} Bye
  * @typedef {{ kind: "ask", poke: boolean }} Ask
  * @typedef {{ kind: "resend", tab: string, after: string }} Resend
- * @typedef {{ status: Status, subscribed: string[], last?: string, greet?: boolean }} State
+ * @typedef {{ status: Status, subscribed: string[], refused: Map<string, string>, error?: string,
+ *   last?: string, greet?: boolean }} State
  * @typedef {{ kind: "state", term: number, to?: undefined } & State} StateNote
  * @typedef {{ kind: "entry", term: number, to?: string } & Entry} EntryNote
  * @typedef {{ kind: "gap", term: number, to?: string, last?: string }} GapNote

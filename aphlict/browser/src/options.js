@@ -1,7 +1,7 @@
 // @ts-check
 /** The options of a page, and the address that they come to. */
 
-/** @typedef {"connecting" | "open" | "fallback" | "closed"} Status */
+/** @typedef {"connecting" | "open" | "fallback" | "unauthorized" | "closed"} Status */
 
 /**
  * A published object as the server sends it: `subscribers` holds those of its channels that were subscribed.
@@ -21,7 +21,9 @@
  * @property {number} [restartDelay] the longest wait after a server said that it restarts (2,000)
  * @property {number} [timeout] how long an attempt to connect may take (10,000)
  * @property {number} [upgradeAfter] when a fallback tries WebSocket again (600,000)
- * @property {Token} [token] where the server asks for one; a function is asked for another in time
+ * @property {Token} [token] where the server asks for one; a function is called for another in time. The default is
+ *   `?token=` of the URL
+ * @property {number} [gapJitter] the longest wait, by chance, before a `gap` that a server caused (10,000)
  * @property {number} [patience] how often the tabs ask whether the one that is connected is alive (5,000)
  */
 
@@ -39,6 +41,7 @@ const DEFAULTS = {
   timeout: 10_000,
   upgradeAfter: 600_000,
   patience: 5_000,
+  gapJitter: 10_000,
 };
 
 /**
@@ -48,6 +51,7 @@ const DEFAULTS = {
  */
 export function settle(url, { instance, ...options } = {}) {
   const base = new URL(url, location.href);
+  const token = base.searchParams.get("token") ?? undefined;
   base.protocol = base.protocol.replace("http", "ws");
   base.hash = base.search = "";
   if (!base.pathname.endsWith("/")) {
@@ -56,5 +60,5 @@ export function settle(url, { instance, ...options } = {}) {
   if (instance !== undefined) {
     base.pathname = base.pathname.split("~")[0] + `~${encodeURIComponent(instance).replaceAll("~", "%7E")}/`;
   }
-  return { ...DEFAULTS, ...options, base: base.href };
+  return { ...DEFAULTS, token, ...options, base: base.href };
 }

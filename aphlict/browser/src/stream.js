@@ -2,7 +2,7 @@
 /** What a tab has had of the one stream of messages: where it stands, and the recent past. */
 
 const KEPT = 512;
-const TOLD = 16; // how many uniqueIDs a server is told: nodes of a cluster may differ in order
+const TOLD = 14; // how many uniqueIDs a server is told: nodes may differ in order. With two positions it takes 16
 
 /**
  * One step of the stream. Without a message it is a mark: the server's history went on with what no tab wants.

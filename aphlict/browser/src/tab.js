@@ -28,6 +28,9 @@ import { Stream } from "./stream.js";
 
 const GREETING = 500; // how long a new leader waits for tabs it has not heard of
 
+/** What is known before there is a link. @type {Omit<import("./notes.js").State, "greet">} */
+const NOTHING = { status: "connecting", subscribed: [], refused: new Map() };
+
 export class Tab {
   #settings;
   #page;
@@ -39,6 +42,9 @@ export class Tab {
   /** @type {Map<string, string[]>} the channels of the other tabs */ #others = new Map();
   /** @type {Status} */ #status = "connecting";
   /** @type {Set<string>} */ #subscribed = new Set();
+  /** @type {Map<string, string>} the channels that the server refused, and why */ #refused = new Map();
+  #error = ""; // why the status is `unauthorized`
+  #isTried = false; // our token was refused, or we have none
   #term = 0;
   /** @type {Link | undefined} */ #link;
   /** @type {AbortController | undefined} ends our leadership */ #leading;
@@ -50,6 +56,7 @@ export class Tab {
   #heard = false; // of the leader, since the last look
   #unanswered = 0; // looks in a row at which it did not answer
   #asked = false;
+  #gapTimer = 0;
   #telling = false; // a note of what we want is going to be sent
 
   /**
@@ -69,6 +76,7 @@ export class Tab {
   want(channels) {
     this.#channels = channels;
     this.#subscribed = new Set(channels.filter((name) => this.#subscribed.has(name)));
+    this.#refused = new Map([...this.#refused].filter(([name]) => channels.includes(name)));
     if (!this.#telling) {
       this.#telling = true;
       queueMicrotask(() => this.#tell());
@@ -84,7 +92,30 @@ export class Tab {
     return channels.every((name) => this.#settled && this.#subscribed.has(name));
   }
 
+  /**
+   * Why one of these channels is not going to be in force; undefined where none was refused.
+   *
+   * @param {string[]} channels
+   */
+  refusal(channels) {
+    return this.#status == "unauthorized"
+      ? this.#error
+      : channels.map((name) => this.#settled && this.#refused.get(name)).find(Boolean);
+  }
+
+  /** @param {import("./options.js").Token | undefined} token */
+  setToken(token) {
+    this.#settings.token = token;
+    this.#isTried = false;
+    if (this.#link) {
+      this.#link.setToken(token);
+    } else if (this.#status == "unauthorized") {
+      this.#takeOver();
+    }
+  }
+
   close() {
+    clearTimeout(this.#gapTimer);
     this.#listening.abort();
     this.#leave();
     this.#update("closed", []);
@@ -158,7 +189,7 @@ export class Tab {
     if (this.#shared) {
       this.#stream = new Stream();
       this.#others.clear();
-      this.#page.gap();
+      this.#gap();
     }
     this.#join();
   }
@@ -176,6 +207,12 @@ export class Tab {
     hold(this.#name, place.signal, () => this.#lead(), steal).catch(() => {
       place.signal.aborted || this.#seek(); // it was taken from us
     });
+  }
+
+  /** The leader has no token that the server accepts, and we may have one. */
+  #takeOver() {
+    this.#update("connecting", []);
+    this.#seek(true);
   }
 
   #stepDown() {
@@ -223,7 +260,7 @@ export class Tab {
         mark: (last) => last && this.#step(last),
         gap: () => {
           this.#tellGap();
-          this.#page.gap();
+          this.#gapLater();
         },
         changed: () => this.#tellState(),
       });
@@ -243,7 +280,7 @@ export class Tab {
     for (const tab of this.#others.keys()) {
       tabs.includes(tab) ? this.#attend(tab, signal) : this.#others.delete(tab);
     }
-    this.#post({ kind: "state", term: this.#term, status: "connecting", subscribed: [], greet: true });
+    this.#post({ kind: "state", term: this.#term, ...NOTHING, greet: true });
     const deadline = Date.now() + GREETING;
     while (tabs.some((tab) => tab != this.#id && !this.#others.has(tab)) && Date.now() < deadline) {
       await new Promise((resolve) => setTimeout(resolve, GREETING / 20));
@@ -286,9 +323,11 @@ export class Tab {
 
   #tellState() {
     if (this.#leading) {
-      const { status, subscribed } = this.#link ?? { status: "connecting", subscribed: [] };
-      this.#post({ kind: "state", term: this.#term, status, subscribed, last: this.#stream.last });
-      this.#update(status, subscribed);
+      const { status, subscribed, refused, error } = this.#link ?? NOTHING;
+      const { last } = this.#stream;
+      this.#post({ kind: "state", term: this.#term, status, subscribed, refused, error, last });
+      this.#isTried ||= status == "unauthorized";
+      this.#update(status, subscribed, refused, error);
     }
   }
 
@@ -312,6 +351,7 @@ export class Tab {
     this.#telling = false;
     this.#post({ kind: "want", tab: this.#id, channels: this.#channels });
     this.#subscribeAll();
+    this.#tellState(); // another tab may have had our channels before
   }
 
   /** @param {Note} note */
@@ -355,7 +395,7 @@ export class Tab {
       } else if (note.kind == "gap") {
         this.#stream.last = note.last;
         this.#asked = false;
-        this.#page.gap();
+        this.#gapLater();
       } else {
         this.#hearState(note);
       }
@@ -363,13 +403,15 @@ export class Tab {
   }
 
   /** @param {StateNote} note */
-  #hearState({ status, subscribed, last, greet }) {
+  #hearState({ status, subscribed, refused, error, last, greet }) {
     this.#stream.last ??= last;
     if (greet) {
       this.#tell();
     }
-    this.#update(status, subscribed);
-    if (this.#settled && last && last != this.#stream.last && !this.#stream.has(last)) {
+    this.#update(status, subscribed, refused, error);
+    if (status == "unauthorized" && this.#settings.token && !this.#isTried) {
+      this.#takeOver();
+    } else if (this.#settled && last && last != this.#stream.last && !this.#stream.has(last)) {
       this.#lack();
     }
   }
@@ -402,18 +444,38 @@ export class Tab {
     }
   }
 
+  #gap() {
+    clearTimeout(this.#gapTimer);
+    this.#gapTimer = 0;
+    this.#page.gap();
+  }
+
+  /** A server that lost its history did so for all pages: they must not all load their state at the same moment. */
+  #gapLater() {
+    const { gapJitter } = this.#settings;
+    if (!gapJitter) {
+      this.#gap();
+    } else {
+      this.#gapTimer ||= setTimeout(() => this.#gap(), Math.random() * gapJitter);
+    }
+  }
+
   /**
    * @param {Status} status
    * @param {string[]} subscribed
+   * @param {Map<string, string>} [refused]
+   * @param {string} [error]
    */
-  #update(status, subscribed) {
+  #update(status, subscribed, refused = new Map(), error = "") {
     this.#status = status;
+    this.#error = error;
     if (this.#settled) {
       const now = new Set(subscribed);
       const lost = this.#channels.some((name) => this.#subscribed.has(name) && !now.has(name));
       this.#subscribed = new Set(this.#channels.filter((name) => now.has(name)));
+      this.#refused = new Map([...refused].filter(([name]) => this.#channels.includes(name)));
       if (lost) {
-        this.#page.gap(); // a new leader did not know of us in time
+        this.#gap(); // a new leader did not know of us in time
       }
     }
     this.#page.changed(status);

@@ -1,0 +1,100 @@
+// @ts-check
+/** The token of a page: requested once, used for 3/5 of its lifetime, and requested again after it was refused. */
+
+import { warn } from "./transports.js";
+
+const RENEW_AFTER = 0.6; // of the lifetime: the timers of a hidden tab are late
+const MIN_RETRY = 1_000; // ms between two attempts to renew a token that is still valid
+
+export class Credential {
+  /** @type {import("./options.js").Token | undefined} */ #source;
+  #token = ""; // for the next request or command
+  #accepted = ""; // the last one that the server accepted
+  #expires = 0; // when that one does
+  #renewal = Infinity; // when another one is due
+
+  /** @param {import("./options.js").Token | undefined} source */
+  constructor(source) {
+    this.set(source);
+  }
+
+  /** @param {import("./options.js").Token | undefined} source */
+  set(source) {
+    this.#source = source;
+    this.#token = typeof source == "string" ? source : "";
+    this.#forget();
+  }
+
+  #forget() {
+    this.#accepted = "";
+    this.#expires = 0;
+    this.#renewal = Infinity;
+  }
+
+  /** Milliseconds until `get` requests another token. */
+  get renewIn() {
+    return Math.max(0, this.#renewal - Date.now());
+  }
+
+  /** Whether another attempt may have another outcome. */
+  get canRetry() {
+    return typeof this.#source == "function" || !!this.#token;
+  }
+
+  /**
+   * The token to show, empty where there is none. Rejects where the page's function does and no token is valid.
+   *
+   * @returns {Promise<string>}
+   */
+  async get() {
+    const source = this.#source;
+    const now = Date.now();
+    if (typeof source == "function" && (!this.#token || now >= this.#renewal)) {
+      const isValid = now < this.#expires;
+      if (isValid) {
+        this.#renewal = now + Math.max(MIN_RETRY, (this.#expires - now) / 3); // the next attempt, if this one fails
+      }
+      try {
+        this.#token = (await source()) || this.#accepted;
+      } catch (error) {
+        warn(error);
+        if (!isValid) {
+          throw error;
+        }
+      }
+    }
+    return this.#token;
+  }
+
+  /**
+   * The server accepted a token.
+   *
+   * @param {string} token
+   * @param {number} [seconds] for which it is valid
+   * @param {number} [since] when the server was asked
+   */
+  accept(token, seconds = Infinity, since = Date.now()) {
+    if (token != this.#accepted) {
+      this.#accepted = token;
+      this.#expires = since + seconds * 1000;
+      this.#renewal = since + MIN_RETRY + seconds * 1000 * RENEW_AFTER;
+    }
+  }
+
+  /**
+   * The server refused a token. Returns whether `get` has another one to show now.
+   *
+   * @param {string} token
+   */
+  refuse(token) {
+    if (token && token == this.#accepted) {
+      this.#token = "";
+      this.#forget();
+      return typeof this.#source == "function";
+    }
+    if (token == this.#token) {
+      this.#token = this.#accepted;
+    }
+    return Date.now() < this.#expires;
+  }
+}
