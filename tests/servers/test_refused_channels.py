@@ -70,7 +70,7 @@ async def test_an_error_about_the_whole_request_names_none(transport: str, tmp_p
 
 @in_loop
 async def test_an_answer_says_how_long_the_token_holds(tmp_path: Path) -> None:
-    show = ("-H", f"Authorization: Bearer {SHOWN}")
+    show = ("-H", "Authorization: Bearer " + token("a"))
     async with running_node(client=guarded(tmp_path)) as node:
         url = f"http://localhost:{node.client_port}/"
         answer = await curl(f"{url}poll?channel=a&wait=0", *show)
