@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
+from aphlict import position
 from aphlict.channels import Receiver
 from aphlict.config.settings import Limits
 from aphlict.deliveries import Deliveries
@@ -278,9 +279,17 @@ class Hub:
 
         `early`: what it has had beside, as its resumption says.
         """
+        at = self.epoch + until.at
+        return Position(self._origin, until.sequence, at, self.recent(subscriber, until), early).text()
+
+    def position_head(self, until: Moment) -> str:
+        """Make the begin of a position, which is the same for all subscribers; the rest is what they had."""
+        return position.head(self._origin, until.sequence, self.epoch + until.at)
+
+    def recent(self, subscriber: Subscriber, until: Moment) -> tuple[bytes, ...]:
+        """The digests of the last messages that a subscriber had at a moment, newest first."""
         had = subscriber.instance.history.newest(subscriber.subscriptions, until.sequence, REMEMBERED)
-        recent = tuple(digest(entry.message.unique_id) for entry in had if entry.at > until.at - RECENT)
-        return Position(self._origin, until.sequence, self.epoch + until.at, recent, early).text()
+        return tuple(digest(entry.message.unique_id) for entry in had if entry.at > until.at - RECENT)
 
     def moment(self, now: float) -> Moment:
         """What has been accepted by now."""

@@ -1,7 +1,8 @@
 """Where a reader of an instance stands, as a word that any node of a cluster can go on from."""
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
+from binascii import b2a_base64
 from collections.abc import Iterable
 from hashlib import blake2b
 
@@ -13,6 +14,7 @@ OVERLAP = 15.0  # seconds that another node looks back: delays between nodes, an
 RECENT = 2 * OVERLAP  # seconds after which a message that a reader had will not come to another node any more
 DIGEST = 4  # bytes that stand for a uniqueID
 
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _FORM = re.compile(
     r"~([A-Za-z0-9]{1,32})\.([0-9a-f]{1,15})\.([0-9a-f]{1,12})\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]*)"
 )
@@ -39,8 +41,12 @@ class Position(Struct, frozen=True):
 
     def text(self) -> str:
         """The position as a word: 200 letters at most, none of which needs escaping in a URL."""
-        at = max(0, round(self.at * 1000))
-        return f"~{self.origin}.{self.sequence:x}.{at:x}.{_pack(self.recent)}.{_pack(self.early)}"
+        return f"{head(self.origin, self.sequence, self.at)}{_pack(self.recent)}.{_pack(self.early)}"
+
+
+def head(origin: str, sequence: int, at: float) -> str:
+    """The begin of a position as a word: behind it come the digests, `encode`d, with a dot between the two kinds."""
+    return f"~{origin}.{sequence:x}.{max(0, round(at * 1000)):x}."
 
 
 def read(text: str) -> Position | None:
@@ -64,8 +70,13 @@ def digest(unique_id: str) -> bytes:
     return blake2b(unique_id.encode("utf-8", "surrogatepass"), digest_size=DIGEST).digest()
 
 
+def encode(digests: bytes) -> bytes:
+    """What stands for joined digests in a position."""
+    return b2a_base64(digests, newline=False).translate(_URL_SAFE).rstrip(b"=")
+
+
 def _pack(digests: tuple[bytes, ...]) -> str:
-    return urlsafe_b64encode(b"".join(digests)).rstrip(b"=").decode()
+    return encode(b"".join(digests)).decode()
 
 
 def _unpack(text: str, most: int) -> tuple[bytes, ...]:

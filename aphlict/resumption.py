@@ -1,11 +1,12 @@
 """What a reader who comes back is missing: decided from the words that it brings along."""
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import chain, islice
 from math import inf
 
 from aphlict import position
 from aphlict.history import Entry, History
-from aphlict.position import EARLY, OVERLAP, Position, digest
+from aphlict.position import EARLY, OVERLAP, REMEMBERED, Position, digest
 
 LOOKED_AT = 64  # messages that are compared with those that a position names
 
@@ -43,6 +44,12 @@ class Resumption:
         self.looked_at = len(after)  # words, and messages of the history
         self.recovered = bool(known) and begin < inf  # nothing can be missing beside that
         self.early = _early(history, positions, channels, origin)  # what was seen, and may come here yet
+
+    @property
+    def recent(self) -> tuple[bytes, ...]:
+        """Digests of messages that the reader had, as many as a position names."""
+        names = (digest(name) for name in self._names if not name.startswith("~"))
+        return tuple(islice(chain(self._digests, names), REMEMBERED))
 
     def has_seen(self, unique_id: str) -> bool:
         """Whether the reader had this message before."""

@@ -1,11 +1,14 @@
 """Server-Sent Events: a stream of messages over plain HTTP."""
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
+from aphlict import position
 from aphlict.hub import Hub, Recovery
 from aphlict.instance import Subscriber
 from aphlict.message import Frame
 from aphlict.net.streaming import BrowserConnection
+from aphlict.position import DIGEST, REMEMBERED, digest
 from aphlict.servers.asking import Wish
 from aphlict.servers.listening import Listening
 from aphlict.wire.answers import head
@@ -21,29 +24,40 @@ HEAD = {
 }
 HELLO = b": aphlict\nretry: %d\n\n" % RETRY
 GAP = b"event: gap\ndata: {}\n\n"
-_UNFIT = frozenset("\r\n\0")  # what an event's id cannot contain
+NAMED = REMEMBERED * DIGEST  # bytes of the digests in a position
+LONG = 4096  # bytes of an event from which all streams share one copy
+
+
+class Event(NamedTuple):
+    """What all streams that get a message send alike: the begin of its position, and the lines behind that."""
+
+    id_begin: bytes
+    body: bytes
+    digest: bytes  # of its uniqueID
 
 
 class Encoder:
     """Makes events of frames; a fan-out brings the same frame many times in a row."""
 
-    def __init__(self) -> None:
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
         self._frame: bytes = b""
-        self._event: bytes = b""
+        self._event = Event(b"", b"", b"")
 
-    def event(self, frame: bytes) -> bytes:
+    def event(self, frame: bytes) -> Event:
         """Make the event of a message's frame."""
         if frame is not self._frame:
             assert isinstance(frame, Frame)
-            self._event = encode(frame.unique_id, frame.text)
+            moment = self._hub.moment_of(frame)
+            id_begin = b"id: %b" % self._hub.position_head(moment).encode()
+            self._event = Event(id_begin, encode(frame.text), digest(frame.unique_id))
             self._frame = frame
         return self._event
 
 
-def encode(unique_id: str, text: bytes) -> bytes:
-    """Make an event: JSON may come with line breaks between its values."""
-    id_line = b"" if _UNFIT.intersection(unique_id) else b"id: %b\n" % unique_id.encode()
-    return id_line + b"".join(b"data: %b\n" % line for line in text.splitlines()) + b"\n"
+def encode(text: bytes) -> bytes:
+    """Make the lines of an event behind its id: JSON may come with line breaks between its values."""
+    return b"\n%b\n" % b"".join(b"data: %b\n" % line for line in text.splitlines())
 
 
 class EventStream(Listening):
@@ -56,6 +70,8 @@ class EventStream(Listening):
         "_fields",
         "_has_seen",
         "_is_behind",
+        "_recent",
+        "_resumed",
     )
 
     def __init__(
@@ -67,7 +83,9 @@ class EventStream(Listening):
         self._backlog: Iterator[bytes] = iter(())
         self._is_behind = False
         self._has_seen: Callable[[str], bool] | None = None
-        self._early: tuple[bytes, ...] = ()
+        self._early = b""  # what the browser had before this node did, encoded
+        self._resumed = b""  # digests of what the browser had when it came
+        self._recent = b""  # digests of the last messages, newest first
 
     def start(self, subscriber: Subscriber, wish: Wish, now: float, /) -> None:
         """Begin: with a head and a comment at once, so that no proxy waits for more, then with what is missing."""
@@ -79,7 +97,9 @@ class EventStream(Listening):
         if wish.after:
             self._is_behind = True
             resumption = self._hub.resume(subscriber, wish.after, now)
-            self._has_seen, self._early = resumption.has_seen, resumption.early
+            self._has_seen = resumption.has_seen
+            self._early = position.encode(b"".join(resumption.early))
+            self._resumed = b"".join(resumption.recent)
             mark = self._mark(subscriber, now)
             cost = self._hub.replay(subscriber, resumption, lambda recovery: self._catch_up(recovery, mark))
             self._connection.charge(cost)
@@ -88,8 +108,10 @@ class EventStream(Listening):
 
     def _mark(self, subscriber: Subscriber, now: float) -> bytes:
         """Say where a browser goes on that is cut off now."""
-        position = self._hub.position(subscriber, self._hub.moment(now), self._early)
-        return b"id: %b\n\n" % position.encode()
+        moment = self._hub.moment(now)
+        self._recent = b"".join(self._hub.recent(subscriber, moment))
+        begin = self._hub.position_head(moment).encode()
+        return b"id: %b%b.%b\n\n" % (begin, position.encode(self._recent), self._early)
 
     def _catch_up(self, recovery: Recovery, mark: bytes) -> None:
         """Send the gap, if there is one, before what was found after it, and last where that ends."""
@@ -106,11 +128,26 @@ class EventStream(Listening):
             assert isinstance(frame, Frame)
             if self._has_seen(frame.unique_id):
                 return
-        self._connection.send(self._encoder.event(frame))
+        event = self._encoder.event(frame)
+        self._recent = recent = (event.digest + self._recent)[:NAMED]
+        if len(event.body) < LONG:
+            self._connection.send(
+                b"%b%b.%b%b" % (event.id_begin, position.encode(recent), self._early, event.body)
+            )
+        else:
+            self._connection.send(b"%b%b.%b" % (event.id_begin, position.encode(recent), self._early))
+            self._connection.send(event.body)
 
     def send_all(self, frames: Iterator[bytes], /) -> None:
         """Part of the hub's Receiver: it has a replay ready, and says next how complete that is."""
-        self._backlog = map(self._encoder.event, frames)
+        self._backlog = self._encode_all(frames)
+
+    def _encode_all(self, frames: Iterator[bytes]) -> Iterator[bytes]:
+        """The events of a replay: what its browser had before is what it said when it came."""
+        recent = self._resumed
+        for event in map(self._encoder.event, frames):
+            recent = (event.digest + recent)[:NAMED]
+            yield b"%b%b.%b%b" % (event.id_begin, position.encode(recent), self._early, event.body)
 
     def on_deadline(self, now: float, /) -> float | None:
         """Show that the stream is alive."""

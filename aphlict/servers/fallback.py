@@ -58,7 +58,7 @@ class Fallback:
     def __init__(self, hub: Hub, clock: Callable[[], float]) -> None:
         self._hub = hub
         self._clock = clock
-        self._encoder = events.Encoder()
+        self._encoder = events.Encoder(hub)
         self._endpoints = {"events": self._make_stream, "poll": self._make_poll}
 
     def serve(self, connection: BrowserConnection, request: Request) -> bool:

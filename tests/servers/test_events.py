@@ -4,8 +4,10 @@ import asyncio
 import json
 import socket
 from contextlib import AsyncExitStack
+from itertools import product
 
 from aphlict.net.connection import Connection
+from aphlict.position import read
 from aphlict.servers import events
 from aphlict.servers.events import EventStream, encode
 from tests.support.curl import Block, curl, event_source
@@ -18,8 +20,8 @@ def at(node: RunningNode, path: str) -> str:
     return f"{'https' if node.tls else 'http'}://localhost:{node.client_port}{path}"
 
 
-def ids(blocks: list[Block]) -> list[str | None]:
-    return [block.id for block in blocks]
+def names(blocks: list[Block]) -> list[str]:
+    return [block.json["uniqueID"] for block in blocks]
 
 
 @in_loop
@@ -29,7 +31,7 @@ async def test_messages_come_as_events_with_their_names() -> None:
         await node.publish({"subscribers": ["b"], "uniqueID": "two"})
         one, two = await source.events(2)
         assert one.json == {"subscribers": ["a", "b"], "uniqueID": "one", "text": "é"}
-        assert one.id == "one"
+        assert names([one]) == ["one"]
         assert two.json["subscribers"] == ["b"]
 
 
@@ -60,7 +62,7 @@ async def test_the_instance_is_what_follows_the_tilde() -> None:
         async with event_source(at(node, "/ws/~acme/events?channel=a")) as source:
             await node.publish({"subscribers": ["a"], "uniqueID": "other"})
             await node.publish({"subscribers": ["a"], "uniqueID": "acme"}, instance="acme")
-            assert (await source.event()).id == "acme"
+            assert names([await source.event()]) == ["acme"]
             assert (await node.status("acme"))["clients.active"] == 1
         assert await eventually(lambda: node.node.hub.connections == 0)
 
@@ -71,13 +73,13 @@ async def test_a_browser_that_comes_back_gets_what_it_missed() -> None:
         for name in ("one", "two", "three"):
             await node.publish({"subscribers": ["a"], "uniqueID": name})
         async with event_source(at(node, "/events?channel=a"), "-H", "Last-Event-ID: one") as source:
-            assert ids(await source.events(2)) == ["two", "three"]
+            assert names(await source.events(2)) == ["two", "three"]
             mark = (await source.block()).id
         assert mark is not None
         await node.publish({"subscribers": ["a"], "uniqueID": "four"})
         for resume in ("-H", f"Last-Event-ID: {mark}"), ("-G", "-d", f"after={mark}"):
             async with event_source(at(node, "/events?channel=a"), *resume) as source:
-                assert (await source.event()).id == "four"
+                assert names([await source.event()]) == ["four"]
 
 
 @in_loop
@@ -87,7 +89,7 @@ async def test_several_names_are_resumed_from_the_oldest() -> None:
             await node.publish({"subscribers": ["a"], "uniqueID": name})
         for query in ("after=two&after=three", "after=two,three", "after=two,gone,three"):
             async with event_source(at(node, f"/events?channel=a&{query}")) as source:
-                assert (await source.event()).id == "four,five"
+                assert names([await source.event()]) == ["four,five"]
         async with event_source(at(node, "/events?channel=a&after=four,five")) as source:
             assert "data" not in (await source.block()).fields
 
@@ -99,7 +101,7 @@ async def test_a_gap_is_an_event_before_what_is_left() -> None:
         async with event_source(at(node, "/events?channel=a&after=gone")) as source:
             gap, one = await source.events(2)
             assert gap.fields["event"] == "gap"
-            assert one.id == "one"
+            assert names([one]) == ["one"]
 
 
 @in_loop
@@ -109,7 +111,7 @@ async def test_a_stream_says_where_to_go_on_before_anything_came() -> None:
             mark = (await source.block()).id
         await node.publish({"subscribers": ["a"], "uniqueID": "one"})
         async with event_source(at(node, f"/events?channel=a&after={mark}")) as source:
-            assert ids([await source.event()]) == ["one"]
+            assert names([await source.event()]) == ["one"]
 
 
 @in_loop
@@ -150,11 +152,52 @@ def connections(node: RunningNode) -> list[Connection]:
 
 
 def test_an_event_has_one_line_of_data_for_each_line() -> None:
-    assert encode("u", b'{"a":\r\n1,\n"b":2}') == b'id: u\ndata: {"a":\ndata: 1,\ndata: "b":2}\n\n'
+    assert encode(b'{"a":\r\n1,\n"b":2}') == b'\ndata: {"a":\ndata: 1,\ndata: "b":2}\n\n'
 
 
-def test_a_name_that_would_break_the_stream_is_left_out() -> None:
-    assert encode("u\ndata: x", b"{}") == b"data: {}\n\n"
+@in_loop
+async def test_no_name_breaks_the_stream() -> None:
+    async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
+        await node.publish({"subscribers": ["a"], "uniqueID": "u\ndata: x\n\n"})
+        assert names([event := await source.event()]) == ["u\ndata: x\n\n"]
+        assert event.id is not None
+        assert read(event.id)
+
+
+@in_loop
+async def test_a_standard_event_source_goes_on_from_any_event_at_any_node() -> None:
+    """It shows the `id` of the last event, and nothing else. Nodes take messages that come at the same moment in
+    different orders."""
+    order = [f"m{number}" for number in range(6)]
+    async with running_node() as here, running_node() as there:
+        async with event_source(at(here, "/events?channel=a")) as source:
+            begin = (await source.block()).id
+            for name in order:
+                await here.publish({"subscribers": ["a"], "uniqueID": name})
+            for name in reversed(order):
+                await there.publish({"subscribers": ["a"], "uniqueID": name})
+            live = await source.events(6)
+        async with event_source(at(here, f"/events?channel=a&after={begin}")) as source:
+            replayed = await source.events(6)
+        assert names(live) == names(replayed) == order
+        for events, node in product((live, replayed), (here, there)):
+            for count, event in enumerate(events, 1):
+                resume = "-H", f"Last-Event-ID: {event.id}"
+                async with event_source(at(node, "/events?channel=a"), *resume) as source:
+                    rest = names(await source.events(6 - count))
+                    assert sorted(rest) == order[count:]
+                    assert "data" not in (await source.block()).fields
+
+
+@in_loop
+async def test_a_long_event_comes_whole() -> None:
+    text = "x" * 20_000
+    async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
+        begin = (await source.block()).id
+        await node.publish({"subscribers": ["a"], "uniqueID": "one", "text": text})
+        event = await source.event()
+        assert event.json["text"] == text
+        assert event.id != begin
 
 
 @in_loop
@@ -187,7 +230,7 @@ async def test_who_reads_too_slowly_is_cut_off_and_resumes() -> None:
         await eventually(lambda: node.node.hub.connections == 0)
         writer.close()
         async with event_source(at(node, "/events?channel=a&after=197")) as source:
-            assert ids(await source.events(2)) == ["198", "199"]
+            assert names(await source.events(2)) == ["198", "199"]
 
 
 @in_loop

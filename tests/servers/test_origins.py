@@ -100,7 +100,7 @@ async def test_an_event_stream_of_ours() -> None:
     ):
         assert f"Access-Control-Allow-Origin: {OURS}\r\nVary: Origin\r\n".encode() in source.head
         await node.publish({"subscribers": ["a"], "uniqueID": "one"})
-        assert (await source.event()).id == "one"
+        assert (await source.event()).json["uniqueID"] == "one"
 
 
 @in_loop

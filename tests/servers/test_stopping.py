@@ -132,5 +132,5 @@ async def test_streams_and_polls_are_served_during_the_delay() -> None:
             events = f"http://localhost:{node.client_port}/events?channel=a"
             source = await stack.enter_async_context(event_source(events))
             await node.publish({"subscribers": ["a"], "uniqueID": "one"})
-            assert (await source.event()).id == "one"
+            assert (await source.event()).json["uniqueID"] == "one"
         await source.end()

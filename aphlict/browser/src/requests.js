@@ -265,8 +265,9 @@ export class EventStream extends Requests {
       this.sink.gap();
     } else if (fields.data) {
       this.sink.message(JSON.parse(fields.data));
+    } else {
+      this.sink.mark(fields.id);
     }
-    this.sink.mark(fields.id);
   }
 }
 
