@@ -34,6 +34,7 @@ class Backend:
         self.channels = ["all"]
         self.broken = False
         self.away = False
+        self.failures = 0  # answers while it was broken or away
         self.url = ""
 
     def make(self) -> str:
@@ -54,6 +55,7 @@ def running_backend() -> Iterator[Backend]:
             self.send_response(503 if backend.away else 200)
             self.send_header("Access-Control-Allow-Origin", "*")
             self.end_headers()
+            backend.failures += backend.away or backend.broken
             self.wfile.write(backend.make().encode())
 
         def log_message(self, format: str, *args: object) -> None:
