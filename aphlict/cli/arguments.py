@@ -8,6 +8,7 @@ from typing import NamedTuple, NoReturn
 
 from aphlict import __version__
 from aphlict.errors import UsageError
+from aphlict.tokens.grant import MAX_LIFETIME
 
 IDLE = 130.0  # seconds of silence that `doctor --idle` tries: twice the 60 s of most proxies, and a little
 MAX_PORT = 65535
@@ -157,7 +158,10 @@ def duration(text: str) -> int:
     found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd]?)", text)
     if found is None:
         raise ArgumentTypeError(f"{text} is no time, expected one such as 90s, 15m, 1h or 30d")
-    return int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+    span = int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+    if span > MAX_LIFETIME:
+        raise ArgumentTypeError(f"{text} is more than {MAX_LIFETIME // 86400}d, for which a token may hold")
+    return span
 
 
 def _token_options(parser: Parser) -> None:

@@ -5,7 +5,7 @@ from msgspec import Struct
 from aphlict.config.expectations import show
 from aphlict.errors import NotAllowed
 
-FOR_EVER = 1e9  # seconds; a token may say more than a whole number holds
+MAX_LIFETIME = 366 * 86400  # seconds; a time in milliseconds, a common mistake, would hold for ever
 
 
 class Grant(Struct, frozen=True):
@@ -39,7 +39,7 @@ class Grant(Struct, frozen=True):
 
     def seconds_left(self, unix_now: float) -> int:
         """How long it still holds."""
-        return int(min(max(self.expires - unix_now, 0), FOR_EVER))
+        return int(max(self.expires - unix_now, 0))
 
     def check_instance(self, instance: str) -> None:
         """Raise NotAllowed where it is for another instance."""

@@ -13,11 +13,12 @@ from msgspec import Struct
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import TokenRefused
-from aphlict.tokens.grant import Grant
+from aphlict.tokens.grant import MAX_LIFETIME, Grant
 from aphlict.tokens.keys import COSTS, Key, read_keys
 from aphlict.wire.handshake import DEFAULT_INSTANCE
 
 LEEWAY = 5.0  # seconds by which the clock of who made a token may differ from ours
+MAX_TRIED = 4  # keys for one token: a proof with ES256 takes 60 µs
 _FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 
 
@@ -81,6 +82,10 @@ class Keyring:
             good = [each for each in good if each.id in (header.kid, None)]
         if not good:
             raise TokenRefused("this server has no key with the 'alg' and the 'kid' of the token")
+        if len(good) > MAX_TRIED:
+            raise TokenRefused(
+                "too many keys of this server may have signed the token: it has to name one ('kid')"
+            )
         return good
 
     def _prove(self, token: str, keys: Sequence[Key], charge: Callable[[int], None]) -> tuple[Key, bytes]:
@@ -95,6 +100,8 @@ class Keyring:
     def _check_claims(self, claims: _Claims, now: float) -> None:
         if not math.isfinite(claims.exp) or now >= claims.exp + LEEWAY:
             raise TokenRefused("the token has expired")
+        if claims.exp > now + MAX_LIFETIME:
+            raise TokenRefused("the token holds for more than a year: is its 'exp' in milliseconds?")
         if claims.nbf is not None and now < claims.nbf - LEEWAY:
             raise TokenRefused("the token is not valid yet ('nbf'): do the clocks differ?")
         audience = [claims.aud] if isinstance(claims.aud, str) else claims.aud or []

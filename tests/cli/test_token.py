@@ -82,6 +82,7 @@ def test_a_key_that_no_server_has_signs_with_a_warning(installation: Installatio
         ((), "the following arguments are required: --channel"),
         (("--channel", "a", "--expires", "soon"), "--expires: soon is no time"),
         (("--channel", "a", "--expires", "0"), "--expires: 0 is no time"),
+        (("--channel", "a", "--expires", "367d"), "--expires: 367d is more than 366d"),
         (
             ("--channel", "a", "--key", "none"),
             "the configuration has the secrets main in auth.keys: name one",

@@ -9,8 +9,8 @@ import pytest
 
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import NotAllowed, TokenRefused
-from aphlict.tokens.grant import Grant
-from aphlict.tokens.keyring import LEEWAY, Keyring, load
+from aphlict.tokens.grant import MAX_LIFETIME, Grant
+from aphlict.tokens.keyring import LEEWAY, MAX_TRIED, Keyring, load
 from tests.support.tokens import ALGORITHMS, Pair, handmade, jwks, key_file, pair, token
 
 NOW = 1_800_000_000.0
@@ -138,6 +138,9 @@ def test_what_has_not_the_form_of_a_token_is_refused(text: str, tmp_path: Path) 
         ({"exp": "soon"}, "Expected `float`, got `str`"),
         ({"exp": NOW - LEEWAY}, "has expired"),
         ({"exp": -math.inf}, "Expected `float`|not what is expected"),
+        ({"exp": NOW + MAX_LIFETIME + 1}, "more than a year"),
+        ({"exp": (NOW + 60) * 1000}, "milliseconds"),
+        ({"exp": 1e300}, "more than a year"),
         ({"nbf": NOW + LEEWAY + 1}, "not valid yet"),
         ({"channels": None}, "missing required field `channels`"),
         ({"channels": "a"}, "Expected `array`"),
@@ -156,6 +159,11 @@ def test_claims_that_are_refused(claims: dict[str, Any], sentence: str, tmp_path
     text = handmade({"alg": "HS256"}, said, pair("HS256").signer)
     with pytest.raises(TokenRefused, match=sentence):
         check(keys, text)
+
+
+def test_a_token_holds_for_a_year_at_most(tmp_path: Path) -> None:
+    keys = keyring(tmp_path, pair("HS256").public)
+    assert check(keys, good("a", exp=NOW + MAX_LIFETIME)).expires == NOW + MAX_LIFETIME + LEEWAY
 
 
 def test_clocks_may_differ_a_little(tmp_path: Path) -> None:
@@ -189,6 +197,19 @@ def test_the_name_of_a_file_is_the_name_of_its_key(tmp_path: Path) -> None:
     for number, kid in ((1, "old"), (0, "new"), (0, "none")):
         with pytest.raises(TokenRefused):
             check(keys, good("a", by=pair("HS256", number), kid=kid))
+
+
+def test_a_token_that_many_keys_may_have_signed_has_to_name_its_key(tmp_path: Path) -> None:
+    pairs = [pair("ES256", number) for number in range(MAX_TRIED)]
+    known = [{**each.jwk, "kid": str(number)} for number, each in enumerate(pairs)]
+    assert check(keyring(tmp_path, jwks(*known)), good("a", by=pairs[-1])).allows("a")
+    more = {**pair("ES256", MAX_TRIED).jwk, "kid": "more"}
+    keys, costs = keyring(tmp_path, jwks(*known, more)), list[int]()
+    with pytest.raises(TokenRefused, match="kid"):
+        keys.check(good("a", by=pairs[-1]), NOW, costs.append)
+    assert costs == []
+    assert keys.check(good("a", by=pairs[-1], kid=str(MAX_TRIED - 1)), NOW, costs.append).allows("a")
+    assert len(costs) == 1
 
 
 def test_what_a_proof_costs_is_told_before_it_is_made(tmp_path: Path) -> None:
