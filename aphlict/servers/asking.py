@@ -5,6 +5,7 @@ from urllib.parse import parse_qs
 from msgspec import Struct
 
 from aphlict.errors import HandshakeRefused
+from aphlict.wire.commands import MAX_AFTER
 from aphlict.wire.handshake import Request, instance_of
 
 MAX_WAIT, DEFAULT_WAIT = 60.0, 25.0  # seconds
@@ -45,9 +46,11 @@ def _read_query(query: str) -> dict[str, list[str]]:
 
 
 def _names(values: list[str]) -> tuple[str, ...]:
-    """Each value is a name or a list of names with commas; as a name may contain a comma, it counts as both."""
-    names = [name for value in values for name in (*value.split(","), value)]
-    return tuple(dict.fromkeys(name for name in names if name))
+    """Each value is a name or a list of names with commas; as a name may contain a comma, it counts as both. The last
+    MAX_AFTER names count."""
+    names = dict.fromkeys(name for value in values for name in value.split(",") if name)
+    lists = [value for value in values if "," in value]
+    return tuple(dict.fromkeys([*list(names)[-MAX_AFTER:], *lists[-MAX_AFTER:]]))
 
 
 def _read_wait(text: str) -> float:

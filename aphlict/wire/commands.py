@@ -13,6 +13,7 @@ from aphlict.wire.frames import TEXT
 from aphlict.wire.frames import encode as encode_frame
 
 DEFAULT_AGE_MS = 60_000.0
+MAX_AFTER = 16  # names to resume after; of more, the last ones count
 
 PONG = encode_frame(TEXT, b'{"type":"pong"}')
 
@@ -32,7 +33,7 @@ class Unsubscribe(Struct, frozen=True):
 class Replay(Struct, frozen=True):
     """Send again: what is `age` seconds old or younger, or where `after` is given what came after those.
 
-    `after` holds the uniqueIDs that the browser saw last: one, or several where nodes may differ in order.
+    `after` holds the uniqueIDs that the browser saw last: one, or up to MAX_AFTER where nodes may differ in order.
     """
 
     age: float
@@ -115,7 +116,7 @@ def _read_replay(data: _ReplayData | None) -> Replay:
     if data.after is None:
         return Replay(age / 1000)
     after = data.after if isinstance(data.after, list) else [data.after]
-    return Replay(age / 1000, tuple(map(str, after)))
+    return Replay(age / 1000, tuple(map(str, after[-MAX_AFTER:])))
 
 
 def _find_id(text: str) -> Id:

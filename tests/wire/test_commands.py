@@ -75,7 +75,12 @@ def test_no_age_is_negative() -> None:
     assert parse(command="replay", data={"age": -5}) == Replay(0.0)
 
 
-@pytest.mark.parametrize(("after", "names"), [("x", ("x",)), (7, ("7",)), (["x", 7], ("x", "7"))])
+MANY = [str(number) for number in range(1000)]
+
+
+@pytest.mark.parametrize(
+    ("after", "names"), [("x", ("x",)), (7, ("7",)), (["x", 7], ("x", "7")), (MANY, tuple(MANY[-16:]))]
+)
 def test_replay_after(after: Any, names: tuple[str, ...]) -> None:
     assert parse(command="replay", data={"after": after}) == Replay(60.0, names)
 
