@@ -104,6 +104,12 @@ class Sender(Timed):
         else:
             self.close(frames.TRY_AGAIN_LATER, "too slow", "it read too slowly")
 
+    def discard(self) -> None:
+        """Drop what waits, but for the rest of a frame that was begun; to be called before `close`, where the other
+        side may not have it any more."""
+        if self._waiting is not None:
+            self._waiting.clear(but_begun=True)
+
     def _drain(self) -> None:
         """Send what waits, as far as the socket takes it; afterwards `_waiting` is None if nothing is left."""
         waiting = self._waiting

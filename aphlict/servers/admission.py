@@ -73,6 +73,7 @@ class Term(Timed):
             return self.next_look()
         if self.grant is None:
             self.connection.context.hits.add("auth.keys", self.connection.address, reason)
+        self.connection.discard()
         self.connection.close(TokenRefused.close_code, reason, reason)
         return None
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from aphlict.instance import Subscriber
@@ -27,6 +27,7 @@ from tests.support.waiting import eventually
 
 OURS = ("aphlict", "tornado", "asyncio")
 INVALID = 'Bearer realm="aphlict", error="invalid_token"'
+MUCH = 400  # messages of 60 KB
 UPGRADE = [
     option
     for name, value in BROWSER.items()
@@ -44,6 +45,12 @@ def guarded(folder: Path, *contents: bytes, **keys: Any) -> dict[str, Any]:
 def ends_in(seconds: float) -> float:
     """The `exp` of a token that the server takes for so long."""
     return time.time() - LEEWAY + seconds
+
+
+async def publish_much(node: RunningNode) -> None:
+    """More than sockets hold."""
+    for number in range(MUCH):
+        await node.publish({"subscribers": ["a"], "uniqueID": str(number), "text": "x" * 60_000})
 
 
 async def closed_with(browser: ClientConnection) -> tuple[int, str]:
@@ -172,6 +179,28 @@ async def test_when_the_token_expires_the_connection_ends(tmp_path: Path, clock:
             clock.advance(node, 20)
             assert await closed_with(browser) == (4001, "the token has expired")
         await eventually(lambda: node.node.hub.connections == 0)
+
+
+@pytest.mark.parametrize("end", ["token", "key"])
+@in_loop
+async def test_a_replay_ends_with_its_token(end: str, tmp_path: Path, clock: Clock) -> None:
+    async with running_node(client=guarded(tmp_path)) as node:
+        await publish_much(node)
+        async with connect(node.url(), max_queue=1) as browser:
+            await command(browser, "auth", token("a", exp=ends_in(20 if end == "token" else 1000)))
+            await command(browser, "subscribe", ["a"])
+            await browser.send(json.dumps({"command": "replay", "data": {"age": 60000}}))
+            await browser.recv()
+            if end == "key":
+                keys_again(node, key_file(tmp_path, pair("HS256", 1).public, "other.key"))
+            clock.advance(node, LOOK + 1)
+            assert (await node.status())["connections"] == 0
+            came = 1
+            with suppress(ConnectionClosed):
+                while await browser.recv():
+                    came += 1
+            assert browser.close_code == 4001
+            assert came < MUCH / 2, "no more than was in the sockets"
 
 
 @in_loop

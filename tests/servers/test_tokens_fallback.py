@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.test_tokens import ends_in, guarded, keys_again
+from tests.servers.test_tokens import MUCH, ends_in, guarded, keys_again, publish_much
 from tests.support.clocks import Clock
 from tests.support.curl import curl, event_source
 from tests.support.loops import in_loop
@@ -90,6 +90,23 @@ async def test_an_event_stream_ends_with_its_token(tmp_path: Path, clock: Clock)
         assert answer.status == 200
         assert answer.body.startswith(b": aphlict\n")
         await eventually(lambda: node.node.hub.connections == 0)
+
+
+@in_loop
+async def test_a_replay_to_a_stream_ends_with_its_token(tmp_path: Path, clock: Clock) -> None:
+    async with running_node(client=guarded(tmp_path)) as node:
+        await publish_much(node)
+        query = f"/events?channel=a&after=gone&token={token('a', exp=ends_in(20))}"
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port, limit=1024)
+        writer.write(f"GET {query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        await reader.readuntil(b"event: gap\n")
+        clock.advance(node, 30)
+        assert (await node.status())["connections"] == 0
+        size = 0
+        while data := await reader.read(65536):
+            size += len(data)
+        assert size < MUCH * 60_000 / 2, "no more than was in the sockets"
+        writer.close()
 
 
 @in_loop
