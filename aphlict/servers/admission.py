@@ -100,6 +100,11 @@ class Visitor(Term):
         """When it ends: without a token, as a handshake does that is not finished."""
         return self._patience if self.grant is None else super().deadline()
 
+    @property
+    def is_admitted(self) -> bool:
+        """Whether it has shown a token, or none is asked for any more."""
+        return self.grant is not None or keys_of(self.connection) is None
+
     def check(self, command: Command) -> None:
         """Raise TokenMissing or NotAllowed for a command that it may not give."""
         if isinstance(command, Auth | Ping | Unsubscribe) or keys_of(self.connection) is None:

@@ -138,7 +138,10 @@ class Browsers(Application):
         return self._hub.epoch + self._clock()
 
     def _where(self, connection: Connection, subscriber: Subscriber) -> dict[str, str]:
-        """What an ack says beside: where to resume after this connection."""
+        """What an ack says beside: where to resume after this connection. Nothing before a token that is asked for: a
+        position counts the messages of the server."""
+        if isinstance(connection.tag, Visitor) and not connection.tag.is_admitted:
+            return {}
         connection.charge(len(subscriber.subscriptions) // LOOKED_UP_FOR_ONE)
         last = self._hub.last(subscriber, self._clock())
         return {} if last is None else {"last": last}

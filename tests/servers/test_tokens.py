@@ -303,6 +303,17 @@ async def test_proofs_are_counted_as_commands(tmp_path: Path, clock: Clock) -> N
         await browser.recv()
 
 
+@in_loop
+async def test_nothing_is_said_about_messages_before_a_token(tmp_path: Path) -> None:
+    async with running_node(client=guarded(tmp_path)) as node, connect(node.url()) as browser:
+        await node.publish({"subscribers": ["a"]}, instance="other")
+        for name, data in (("ping", None), ("unsubscribe", ["a"])):
+            await browser.send(json.dumps({"command": name, "data": data, "id": name}))
+            answers = [json.loads(await browser.recv()) for _ in range(1 + (name == "ping"))]
+            assert answers[-1] == {"type": "ack", "id": name}
+        assert "last" in await command(browser, "auth", token("a"))
+
+
 def keys_again(node: RunningNode, *files: str) -> None:
     """Reload with other key files."""
     settings = node.node.settings
