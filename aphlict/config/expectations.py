@@ -7,6 +7,8 @@ from msgspec import inspect
 
 SHOWN = 120  # letters of an offending value: a path fits, a certificate that was pasted in its place does not
 
+PEM = "-----BEGIN "
+
 
 def unwrap(kind: inspect.Type) -> inspect.Type:
     """The type behind `| None` and annotations."""
@@ -82,6 +84,8 @@ def show(value: object) -> str:
             return "an object" if value else "an empty object"
         case list() | tuple():
             return "a list" if value else "an empty list"
+        case str() if PEM in value:  # a private key, perhaps, in the place of its file
+            value = value.partition(PEM)[0] + PEM + "…"
     return shorten(json.dumps(value, ensure_ascii=False))
 
 

@@ -14,7 +14,9 @@ def wrong(key: str, value: object, expected: str, because: str = "") -> ConfigEr
 
 def show_of(key: str, value: object) -> str:
     """The value of a key, unless that is a secret."""
-    is_secret = isinstance(value, str) and "secret" in key.casefold() and not key.endswith(".file")
+    is_secret = (
+        isinstance(value, str | int | float) and "secret" in key.casefold() and not key.endswith(".file")
+    )
     return show(HIDDEN if is_secret else value)
 
 

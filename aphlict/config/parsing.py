@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from aphlict.config.expectations import shorten
 from aphlict.errors import ConfigError
 
 
@@ -56,8 +55,7 @@ def _text(path: Path) -> str:
 
 
 def _not_json(error: json.JSONDecodeError) -> str:
-    rest = error.doc[error.pos :]
-    line = rest.partition("\n")[0].strip()
-    found = shorten(line) if line else "the end of the line" if rest else "the end of the file"
+    """The place, and nothing of what stands there: it may be a secret."""
+    end = "" if error.doc[error.pos :].strip() else ", found the end of the file"
     expected = error.msg[:1].lower() + error.msg[1:]
-    return f"not JSON at line {error.lineno}, column {error.colno}: {expected}, found {found}"
+    return f"not JSON at line {error.lineno}, column {error.colno}: {expected}{end}"

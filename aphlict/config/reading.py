@@ -5,6 +5,7 @@ import math
 import os
 import re
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import msgspec
@@ -21,6 +22,14 @@ from aphlict.config.settings import Settings
 from aphlict.errors import ConfigError
 
 CUSTOM, DEFAULT = "conf/aphlict/aphlict.custom.json", "conf/aphlict/aphlict.default.json"
+KINDS = {
+    list: "a list",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    NoneType: "null",
+}
 TABLE = inspect.type_info(Settings)
 
 
@@ -53,7 +62,7 @@ def read(path: Path, *, files: bool = True, read: Read = read_file) -> Settings:
 
 def _convert(value: Any) -> Settings:
     if not isinstance(value, Object):
-        raise ConfigError(f"the file holds {show(value)}, expected an object")
+        raise ConfigError(f"the file holds {KINDS[type(value)]}, expected an object")
     tidy = _tidy(value, TABLE, "")
     try:
         return msgspec.convert(tidy, Settings)
@@ -77,12 +86,12 @@ def _tidy(value: Any, kind: inspect.Type, key: str) -> Any:
 
 def _tidy_object(value: Object, kind: inspect.StructType, key: str) -> dict[str, Any]:
     prefix = f"{key}." if key else ""
+    fields = {field.encode_name: field for field in kind.fields}
+    if unknown := [name for name in value if name not in fields]:
+        raise _unknown(prefix, unknown[0], list(fields))
     for name, (first, second) in value.twice.items():
         shown = f"{show_of(name, first)} and {show_of(name, second)}"
         raise ConfigError(f"{prefix}{name} is given twice ({shown}), expected once")
-    fields = {field.encode_name: field for field in kind.fields}
-    if unknown := [name for name in value if name not in fields]:
-        raise _unknown(prefix, unknown[0], value[unknown[0]], list(fields))
     for name, field in fields.items():
         if field.required and name not in value:
             raise missing(prefix + name, describe(field.type))
@@ -98,13 +107,12 @@ def _is_text(value: str) -> bool:
     return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def _unknown(prefix: str, name: str, value: object, known: list[str]) -> ConfigError:
+def _unknown(prefix: str, name: str, known: list[str]) -> ConfigError:
+    """Nothing of the value: the key may be that of a secret, with a letter wrong."""
     lowered = {each.casefold(): each for each in known}
     near = difflib.get_close_matches(name.casefold().replace("_", "."), lowered, n=1)
     expected = prefix + lowered[near[0]] if near else f"one of {', '.join(known)}"
-    return ConfigError(
-        f"{prefix}{show(name)[1:-1]} (given as {show_of(name, value)}) is an unknown key, expected {expected}"
-    )
+    return ConfigError(f"{prefix}{show(name)[1:-1]} is an unknown key, expected {expected}")
 
 
 def _translate(error: msgspec.ValidationError, value: Any) -> ConfigError:

@@ -158,9 +158,9 @@ class TestRead:
 
 
 class TestNotJson:
-    def test_line_and_column_and_what_is_there(self, tmp_path: Path) -> None:
+    def test_line_and_column(self, tmp_path: Path) -> None:
         path = write_configuration(tmp_path, '{\n  "servers": [],\n  "pidfile" "x"\n}')
-        assert refusal(path) == "not JSON at line 3, column 13: expecting ':' delimiter, found \"x\""
+        assert refusal(path) == "not JSON at line 3, column 13: expecting ':' delimiter"
 
     def test_a_file_that_ends_early(self, tmp_path: Path) -> None:
         path = write_configuration(tmp_path, '{"servers": [')
@@ -172,7 +172,13 @@ class TestNotJson:
 
     @pytest.mark.parametrize(
         ("text", "found"),
-        [("[]", "an empty list"), ("null", "null"), ('"x"', '"x"'), ("[1]", "a list"), ("NaN", "NaN")],
+        [
+            ("[]", "a list"),
+            ("null", "null"),
+            ('"x"', "a text"),
+            ("true", "true or false"),
+            ("NaN", "a number"),
+        ],
     )
     def test_the_top_is_not_an_object(self, tmp_path: Path, text: str, found: str) -> None:
         path = write_configuration(tmp_path, text)
@@ -214,16 +220,16 @@ class TestKeys:
 
     def test_an_unknown_key_suggests_the_nearest(self, tmp_path: Path) -> None:
         sentence = refusal_of(tmp_path, pid_file="x")
-        assert sentence == 'pid.file (given as "x") is an unknown key, expected pidfile'
+        assert sentence == "pid.file is an unknown key, expected pidfile"
 
     @pytest.mark.parametrize("name", ["ssl_cert", "SSL.cert", "sslcert"])
     def test_an_unknown_key_of_a_server(self, tmp_path: Path, name: str) -> None:
         sentence = refusal_of_server(tmp_path, **{name: "x"})
-        assert sentence == f'servers[0].{name} (given as "x") is an unknown key, expected servers[0].ssl.cert'
+        assert sentence == f"servers[0].{name} is an unknown key, expected servers[0].ssl.cert"
 
     def test_an_unknown_key_like_no_other(self, tmp_path: Path) -> None:
         sentence = refusal_of(tmp_path, logs=[{"path": "x", "zzz": None}])
-        assert sentence == "logs[0].zzz (given as null) is an unknown key, expected one of path"
+        assert sentence == "logs[0].zzz is an unknown key, expected one of path"
 
     def test_a_missing_pidfile(self, tmp_path: Path) -> None:
         path = write_configuration(tmp_path, {"servers": [CLIENT, ADMIN]})

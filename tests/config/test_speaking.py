@@ -58,7 +58,10 @@ def test_keys_of_one_type_of_server(tmp_path: Path, keys: dict[str, Any], kind: 
             {"admin.secret": "sixteen letters, and more"},
             'admin.secret is "…", expected letters, digits and signs (ASCII), without spaces',
         ),
-        ({"admin_secret": SECRET}, 'admin_secret (given as "…") is an unknown key, expected'),
+        ({"admin_secret": SECRET}, "admin_secret is an unknown key, expected"),
+        ({"admin.secrt": SECRET}, "admin.secrt is an unknown key, expected servers[1].admin.secret"),
+        ({"admin.password": SECRET}, "admin.password is an unknown key, expected"),
+        ({"admin.secret": 1234567890123456}, 'admin.secret is "…", expected text'),
         (
             {"admin.secret": SECRET, "admin.secret.file": "/x"},
             'admin.secret.file is "/x", expected no servers[1].admin.secret beside it (one of the two)',
@@ -74,14 +77,44 @@ def test_what_an_admin_server_cannot_have(tmp_path: Path, keys: dict[str, Any], 
     assert SECRET not in refused
 
 
-def test_a_secret_that_is_given_twice_is_not_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["admin.secret", "admin.secrt", "password"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"{key}": "{secret}", "{key}": "{secret}"',
+        '"{key}" "{secret}"',
+        '"{key}": {secret}',
+        '"{key}": "{secret}',
+    ],
+)
+def test_a_mistake_shows_no_secret(tmp_path: Path, key: str, text: str) -> None:
     path = write_configuration(tmp_path, servers=[CLIENT, ADMIN | {"admin.secret": SECRET}])
-    twice = f'"admin.secret": "{SECRET}"'
-    path.write_text(path.read_text().replace(twice, f"{twice}, {twice}"))
+    right, wrong = f'"admin.secret": "{SECRET}"', text.format(key=key, secret=SECRET)
+    path.write_text(path.read_text().replace(right, wrong))
     with pytest.raises(ConfigError) as caught:
         read(path)
-    assert "is given twice" in str(caught.value)
     assert SECRET not in str(caught.value)
+
+
+def test_a_file_of_a_secret_in_the_place_of_the_configuration(tmp_path: Path) -> None:
+    for content in (SECRET, f'"{SECRET}"', "1234567890123456"):
+        path = tmp_path / "secret"
+        path.write_text(content)
+        with pytest.raises(ConfigError) as caught:
+            read(path)
+        assert content.strip('"') not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["ssl.key", "auth.keys", "admin.secret.file"])
+def test_a_private_key_in_the_place_of_its_file_is_not_shown(tmp_path: Path, key: str) -> None:
+    pem = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEGCCqG\n-----END PRIVATE KEY-----\n"
+    server = (
+        {"ssl.key": pem, "ssl.cert": "/x"}
+        if key == "ssl.key"
+        else {key: [pem] if key == "auth.keys" else pem}
+    )
+    refused = refusal_of_admin if key == "admin.secret.file" else refusal_of_client
+    assert "MIGH" not in refused(tmp_path, **server)
 
 
 def written(folder: Path, content: str) -> str:
