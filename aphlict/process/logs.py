@@ -12,7 +12,7 @@ from traceback import extract_tb
 from typing import Protocol
 
 from aphlict.errors import CannotWrite
-from aphlict.process.privileges import Owner, make_folder
+from aphlict.process.privileges import Owner, is_out_of_reach, make_folder
 from aphlict.process.repeats import Repeats
 
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -89,8 +89,8 @@ class LogFile(Stream):
     def prepare(self, owner: Owner | None) -> None:
         """As root, before the rights are dropped: make folder and file so that the owner can write them."""
         make_folder(self.path.parent, owner)
-        if owner is None:
-            return
+        if owner is None or not is_out_of_reach(self.path.parent, owner):
+            return  # `open` makes it, with the rights that the process has then
         try:
             descriptor = os.open(self.path, FLAGS | os.O_NOFOLLOW, 0o640)
         except OSError:

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from aphlict.errors import AlreadyRunning, CannotWrite
-from aphlict.process.privileges import Owner, make_folder
+from aphlict.process.privileges import Owner, acting, is_out_of_reach, is_plain, make_folder
 
 GLANCE = 0.25  # seconds: another command may hold the lock for an instant to look whether it is held
 WRITING = 2.0  # seconds from lock to pid: daemonizing happens between
@@ -22,38 +22,34 @@ class Pidfile:
     a lock needs no more than the right to read (flock(2)), and nobody else may keep the server from starting.
     """
 
-    def __init__(self, path: Path, lock: int, descriptor: int, stale: str | None) -> None:
+    def __init__(
+        self, path: Path, lock: int, descriptor: int, stale: str | None, rights: Owner | None
+    ) -> None:
         """Use `acquire`. `stale` is a sentence about what an earlier server left in it, if anything."""
         self.path = path
         self.stale = stale
         self._lock = lock
         self._descriptor = descriptor
+        self._rights = rights
 
     @classmethod
     def acquire(cls, path: Path, owner: Owner | None = None) -> "Pidfile":
-        """Lock it. Raises AlreadyRunning when a living server has it, CannotWrite when it cannot be made."""
+        """Lock it. Raises AlreadyRunning when a living server has it, CannotWrite when it cannot be made.
+
+        As root, it is opened with the rights of the owner, unless the owner cannot change anything on its way.
+        """
         make_folder(path.parent, owner)
-        with ExitStack() as undo:
-            try:
-                lock = _lock(_lock_of(path))
-                undo.callback(os.close, lock)
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-                undo.callback(os.close, descriptor)
-            except BlockingIOError as error:
-                process = find_running(path)
-                who = f"process {process.pid}" if process else "another process, which keeps it locked"
-                raise _running(path, f"{who} (aphlict restart replaces it)") from error
-            except OSError as error:
-                if isinstance(error, PermissionError) and (process := find_running(path)) is not None:
-                    raise _running(path, f"process {process.pid} of another user") from error
-                raise CannotWrite(f"cannot write the pidfile {path}: {error.strerror}") from error
+        rights = None if owner is None or is_out_of_reach(path.parent, owner) else owner
+        with ExitStack() as undo, acting(rights):
+            lock, descriptor = _open_both(path, undo)
+            _check_ownership(path, descriptor, owner)
+            leftover = _describe_leftover(path, _pid(descriptor))
+            os.ftruncate(descriptor, 0)  # only the holder of the lock writes into it
             undo.pop_all()
         if owner is not None:
             owner.take_over(lock)
             owner.take_over(descriptor)
-        leftover = _describe_leftover(path, _pid(descriptor))
-        os.ftruncate(descriptor, 0)  # only the holder of the lock writes into it
-        return cls(path, lock, descriptor, leftover)
+        return cls(path, lock, descriptor, leftover, rights)
 
     def write(self, pid: int) -> None:
         """Name the process that the lock stands for. Raises CannotWrite."""
@@ -66,8 +62,9 @@ class Pidfile:
     def release(self) -> None:
         """Take it away, or empty it where its folder allows no more; the lock ends with that."""
         try:
-            self.path.unlink(missing_ok=True)
-            _lock_of(self.path).unlink(missing_ok=True)
+            with acting(self._rights):
+                self.path.unlink(missing_ok=True)
+                _lock_of(self.path).unlink(missing_ok=True)
         except OSError:
             os.ftruncate(self._descriptor, 0)
         self.forget()
@@ -96,6 +93,35 @@ def find_running(path: Path) -> psutil.Process | None:
             return None
         time.sleep(0.02)
     return None
+
+
+def _open_both(path: Path, undo: ExitStack) -> tuple[int, int]:
+    """The locked lock of a pidfile, and the pidfile. Raises AlreadyRunning or CannotWrite."""
+    try:
+        lock = _lock(_lock_of(path))
+        undo.callback(os.close, lock)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        undo.callback(os.close, descriptor)
+    except BlockingIOError as error:
+        process = find_running(path)
+        who = f"process {process.pid}" if process else "another process, which keeps it locked"
+        raise _running(path, f"{who} (aphlict restart replaces it)") from error
+    except OSError as error:
+        if isinstance(error, PermissionError) and (process := find_running(path)) is not None:
+            raise _running(path, f"process {process.pid} of another user") from error
+        raise CannotWrite(f"cannot write the pidfile {path}: {error.strerror}") from error
+    return lock, descriptor
+
+
+def _check_ownership(path: Path, descriptor: int, owner: Owner | None) -> None:
+    """Raise CannotWrite for a file that is not a pidfile of ours: it would be emptied."""
+    status = os.fstat(descriptor)
+    users = {os.geteuid(), os.geteuid() if owner is None else owner.uid}
+    if not is_plain(status) or status.st_uid not in users:
+        expected = "a plain file of the server's user with one name, or none"
+        raise CannotWrite(
+            f"cannot write the pidfile {path}: it belongs to user {status.st_uid}, expected {expected}"
+        )
 
 
 def _running(path: Path, who: str) -> AlreadyRunning:

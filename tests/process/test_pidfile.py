@@ -78,6 +78,24 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "valuable").read_text() == "keep"
 
 
+def test_a_file_with_another_name_is_not_emptied(tmp_path: Path) -> None:
+    (tmp_path / "valuable").write_text("keep")
+    (tmp_path / "pid").hardlink_to(tmp_path / "valuable")
+    with pytest.raises(CannotWrite):
+        Pidfile.acquire(tmp_path / "pid")
+    assert (tmp_path / "valuable").read_text() == "keep"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_of_another_user_is_not_emptied(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    path.write_text("keep")
+    os.chown(path, pwd.getpwnam("nobody").pw_uid, -1)
+    with pytest.raises(CannotWrite):
+        Pidfile.acquire(path)
+    assert path.read_text() == "keep"
+
+
 def test_what_an_earlier_server_left_is_told(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     with running(STRANGER) as gone:

@@ -144,3 +144,87 @@ def test_what_the_user_planted_is_not_handed_over(
     assert "cannot write the log file" in done.stderr
     assert (valuable.stat().st_uid, stat.S_IMODE(valuable.stat().st_mode)) == (0, 0o600)
     assert valuable.read_text() == "root's"
+
+
+@as_root
+@pytest.mark.parametrize("swapped", ["folder", "folder above"])
+@pytest.mark.parametrize("key", ["logs", "pidfile"])
+def test_a_folder_that_the_user_swapped_is_not_followed_by_root(
+    unprivileged: Installation, key: str, swapped: str
+) -> None:
+    user = pwd.getpwnam(USER)
+    target, home = unprivileged.folder / "target", unprivileged.folder / "home"
+    valuable = target / "run" / "aphlict.file"
+    valuable.parent.mkdir(parents=True)
+    valuable.write_text("root's")
+    home.mkdir()
+    os.chown(home, user.pw_uid, user.pw_gid)
+    if swapped == "folder":
+        (home / "run").symlink_to(target / "run")
+    else:
+        (home / "in").symlink_to(target)
+    path = str(home / ("run" if swapped == "folder" else "in/run") / valuable.name)
+    unprivileged.write(user=USER, **{key: path if key == "pidfile" else [{"path": path}]})
+    done = unprivileged.run("start")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done
+    assert path in done.stderr
+    assert valuable.read_text() == "root's"
+    assert valuable.stat().st_uid == 0
+    assert list(target.rglob("*")) == [valuable.parent, valuable], "nothing was made there"
+
+
+@as_root
+@pytest.mark.parametrize("key", ["logs", "pidfile"])
+def test_missing_folders_in_the_users_are_made_with_the_users_rights(
+    unprivileged: Installation, key: str
+) -> None:
+    user = pwd.getpwnam(USER)
+    home = unprivileged.folder / "home"
+    home.mkdir()
+    os.chown(home, user.pw_uid, user.pw_gid)
+    path = home / "a" / "b" / "file"
+    unprivileged.write(user=USER, **{key: str(path) if key == "pidfile" else [{"path": str(path)}]})
+    assert unprivileged.run("start").returncode == 0
+    assert {each.stat().st_uid for each in (path, path.parent, path.parent.parent)} == {user.pw_uid}
+    assert unprivileged.run("stop", "--pidfile", str(path if key == "pidfile" else unprivileged.pidfile))
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("mode", "uid", "gid", "expected"),
+    [
+        (0o755, 0, 0, True),
+        (0o775, 0, 0, True),  # /var/log of some distributions
+        (0o755, "user", 0, False),
+        (0o755, "another", 0, False),
+        (0o775, 0, "user", False),
+        (0o777, 0, 0, False),
+        (0o1777, 0, 0, False),
+    ],
+)
+def test_what_is_out_of_the_users_reach(
+    unprivileged: Installation, mode: int, uid: int | str, gid: int | str, expected: bool
+) -> None:
+    user, another = pwd.getpwnam(USER), pwd.getpwnam("daemon")
+    uids: dict[int | str, int] = {0: 0, "user": user.pw_uid, "another": another.pw_uid}
+    gids: dict[int | str, int] = {0: 0, "user": user.pw_gid}
+    owner = privileges.Owner(user.pw_uid, user.pw_gid, USER)
+    above = unprivileged.folder / "above"
+    (above / "below").mkdir(parents=True)
+    (unprivileged.folder / "link").symlink_to("./above/../above/below")
+    os.chown(above, uids[uid], gids[gid])
+    above.chmod(mode)
+    assert privileges.is_out_of_reach(above, owner) is expected
+    # What is root's in a folder with the sticky bit stays where it is.
+    assert privileges.is_out_of_reach(above / "below", owner) is (expected or mode == 0o1777)
+    assert privileges.is_out_of_reach(unprivileged.folder / "link", owner) is (expected or mode == 0o1777)
+    assert not privileges.is_out_of_reach(above / "missing", owner)
+    os.lchown(unprivileged.folder / "link", user.pw_uid, user.pw_gid)
+    assert not privileges.is_out_of_reach(unprivileged.folder / "link", owner)
+
+
+@as_root
+def test_links_in_a_circle_end_nowhere(unprivileged: Installation) -> None:
+    (unprivileged.folder / "one").symlink_to("two")
+    (unprivileged.folder / "two").symlink_to("one")
+    assert not privileges.is_out_of_reach(unprivileged.folder / "one", privileges.Owner(1, 1, None))
