@@ -31,6 +31,11 @@ class Address(NamedTuple):
     read: Read = read_file  # for those files
 
     @property
+    def files(self) -> list[bytes | None]:
+        """What `ca`, `cert` and `key` hold. Raises OSError."""
+        return [None if path is None else self.read(path) for path in (self.ca, self.cert, self.key)]
+
+    @property
     def authority(self) -> str:
         """host:port as in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -52,7 +52,11 @@ class HttpConnection:
         """Connect anew within `timeout` seconds. Raises PeerError."""
         self.close()
         self._has_answered = False
-        self._stream = await dial(self.address, timeout)
+        address, stream = self.address, await dial(self.address, timeout)
+        while address is not self.address:  # which may not trust what the old one trusted
+            stream.close()
+            address, stream = self.address, await dial(self.address, timeout)
+        self._stream = stream
 
     def close(self) -> None:
         """Close it, without calling `on_close`."""

@@ -81,7 +81,13 @@ class Peer:
         return self.state is State.SELF or not self._names.keys().isdisjoint(touched)
 
     def use(self, address: Address) -> None:
-        """Show another secret or certificate from now on."""
+        """Show another secret or certificate, and trust other authorities, from now on.
+
+        An open connection that was made with other files is closed.
+        """
+        if address.files != self.address.files:
+            self._http.close()
+            self._wake.set()
         self.address = self._http.address = address
         self.hurry()
 

@@ -75,6 +75,13 @@ class Connection(Sender):
         """Seconds until the first look at how far it is."""
         return limits.limits_handshake
 
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate that the other end has shown (DER); None where it has shown none, or none yet."""
+        if self.state is State.TLS or not isinstance(self._socket, ssl.SSLSocket):
+            return None
+        return self._socket.getpeercert(binary_form=True)
+
     # Receiving
 
     def on_events(self, events: int, /) -> None:

@@ -73,11 +73,17 @@ class Entrance:
             context.origins = Origins(server.origins)
             context.guard = Guard(server, names)
 
-    def equip(self, credentials: Credentials) -> None:
-        """Use these from now on; tokens of keys that are no longer among them end soon."""
+    def equip(self, credentials: Credentials) -> bool:
+        """Use these from now on; tokens of keys that are no longer among them end soon.
+
+        Returns whether a certificate that was accepted before may not be now: then see `port.is_proven`.
+        """
+        before, after = self._context.authorities, credentials.authorities
         self._tls = credentials.tls
         for context in (self._context, self._of_balancers):
             context.keys = credentials.keys
+            context.authorities = credentials.authorities
+        return after is not None and (before is None or not after.include(before))
 
     def limit(self, limits: Limits) -> None:
         """Use other limits from now on, also for who is in."""

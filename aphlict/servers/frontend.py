@@ -21,6 +21,7 @@ from aphlict.net.surroundings import Surroundings
 from aphlict.servers.credentials import Credentials, load
 from aphlict.servers.entrance import Entrance, Gate
 from aphlict.servers.naming import own_names
+from aphlict.servers.port import is_proven
 from aphlict.wire.frames import GOING_AWAY
 
 DRAIN_STEP = 0.05  # seconds between two groups of browsers that are sent away
@@ -128,12 +129,24 @@ class Frontend:
         names = own_names(settings)
 
         def switch() -> None:
+            is_stricter = False
             for entrance, server, own in zip(self._entrances, servers, credentials, strict=True):
-                entrance.equip(own)
+                is_stricter |= entrance.equip(own)
                 entrance.use(server, names)
+            if is_stricter:
+                self._end_unproven()
             self._limit(settings)
 
         return switch
+
+    def _end_unproven(self) -> None:
+        """End the connections whose certificate is no longer accepted, and those that have not shown one yet."""
+        for connection in self._connections():
+            if not is_proven(connection):
+                self._surroundings.hits.add(
+                    "ssl.ca", connection.address, "its authority is no longer in the file"
+                )
+                connection.abort("its certificate is not accepted any more")
 
     def _limit(self, settings: Settings) -> None:
         """Use other limits from now on."""

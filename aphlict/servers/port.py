@@ -5,6 +5,7 @@ from aphlict.config.origins import Origins
 from aphlict.errors import OriginRefused
 from aphlict.net.connection import Connection, Context
 from aphlict.servers.guard import Guard
+from aphlict.tls.authorities import Authorities
 from aphlict.tokens.keyring import Keyring
 from aphlict.wire.handshake import Request
 
@@ -12,11 +13,13 @@ from aphlict.wire.handshake import Request
 class PortContext(Context):
     """The context of a port: `origins` and `keys` count on a client port, `guard` on an admin port.
 
-    `keys` prove the tokens that it asks browsers for; None where it asks for none.
+    `keys` prove the tokens that it asks browsers for; None where it asks for none. Likewise `authorities` and the
+    certificates of publishers.
     """
 
     origins = Origins(())
     keys: Keyring | None = None
+    authorities: Authorities | None = None
     guard: Guard
 
 
@@ -41,6 +44,15 @@ def cors(connection: Connection, request: Request) -> dict[str, str]:
 def keys_of(connection: Connection) -> Keyring | None:
     """What tokens are proven with on the port that a connection came to."""
     return _context(connection).keys
+
+
+def is_proven(connection: Connection) -> bool:
+    """Whether the certificate of a connection is one that its port accepts now; without `ssl.ca` any is."""
+    authorities = _context(connection).authorities
+    if authorities is None:
+        return True
+    certificate = connection.certificate
+    return certificate is not None and authorities.accept(certificate)
 
 
 def _context(connection: Connection) -> PortContext:

@@ -1,7 +1,10 @@
 """Whom an admin server believes that a client is who it says: the authorities in `ssl.ca`."""
 
+from collections.abc import Sequence
+
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import crypto
 
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
@@ -9,8 +12,36 @@ from aphlict.errors import CertificateError
 from aphlict.tls.certificates import show_name, unfit
 
 
-def load_authorities(server: ServerSettings, name: str, read: Read = read_file) -> str:
-    """Read the file and prove that it holds authorities; their PEM. Raises CertificateError."""
+class Authorities:
+    """Authorities that sign the certificates of clients."""
+
+    def __init__(self, certificates: Sequence[x509.Certificate]) -> None:
+        self.pem = "".join(each.public_bytes(Encoding.PEM).decode() for each in certificates)
+        self.certificates = frozenset(certificates)
+        self._store = crypto.X509Store()
+        for each in certificates:
+            self._store.add_cert(crypto.X509.from_cryptography(each))
+
+    def include(self, others: "Authorities") -> bool:
+        """Whether these are all of the others, or more."""
+        return self.certificates >= others.certificates
+
+    def accept(self, certificate: bytes) -> bool:
+        """Whether a certificate (DER) is valid now, and signed by one of these.
+
+        The certificates between, which a client sends in its handshake, are not known here: where there are any, it
+        is not accepted.
+        """
+        shown = crypto.X509.from_cryptography(x509.load_der_x509_certificate(certificate))
+        try:
+            crypto.X509StoreContext(self._store, shown).verify_certificate()
+        except crypto.X509StoreContextError:
+            return False
+        return True
+
+
+def load_authorities(server: ServerSettings, name: str, read: Read = read_file) -> Authorities:
+    """Read the file and prove that it holds authorities. Raises CertificateError."""
     try:
         certificates = x509.load_pem_x509_certificates(read(name))
     except OSError as error:
@@ -21,7 +52,7 @@ def load_authorities(server: ServerSettings, name: str, read: Read = read_file) 
         if not _can_vouch(each):
             expected = "certificates of authorities, which sign those of clients"
             raise _unfit(server, name, f"{expected}: {show_name(each.subject)} is not one")
-    return "".join(each.public_bytes(Encoding.PEM).decode() for each in certificates)
+    return Authorities(certificates)
 
 
 def _can_vouch(certificate: x509.Certificate) -> bool:

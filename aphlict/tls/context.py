@@ -32,7 +32,7 @@ def server_context(server: ServerSettings, read: Read = read_file) -> ssl.SSLCon
     except ssl.SSLError as error:  # Python's OpenSSL may be another, and stricter, than pyOpenSSL's
         raise refused(server, error.reason or str(error)) from error
     if server.ssl_ca is not None:
-        context.load_verify_locations(cadata=load_authorities(server, server.ssl_ca, read))
+        context.load_verify_locations(cadata=load_authorities(server, server.ssl_ca, read).pem)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 

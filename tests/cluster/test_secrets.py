@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from aphlict.config.files import FileReader
 from aphlict.config.settings import PeerSettings, ServerSettings, Settings
 from tests.cluster.nodes import HOST
 from tests.support.certificates import Authority, root
@@ -168,3 +169,26 @@ def test_what_a_peer_is_shown(
 ) -> None:
     found = settings_of(*admins, peer=peer)
     assert (found.secret, found.ssl_cert) == shown
+
+
+@in_loop
+async def test_an_authority_that_is_removed_for_a_peer_ends_the_connection_to_it(tmp_path: Path) -> None:
+    authority, another = root("One"), root("Another")
+    files = authority.issue().write(tmp_path)
+    keys = {key: value for key, value in files.settings().items() if value}
+    trusted = tmp_path / "trusted.ca"
+    trusted.write_bytes(authority.own + another.own)
+    async with running_node(admin=keys) as other:
+        cluster = [{"host": HOST, "port": other.admin_port, "protocol": "https", "ssl.ca": str(trusted)}]
+        async with running_node(cluster=cluster) as one:
+            await eventually(lambda: states(one) == ["up"])
+            contents = [authority.own, another.own]
+            for content, state in zip(contents, ["up", "down"], strict=True):
+                read = FileReader({str(trusted): content}).recall
+                one.node.prepare_reload(one.node.settings, read)()
+                browser = await subscribed(other.url(), "a")
+                await one.publish({"subscribers": ["a"], "n": state})
+                if state == "up":
+                    assert (await receive(browser, 1))[0]["n"] == state
+                await eventually(lambda state=state: states(one) == [state])  # type: ignore[misc]
+                await browser.close()
