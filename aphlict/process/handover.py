@@ -34,7 +34,7 @@ class Handover:
         open_all(self._log_files)
         self._launch = launched
         self._number = number
-        self._workers = list(workers)
+        self._workers = [worker for worker in workers if worker.channel.is_open]  # the others have just ended
         self._silent = list(self._workers)  # those that have to answer
         self.is_committed = False
         self.deadline: float | None = time.monotonic() + TIMEOUT  # monotonic seconds
@@ -54,7 +54,8 @@ class Handover:
         descriptor = snapshot.write()
         try:
             for worker in self._workers:
-                worker.channel.send(Prepare(self._number), descriptor)
+                with contextlib.suppress(ConnectionError):  # it has just ended: `on_end` follows
+                    worker.channel.send(Prepare(self._number), descriptor)
         finally:
             os.close(descriptor)
 

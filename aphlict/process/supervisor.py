@@ -195,6 +195,8 @@ class Supervisor:
             self._deadline = time.monotonic() + IMPATIENT
             return
         log.info("stopping (%s)", why)
+        if self._handover is not None and not self._handover.is_committed:
+            self._handover.discard()
         self._handover, self._reload_again = None, False
         self._tell_workers(signal.SIGTERM)
         self._launch.close_sockets()  # a worker's copy is the last one: who connects once it is closed is refused
