@@ -132,8 +132,8 @@ def make_folder(folder: Path, owner: Owner | None) -> None:
 
     Root makes what is in a folder that is out of the owner's reach; the rest is made with the owner's rights.
     """
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
         for each in reversed(missing):
             if owner is not None and is_out_of_reach(each.parent, owner):
                 each.mkdir(exist_ok=True)

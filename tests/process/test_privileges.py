@@ -228,3 +228,17 @@ def test_links_in_a_circle_end_nowhere(unprivileged: Installation) -> None:
     (unprivileged.folder / "one").symlink_to("two")
     (unprivileged.folder / "two").symlink_to("one")
     assert not privileges.is_out_of_reach(unprivileged.folder / "one", privileges.Owner(1, 1, None))
+
+
+@as_root
+@pytest.mark.parametrize("key", ["logs", "pidfile"])
+def test_a_folder_that_the_user_cannot_enter_is_a_sentence(unprivileged: Installation, key: str) -> None:
+    closed = unprivileged.folder / "closed"
+    closed.mkdir(mode=0o700)
+    os.chown(closed, pwd.getpwnam("daemon").pw_uid, 0)
+    path = str(closed / "below" / "file")
+    unprivileged.write(user=USER, **{key: path if key == "pidfile" else [{"path": path}]})
+    done = unprivileged.run("start")
+    assert (done.returncode, "unexpected" in done.stderr) == (1, False), done
+    assert str(closed / "below") in done.stderr
+    assert not list(closed.iterdir())
