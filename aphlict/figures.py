@@ -18,6 +18,7 @@ REFUSALS = [
     "admin.secret",
     "admin.connections",
     "ssl.ca",
+    "ssl.records",
 ]
 
 

@@ -11,6 +11,7 @@ from aphlict.net.backlog import Backlog
 from aphlict.net.poller import GONE, READ, WRITE
 from aphlict.net.sending import CLOSE_TIMEOUT, NOTHING, WOULD_BLOCK, Sender, State
 from aphlict.net.surroundings import Doorkeeper, Surroundings
+from aphlict.net.tls import MAX_EMPTY_RECORDS, TLSSocket
 from aphlict.wire import answers, frames, handshake
 from aphlict.wire.forwarded import Proxies
 from aphlict.wire.frames import FrameReader, Received, read_single
@@ -78,9 +79,9 @@ class Connection(Sender):
     @property
     def certificate(self) -> bytes | None:
         """The certificate that the other end has shown (DER); None where it has shown none, or none yet."""
-        if self.state is State.TLS or not isinstance(self._socket, ssl.SSLSocket):
+        if self.state is State.TLS or not isinstance(self._socket, TLSSocket):
             return None
-        return self._socket.getpeercert(binary_form=True)
+        return self._socket.certificate
 
     # Receiving
 
@@ -102,7 +103,7 @@ class Connection(Sender):
         self.abort("internal error")
 
     def _shake_hands(self) -> None:
-        assert isinstance(self._socket, ssl.SSLSocket)
+        assert isinstance(self._socket, TLSSocket)
         try:
             self._socket.do_handshake()
         except ssl.SSLWantWriteError:
@@ -125,6 +126,7 @@ class Connection(Sender):
             try:
                 data = self._socket.recv(CHUNK)
             except WOULD_BLOCK:
+                self._charge_records()
                 return
             except OSError as error:
                 self._lost(error)
@@ -133,8 +135,19 @@ class Connection(Sender):
                 self._lost(None)
                 return
             self._on_data(data)
-            if self._paused or not isinstance(self._socket, ssl.SSLSocket) or not self._socket.pending():
+            self._charge_records()
+            if self._paused or not isinstance(self._socket, TLSSocket) or not self._socket.pending():
                 return
+
+    def _charge_records(self) -> None:
+        """Charge TLS records that brought little or no data, and close a connection that sends many without any."""
+        if not isinstance(self._socket, TLSSocket):
+            return
+        if self._socket.empty_records > MAX_EMPTY_RECORDS:
+            self.context.hits.add("ssl.records", self.address)
+            self.abort("it sent TLS records without data")
+        elif cost := self._socket.take_cost():
+            self.charge(cost)
 
     def _on_data(self, data: bytes) -> None:
         if self.state is State.CLOSING:

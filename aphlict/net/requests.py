@@ -126,6 +126,9 @@ class RequestConnection(Connection):
         held, self._held = self._held, b""
         return held
 
+    def charge(self, _cost: int) -> None:
+        """Charge nothing: `limits.commands` is for browsers."""
+
     def came_to(self) -> str:
         """The address of ours that it came to; none where it is gone already."""
         try:

@@ -3,7 +3,6 @@
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import suppress
 from enum import IntEnum
 
 from aphlict.config.settings import Limits
@@ -11,6 +10,7 @@ from aphlict.net.backlog import Backlog, Pool
 from aphlict.net.deadlines import Timed
 from aphlict.net.poller import READ, WRITE
 from aphlict.net.surroundings import Surroundings
+from aphlict.net.tls import TLSSocket
 from aphlict.wire import frames
 
 DRAIN_CHUNKS = 16  # sent in a row once something waits, before other connections have their turn
@@ -39,13 +39,13 @@ class Sender(Timed):
 
     def __init__(self, sock: socket.socket, address: str, context: Surroundings) -> None:
         super().__init__()
-        self._socket = sock  # non-blocking; an ssl.SSLSocket where the port speaks TLS
+        self._socket = sock  # non-blocking; a TLSSocket where the port speaks TLS
         self._heard = context.deadlines.now
         self._waiting: Backlog | None = None
         self._paused = False  # nothing is read for now
         self.address = address  # of the browser, as far as it is known
         self.context = context
-        self.state = State.TLS if isinstance(sock, ssl.SSLSocket) else State.HEAD
+        self.state = State.TLS if isinstance(sock, TLSSocket) else State.HEAD
 
     def send(self, frame: bytes, /) -> None:
         """Send one frame: at once if the socket takes it, else later; past `limits.waiting` the connection ends."""
@@ -79,11 +79,10 @@ class Sender(Timed):
     def _wait_for(self, frame: bytes, sent: int) -> None:
         self._waiting = Backlog(self.context.pool)
         self._waiting.add(frame)
-        # With TLS a part of what was not taken may be on its way all the same.
-        if isinstance(self._socket, ssl.SSLSocket):
-            self._waiting.peek()
-        else:
+        if sent:
             self._waiting.advance(sent)
+        elif isinstance(self._socket, TLSSocket):
+            self._waiting.peek()  # a part of what was not taken may be on its way all the same
         self._watch(READ | WRITE)
         self._check_room()
 
@@ -149,6 +148,8 @@ class Sender(Timed):
         if self.state is State.CLOSED:
             return
         self.state = State.CLOSING
+        if isinstance(self._socket, TLSSocket):
+            self._socket.is_closing = True
         self._heard = self.context.deadlines.now
         self.context.deadlines.add(self, self._heard + CLOSE_TIMEOUT)
         self._paused = False
@@ -163,9 +164,8 @@ class Sender(Timed):
     def _end_writing(self) -> None:
         """Say that nothing more will come. The other side's end is awaited, or it might lose what was sent last."""
         try:
-            if isinstance(self._socket, ssl.SSLSocket):
-                with suppress(*WOULD_BLOCK):
-                    self._socket.unwrap()  # sends close_notify, and does not wait for the answer
+            if isinstance(self._socket, TLSSocket):
+                self._socket.unwrap()
             self._socket.shutdown(socket.SHUT_WR)
         except (OSError, ValueError) as error:
             self._lost(error)

@@ -8,6 +8,7 @@ from aphlict.hits import Hits
 from aphlict.net.backlog import Pool
 from aphlict.net.deadlines import Deadlines
 from aphlict.net.poller import Poller
+from aphlict.net.tls import make_bridge
 
 
 class Surroundings:
@@ -17,6 +18,7 @@ class Surroundings:
         self.limits = limits
         self.hits = hits
         self.poller = Poller()
+        self.bridge = make_bridge()
         self.deadlines = Deadlines(now)
         self.pool = Pool(limits)
         self.numbers = itertools.count(1)

@@ -12,6 +12,7 @@ from aphlict.net.arrival import Arrival
 from aphlict.net.connection import Application, Connection
 from aphlict.net.door import Door, Pace, Porch, SideDoor
 from aphlict.net.surroundings import Surroundings
+from aphlict.net.tls import TLSSocket
 from aphlict.servers.credentials import Credentials
 from aphlict.servers.guard import Guard
 from aphlict.servers.port import PortContext
@@ -143,7 +144,7 @@ class Entrance:
     ) -> Connection:
         """Make a connection of a socket. Raises OSError where that is gone, or the system has no room for it."""
         if self._tls is not None:
-            sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            sock = TLSSocket(sock, self._tls, self._surroundings.bridge)
         try:
             return kind(sock, address, context)
         except OSError:
