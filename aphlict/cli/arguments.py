@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
@@ -57,7 +58,8 @@ def parse(words: Sequence[str] | None) -> Namespace:
             command.add_options(sub)
     arguments = parser.parse_args(words)
     if arguments.command is None:
-        raise UsageError(f"no COMMAND is given\n\n{parser.format_help().rstrip()}")
+        parser.print_help(sys.stderr)
+        raise UsageError("no COMMAND is given")
     return arguments
 
 

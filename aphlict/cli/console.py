@@ -1,10 +1,14 @@
-"""What a command says: results on standard output, remarks and errors on standard error."""
+"""What a command says: results on standard output, remarks and errors on standard error.
+
+What cannot be printed is escaped: names, messages and errors may be a stranger's.
+"""
 
 import codecs
 import io
-import json
 import sys
 from typing import Any
+
+from aphlict.printable import escape, to_json
 
 
 def prepare() -> None:
@@ -14,13 +18,13 @@ def prepare() -> None:
 
 
 def say(text: str) -> None:
-    """Print a result at once: a process that forks must not have it in a buffer."""
-    print(text, flush=True)
+    """Print a line of the result at once: a process that forks must not have it in a buffer."""
+    print(escape(text), flush=True)
 
 
 def say_json(value: Any) -> None:
     """Print a result as JSON: letters as they are in UTF-8, and all but ASCII escaped in any other encoding."""
-    say(json.dumps(value, ensure_ascii=not _speaks_utf8()))
+    say(to_json(value, ascii_only=not _speaks_utf8()))
 
 
 def reason(error: Exception) -> str:
@@ -35,8 +39,8 @@ def _speaks_utf8() -> bool:
 
 
 def remark(text: str) -> None:
-    """Print what is not the result."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a line that is not the result."""
+    print(escape(text), file=sys.stderr, flush=True)
 
 
 def complain(text: str) -> None:

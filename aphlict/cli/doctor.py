@@ -57,12 +57,14 @@ def _print(finding: Finding) -> None:
 def _print_summary(checks: CheckList) -> None:
     first = checks.first_wrong
     doubts = sum(each.verdict is Verdict.DOUBT for each in checks.findings)
+    say("")
     if first is not None:
-        say(f"\nFirst thing wrong: {first.check}: {first.says}.\nWhat to change: {first.change}.")
+        say(f"First thing wrong: {first.check}: {first.says}.")
+        say(f"What to change: {first.change}.")
     elif doubts:
-        say(f"\nNothing is wrong; {doubts} thing{'s' * (doubts > 1)} marked ?? should be looked at.")
+        say(f"Nothing is wrong; {doubts} thing{'s' * (doubts > 1)} marked ?? should be looked at.")
     else:
-        say("\nNothing is wrong.")
+        say("Nothing is wrong.")
 
 
 def _as_object(checks: CheckList) -> dict[str, Any]:

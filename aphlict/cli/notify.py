@@ -6,7 +6,7 @@ from typing import Any
 
 from aphlict.cli import configured
 from aphlict.cli.admin import ask
-from aphlict.cli.console import remark, say
+from aphlict.cli.console import remark, say_json
 from aphlict.errors import UsageError
 
 
@@ -14,7 +14,7 @@ def run(arguments: Namespace) -> int:
     """Do it."""
     message = compose(arguments)
     _, settings = configured.load(arguments, tell=remark)
-    say(json.dumps(ask(settings, "POST", "/", arguments.instance, json.dumps(message).encode())))
+    say_json(ask(settings, "POST", "/", arguments.instance, json.dumps(message).encode()))
     return 0
 
 

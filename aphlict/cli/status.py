@@ -1,6 +1,5 @@
 """`status`: whether the server runs, and how it does."""
 
-import json
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ import psutil
 
 from aphlict.cli import configured
 from aphlict.cli.admin import ask
-from aphlict.cli.console import complain, remark, say
+from aphlict.cli.console import complain, remark, say, say_json
 from aphlict.errors import NoAnswer
 from aphlict.process.pidfile import find_running
 
@@ -36,7 +35,7 @@ def run(arguments: Namespace) -> int:
             complain(str(error))
             facts["error"] = str(error)
     if arguments.json:
-        say(json.dumps(facts))
+        say_json(facts)
     else:
         for line in _lines(facts, [each.path for each in settings.logs]):
             say(line)

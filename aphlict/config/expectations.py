@@ -5,6 +5,8 @@ from typing import Any
 
 from msgspec import inspect
 
+from aphlict.printable import escape
+
 SHOWN = 120  # letters of an offending value: a path fits, a certificate that was pasted in its place does not
 
 PEM = "-----BEGIN "
@@ -91,5 +93,5 @@ def show(value: object) -> str:
 
 def shorten(text: str) -> str:
     """A piece of a file, on one line, and printable on any console."""
-    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    text = escape(text)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 20]}…{text[-20:]}"

@@ -12,11 +12,11 @@ from traceback import extract_tb
 from typing import Protocol
 
 from aphlict.errors import CannotWrite
+from aphlict.printable import escape
 from aphlict.process.privileges import Owner, is_out_of_reach, make_folder
 from aphlict.process.repeats import Repeats
 
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
 BOUNDED = {"aphlict.hits"}  # loggers that see to it themselves that they do not say too much
 FRAMES = 5  # of a traceback
 RETRY = 5.0  # seconds between two tries to open a file that cannot be opened
@@ -114,7 +114,7 @@ class LogFile(Stream):
         except OSError as error:
             self._retry_at = time.monotonic() + RETRY
             super().write(
-                f"{stamp(logging.WARNING)} cannot open {self.path} ({error.strerror}): going on here"
+                f"{stamp(logging.WARNING)} cannot open {escape(str(self.path))} ({error.strerror}): going on here"
             )
 
     def write(self, line: str) -> None:
@@ -253,11 +253,6 @@ def one_line(record: logging.LogRecord) -> str:
     if record.exc_info and record.exc_info[1] is not None:
         text = f"{text} {_fold(record.exc_info[1])}"
     return escape(text)
-
-
-def escape(text: str) -> str:
-    """Keep a line one line, and a terminal unharmed, whatever a stranger put into it."""
-    return text.translate(CONTROL)
 
 
 def _fold(error: BaseException) -> str:

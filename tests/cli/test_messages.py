@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 import pytest
+from websockets.sync.server import ServerConnection, serve
 
 from tests.support import certificates
 from tests.support.installation import Installation, environment
@@ -113,6 +114,40 @@ def test_what_is_heard_is_json_on_any_terminal(
             notify(installation, "demo", "--message", message)
         assert [ear.messages.get(timeout=5)["text"] for _ in range(2)] == [text, "more"]
     assert ear.lines[0].isascii() == is_escaped
+
+
+UNPRINTABLE = "\x1b[2J\x9b31m\x7f\x85\u202e\u2066\u2028\n\ufeff\U000e0041"
+
+
+def test_a_message_cannot_harm_a_terminal(installation: Installation) -> None:
+    installation.start()
+    with listening(installation, "demo", env=environment(PYTHONIOENCODING="utf-8")) as ear:
+        receipt = notify(
+            installation, "demo", "--data", json.dumps({"text": UNPRINTABLE, "uniqueID": "\x7f"})
+        )
+        assert ear.messages.get(timeout=5)["text"] == UNPRINTABLE
+    assert all(line.rstrip("\n").isprintable() for line in ear.lines)
+    assert receipt["uniqueID"] == "\x7f"
+
+
+def test_an_error_of_a_server_cannot_harm_a_terminal(installation: Installation) -> None:
+    def speak(browser: ServerConnection) -> None:
+        browser.send(json.dumps({"type": "error", "error": UNPRINTABLE}))
+        browser.recv()
+        browser.close(4001, "\x9b\u202e\x1b[2J")
+
+    with serve(speak, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}/"
+        done = installation.run("listen", "demo", "--url", url, env=environment(PYTHONIOENCODING="utf-8"))
+        server.shutdown()
+        thread.join()
+    assert done.returncode == 1
+    refused, ended = done.stderr.splitlines()
+    assert "[2J" in refused
+    assert "[2J" in ended
+    assert all(line.isprintable() for line in (refused, ended))
 
 
 def test_instances_are_apart(installation: Installation) -> None:

@@ -84,7 +84,7 @@ def test_no_command_shows_the_commands(capsys: pytest.CaptureFixture[str]) -> No
     assert main([]) == 77
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("aphlict: no COMMAND is given\n")
+    assert err.endswith("\naphlict: no COMMAND is given\n")
     assert all(f"\n    {command} " in err for command in COMMANDS)
 
 

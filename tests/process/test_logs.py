@@ -54,8 +54,8 @@ def test_every_file_gets_every_line(tmp_path: Path, log: logging.Logger) -> None
 
 def test_a_line_stays_one_line(tmp_path: Path, log: logging.Logger) -> None:
     journal(log, LogFile(tmp_path / "log"))
-    log.info("%s", "a\nb\r\x1b[31m\u2028c\udc80")
-    assert (tmp_path / "log").read_text().endswith(r" a\x0ab\x0d\x1b[31m\x2028c\udc80" + "\n")
+    log.info("%s", "a\nb\r\x1b[31m\u2028c\udc80\x9b\u202e")
+    assert (tmp_path / "log").read_text().endswith(r" a\x0ab\x0d\x1b[31m\u2028c\udc80\x9b\u202e" + "\n")
 
 
 def test_an_exception_is_told_in_the_line(tmp_path: Path, log: logging.Logger) -> None:
@@ -185,7 +185,7 @@ def test_a_console_that_takes_nothing_does_not_block(log: logging.Logger) -> Non
     journal(log, Stream(sender))
     began = time.monotonic()
     for number in range(5000):
-        log.info("line %d %s", number, "x" * 100 * number)
+        log.info("line %d %s", number, "x" * number)
     assert time.monotonic() - began < 10
     os.close(receiver)
     log.info("a reader that left")
