@@ -11,16 +11,18 @@ from aphlict.doctor.findings import Trouble
 from aphlict.doctor.server import check_writable, files
 from aphlict.errors import CannotWrite, CertificateError
 from aphlict.process import ports
+from aphlict.process.exposure import find_exposed
 from aphlict.process.launch import find_findings, find_warnings, prove_startable
 from aphlict.process.pidfile import find_running
 
 
 def run(arguments: Namespace) -> int:
     """Do it: configuration, then user, certificates, files and ports."""
-    _, settings = configured.load(arguments, files=True)
+    config, settings = configured.load(arguments, files=True)
     prove_startable(settings)
     errors = [sentence for findings in find_findings(settings) for sentence in findings.errors]
-    for sentence in [*find_warnings(settings), *_find_unwritable(settings)]:
+    warnings = [*find_warnings(settings), *find_exposed(config, settings), *_find_unwritable(settings)]
+    for sentence in warnings:
         if sentence not in errors[:1]:  # which is the error
             remark(f"Warning: {sentence}")
     if errors:

@@ -15,6 +15,7 @@ from aphlict.config.files import FileReader, Read, read_file
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.errors import PortTaken
 from aphlict.process import logs, ports, privileges
+from aphlict.process.exposure import find_exposed
 from aphlict.process.pidfile import Pidfile
 from aphlict.servers import credentials, script
 from aphlict.servers.credentials import Credentials
@@ -95,7 +96,7 @@ def prepare(config: Path, settings: Settings, *, console: bool = False, trace: b
             undo.callback(sock.close)
         for file in log_files(settings):
             file.prepare(owner)
-        warnings = find_warnings(settings, files.read)
+        warnings = [*find_warnings(settings, files.read), *find_exposed(config, settings, files.read)]
         if pidfile.stale:
             warnings.insert(0, pidfile.stale)
         script.load()  # from a folder that the owner may not be able to read
