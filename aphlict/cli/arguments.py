@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from aphlict import __version__
+from aphlict.config.secrets import is_sendable
 from aphlict.errors import UsageError
 from aphlict.tokens.grant import MAX_LIFETIME
 
 IDLE = 130.0  # seconds of silence that `doctor --idle` tries: twice the 60 s of most proxies, and a little
 MAX_PORT = 65535
 MAX_SECONDS = 86400
+MAX_TOKEN = 64 * 1024  # letters: far more than any server reads
 
 
 class Parser(ArgumentParser):
@@ -86,13 +88,27 @@ def _channels(parser: Parser, many: str) -> None:
     parser.add_argument("--instance", metavar="NAME", type=utf8, help="the instance (default: default)")
 
 
+def _token_to_show(parser: Parser, what: str) -> None:
+    token = parser.add_mutually_exclusive_group()
+    token.add_argument(
+        "--token", metavar="JWT", type=jwt, help=f"{what}; the list of processes shows it to all users"
+    )
+    token.add_argument(
+        "--token-file",
+        dest="token",
+        metavar="FILE",
+        type=jwt_in,
+        help="a file that holds that token; - is standard input",
+    )
+
+
 def _listen_options(parser: Parser) -> None:
     _channels(parser, "+")
     parser.add_argument(
         "--url", help="the client server, ws:// or wss:// (default: the configuration's first)"
     )
     parser.add_argument("--insecure", action="store_true", help="take any certificate from a wss:// server")
-    parser.add_argument("--token", metavar="JWT", help="the token to show, where the server asks for one")
+    _token_to_show(parser, "the token to show, where the server asks for one")
 
 
 def _doctor_options(parser: Parser) -> None:
@@ -111,10 +127,8 @@ def _doctor_options(parser: Parser) -> None:
     parser.add_argument(
         "--origin", help="the page that connects, https://HOST (default: one that `origins` lets in)"
     )
-    parser.add_argument(
-        "--token",
-        metavar="JWT",
-        help="the token to show, for the channels aphlict-doctor-*, where the server asks for one",
+    _token_to_show(
+        parser, "the token to show, for the channels aphlict-doctor-*, where the server asks for one"
     )
     parser.add_argument(
         "--ca", metavar="FILE", help="trust the authorities in this file, not those of the system"
@@ -153,6 +167,27 @@ def utf8(text: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise ArgumentTypeError(f"{text!a} is no text in UTF-8") from error
+    return text
+
+
+def jwt(text: str) -> str:
+    if not is_sendable(text):
+        raise ArgumentTypeError("expected a token: letters, digits and signs, without spaces")
+    return text
+
+
+def jwt_in(path: str) -> str:
+    try:
+        with open(0 if path == "-" else path, encoding="ascii", closefd=path != "-") as file:
+            text = file.read(MAX_TOKEN + 1).strip()
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # ValueError: not ASCII; a NUL in the name
+        why = error.strerror if isinstance(error, OSError) else "not ASCII"
+        raise ArgumentTypeError(f"{path} cannot be read ({why}), expected a file with a token") from error
+    if not is_sendable(text) or len(text) > MAX_TOKEN:
+        raise ArgumentTypeError(f"{path} holds no token, or more than one")
     return text
 
 
@@ -248,14 +283,14 @@ COMMANDS = {
         "  aphlict doctor --url wss://phorge.example.org/ws/\n"
         "  aphlict doctor --url wss://phorge.example.org/ws/~acme/ --instance acme --idle\n"
         "  aphlict doctor --url wss://phorge.example.org/ws/ --json | jq .first\n"
-        """  aphlict doctor --token "$(aphlict token --channel 'aphlict-doctor-*' --expires 5m)"\n"""
+        "  aphlict token --channel 'aphlict-doctor-*' --expires 5m | aphlict doctor --token-file -\n"
         "\nexit status: 0 nothing is wrong, 1 something is, 77 the configuration or the command line is",
         _doctor_options,
     ),
     "listen": Command(
         "subscribe like a browser and print what arrives, one JSON object a line",
         "  aphlict listen demo\n  aphlict listen --url wss://example.com/ws/ PHID-USER-1234 | jq .type\n"
-        """  aphlict listen --token "$(aphlict token --channel demo)" demo""",
+        "  aphlict token --channel demo | aphlict listen --token-file - demo",
         _listen_options,
     ),
     "notify": Command(

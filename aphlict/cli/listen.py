@@ -23,7 +23,7 @@ PING_INTERVAL = 20.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds before another try
 REMEMBERED = 4096  # uniqueIDs: as many as a server's history has
 REFUSED = (401, 403)
-ANOTHER = "give a good one with --token (aphlict token makes them)"
+ANOTHER = "give a good one with --token-file (aphlict token makes them)"
 SUBSCRIBE, REPLAY = "listen-subscribe", "listen-replay"
 
 

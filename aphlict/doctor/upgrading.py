@@ -18,7 +18,7 @@ LOST = {
 }
 NO_REQUEST = "no HTTP/1.1 request line"
 OTHER_ORIGIN = "the key 'origins' of this server does not name it"
-SHOW_ONE = """give a good one: --token "$(aphlict token --channel 'aphlict-doctor-*')\""""
+SHOW_ONE = "give a good one: aphlict token --channel 'aphlict-doctor-*' | aphlict doctor --token-file - …"
 # What only an admin port says: of a path that it does not have, and to those who may not speak there.
 ADMIN_PORT = ("POST / publishes", "admin server", "admin.hosts")
 

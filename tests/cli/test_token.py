@@ -1,15 +1,17 @@
 """`token`, and the commands that show one."""
 
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import jwt
+import psutil
 import pytest
 
 from aphlict.cli.main import main
 from tests.cli.test_messages import listening
-from tests.support.installation import Installation
+from tests.support.installation import Installation, environment
 from tests.support.tokens import ALGORITHMS, jwks, key_file, pair
 
 
@@ -119,6 +121,63 @@ def test_listen_shows_its_token(installation: Installation) -> None:
     with listening(installation, "--token", make(installation, "--channel", "demo"), "demo") as ear:
         assert installation.publish({"subscribers": ["demo"], "n": 1})[0] == 200
         assert ear.messages.get(timeout=10)["n"] == 1
+
+
+def test_a_token_in_a_file_is_not_in_the_list_of_processes(installation: Installation) -> None:
+    guard(installation, key_file(installation.folder))
+    installation.start()
+    text = make(installation, "--channel", "demo")
+    path = installation.folder / "token"
+    path.write_text(f"{text}\n")
+    with listening(installation, "--token-file", str(path), "demo") as ear:
+        assert installation.publish({"subscribers": ["demo"], "n": 1})[0] == 200
+        assert ear.messages.get(timeout=10)["n"] == 1
+        assert not any(text in word for word in psutil.Process(ear.process.pid).cmdline())
+
+
+@pytest.mark.parametrize("command", [("listen", "demo"), ("doctor",)])
+def test_a_token_from_standard_input(installation: Installation, command: tuple[str, ...]) -> None:
+    """The server refuses both, for different reasons: so they were shown."""
+    guard(installation, key_file(installation.folder))
+    installation.start()
+    words = installation.words(*command, "--token-file", "-")
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    for text, part in (("a.b.c\n", "not that of a JWT"), (make(installation, "--channel", "x"), "channel")):
+        done = subprocess.run(words, input=text, env=environment(), timeout=30, check=False, **streams)
+        assert (done.returncode, part in done.stdout) == (1, True), done.stdout
+
+
+@pytest.mark.parametrize("command", [["listen", "demo"], ["doctor"]])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"geheim two", b"geheim\ngeheim", b"geheim\xff", b"geheim" * 20_000, None]
+)
+def test_a_file_without_a_token(
+    command: list[str], content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_bytes(content)
+    assert main([*command, "--token-file", str(path)]) == 77
+    err = capsys.readouterr().err
+    assert err.startswith(f"aphlict: argument --token-file: {path} ")
+    assert err.count("\n") == 1
+    assert "geheim" not in err
+
+
+@pytest.mark.parametrize("options", [["--token", "geheim x"], ["--token", ""], ["--token", "geheim\n"]])
+@pytest.mark.parametrize("command", [["listen", "demo"], ["doctor"]])
+def test_what_is_no_token(command: list[str], options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, *options]) == 77
+    err = capsys.readouterr().err
+    assert err.startswith("aphlict: argument --token: ")
+    assert "geheim" not in err
+
+
+def test_a_token_is_given_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "token"
+    path.write_text("a.b.c")
+    assert main(["listen", "demo", "--token", "a.b.c", "--token-file", str(path)]) == 77
+    assert "not allowed with" in capsys.readouterr().err
 
 
 def test_a_token_in_a_url_is_shown_to_the_server_alone(installation: Installation) -> None:
