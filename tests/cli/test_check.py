@@ -1,6 +1,7 @@
 """`check`: all that `start` would refuse, without starting."""
 
 import json
+import signal
 import socket
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from aphlict.cli.main import main
 from tests.support import certificates
 from tests.support.installation import Installation
+from tests.support.waiting import wait_until
 
 
 def test_a_good_configuration(installation: Installation) -> None:
@@ -71,6 +73,18 @@ def test_a_certificate_that_ends_soon_is_a_warning(installation: Installation) -
     with_certificate(installation, days=20)
     done = installation.run("check")
     assert (done.returncode, "Warning: " in done.stderr) == (0, True)
+
+
+def test_a_certificate_that_ends_soon_is_told_of_at_the_start_and_at_each_reload(
+    installation: Installation,
+) -> None:
+    with_certificate(installation, days=20)
+    done = installation.run("start")
+    assert (done.returncode, "ends on" in done.stderr) == (0, True)
+    assert installation.log.read_text().count("ends on") == 1
+    with_certificate(installation, days=10)
+    installation.supervisor().send_signal(signal.SIGHUP)
+    wait_until(lambda: installation.log.read_text().count("ends on") >= 2, "the warning")
 
 
 def test_a_key_of_another_certificate(installation: Installation) -> None:

@@ -215,8 +215,21 @@ def test_the_wrong_ones(header: str) -> None:
         check(guard(admin_secret=f"{SECRET}\n{ANOTHER}"), {"authorization": header})
 
 
+def test_the_time_of_a_comparison_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every secret is compared, whichever is right, by what takes as long for any of the same length."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(shown: bytes, secret: bytes) -> bool:
+        compared.append((shown, secret))
+        return len(compared) == 1
+
+    monkeypatch.setattr("hmac.compare_digest", compare)
+    check(guard(admin_secret=f"{SECRET}\n{ANOTHER}"), {"authorization": "Bearer x"})
+    assert compared == [(b"x", SECRET.encode()), (b"x", ANOTHER.encode())]
+
+
 @in_loop
-async def test_nothing_is_told_to_strangers() -> None:
+async def test_nothing_is_told_to_strangers(caplog: pytest.LogCaptureFixture) -> None:
     async with running_node(admin={"admin.secret": SECRET}) as node:
         for path, options in (
             ("/status/", ()),
@@ -232,6 +245,7 @@ async def test_nothing_is_told_to_strangers() -> None:
         status = (await curl(at(node, "/status/"), "-H", f"Authorization: Bearer {SECRET}")).json
         assert status["messages.in"] == 0
         assert status["refused"]["admin.secret"] == 5
+    assert "admin.secret was hit by 127.0.0.1" in caplog.text
 
 
 @in_loop

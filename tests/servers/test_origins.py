@@ -92,6 +92,21 @@ async def test_an_answer_without_an_origin_may_not_be_kept_for_others() -> None:
         assert "access-control-allow-origin" not in answer.headers
 
 
+@pytest.mark.parametrize("keys", [{}, CONFIGURED])
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+def test_no_answer_has_to_do_with_cookies(keys: dict[str, Any], method: str) -> None:
+    """So a page never acts with the rights of who looks at it."""
+
+    @in_loop
+    async def run() -> None:
+        async with running_node(client=keys) as node:
+            for path in ("/poll?channel=a&wait=0", "/events", "/status", "/aphlict.js", "/x"):
+                answer = await curl(at(node, path), "-X", method, "-b", "a=b", *by(OURS))
+                assert not {"set-cookie", "access-control-allow-credentials"} & set(answer.headers)
+
+    run()
+
+
 @in_loop
 async def test_an_event_stream_of_ours() -> None:
     async with (
