@@ -1,5 +1,6 @@
 """Where a browser is to connect: the parts of a ws:// or wss:// URL, or a server of the configuration."""
 
+import re
 from dataclasses import dataclass, field, replace
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -68,6 +69,7 @@ class Target:
 
 def from_url(url: str) -> Target:
     """Take a URL apart; a token in it is kept where it is not printed. Raises UsageError."""
+    shown = shorten(re.split("[?#]", url)[0].rpartition("@")[2])  # without a token or a password
     try:
         if not url.isprintable():
             raise ValueError("it has characters that cannot be printed")
@@ -75,18 +77,18 @@ def from_url(url: str) -> Target:
         parts = urlsplit(url)
         host, port = _host_and_port(parts)
     except ValueError as error:
-        shown = shorten(url.partition("?")[0].rpartition("@")[2])  # without a token or a password
         raise UsageError(f"--url is {shown}, expected {EXPECTED} ({error})") from error
     if parts.scheme in MEANT:
-        raise UsageError(f"--url is {url}, expected a WebSocket's: {MEANT[parts.scheme]}://{parts.netloc}…")
+        meant = MEANT[parts.scheme]
+        raise UsageError(f"--url is {shown}, expected a WebSocket's: {meant}://{shorten(parts.netloc)}…")
     if parts.scheme not in DEFAULT_PORTS or not host:
-        raise UsageError(f"--url is {url}, expected {EXPECTED}")
+        raise UsageError(f"--url is {shown}, expected {EXPECTED}")
     path = quote(parts.path or "/", safe="/~%:@!$&'()*+,;=") + (f"?{parts.query}" if parts.query else "")
     target = Target(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], path, token=token)
     try:
         _ = target.instance
     except HandshakeRefused as error:
-        raise UsageError(f"--url is {url}: {error}") from error
+        raise UsageError(f"--url is {shown}: {error}") from error
     return target
 
 
