@@ -8,6 +8,7 @@ import pytest
 
 from aphlict.doctor.findings import CheckList, Finding, Trouble, Verdict
 from aphlict.doctor.machine import check_clock, check_descriptors
+from tests.support.waiting import wait_until
 
 
 def checked(**behind: float) -> list[Finding]:
@@ -48,6 +49,7 @@ def test_a_clock_that_was_never_set(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_process_that_has_used_up_its_descriptors() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         worker = psutil.Process(process.pid)
+        wait_until(lambda: worker.num_fds() == 3, "a program that has loaded its libraries")
         worker.rlimit(psutil.RLIMIT_NOFILE, (3, 64))
         with pytest.raises(Trouble, match="has 3 of 3 file descriptors open"):
             check_descriptors([worker], CheckList(lambda _finding: None))
