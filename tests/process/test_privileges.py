@@ -62,16 +62,26 @@ def test_the_users_own_group_is_taken_unless_another_is_named() -> None:
 
 
 @as_root
-def test_both_processes_run_as_the_user(unprivileged: Installation) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_process_of_a_server_keeps_rights_of_root(unprivileged: Installation, workers: int) -> None:
+    """Nor capabilities, nor root's groups; also one that takes the place of another."""
+    unprivileged.write(user=USER, workers=workers)
     supervisor = unprivileged.start()
     user = pwd.getpwnam(USER)
-    for process in (supervisor, unprivileged.worker()):
+    first = supervisor.children()[0]
+    first.kill()
+    count = 1 if workers == 1 else workers + 1
+    wait_until(lambda: first not in (now := supervisor.children()) and len(now) == count, "another one")
+    for process in (supervisor, *supervisor.children()):
         assert set(process.uids()) == {user.pw_uid}
         assert set(process.gids()) == {user.pw_gid}
-        groups = [
-            line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "Groups" in line
-        ]
-        assert set(map(int, groups[0].split()[1:])) <= set(os.getgrouplist(USER, user.pw_gid))
+        found = dict(
+            line.split(":\t", 1)
+            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            if ":\t" in line
+        )
+        assert set(map(int, found["Groups"].split())) <= set(os.getgrouplist(USER, user.pw_gid))
+        assert {int(found[each], 16) for each in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {0}
 
 
 @as_root
