@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import socket
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -108,3 +109,22 @@ async def test_nothing_is_left_of_who_came_through_a_balancer(clock: Clock) -> N
         for _ in range(TIMES):
             await ask(node, v2("192.0.2.1") + get("/status"))
         await eventually(lambda: alive() <= before, "the release of all")
+
+
+@in_loop
+async def test_asking_for_the_state_takes_no_memory(clock: Clock) -> None:
+    requests = 500
+    async with running_node() as node:
+        for _ in range(requests):
+            await ask(node, get("/status"))
+        gc.collect()
+        tracemalloc.start()
+        try:
+            for _ in range(requests):
+                await ask(node, get("/status"))
+            await eventually(lambda: not node.node._frontend._connections())
+            gc.collect()
+            taken, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert taken / requests < 500, "bytes of each request that are kept"
