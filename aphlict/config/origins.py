@@ -39,8 +39,12 @@ class Pattern(NamedTuple):
         """Whether an origin is meant."""
         if not self.below:
             return origin == self.origin
-        scheme, host, port = self.origin
-        return (origin.scheme, origin.port) == (scheme, port) and origin.host.endswith(f".{host}")
+        own = self.origin
+        return (origin.scheme, origin.port) == (own.scheme, own.port) and self.names(origin.host)
+
+    def names(self, host: str) -> bool:
+        """Whether an origin with this host is meant, whatever its scheme and port."""
+        return host.endswith(f".{self.origin.host}") if self.below else host == self.origin.host
 
 
 def read_pattern(text: str) -> Pattern:
@@ -74,8 +78,8 @@ class Origins:
         return bool(self._patterns)
 
     def allows(self, header: str | None) -> bool:
-        """Whether a request with this `Origin` may be served. Who sends none is no page that could read the
-        answer: a program, or a page of this very server."""
+        """Whether a request with this `Origin` may be served. One without is of a program, or of a page that has the
+        name under which it was sent: `names` has to be asked for that."""
         if not self._patterns or header is None:
             return True
         match = _ORIGIN.fullmatch(header.lower())
@@ -83,6 +87,10 @@ class Origins:
             return False
         origin = _make(*match.groups())
         return any(pattern.matches(origin) for pattern in self._patterns)
+
+    def names(self, host: str) -> bool:
+        """Whether a page under this host name may be of one of the origins, whatever its scheme and port."""
+        return any(pattern.names(host) for pattern in self._patterns)
 
     def fields(self, header: str | None) -> dict[str, str]:
         """The fields of an answer that let the page read it, and no other."""

@@ -15,6 +15,7 @@ from aphlict.message import Message, check_name, decode_body, read_message
 from aphlict.net.requests import RequestApplication, RequestConnection
 from aphlict.servers.http import Exchange
 from aphlict.servers.port import PortContext
+from aphlict.wire.answers import PRIVATE
 from aphlict.wire.handshake import Request
 
 log = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ def _trace(messages: list[Message], receipts: list[dict[str, Any]]) -> None:
 
 def _tell_status(exchange: Exchange, status: dict[str, Any]) -> None:
     """`time`: so that the clocks of several nodes can be compared."""
-    exchange.answer_json(200, {**status, "time": round(time.time() * 1000)})
+    exchange.answer_json(200, {**status, "time": round(time.time() * 1000)}, PRIVATE)
 
 
 def _instance(exchange: Exchange) -> str:
@@ -156,7 +157,7 @@ def _instance(exchange: Exchange) -> str:
 
 def _refuse_method(exchange: Exchange, allowed: str) -> None:
     sentence = f"{exchange.method} is not for {exchange.path}: use {allowed}"
-    exchange.answer_json(405, {"error": sentence}, {"Allow": allowed})
+    exchange.answer_json(405, {"error": sentence}, {"Allow": allowed, **PRIVATE})
 
 
 class Publishers(RequestApplication):

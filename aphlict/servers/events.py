@@ -11,13 +11,14 @@ from aphlict.net.streaming import BrowserConnection
 from aphlict.position import DIGEST, REMEMBERED, digest
 from aphlict.servers.asking import Wish
 from aphlict.servers.listening import Listening
-from aphlict.wire.answers import head
+from aphlict.wire.answers import PRIVATE, head
 
 COMMENT_INTERVAL = 25.0  # seconds, or `ping.interval` where that is shorter
 RETRY = 2000  # milliseconds after which a browser comes back by itself
 
 HEAD = {
     "Content-Type": "text/event-stream; charset=utf-8",
+    **PRIVATE,
     "Cache-Control": "no-store, no-transform",  # a proxy that compresses would hold events back
     "X-Accel-Buffering": "no",  # nginx
     "Connection": "close",

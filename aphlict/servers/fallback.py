@@ -23,7 +23,7 @@ from aphlict.servers.admission import Term, admit
 from aphlict.servers.asking import Wish, read_wish
 from aphlict.servers.events import EventStream
 from aphlict.servers.poll import Poll
-from aphlict.servers.port import check_origin, cors, keys_of
+from aphlict.servers.port import check_page, cors, keys_of
 from aphlict.tokens.grant import Grant
 from aphlict.wire import answers
 from aphlict.wire.handshake import Request
@@ -67,7 +67,7 @@ class Fallback:
         if make is None:
             return False
         try:
-            check_origin(connection, request)
+            check_page(connection, request)
         except OriginRefused as refusal:
             _refuse(connection, request, refusal.http_status, refusal)
             return True

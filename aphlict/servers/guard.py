@@ -27,7 +27,7 @@ _BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE)
 
 
 class Guard:
-    """Looks at the head of each request to one admin server.
+    """Looks at the head of each request to one admin server, and knows the names of every server.
 
     `names` are those of this machine. They count for what comes by this machine's own loopback address, which is
     what a page whose name is pointed there is after; and for all where `admin.hosts` adds to them.
@@ -46,12 +46,24 @@ class Guard:
         """
         _refuse_pages(headers)
         host = headers.get("host", "")
-        if host not in self._good and (self._always or is_loopback(came_to())):
-            _check_host(host, self._names)
-            if len(self._good) < MOST_HOSTS:
-                self._good.add(host)
+        if host not in self._good and (self._always or is_loopback(came_to())) and not self.knows(host):
+            shown = shorten(host_of(host) or host)
+            raise UnknownHost(
+                f"{shown} is not known as a name of this server: use its address, or add it to 'admin.hosts'"
+            )
         if self._secrets:
             self._check_secret(headers.get("authorization", ""))
+
+    def knows(self, header: str) -> bool:
+        """Whether a `Host` is an address, or a name of this machine or of a private network."""
+        if header in self._good:
+            return True
+        name = host_of(header)
+        if name is None or not _is_own(name, self._names):
+            return False
+        if len(self._good) < MOST_HOSTS:
+            self._good.add(header)
+        return True
 
     def _check_secret(self, header: str) -> None:
         match = _BEARER.fullmatch(header)
@@ -73,14 +85,10 @@ def _refuse_pages(headers: Mapping[str, str]) -> None:
         raise NotForPages("web pages may not speak to an admin server, nor lead a browser to it")
 
 
-def _check_host(header: str, names: Collection[str]) -> None:
+def host_of(header: str) -> str | None:
+    """The name or address in a `Host`, as `plain` has it; None where it is malformed."""
     match = _HOST.fullmatch(header)
-    name = plain(match[1]) if match else None
-    if name is None or not _is_own(name, names):
-        shown = shorten(name or header)
-        raise UnknownHost(
-            f"{shown} is not known as a name of this server: use its address, or add it to 'admin.hosts'"
-        )
+    return plain(match[1]) if match else None
 
 
 def _is_own(name: str, names: Collection[str]) -> bool:

@@ -78,7 +78,8 @@ class Exchange:
         """Answer with an error's status and sentence, and `more` keys beside it; the connection ends."""
         self._connection.count(error)
         self._keep = False
-        self.answer_json(error.http_status, {**answers.refusal(error), **more}, answers.fields_of(error))
+        headers = {**answers.PRIVATE, **answers.fields_of(error)}
+        self.answer_json(error.http_status, {**answers.refusal(error), **more}, headers)
 
     def answer_json(self, status: int, value: Any, headers: Mapping[str, str] = NO_HEADERS) -> None:
         """Answer with JSON."""

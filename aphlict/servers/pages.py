@@ -5,8 +5,9 @@ from enum import Enum
 
 from aphlict.servers.http import Exchange
 from aphlict.servers.script import Script
+from aphlict.wire.answers import PRIVATE
 
-NO_CACHE = {"Cache-Control": "no-store"}
+NO_CACHE = {"Cache-Control": "no-store", **PRIVATE}
 
 
 class NodeState(Enum):
@@ -34,7 +35,7 @@ class Pages:
             self._script.answer(exchange)
         else:
             sentence = "this port serves WebSockets: the request asked for no upgrade"
-            exchange.answer_json(501, {"error": sentence})
+            exchange.answer_json(501, {"error": sentence}, PRIVATE)
 
     def _answer_status(self, exchange: Exchange) -> None:
         state = self._state()

@@ -12,9 +12,9 @@ from aphlict.net.deadlines import TICK
 from aphlict.net.streaming import BrowserConnection
 from aphlict.servers.asking import Wish
 from aphlict.servers.listening import Listening
-from aphlict.wire.answers import JSON, whole
+from aphlict.wire.answers import JSON, PRIVATE, whole
 
-HEAD = {**JSON, "Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+HEAD = {**JSON, **PRIVATE, "Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 MAX_MESSAGES = 256  # in one answer
 MAX_BYTES = 256 * 1024  # in one answer, but for its last message
 

@@ -4,14 +4,15 @@ from aphlict.config.expectations import shorten
 from aphlict.config.origins import Origins
 from aphlict.errors import OriginRefused
 from aphlict.net.connection import Connection, Context
-from aphlict.servers.guard import Guard
+from aphlict.servers.guard import OWN_SITES, Guard, host_of
 from aphlict.tls.authorities import Authorities
 from aphlict.tokens.keyring import Keyring
 from aphlict.wire.handshake import Request
 
 
 class PortContext(Context):
-    """The context of a port: `origins` and `keys` count on a client port, `guard` on an admin port.
+    """The context of a port: `origins` and `keys` count on a client port; `guard` checks requests on an admin port,
+    and host names on both.
 
     `keys` prove the tokens that it asks browsers for; None where it asks for none. Likewise `authorities` and the
     certificates of publishers.
@@ -33,6 +34,32 @@ def check_origin(connection: Connection, request: Request) -> None:
     connection.context.hits.add("origins", connection.address, f"a page of {page}")
     raise OriginRefused(
         f"pages of the origin {page} may not listen here: the key 'origins' of this server does not name it"
+    )
+
+
+def check_page(connection: Connection, request: Request) -> None:
+    """As `check_origin`, for a request that a page may make without `Origin`. Raises OriginRefused.
+
+    A browser leaves `Origin` out of a GET to the page's own origin (Fetch, 3.2). The page may have its name lead here
+    (DNS rebinding): over plain HTTP only `Host` shows that, as browsers send no `Sec-Fetch-Site` there.
+    """
+    check_origin(connection, request)
+    context = _context(connection)
+    headers = request.headers
+    if not context.origins or "origin" in headers:
+        return
+    if headers.get("sec-fetch-site", "none") not in OWN_SITES:
+        connection.context.hits.add("origins", connection.address, "a page of another site, without 'Origin'")
+        raise OriginRefused("pages of other sites may not listen here without saying which they are")
+    header = headers.get("host", "")
+    host = host_of(header)
+    if (host is not None and context.origins.names(host)) or context.guard.knows(header):
+        return
+    shown = shorten(host or header)
+    connection.context.hits.add("origins", connection.address, f"a request without 'Origin' to {shown}")
+    raise OriginRefused(
+        f"without 'Origin' nobody may listen here under the name {shown}: the key 'origins' of this server does not"
+        " name it"
     )
 
 

@@ -25,7 +25,7 @@ EVENTS = """new Promise((tell) => {
   source.onerror = () => tell("error");
 })"""
 POLL = 'fetch("%s?channel=demo&wait=0").then((answer) => answer.ok ? "open" : "error", () => "error")'
-STATUS = 'fetch("%s", {mode: "%s"}).then((answer) => answer.status)'
+STATUS = 'fetch("%s", {mode: "%s"}).then((answer) => answer.status, () => 0)'
 PUBLISH = STATUS.replace("{m", '{method: "POST", body: `{"subscribers": ["demo"]}`, m')
 
 
@@ -64,6 +64,33 @@ def test_a_page_of_others_does_not(any_profile: Profile, strict: tuple[Server, s
     assert [tab.evaluate(way) for way in ways(server)] == ["error"] * 3
     assert server.status()["clients.total"] == 0
     assert server.status()["refused"]["origins"] >= 3
+
+
+def test_a_page_whose_name_leads_to_a_client_port_does_not_listen(
+    profile: ChromiumProfile, strict: tuple[Server, str]
+) -> None:
+    """It is of the same origin as what it asks for, and so asks without `Origin`."""
+    server, _ = strict
+    refused = server.status()["refused"]["origins"]
+    tab = profile.new_tab(f"http://rebound.example:{server.client_port}/ws/aphlict.js")
+    assert tab.evaluate("location.hostname") == "rebound.example"
+    assert [tab.evaluate(way % f"/ws/{end}") for way, end in ((EVENTS, "events"), (POLL, "poll"))] == [
+        "error"
+    ] * 2
+    assert tab.evaluate(SOCKET % f"ws://rebound.example:{server.client_port}/ws/") == "error"
+    assert server.status()["refused"]["origins"] >= refused + 3
+    assert server.status()["clients.total"] == 0
+    own = profile.new_tab(f"http://127.0.0.1:{server.client_port}/ws/aphlict.js")
+    assert own.evaluate(POLL % "/ws/poll") == "open"
+
+
+def test_a_page_of_others_cannot_embed_a_poll(any_profile: Profile, server: Server, web: str) -> None:
+    tab = any_profile.new_tab(web)
+    poll = f"http://127.0.0.1:{server.client_port}/ws/poll?channel=demo&wait=0"
+    unread = "fetch(%r, {mode: 'no-cors'}).then((answer) => answer.type, () => 'error')"
+    assert tab.evaluate(unread % poll) == "error"
+    script = f"http://127.0.0.1:{server.client_port}/ws/aphlict.js"
+    assert tab.evaluate(unread % script) == "opaque"
 
 
 def test_a_page_cannot_publish(any_profile: Profile, server: Server, web: str) -> None:

@@ -1,5 +1,6 @@
 """`origins` of a client server: which pages may listen, by WebSocket, event stream and poll."""
 
+import asyncio
 import json
 import logging
 from typing import Any
@@ -116,6 +117,100 @@ async def test_an_event_stream_of_ours() -> None:
         assert f"Access-Control-Allow-Origin: {OURS}\r\nVary: Origin\r\n".encode() in source.head
         await node.publish({"subscribers": ["a"], "uniqueID": "one"})
         assert (await source.event()).json["uniqueID"] == "one"
+
+
+async def status_of(node: RunningNode, path: str, **headers: str | None) -> int:
+    """The status of the answer to a request with these header fields (`_` for a hyphen) and no others."""
+    fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items() if value)
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
+    writer.write(f"GET {path} HTTP/1.1\r\n{fields}\r\n".encode())
+    try:
+        line = await asyncio.wait_for(reader.readline(), 10)
+        return int(line.split()[1])
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("path", ["/poll?channel=a&wait=0", "/events?channel=a"])
+@pytest.mark.parametrize(
+    ("host", "site", "origin", "status"),
+    [
+        ("localhost:22280", None, None, 200),
+        ("127.0.0.1:22280", "same-origin", None, 200),
+        ("[::1]:22280", None, None, 200),
+        ("notify", None, None, 200),
+        ("notify.internal", None, None, 200),
+        ("phorge.example.com", None, None, 200),
+        ("phorge.example.com", "same-origin", None, 200),
+        ("phorge.example.com", "none", None, 200),
+        ("PHORGE.example.com.:8443", None, None, 200),
+        ("a.example.org", None, None, 200),
+        ("evil.example:22280", None, None, 403),
+        ("evil.example:22280", "same-origin", None, 403),
+        ("evil.example:22280", "none", None, 403),
+        ("example.org", None, None, 403),
+        ("phorge.example.com.evil.example", None, None, 403),
+        ("evil-phorge.example.com", None, None, 403),
+        ("phorge.example.com@evil.example", None, None, 403),
+        ("phorge.example.com", "cross-site", None, 403),
+        ("phorge.example.com", "same-site", None, 403),
+        ("127.0.0.1", "cross-site", None, 403),
+        ("evil.example", "cross-site", OURS, 200),
+        ("evil.example", "same-origin", "http://evil.example", 403),
+        ("phorge.example.com", "cross-site", OTHERS, 403),
+    ],
+)
+@in_loop
+async def test_requests_without_an_origin(
+    path: str, host: str, site: str | None, origin: str | None, status: int
+) -> None:
+    """A page whose name leads here (DNS rebinding) sends none; over plain HTTP browsers send no Sec-Fetch-Site."""
+    async with running_node(client=CONFIGURED) as node:
+        assert await status_of(node, path, Host=host, Sec_Fetch_Site=site, Origin=origin) == status
+        assert (await node.status())["refused"]["origins"] == (status == 403)
+
+
+@in_loop
+async def test_where_nothing_is_configured_every_name_is_good() -> None:
+    async with running_node() as node:
+        path = "/poll?channel=a&wait=0"
+        assert await status_of(node, path, Host="evil.example", Sec_Fetch_Site="cross-site") == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/poll?channel=a&wait=0", 200),
+        ("/poll", 400),
+        ("/ws/status", 200),
+        ("/ws/", 501),
+    ],
+)
+@pytest.mark.parametrize("keys", [{}, CONFIGURED])
+@in_loop
+async def test_what_pages_of_others_may_not_even_embed(path: str, status: int, keys: dict[str, Any]) -> None:
+    async with running_node(client=keys) as node:
+        answer = await curl(at(node, path))
+        assert answer.status == status
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+@in_loop
+async def test_an_event_stream_may_not_be_embedded_either() -> None:
+    async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
+        assert (
+            b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n" in source.head
+        )
+
+
+@in_loop
+async def test_what_an_admin_port_shows_may_not_be_embedded_either() -> None:
+    async with running_node() as node:
+        for path, options in (("/status/", ()), ("/", ("-X", "GET")), ("/nothing", ())):
+            answer = await curl(f"http://localhost:{node.admin_port}{path}", *options)
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
 
 @in_loop
