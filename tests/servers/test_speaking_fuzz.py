@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from aphlict.config.origins import Origins
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import NotAuthorized, NotForPages, UnknownHost
-from aphlict.servers.guard import PRIVATE, Guard
+from aphlict.servers.guard import PRIVATE, Guard, host_of
 
 HEADER = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF))
 SCHEMES = st.sampled_from(["https://", "http://", "HTTPS://", "//", "", "https:/", "javascript:"])
@@ -57,6 +57,18 @@ def test_a_host_that_is_let_in_is_no_strangers(header: str) -> None:
         and not host.endswith(tuple(f".{each}" for each in PRIVATE))
     ):
         ip_address(host)
+
+
+@given(HEADER | st.lists(PIECES, max_size=6).map("".join))
+@example("example.com@evil.example")
+@example("evil.example:443.example.com")
+def test_a_host_that_is_of_an_origin_is_taken_for_that_by_others(header: str) -> None:
+    host = host_of(header)
+    if host is not None and Origins(["*.example.com", "https://example.com"]).names(host):
+        parts = urlsplit(f"http://{header}")
+        name = (parts.hostname or "").rstrip(".")
+        assert parts.username is None
+        assert name == "example.com" or name.endswith(".example.com")
 
 
 @given(st.dictionaries(st.sampled_from(["host", "origin", "sec-fetch-site", "authorization"]), HEADER))
