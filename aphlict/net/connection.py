@@ -118,7 +118,8 @@ class Connection(Sender):
         else:
             self.state = State.HEAD
             self._watch(READ)
-            self._receive()
+            if self._socket.pending():
+                self._receive()
 
     def _receive(self) -> None:
         """Read once; a TLS connection until nothing is left inside its layer, which epoll cannot see."""

@@ -181,21 +181,8 @@ class TLSSocket(socket.socket):
     def send(self, data: bytes | memoryview, flags: int = 0) -> int:  # type: ignore[override]
         """Encrypt and send. Returns how many bytes were taken; raises BlockingIOError or SSLWantWriteError where that
         is none, another OSError where the connection is lost."""
-        if not self._unsent and len(data) <= RECORD:
-            return self._send_record(data, flags)
-        self._flush()
-        taken, self._promised = self._promised, 0
-        rest = memoryview(data)
-        while taken < len(data):
-            try:
-                taken += self._send_record(rest[taken : taken + RECORD], flags)
-            except BlockingIOError:
-                if not taken:
-                    raise
-                break
-        return taken
-
-    def _send_record(self, data: bytes | memoryview, flags: int) -> int:
+        if self._unsent or len(data) > RECORD:
+            return self._send_by_records(data)
         try:
             self._tls.write(data)
         finally:
@@ -208,6 +195,20 @@ class TLSSocket(socket.socket):
             self._unsent, self._promised = encrypted[sent:], len(data)
             raise BlockingIOError
         return len(data)
+
+    def _send_by_records(self, data: bytes | memoryview) -> int:
+        """Send what was encrypted before, and then one record after the other: no more than one waits here."""
+        self._flush()
+        taken, self._promised = self._promised, 0
+        rest = memoryview(data)
+        while taken < len(data):
+            try:
+                taken += self.send(rest[taken : taken + RECORD])
+            except BlockingIOError:
+                if not taken:
+                    raise
+                break
+        return taken
 
     def _flush(self) -> None:
         """Send what was encrypted. Raises SSLWantWriteError where the socket does not take all of it."""
