@@ -22,6 +22,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+# nohup has SIGHUP ignored, which a server in the foreground respects: it would not reload.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(tryfirst=True)
