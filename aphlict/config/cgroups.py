@@ -1,31 +1,40 @@
-"""Limits of the control group (cgroup v2) that this process is in: that of a container, or of a systemd unit."""
+"""The control groups that this process is in: those of a container, or of a systemd unit."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-
-MOUNT = Path("/sys/fs/cgroup")
-MEMBERSHIP = Path("/proc/self/cgroup")
-UNIFIED = "0::"  # what the line of cgroup v2 begins with (cgroups(7))
+from typing import NamedTuple
 
 
-def limits(name: str) -> Iterator[str]:
-    """The contents of a file such as `memory.max`, of this process's group and of each group above it.
+class ControlGroup(NamedTuple):
+    """The folder of a group, and the version of its hierarchy: 1 or 2."""
 
-    A limit of any of them applies. Nothing where there is no cgroup v2, or where the files cannot be read.
+    folder: Path
+    version: int
+
+    def read(self, name: str) -> str:
+        """The content of a file; nothing where it cannot be read."""
+        return _text(self.folder / name)
+
+
+def find_groups(controller: str, root: Path = Path("/")) -> Iterator[ControlGroup]:
+    """The groups that limit what this process gets of "cpu" or "memory": its own, and each one above it.
+
+    A limit of any of them applies (cgroups(7)). `root` has /proc and /sys.
     """
-    group = _group()
-    for folder in (group, *group.parents):
-        try:
-            yield (MOUNT / folder.relative_to("/") / name).read_text("ascii").strip()
-        except (OSError, ValueError):  # the root has no limits
-            continue
+    mounted = root / "sys/fs/cgroup"
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, name = line.split(":", 2)
+        group = PurePosixPath(name.lstrip("/"))
+        # In a container the name may be that of the host: then only the root of what is mounted exists.
+        for each in (group, *group.parents):
+            if not controllers:
+                yield ControlGroup(mounted / each, 2)
+            elif controller in controllers.split(","):
+                yield ControlGroup(mounted / controller / each, 1)
 
 
-def _group() -> PurePosixPath:
+def _text(path: Path) -> str:
     try:
-        lines = MEMBERSHIP.read_text().splitlines()
+        return path.read_text()
     except OSError:
-        lines = []
-    path = next((line.removeprefix(UNIFIED) for line in lines if line.startswith(UNIFIED)), "/")
-    # A group outside of the container's own namespace begins with `/..`: only the mounted root can be read.
-    return PurePosixPath("/" if ".." in path.split("/") or not path.startswith("/") else path)
+        return ""

@@ -3,7 +3,9 @@
 import math
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from aphlict.config.cgroups import ControlGroup, find_groups
 
 
 def count_processors(root: Path = Path("/")) -> int:
@@ -11,35 +13,14 @@ def count_processors(root: Path = Path("/")) -> int:
 
     `cpu.max` of cgroup v2, `cpu.cfs_quota_us` of v1, of the group and those above it. `root` has /proc and /sys.
     """
-    allowed = [math.ceil(each) for each in _quotas(root)]
+    allowed = [math.ceil(quota) for group in find_groups("cpu", root) for quota in _quota(group)]
     return max(1, min([len(os.sched_getaffinity(0)), *allowed]))
 
 
-def _quotas(root: Path) -> Iterator[float]:
-    mounted = root / "sys/fs/cgroup"
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, name = line.split(":", 2)
-        group = PurePosixPath(name.lstrip("/"))
-        # In a container the name may be that of the host: then only the root of what is mounted exists.
-        for each in (group, *group.parents):
-            if not controllers:
-                yield from _quota(_text(mounted / each / "cpu.max"))
-            elif "cpu" in controllers.split(","):
-                folder = mounted / "cpu" / each
-                quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
-                yield from _quota(f"{quota} {period}")
-
-
-def _quota(text: str) -> Iterator[float]:
+def _quota(group: ControlGroup) -> Iterator[float]:
     """Microseconds of processor time in a period; `max` and -1 mean: no limit."""
+    old = "cpu.cfs_quota_us", "cpu.cfs_period_us"
+    text = group.read("cpu.max") if group.version == 2 else " ".join(map(group.read, old))
     match text.split():
         case [quota, period] if quota.isdigit() and period.isdigit() and int(period):
             yield int(quota) / int(period)
-
-
-def _text(path: Path) -> str:
-    """The content of a file; nothing where it is not there."""
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -2,9 +2,10 @@
 
 import os
 import resource
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from aphlict.config import cgroups
+from aphlict.config.cgroups import find_groups
 from aphlict.config.settings import Settings
 from aphlict.net.door import PORCH
 
@@ -59,7 +60,12 @@ def _descriptors() -> int:
     return 1 << 30 if soft == resource.RLIM_INFINITY else soft
 
 
-def memory() -> int:
-    """Bytes of memory that this process can have: the machine's, or those of its control group."""
+def memory(root: Path = Path("/")) -> int:
+    """Bytes of memory that this process can have: the machine's, or those of its control groups.
+
+    `memory.max` of cgroup v2, `memory.limit_in_bytes` of v1. `root` has /proc and /sys.
+    """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([machine, *(int(text) for text in cgroups.limits("memory.max") if text.isdecimal())])
+    names = {1: "memory.limit_in_bytes", 2: "memory.max"}
+    limits = [group.read(names[group.version]).strip() for group in find_groups("memory", root)]
+    return min([machine, *(int(limit) for limit in limits if limit.isdigit())])  # `max`: no limit

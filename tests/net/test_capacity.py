@@ -4,9 +4,9 @@ import resource
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from aphlict.config import cgroups
 from aphlict.config.reading import read
 from aphlict.config.settings import Settings
 from aphlict.net import capacity
@@ -21,15 +21,15 @@ def many_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (1 << 30, 1 << 30))
 
 
-@pytest.fixture
-def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tree of control groups; this process is in `/unit/part`."""
-    membership = tmp_path / "membership"
-    membership.write_text("4:memory:/another\n0::/unit/part\n")
-    (tmp_path / "groups/unit/part").mkdir(parents=True)
-    monkeypatch.setattr(cgroups, "MEMBERSHIP", membership)
-    monkeypatch.setattr(cgroups, "MOUNT", tmp_path / "groups")
-    return tmp_path / "groups"
+def machine(root: Path, groups: str, **limits: str) -> Path:
+    """A root whose process is in these control groups; `limits` are files under /sys/fs/cgroup."""
+    for name, text in {
+        "proc/self/cgroup": groups,
+        **{f"sys/fs/cgroup/{key}": limits[key] for key in limits},
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text and f"{text}\n")
+    return root
 
 
 def settings(folder: Path, **changes: Any) -> Settings:
@@ -56,37 +56,42 @@ def test_memory_bounds_where_descriptors_do_not(tmp_path: Path) -> None:
     assert room.connections * 4.8 * 1024 < machine  # the kernel's part of an idle connection
 
 
-@pytest.mark.usefixtures("many_descriptors")
 @pytest.mark.parametrize(
-    ("limits", "expected"),
+    ("groups", "limits", "expected"),
     [
-        ({"": "64000000", "unit": "max", "unit/part": "512000000"}, 64_000_000),
-        ({"unit": "512000000", "unit/part": "max"}, 512_000_000),
-        ({"unit": "512000000", "unit/part": "64000000"}, 64_000_000),
+        ("0::/unit/part", {"memory.max": "64", "unit/memory.max": "max", "unit/part/memory.max": "512"}, 64),
+        ("0::/unit/part", {"unit/memory.max": "512", "unit/part/memory.max": "max"}, 512),
+        ("0::/unit/part", {"unit/memory.max": "512", "unit/part/memory.max": "64"}, 64),
+        ("0::/of/the/host", {"memory.max": "64", "unit/memory.max": "5"}, 64),
+        ("0::/../elsewhere", {"memory.max": "64", "unit/memory.max": "5"}, 64),
+        ("5:cpu:/unit\n4:memory:/unit\n0::/", {"memory/unit/memory.limit_in_bytes": "64"}, 64),
+        ("4:memory:/unit", {"memory/memory.limit_in_bytes": "64", "memory.max": "5"}, 64),
     ],
 )
 def test_the_memory_of_every_control_group_above_applies(
-    groups: Path, limits: dict[str, str], expected: int
+    tmp_path: Path, groups: str, limits: dict[str, str], expected: int
 ) -> None:
-    for group, limit in limits.items():
-        (groups / group / "memory.max").write_text(f"{limit}\n")
-    assert capacity.memory() == expected
+    assert capacity.memory(machine(tmp_path, groups, **limits)) == expected
 
 
-@pytest.mark.parametrize("line", ["0::/../elsewhere", "4:memory:/unit", ""])
-def test_a_group_that_cannot_be_seen(groups: Path, line: str) -> None:
-    """In a container whose namespace does not hold the group, and without cgroup v2."""
-    cgroups.MEMBERSHIP.write_text(f"{line}\n")
-    (groups / "memory.max").write_text("1000\n")
-    (groups / "unit/memory.max").write_text("5\n")
-    assert list(cgroups.limits("memory.max")) == ["1000"]
-    cgroups.MEMBERSHIP.unlink()
-    assert list(cgroups.limits("memory.max")) == ["1000"]
+@pytest.mark.parametrize(
+    ("groups", "limits"),
+    [
+        ("", {"memory.max": "64"}),
+        ("0::/", {}),
+        ("0::/", {"memory.max": "max"}),
+        ("4:memory:/", {"memory/memory.limit_in_bytes": "9223372036854771712"}),
+    ],
+)
+def test_without_a_limit_it_is_the_memory_of_the_machine(
+    tmp_path: Path, groups: str, limits: dict[str, str]
+) -> None:
+    assert capacity.memory(machine(tmp_path, groups, **limits)) == psutil.virtual_memory().total
 
 
 @pytest.mark.usefixtures("many_descriptors")
-def test_tls_and_workers_take_their_part(groups: Path, tmp_path: Path) -> None:
-    (groups / "unit/part/memory.max").write_text(str(1024 * MIB))
+def test_tls_and_workers_take_their_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "memory", lambda: 1024 * MIB)
     plain = settings(tmp_path)
     tls = settings(tmp_path, servers=[CLIENT | {"ssl.key": "k", "ssl.cert": "c"}, ADMIN])
     four = settings(tmp_path, workers=4)
