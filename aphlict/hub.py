@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from aphlict import position
 from aphlict.channels import Receiver
+from aphlict.config import charges
 from aphlict.config.settings import Limits
 from aphlict.deliveries import Deliveries
 from aphlict.errors import NameTooLong, Overloaded, TooManySubscriptions
@@ -19,7 +20,6 @@ from aphlict.message import Frame, Message, check_name, random_name
 from aphlict.position import RECENT, REMEMBERED, Position, digest
 from aphlict.resumption import Resumption
 
-LOOKED_AT_FOR_ONE = 32  # messages of a history that are looked at in the time that one command takes
 API_VERSION = 7  # of the Node.js server's status page
 
 
@@ -253,7 +253,7 @@ class Hub:
         )
         entries = [entry for entry in later if entry.at >= oldest]
         self._replay(subscriber, entries, Recovery(len(entries), recovered=True), done)
-        return len(later) // LOOKED_AT_FOR_ONE
+        return len(later) // charges.MESSAGES
 
     def resume(self, subscriber: Subscriber, after: Sequence[str], now: float) -> Resumption:
         """Find where a reader goes on that had the messages `after`, or was told these positions."""
@@ -272,7 +272,7 @@ class Hub:
         missing = resumption.missing(subscriber.instance.history, subscriber.subscriptions)
         entries = [entry for entry in missing if not _is_live(subscriber, entry)]
         self._replay(subscriber, entries, Recovery(len(entries), resumption.recovered), done)
-        return resumption.looked_at // LOOKED_AT_FOR_ONE
+        return resumption.looked_at // charges.MESSAGES
 
     def position(self, subscriber: Subscriber, until: Moment, early: tuple[bytes, ...] = ()) -> str:
         """Name the place at which a subscriber stands that has had everything accepted until a moment.

@@ -18,6 +18,7 @@ from aphlict.errors import (
 )
 from aphlict.message import Message, parse
 from aphlict.position import read as read_position
+from aphlict.servers.asking import MAX_WAIT, read_wish
 from aphlict.tokens.grant import MAX_LIFETIME
 from aphlict.tokens.keyring import LEEWAY, Keyring
 from aphlict.tokens.keys import Unfit, parse_keys
@@ -30,11 +31,12 @@ LIMIT = 4096
 
 
 def fuzz_frames(data: bytes) -> None:
-    """A stream of frames means the same whole, in two pieces and byte by byte, and by the short way."""
+    """A stream of frames means the same whole, in two pieces, byte by byte, kept for later, and by the short way."""
     whole = _read_frames([data])
     middle = len(data) // 2
     assert _read_frames([data[:middle], data[middle:]]) == whole
     assert _read_frames([data[i : i + 1] for i in range(len(data))]) == whole
+    assert _read_frames([data[:middle], b""], kept=data[middle:]) == whole
     try:
         single = read_single(data, LIMIT)
     except ProtocolError:
@@ -43,11 +45,13 @@ def fuzz_frames(data: bytes) -> None:
     assert single is None or whole == ([single], False)
 
 
-def _read_frames(pieces: list[bytes]) -> tuple[list[Received], bool]:
-    """What was received, and whether the rest was refused."""
+def _read_frames(pieces: list[bytes], kept: bytes = b"") -> tuple[list[Received], bool]:
+    """What was received, and whether the rest was refused. `kept` comes before the last piece."""
     reader, received = FrameReader(LIMIT), list[Received]()
     try:
-        for piece in pieces:
+        for place, piece in enumerate(pieces):
+            if place == len(pieces) - 1:
+                reader.keep(kept)
             for each in reader.feed(piece):
                 if each.opcode == CLOSE:
                     assert isinstance(each.data, bytes)
@@ -108,13 +112,39 @@ def _read_chunks(pieces: list[bytes]) -> tuple[bytes, int] | type[Exception] | N
 
 
 def fuzz_command(data: bytes) -> None:
-    """A text is a command, or is answered with a refusal."""
+    """A text is a command of no more names than its bytes and 16 words are charged for, or is answered with a
+    refusal."""
     text = data.decode(errors="replace")
     try:
-        _, id = commands.read(text)
+        command, id = commands.read(text)
         assert commands.ack(id)
+        if isinstance(command, commands.Subscribe | commands.Unsubscribe):
+            assert len(command.channels) <= len(data)
+        if isinstance(command, commands.Replay):
+            assert len(command.after or ()) <= commands.MAX_AFTER
     except CommandError as error:
         commands.refusal(error.id, error)
+
+
+def fuzz_query(data: bytes) -> None:
+    """The target of a poll is read or refused; its channels have names, and words to resume after are few."""
+    request = handshake.Request("GET", "/~a/poll?" + data.decode("latin-1"), 1, {"last-event-id": "x,y"})
+    try:
+        wish = read_wish(request)
+    except HandshakeRefused:
+        return
+    assert 0 < len(wish.channels) <= len(data)
+    assert len(wish.after) <= 2 * commands.MAX_AFTER
+    assert 0 <= wish.wait <= MAX_WAIT
+
+
+def fuzz_instance(data: bytes) -> None:
+    """A path names an instance or is refused; the path that is made of the name leads there again."""
+    try:
+        name = handshake.instance_of(data.decode("latin-1"))
+    except HandshakeRefused:
+        return
+    assert handshake.instance_of(f"/ws/{handshake.instance_path(name)}") == name
 
 
 def fuzz_body(data: bytes) -> None:
@@ -200,8 +230,10 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "configuration": fuzz_configuration,
     "frames": fuzz_frames,
     "head": fuzz_head,
+    "instance": fuzz_instance,
     "keys": fuzz_keys,
     "position": fuzz_position,
     "proxy": fuzz_proxy,
+    "query": fuzz_query,
     "token": fuzz_token,
 }

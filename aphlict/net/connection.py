@@ -5,10 +5,11 @@ import math
 import socket
 import ssl
 
+from aphlict.config import charges
 from aphlict.config.settings import Limits
 from aphlict.errors import AphlictError, ProtocolError
 from aphlict.net.backlog import Backlog
-from aphlict.net.poller import GONE, READ, WRITE
+from aphlict.net.poller import GONE, HUNG_UP, READ, WRITE
 from aphlict.net.sending import CLOSE_TIMEOUT, NOTHING, WOULD_BLOCK, Sender, State
 from aphlict.net.surroundings import Doorkeeper, Surroundings
 from aphlict.net.tls import MAX_EMPTY_RECORDS, TLSSocket
@@ -59,13 +60,15 @@ class Connection(Sender):
     __slots__ = ("_head", "_pinged", "_reader", "_spent", "number", "peer", "tag")
 
     context: Context
+    watched_in_pause = HUNG_UP  # what a browser owes that goes away is known at once
 
     def __init__(self, sock: socket.socket, address: str, context: Context) -> None:
         super().__init__(sock, address, context)
         self._pinged = 0.0  # when the last ping was sent
         self._head = b""
         self._reader: FrameReader | None = None
-        self._spent = 0  # what its commands have cost; it is given back at `limits.commands` a second
+        # What its commands have cost, in units; it is given back at `limits.commands` a second.
+        self._spent = context.debts.take(address, context.deadlines.now, context.limits)
         self.peer = address  # of who connected: a proxy, perhaps
         self.number = next(context.numbers)
         self.tag: object = None
@@ -93,7 +96,7 @@ class Connection(Sender):
         if events & WRITE and self._waiting is not None:
             self._drain()
         if self._paused:
-            if events & GONE:
+            if events & (GONE | HUNG_UP):
                 self._lost(None)
         elif events & ~WRITE:
             self._receive()
@@ -155,8 +158,7 @@ class Connection(Sender):
             return
         now = self.context.deadlines.now
         if self._spent:
-            earned = math.ceil((now - self._heard) * self.context.limits.limits_commands)
-            self._spent = max(0, self._spent - earned)
+            self._give_back(now)
         self._heard = now
         try:
             if self.state is State.OPEN:
@@ -169,19 +171,32 @@ class Connection(Sender):
         except AphlictError as error:
             self.refuse(error)
 
+    def _give_back(self, now: float) -> None:
+        earned = math.ceil((now - self._heard) * self.context.limits.limits_commands)
+        self._spent = max(0, self._spent - earned)
+
     def count(self, error: AphlictError) -> None:
         """Count the limit that was passed, if it is one."""
         if error.limit is not None:
             self.context.hits.add(error.limit, self.address)
 
     def _on_head(self, data: bytes) -> None:
-        self._head = data = self._head + data
-        found = handshake.read_head(data, self.context.limits.limits_head)
+        """Read a head. It is charged before; what cannot be paid yet is read after a pause, where `data` is empty."""
+        self._head = head = self._head + data
+        if data:
+            self.charge(1 + len(data) // charges.BYTES)
+            if self._paused:
+                return
+        found = handshake.read_head(head, self.context.limits.limits_head)
         if found is None:
             return
         request, size = found
-        self._head = data[size:]
         try:
+            self._find_browser(request)
+            self.charge(0)
+            if self._paused:
+                return
+            self._head = head[size:]
             self.context.application.on_request(self, request)
         except AphlictError as error:
             self.refuse(error, request)
@@ -191,27 +206,39 @@ class Connection(Sender):
             self._on_frames(first)
 
     def _on_frames(self, data: bytes) -> None:
+        """Do what came. It is charged before; what cannot be paid yet is done after a pause: then `data` is empty."""
+        if len(data) >= charges.BYTES:
+            self.charge(len(data) // charges.BYTES)
+            if self._paused:
+                self._frame_reader().keep(data)
+                return
         if self._reader is None:
             received = read_single(data, self.context.limits.limits_message)
             if received is not None:
-                self.context.application.on_message(self, received)
                 self.charge(1)
+                self.context.application.on_message(self, received)
                 return
+        self._read_frames(self._frame_reader(), data)
+
+    def _frame_reader(self) -> FrameReader:
+        if self._reader is None:
             self._reader = FrameReader(self.context.limits.limits_message)
-        reader = self._reader
+        return self._reader
+
+    def _read_frames(self, reader: FrameReader, data: bytes) -> None:
+        is_charged = not data
         for received in reader.feed(data):
-            self._on_received(received)
-            if self.state is not State.OPEN:
-                return
             self.charge(reader.begun())
-            if self._paused:
+            is_charged = True
+            self._on_received(received)
+            if self.state is not State.OPEN or self._paused:
                 return  # the reader keeps the rest
-        self.charge(reader.begun())
+        self.charge(max(reader.begun(), 0 if is_charged else 1))
         if reader.idle:
             self._reader = None
 
     def charge(self, cost: int) -> None:
-        """Count something that this browser had done, in commands: past `limits.commands.burst` reading pauses."""
+        """Count what is going to be done for this browser, in units: past `limits.commands.burst` reading pauses."""
         self._spent += cost
         excess = self._spent - self.context.limits.limits_commands_burst
         if excess <= 0 or self._paused or self.state > State.OPEN:
@@ -232,7 +259,7 @@ class Connection(Sender):
             return
         self._paused = False
         self._watch(READ if self._waiting is None else READ | WRITE)
-        if self._reader is not None:
+        if self._reader is not None or (self._head and self.state is State.HEAD):
             self._on_data(b"")  # what was read before the pause
         if not self._paused and self.state <= State.OPEN:
             self._receive()
@@ -254,7 +281,7 @@ class Connection(Sender):
 
     # Becoming something
 
-    def find_browser(self, request: Request) -> None:
+    def _find_browser(self, request: Request) -> None:
         """Take the address of the browser from the request, if whoever brings it is believed.
 
         Raises TooManyFromAddress.
@@ -270,7 +297,18 @@ class Connection(Sender):
     def _speak_for(self, address: str) -> None:
         if address != self.address:
             before, self.address = self.counted, address
+            self._change_account(before, address)
             self.context.door.rename(before, self.counted)
+
+    def _change_account(self, before: str | None, address: str) -> None:
+        """What one browser spent on a proxy's connection is not charged to the next one."""
+        context, now = self.context, self.context.deadlines.now
+        if before is not None:
+            context.debts.add(before, self._spent, now, context.limits, forgives=False)
+            self._spent = 0
+            if self._paused:
+                context.deadlines.add(self, now)  # the next one need not wait
+        self._spent += context.debts.take(address, now, context.limits)
 
     @property
     def counted(self) -> str | None:
@@ -321,7 +359,12 @@ class Connection(Sender):
             self._waiting.clear()
         self._waiting, self._reader, self._head = NOTHING, None, b""
         self._socket.close()
-        self.context.door.leave(self.counted)
+        counted = self.counted
+        if self._spent and counted is not None:
+            now = self.context.deadlines.now
+            self._give_back(now)
+            self.context.debts.add(counted, self._spent, now, self.context.limits)
+        self.context.door.leave(counted)
         if was_open:
             self.context.application.on_close(self, why)
 

@@ -15,6 +15,7 @@ WRITE = select.EPOLLOUT
 # accept(2) and epoll_ctl(2), where ENOSPC is fs.epoll.max_user_watches: the system has no room for more connections.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
 GONE = select.EPOLLHUP | select.EPOLLERR
+HUNG_UP = select.EPOLLRDHUP  # the other side sends nothing more, and may yet read
 BATCH = 4  # events handled in a row: a TLS handshake takes a millisecond, a page of tokens to prove takes six
 SPELL = 0.004  # seconds after which other work of the loop has its turn
 

@@ -45,6 +45,8 @@ class RequestConnection(Connection):
 
     __slots__ = ("_asked", "_begun", "_body", "_chunks", "_held", "_last", "_missing", "_request")
 
+    watched_in_pause = 0  # a publisher may send no more, and wait for its answer
+
     def __init__(self, sock: socket.socket, address: str, context: Context) -> None:
         super().__init__(sock, address, context)
         self._request: Request | None = None  # of which the body is being read

@@ -37,6 +37,8 @@ class Sender(Timed):
 
     __slots__ = ("_heard", "_paused", "_socket", "_waiting", "address", "context", "state")
 
+    watched_in_pause = 0  # events, while nothing is read
+
     def __init__(self, sock: socket.socket, address: str, context: Surroundings) -> None:
         super().__init__()
         self._socket = sock  # non-blocking; a TLSSocket where the port speaks TLS
@@ -140,7 +142,7 @@ class Sender(Timed):
 
     def _watch(self, events: int) -> None:
         if self._paused:
-            events &= ~READ
+            events = events & ~READ | self.watched_in_pause
         self.context.poller.modify(self._socket.fileno(), events)
 
     def _finish(self, last: bytes) -> None:

@@ -3,6 +3,7 @@
 import socket
 from typing import Protocol
 
+from aphlict.config import charges
 from aphlict.net.connection import Connection, Context
 from aphlict.net.sending import State
 
@@ -62,6 +63,7 @@ class BrowserConnection(Connection):
     def _on_data(self, data: bytes) -> None:
         if self.state is State.STREAM:
             self._head = data[:1]
+            self.charge(1 + len(data) // charges.BYTES)
         else:
             super()._on_data(data)
 

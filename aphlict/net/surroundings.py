@@ -7,6 +7,7 @@ from aphlict.config.settings import Limits
 from aphlict.hits import Hits
 from aphlict.net.backlog import Pool
 from aphlict.net.deadlines import Deadlines
+from aphlict.net.debts import Debts
 from aphlict.net.poller import Poller
 from aphlict.net.tls import make_bridge
 
@@ -21,6 +22,7 @@ class Surroundings:
         self.bridge = make_bridge()
         self.deadlines = Deadlines(now)
         self.pool = Pool(limits)
+        self.debts = Debts()
         self.numbers = itertools.count(1)
 
 

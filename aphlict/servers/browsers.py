@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 
+from aphlict.config import charges
 from aphlict.errors import CommandError, HandshakeRefused, InstanceTooLong, NameTooLong, NoBodyHere
 from aphlict.hub import Hub, Recovery
 from aphlict.instance import Subscriber
@@ -20,10 +21,6 @@ from aphlict.wire.handshake import Request, instance_of
 
 log = logging.getLogger(__name__)
 
-LOOKED_UP_FOR_ONE = (
-    256  # subscriptions whose newest messages are looked up in the time that one command takes
-)
-
 
 class Browsers(Application):
     """The application of the client ports: WebSockets, event streams and polls go to the hub, the rest to `pages`.
@@ -40,12 +37,10 @@ class Browsers(Application):
     def on_request(self, connection: Connection, request: Request, /) -> None:
         """Upgrade to a WebSocket, or answer the request. Raises AphlictError, NoBodyHere for any request with a body:
         what is not read would be taken for the next request (RFC 9112, 11.2)."""
-        connection.find_browser(request)
         if request.body_size() != 0:
             raise NoBodyHere("this is a client port, which takes no body: publish to the admin port")
         if not request.wants_websocket():
             assert isinstance(connection, BrowserConnection)
-            connection.charge(1)
             if not self._fallback.serve(connection, request):
                 Exchange(connection, request, keep=False).handle_with(self._pages)
             return
@@ -92,8 +87,10 @@ class Browsers(Application):
         log.debug("[%d] %s", connection.number, command)
         match command:
             case Subscribe(channels):
+                connection.charge(len(channels) // charges.NAMES)
                 self._hub.subscribe(subscriber, channels)
             case Unsubscribe(channels):
+                connection.charge(len(channels) // charges.NAMES)
                 self._hub.unsubscribe(subscriber, channels)
             case Replay():
                 self._replay(connection, subscriber, command, id)
@@ -107,7 +104,7 @@ class Browsers(Application):
             connection.send(commands.ack(id, **self._where(connection, subscriber)))
 
     def _replay(self, connection: Connection, subscriber: Subscriber, command: Replay, id: Id) -> None:
-        connection.charge(len(subscriber.subscriptions) // LOOKED_UP_FOR_ONE)
+        connection.charge(len(subscriber.subscriptions) // charges.SUBSCRIPTIONS)
 
         def on_done(recovery: Recovery) -> None:
             log.debug("[%d] %s", connection.number, recovery)
@@ -142,7 +139,7 @@ class Browsers(Application):
         position counts the messages of the server."""
         if isinstance(connection.tag, Visitor) and not connection.tag.is_admitted:
             return {}
-        connection.charge(len(subscriber.subscriptions) // LOOKED_UP_FOR_ONE)
+        connection.charge(len(subscriber.subscriptions) // charges.SUBSCRIPTIONS)
         last = self._hub.last(subscriber, self._clock())
         return {} if last is None else {"last": last}
 

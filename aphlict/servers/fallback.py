@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from aphlict.channels import Receiver
+from aphlict.config import charges
 from aphlict.errors import (
     AphlictError,
     CommandError,
@@ -86,6 +87,7 @@ class Fallback:
         fields: dict[str, str] = {}
         try:
             wish = read_wish(request)
+            connection.charge(len(wish.channels) // charges.QUERY_NAMES)
             grant = self._admit(connection, request, wish)
             if grant is not None:
                 fields = self._expiry(grant)

@@ -128,6 +128,10 @@ class FrameReader:
         begun, self._begun = self._begun, 0
         return begun
 
+    def keep(self, data: bytes) -> None:
+        """Take data that `feed` reads when it is called again."""
+        self._buffer += data
+
     def feed(self, data: bytes) -> Iterator[Received]:
         """Yield what is complete now; raises ProtocolError where RFC 6455 is broken, after what came before."""
         self._buffer += data

@@ -9,10 +9,12 @@ import msgspec
 import pytest
 from msgspec import inspect
 
+from aphlict.config import charges
 from aphlict.config.expectations import describe
 from aphlict.config.reading import read
 from aphlict.config.settings import Limits, LogSettings, PeerSettings, ServerSettings, Settings
 from aphlict.errors import ConfigError
+from aphlict.tokens.keys import COSTS
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs/configuration.md").read_text()
 
@@ -77,6 +79,19 @@ def test_sizes_that_people_read() -> None:
     assert len(sizes) >= 5
     for exact, number, unit in sizes:
         assert int(exact) == int(number) * units[unit]
+
+
+def test_units_are_those_that_are_charged() -> None:
+    documented = [int(units.split()[-1]) for units, *_ in rows("Units").values() if "every" in units]
+    assert documented == [
+        charges.BYTES,
+        charges.NAMES,
+        charges.QUERY_NAMES,
+        charges.SUBSCRIPTIONS,
+        charges.MESSAGES,
+    ]
+    [(proofs, _)] = [(units, key) for key, (units, *_) in rows("Units").items() if key.startswith("proof")]
+    assert [int(number) for number in re.findall(r"\d", proofs.partition(" for")[0])] == list(COSTS.values())
 
 
 @pytest.mark.parametrize(("text", "sentence"), EXAMPLES)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import socket
 import tracemalloc
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,7 @@ from tests.support.tokens import token
 from tests.support.waiting import eventually
 
 TIMES = 20
+NUMBERS = itertools.cycle(range(1, 255))
 
 Visit = Callable[[RunningNode], Awaitable[None]]
 
@@ -30,8 +32,10 @@ def alive() -> int:
 
 
 async def ask(node: RunningNode, *requests: bytes, reset: bool = False) -> None:
-    """Send requests over one connection, each after the answer to the one before, and leave."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
+    """Send requests over one connection, each after the answer to the one before, and leave. What each of them owes
+    is not the next one's."""
+    address = f"127.0.1.{next(NUMBERS)}", 0
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port, local_addr=address)
     for request in requests:
         writer.write(request)
         assert await asyncio.wait_for(reader.read(100_000), 20)
