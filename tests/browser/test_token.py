@@ -1,13 +1,15 @@
 """A page that shows tokens: they are renewed in time, and fetched anew where one was refused."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.browser.backend import Backend, asked, listen
-from tests.browser.page import Page
+from tests.browser.cable import Cable
+from tests.browser.page import FAST, Page
 from tests.browser.server import Server, running_server
 from tests.support.tokens import key_file, token
 from tests.support.waiting import wait_until
@@ -79,6 +81,40 @@ def test_who_subscribes_while_the_token_is_fetched_is_subscribed(
     for n, channel in enumerate(backend.channels):
         assert server.publish(channel, n=n)["matched"] == 1
     page.wait_for(0, 1)
+
+
+def test_a_token_that_was_set_meanwhile_counts(new_page: NewPage, server: Server, network: Cable) -> None:
+    page = new_page()
+    page.tab.evaluate(WAITING, network.url, ["all"], FAST)
+    wait_until(lambda: asked(page) == 1, "the question for a token")
+    page.tab.evaluate("(token) => (aphlict.token = token, give('an earlier one'), 0)", token("all"))
+    page.ready()
+    server.publish("all", n=1)
+    page.wait_for(1)
+
+
+# Counts the timers and the commands over WebSockets.
+COUNTING = """(() => {
+  window.count = 0;
+  const { send } = WebSocket.prototype;
+  WebSocket.prototype.send = function (data) {
+    count++;
+    send.call(this, data);
+  };
+  const later = window.setTimeout;
+  window.setTimeout = (...options) => (count++, later(...options));
+})()"""
+
+
+def test_a_token_that_cannot_be_renewed_is_shown_once(
+    new_page: NewPage, server: Server, network: Cable
+) -> None:
+    page = new_page()
+    page.tab.evaluate(COUNTING)
+    # the server takes it 5 seconds longer than it says
+    page.listen(network.url, "all", token=token("all", exp=time.time() + 1))
+    page.wait_status("unauthorized", 30)
+    assert page.tab.evaluate("count") < 60
 
 
 def test_a_token_that_comes_after_the_end_begins_nothing(new_page: NewPage, server: Server) -> None:

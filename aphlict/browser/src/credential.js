@@ -31,7 +31,7 @@ export class Credential {
     this.#renewal = Infinity;
   }
 
-  /** Milliseconds until `get` requests another token. */
+  /** Milliseconds until `get` requests another token; Infinity where the page has no function for that. */
   get renewIn() {
     return Math.max(0, this.#renewal - Date.now());
   }
@@ -54,14 +54,20 @@ export class Credential {
       if (isValid) {
         this.#renewal = now + Math.max(MIN_RETRY, (this.#expires - now) / 3); // the next attempt, if this one fails
       }
+      /** @type {string} */ let token;
       try {
-        this.#token = (await source()) || this.#accepted;
+        token = await source();
       } catch (error) {
         warn(error);
-        if (!isValid) {
+        if (!isValid && source == this.#source) {
           throw error;
         }
+        token = "";
       }
+      if (source != this.#source) {
+        return this.get(); // another one was set meanwhile
+      }
+      this.#token = token || this.#accepted;
     }
     return this.#token;
   }
@@ -77,7 +83,9 @@ export class Credential {
     if (token != this.#accepted) {
       this.#accepted = token;
       this.#expires = since + seconds * 1000;
-      this.#renewal = since + MIN_RETRY + seconds * 1000 * RENEW_AFTER;
+      if (typeof this.#source == "function") {
+        this.#renewal = since + MIN_RETRY + seconds * 1000 * RENEW_AFTER;
+      }
     }
   }
 
