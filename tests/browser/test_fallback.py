@@ -253,9 +253,8 @@ def test_a_network_that_passes_the_upgrade_on_but_no_frames(
     cable.swallows_frames = True
     page = new_page().listen(cable.url, "all", ready=False, timeout=1000)
     page.wait_status("fallback")
-    page.tab.evaluate(
-        "new Promise((done) => setTimeout(() => done(0), 2500))"
-    )  # a WebSocket was tried by then
+    (warning,) = wait_until(lambda: page.chromium.console("warning"), "the end of another attempt")
+    assert "WebSocket failed" in warning
     assert page.tab.evaluate("statuses") == ["fallback"]
     server.publish("all", n=1)
     page.wait_for(1)

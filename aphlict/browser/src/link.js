@@ -249,9 +249,10 @@ export class Link {
   #tryWebSocket() {
     if (!this.#trial) {
       try {
-        this.#trial = this.#make(Socket);
-        this.#trial.update(this.#channels);
-        this.#trialDeadline = setTimeout(() => this.#endTrial(), this.#settings.timeout);
+        const trial = (this.#trial = this.#make(Socket));
+        trial.update(this.#channels);
+        const { timeout } = this.#settings;
+        this.#trialDeadline = setTimeout(() => this.#end(trial, "no answer in time"), timeout);
       } catch {} // it was reported when it was the first choice
     }
   }
