@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser.backend import Backend, asked, listen
 from tests.browser.cable import Cable
-from tests.browser.page import Page
+from tests.browser.page import FAST, Page
 from tests.browser.server import Server, running_server
 from tests.support.tokens import key_file, token
 from tests.support.waiting import wait_until
@@ -195,7 +195,10 @@ def test_a_failed_renewal_is_repeated_while_the_token_is_valid(
 
 
 def test_a_token_may_be_in_the_url(new_page: NewPage, server: Server, network: Cable) -> None:
-    page = new_page().listen(f"{network.url}?token={token('all')}", "all")
+    page = new_page()
+    url = f"{network.url}?token={token('all')}"
+    page.tab.evaluate("(url, options) => listen(url, ['all'], { ...options, token: undefined })", url, FAST)
+    page.ready()
     server.publish("all", n=1)
     page.wait_for(1)
     assert not any(b"token=" in head for head in network.heads), "it is not shown in an address"

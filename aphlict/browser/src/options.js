@@ -49,9 +49,9 @@ const DEFAULTS = {
  * @param {Options} [options]
  * @returns {Settings}
  */
-export function settle(url, { instance, ...options } = {}) {
+export function settle(url, { instance, token, ...options } = {}) {
   const base = new URL(url, location.href);
-  const token = base.searchParams.get("token") ?? undefined;
+  token ??= base.searchParams.get("token") ?? undefined;
   base.protocol = base.protocol.replace("http", "ws");
   base.hash = base.search = "";
   if (!base.pathname.endsWith("/")) {
@@ -60,5 +60,5 @@ export function settle(url, { instance, ...options } = {}) {
   if (instance !== undefined) {
     base.pathname = base.pathname.split("~")[0] + `~${encodeURIComponent(instance).replaceAll("~", "%7E")}/`;
   }
-  return { ...DEFAULTS, token, ...options, base: base.href };
+  return { ...DEFAULTS, ...options, token, base: base.href };
 }
