@@ -3,43 +3,40 @@
 from aphlict.config.settings import Limits
 from aphlict.net.door import party
 
-MAX_PARTIES = 4096  # addresses that are remembered: 1 MB
-MAX_SECONDS = 60.0  # after which a debt has been paid, however large it was
+MAX_DEBTS = 4096  # that are remembered, of all addresses: half a MiB
 FORGIVEN = 8  # one in so many of the burst: what a page spends that is opened, and left at once
 
 
 class Debts:
-    """By address, and by /64 network in IPv6. A debt is paid as a connection's is: at `limits.commands` a second."""
+    """Each debt is that of one connection, and goes to one that comes from the same address, or in IPv6 from the same
+    /64 network. Until then it is paid as by a connection that stays: at `limits.commands` a second."""
 
     def __init__(self) -> None:
-        self._owed: dict[
-            str, tuple[float, float]
-        ] = {}  # units, and the time as of which; the latest entry last
+        self._paid_at: dict[str, list[float]] = {}  # by address: when each will have been paid
+        self._count = 0
 
     def add(self, address: str, units: int, now: float, limits: Limits, *, forgives: bool = True) -> None:
         """A connection that has spent so many units ends. Few are forgiven, unless told otherwise: a whole company
         may share an address."""
         if units <= (limits.limits_commands_burst // FORGIVEN if forgives else 0):
             return
-        key = party(address)
-        owed = self._left(key, now, limits) + units
-        self._owed.pop(key, None)
-        self._owed[key] = min(owed, MAX_SECONDS * limits.limits_commands), now
-        if len(self._owed) > MAX_PARTIES:
-            del self._owed[next(iter(self._owed))]
+        self._paid_at.setdefault(party(address), []).append(now + units / limits.limits_commands)
+        self._count += 1
+        if self._count > MAX_DEBTS:
+            self._count -= len(self._paid_at.pop(next(iter(self._paid_at))))
 
     def take(self, address: str, now: float, limits: Limits) -> int:
         """Move a debt to a new connection: its burst at most, so that it is slow, but not locked out."""
-        if not self._owed:
+        if not self._paid_at:
             return 0
         key = party(address)
-        left = self._left(key, now, limits)
-        taken = min(round(left), limits.limits_commands_burst)
-        self._owed.pop(key, None)
-        if left > taken:
-            self._owed[key] = left - taken, now
-        return taken
-
-    def _left(self, key: str, now: float, limits: Limits) -> float:
-        owed, since = self._owed.get(key, (0.0, now))
-        return max(0.0, owed - (now - since) * limits.limits_commands)
+        paid_at = self._paid_at.get(key, [])
+        units = 0
+        while paid_at and not units:
+            self._count -= 1
+            units = max(0, round((paid_at.pop() - now) * limits.limits_commands))
+        if not paid_at:
+            self._paid_at.pop(key, None)
+        burst = limits.limits_commands_burst
+        self.add(address, units - burst, now, limits)
+        return min(units, burst)

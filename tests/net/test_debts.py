@@ -1,7 +1,7 @@
 """What addresses owe, without a connection."""
 
 from aphlict.config.settings import Limits
-from aphlict.net.debts import FORGIVEN, MAX_PARTIES, MAX_SECONDS, Debts
+from aphlict.net.debts import FORGIVEN, MAX_DEBTS, Debts
 
 LIMITS = Limits(limits_commands=50, limits_commands_burst=200)
 HERE, THERE = "192.0.2.1", "192.0.2.2"
@@ -25,13 +25,18 @@ def test_a_debt_goes_to_one_connection() -> None:
     assert [debts.take(HERE, 10.0, LIMITS) for _ in range(2)] == [150, 0]
 
 
-def test_debts_add_up_to_a_bound_and_cost_a_connection_its_burst_at_most() -> None:
+def test_each_debt_costs_one_connection_its_burst_at_most() -> None:
     debts = Debts()
-    for _ in range(1000):
-        debts.add(HERE, 200, 10.0, LIMITS)
-    taken = [debts.take(HERE, 10.0, LIMITS) for _ in range(16)]
-    assert taken == [200] * 15 + [0]
-    assert sum(taken) == MAX_SECONDS * LIMITS.limits_commands
+    for units in (150, 50, 450):
+        debts.add(HERE, units, 10.0, LIMITS)
+    assert [debts.take(HERE, 10.0, LIMITS) for _ in range(6)] == [200, 200, 50, 50, 150, 0]
+
+
+def test_a_debt_that_has_been_paid_hides_no_other() -> None:
+    debts = Debts()
+    debts.add(HERE, 400, 10.0, LIMITS)
+    debts.add(HERE, 50, 10.0, LIMITS)
+    assert [debts.take(HERE, 12.0, LIMITS) for _ in range(3)] == [200, 100, 0]
 
 
 def test_little_is_forgiven_unless_it_is_one_browsers() -> None:
@@ -50,9 +55,11 @@ def test_a_network_of_ipv6_owes_as_one() -> None:
 
 
 def test_the_latest_debts_are_remembered() -> None:
-    debts = owing(100)
-    debts.add(THERE, 150, 10.0, LIMITS)
-    for number in range(MAX_PARTIES - 1):
-        debts.add(HERE, 1, 10.0, LIMITS, forgives=False)
+    debts = owing(150)
+    for number in range(MAX_DEBTS):
         debts.add(f"10.0.{number >> 8}.{number & 255}", 150, 10.0, LIMITS)
-    assert (debts.take(HERE, 10.0, LIMITS), debts.take(THERE, 10.0, LIMITS)) == (200, 0)
+    assert (debts.take(HERE, 10.0, LIMITS), debts.take("10.0.0.0", 10.0, LIMITS)) == (0, 150)
+    for _ in range(MAX_DEBTS):
+        debts.add(THERE, 150, 10.0, LIMITS)
+    taken = [debts.take(THERE, 10.0, LIMITS) for _ in range(MAX_DEBTS + 1)]
+    assert taken == [150] * MAX_DEBTS + [0]
