@@ -68,7 +68,7 @@ class Stops:
         for times in self.collections.values():
             times.clear()
 
-    def tell(self, what: str) -> None:
+    def report(self, what: str) -> None:
         """Print what was longest since the beginning."""
         print(f"{what}:")
         for name, took in self.callbacks.most_common(3):
@@ -119,21 +119,21 @@ async def measure(options: argparse.Namespace, node: Node, ports: list[int]) -> 
         tune_collector()
     slow = [await connect(ports[0], "slow") for _ in range(options.slow)]
     idle = [await connect(ports[0], f"idle-{number}") for number in range(options.idle)]
-    stops.tell(f"{options.slow} slow and {options.idle} idle browsers connect")
+    stops.report(f"{options.slow} slow and {options.idle} idle browsers connect")
     stops.clear()
     for _ in range(0, options.messages, 100):
         await publish(ports[1], [{"subscribers": ["slow"], "padding": PADDING}] * 100)
         while node.hub.waiting:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-    stops.tell(f"{options.messages} messages to the slow ones")
+    stops.report(f"{options.messages} messages to the slow ones")
     stops.clear()
     for _ in range(options.lists):
         await publish(ports[1], [{"subscribers": USERS, "key": n} for n in range(1024)])
-    stops.tell(f"{options.lists} lists of 1,024 messages to {len(USERS)} others")
+    stops.report(f"{options.lists} lists of 1,024 messages to {len(USERS)} others")
     stops.clear()
     for number in range(options.singles):
         await publish(ports[1], [{"subscribers": ["nobody"], "key": number}])
-    stops.tell(f"{options.singles} single messages to others")
+    stops.report(f"{options.singles} single messages to others")
     for sock in (*slow, *idle):
         sock.close()
 
