@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import msgspec
 import pytest
@@ -16,6 +16,7 @@ from aphlict.servers.credentials import Credentials
 from aphlict.servers.frontend import Port
 from aphlict.workers.link import LinkKeeper
 from aphlict.workers.nodes import HubNode, Nowhere
+from aphlict.workers.records import History, RecordReader, encode
 from tests.support.listeners import join
 from tests.support.loops import in_loop
 from tests.support.nodes import listening
@@ -32,8 +33,8 @@ def make_list(begin: int, end: int) -> list[Message]:
 
 
 @asynccontextmanager
-async def hub_and_edge() -> AsyncIterator[tuple[HubNode, Hub]]:
-    """A hub, and an edge that has joined; it delivers when the test calls `work`."""
+async def hub_and_edge() -> AsyncIterator[tuple[HubNode, Hub, str]]:
+    """A hub, an edge that has joined, and where others can; the edge delivers when the test calls `work`."""
     admin = listening()
     raw = {
         "servers": [{"type": "client", "port": 1}, {"type": "admin", "port": admin.getsockname()[1]}],
@@ -49,7 +50,7 @@ async def hub_and_edge() -> AsyncIterator[tuple[HubNode, Hub]]:
     edge = Hub("f" * 16, Nowhere(), Limits(limits_deliveries=LIMIT), lambda: None)
     async with kept(LinkKeeper(edge, address, lambda: None)):
         await node.start()
-        yield node, edge
+        yield node, edge, address
     await node.drain()
 
 
@@ -72,7 +73,7 @@ def accepts(node: HubNode, messages: list[Message]) -> bool:
 
 @in_loop
 async def test_a_list_is_taken_until_too_many_deliveries_wait_at_an_edge() -> None:
-    async with hub_and_edge() as (node, edge):
+    async with hub_and_edge() as (node, edge, _):
         listeners = [join(edge, "A")[1] for _ in range(BROWSERS)]
         receipts = await publish(node, make_list(0, 1000))
         taken = len(receipts)
@@ -93,10 +94,28 @@ async def test_a_list_is_taken_until_too_many_deliveries_wait_at_an_edge() -> No
 
 @in_loop
 async def test_a_list_to_few_is_published_in_few_parts() -> None:
-    async with hub_and_edge() as (node, edge):
+    async with hub_and_edge() as (node, edge, _):
         _, listener = join(edge, "A")
         receipts = await publish(node, make_list(0, 1000))
         assert [receipt.matched for receipt in receipts] == [1] * 1000
+        while edge.work():
+            pass
+        assert listener.names == [str(n) for n in range(1000)]
+
+
+@in_loop
+async def test_an_edge_that_hangs_holds_up_a_list_once() -> None:
+    async with hub_and_edge() as (node, edge, address):
+        _, listener = join(edge, "A")
+        reader, writer = await asyncio.open_unix_connection(address)
+        with closing(writer):
+            writer.write(encode(History([], edge.evictions())))
+            records, joined = RecordReader(), False
+            while not joined:
+                came = records.feed(await reader.read(65536))
+                joined = any(isinstance(each, History) and each.evictions is not None for each in came)
+            receipts = await publish(node, make_list(0, 1000))
+            assert [receipt.unique_id for receipt in receipts] == [str(n) for n in range(1000)]
         while edge.work():
             pass
         assert listener.names == [str(n) for n in range(1000)]
