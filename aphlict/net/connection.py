@@ -1,7 +1,6 @@
 """One browser's connection: a small object that reads a socket and writes to it, and never waits."""
 
 import logging
-import math
 import socket
 import ssl
 
@@ -9,10 +8,11 @@ from aphlict.config import charges
 from aphlict.config.settings import Limits
 from aphlict.errors import AphlictError, ProtocolError
 from aphlict.net.backlog import Backlog
+from aphlict.net.charging import Payer
 from aphlict.net.poller import GONE, HUNG_UP, READ, WRITE
-from aphlict.net.sending import CLOSE_TIMEOUT, NOTHING, WOULD_BLOCK, Sender, State
+from aphlict.net.sending import CLOSE_TIMEOUT, NOTHING, WOULD_BLOCK, State
 from aphlict.net.surroundings import Doorkeeper, Surroundings
-from aphlict.net.tls import MAX_EMPTY_RECORDS, TLSSocket
+from aphlict.net.tls import TLSSocket
 from aphlict.wire import answers, frames, handshake
 from aphlict.wire.forwarded import Proxies
 from aphlict.wire.frames import FrameReader, Received, read_single
@@ -51,13 +51,13 @@ class Context(Surroundings):
         self.proxies = Proxies(())
 
 
-class Connection(Sender):
+class Connection(Payer):
     """One accepted socket. Small: it exists a hundred thousand times.
 
     `tag` belongs to the application. Nothing here raises out of `on_events`, `send`, `send_all` or `close`.
     """
 
-    __slots__ = ("_head", "_pinged", "_reader", "_spent", "number", "peer", "tag")
+    __slots__ = ("_head", "_pinged", "_reader", "number", "peer", "tag")
 
     context: Context
     watched_in_pause = HUNG_UP  # what a browser owes that goes away is known at once
@@ -67,8 +67,6 @@ class Connection(Sender):
         self._pinged = 0.0  # when the last ping was sent
         self._head = b""
         self._reader: FrameReader | None = None
-        # What its commands have cost, in units; it is given back at `limits.commands` a second.
-        self._spent = context.debts.take(address, context.deadlines.now, context.limits)
         self.peer = address  # of who connected: a proxy, perhaps
         self.number = next(context.numbers)
         self.tag: object = None
@@ -143,16 +141,6 @@ class Connection(Sender):
             if self._paused or not isinstance(self._socket, TLSSocket) or not self._socket.pending():
                 return
 
-    def _charge_records(self) -> None:
-        """Charge TLS records that brought little or no data, and close a connection that sends many without any."""
-        if not isinstance(self._socket, TLSSocket):
-            return
-        if self._socket.empty_records > MAX_EMPTY_RECORDS:
-            self.context.hits.add("ssl.records", self.address)
-            self.abort("it sent TLS records without data")
-        elif cost := self._socket.take_cost():
-            self.charge(cost)
-
     def _on_data(self, data: bytes) -> None:
         if self.state is State.CLOSING:
             return
@@ -170,10 +158,6 @@ class Connection(Sender):
             self.close(error.close_code, str(error), f"it broke the protocol: {error}")
         except AphlictError as error:
             self.refuse(error)
-
-    def _give_back(self, now: float) -> None:
-        earned = math.ceil((now - self._heard) * self.context.limits.limits_commands)
-        self._spent = max(0, self._spent - earned)
 
     def count(self, error: AphlictError) -> None:
         """Count the limit that was passed, if it is one."""
@@ -236,22 +220,6 @@ class Connection(Sender):
         self.charge(max(reader.begun(), 0 if is_charged else 1))
         if reader.idle:
             self._reader = None
-
-    def charge(self, cost: int) -> None:
-        """Count what is going to be done for this browser, in units: past `limits.commands.burst` reading pauses."""
-        self._spent += cost
-        excess = self._spent - self.context.limits.limits_commands_burst
-        if excess <= 0 or self._paused or self.state > State.OPEN:
-            return
-        self._paused = True
-        self._watch(READ if self._waiting is None else READ | WRITE)
-        self.context.hits.add("limits.commands", self.address)
-        self.context.deadlines.add(self, self._pause_end())
-
-    def _pause_end(self) -> float:
-        """When as much has been given back as was too much."""
-        limits = self.context.limits
-        return self._heard + (self._spent - limits.limits_commands_burst) / limits.limits_commands
 
     def resume(self) -> None:
         """Read on after a pause."""
