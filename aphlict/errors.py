@@ -142,6 +142,13 @@ class NotAuthorized(AphlictError):
     challenge = 'Bearer realm="aphlict"'
 
 
+class NoRoom(PublishRefused):
+    """There is no memory for a request that arrives slowly. It is counted with its limit where it is refused."""
+
+    http_status = 503
+    retry_after = 1
+
+
 class Overloaded(PublishRefused):
     """More is waiting to be delivered than this server lets wait."""
 
@@ -241,6 +248,13 @@ class BadText(ProtocolError):
     """A text message that is not UTF-8."""
 
     close_code = 1007
+
+
+class MessageTooSlow(ProtocolError):
+    """A message from a browser that has begun and does not become whole."""
+
+    close_code = 1008
+    limit = "limits.message.time"
 
 
 class MessageTooBig(ProtocolError):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aphlict.config.reading import read as read_configuration
+from aphlict.config.settings import Limits
 from aphlict.errors import (
     BodyTooLarge,
     CommandError,
@@ -17,6 +18,7 @@ from aphlict.errors import (
     TokenRefused,
 )
 from aphlict.message import Message, parse
+from aphlict.net.backlog import Backlog, Pool
 from aphlict.position import read as read_position
 from aphlict.servers.asking import MAX_WAIT, read_wish
 from aphlict.tokens.grant import MAX_LIFETIME
@@ -24,10 +26,11 @@ from aphlict.tokens.keyring import LEEWAY, Keyring
 from aphlict.tokens.keys import Unfit, parse_keys
 from aphlict.tokens.making import sign
 from aphlict.wire import answers, commands, handshake, proxy
-from aphlict.wire.chunks import ChunkReader
-from aphlict.wire.frames import CLOSE, FrameReader, Received, decode_close, read_single
+from aphlict.wire.chunks import MAX_TRAILERS, ChunkReader
+from aphlict.wire.frames import CLOSE, READER_COST, FrameReader, Received, decode_close, read_single
 
 LIMIT = 4096
+MOST_BESIDE = 125 + 14  # bytes of a control frame and of a header, which may be kept beside a message
 
 
 def fuzz_frames(data: bytes) -> None:
@@ -50,6 +53,7 @@ def _read_frames(pieces: list[bytes], kept: bytes = b"") -> tuple[list[Received]
     reader, received = FrameReader(LIMIT), list[Received]()
     try:
         for place, piece in enumerate(pieces):
+            assert reader.size <= READER_COST + LIMIT + MOST_BESIDE
             if place == len(pieces) - 1:
                 reader.keep(kept)
             for each in reader.feed(piece):
@@ -106,9 +110,81 @@ def _read_chunks(pieces: list[bytes]) -> tuple[bytes, int] | type[Exception] | N
             rest = reader.feed(piece)
         except (HandshakeRefused, BodyTooLarge) as error:
             return type(error)
+        assert reader.size <= LIMIT + MAX_TRAILERS
         if rest is not None:
             return reader.body(), len(rest) + sum(map(len, pieces[place + 1 :]))
     return None
+
+
+def fuzz_waiting(data: bytes) -> None:
+    """What is sent to slow connections waits, is taken in order or dropped, and is counted until then.
+
+    Each step is three bytes: a connection, what happens there, and how much of it.
+    """
+    pool = Pool(Limits(limits_waiting_all=20_000, limits_waiting_address=9000))
+    slow = [Slow(pool, number % 3) for number in range(5)]
+    shared = [bytes([number]) * (number * number) for number in range(100)]
+    for who, what, size in zip(data[::3], data[1::3], data[2::3], strict=False):
+        slow[who % len(slow)].do(what, size, shared)
+        held = [pool.held(each) for each in slow]
+        assert min(held) >= 0
+        assert sum(map(bool, held)) == len(pool.accounts)
+        assert pool.used >= sum(each.incoming for each in slow)
+    for each in slow:
+        each.give_up("")
+    assert (pool.used, pool.accounts) == (0, {})
+
+
+class Slow:
+    """The holder of a backlog. `expected` is what has to come out of it."""
+
+    def __init__(self, pool: Pool, party: int) -> None:
+        self.party = party
+        self.incoming = 0
+        self._pool = pool
+        self._backlog = Backlog(pool, self)
+        self._expected = b""
+
+    def do(self, what: int, size: int, shared: list[bytes]) -> None:
+        """Add a frame that waits for others too, one of its own, or several of a replay; take some; or receive."""
+        match what % 6:
+            case 0:
+                self._add(shared[size % len(shared)])
+            case 1:
+                self._add(bytes([size]) * size * 20)
+            case 2:
+                self._backlog.add(iter(shared[:size]))
+                self._expected += b"".join(shared[:size])
+            case 3:
+                self._take(size * 50)
+            case 4:
+                self.incoming = size
+                self._pool.receive(self, size)
+            case _:
+                self._make_room()
+
+    def _add(self, frame: bytes) -> None:
+        self._backlog.add(frame)
+        self._expected += frame
+
+    def _take(self, size: int) -> None:
+        chunk = bytes(self._backlog.peek()[:size])
+        assert self._expected.startswith(chunk)
+        self._expected = self._expected[len(chunk) :]
+        self._backlog.advance(len(chunk))
+
+    def _make_room(self) -> None:
+        limit = self._pool.make_room(self)
+        if limit is not None:
+            self.give_up(limit)
+
+    def give_up(self, _limit: str, /) -> None:
+        """Part of the budget's Holder."""
+        self._backlog.clear()
+        self._backlog = Backlog(self._pool, self)
+        self._expected, self.incoming = b"", 0
+        self._pool.receive(self, 0)
+        assert self not in self._pool.accounts
 
 
 def fuzz_command(data: bytes) -> None:
@@ -236,4 +312,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "proxy": fuzz_proxy,
     "query": fuzz_query,
     "token": fuzz_token,
+    "waiting": fuzz_waiting,
 }

@@ -89,6 +89,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a stranger may cost; sizes in bytes, times in seconds."""
 
     limits_message: Bytes = field(default=64 * 1024, name="limits.message")
+    limits_message_time: Span = field(default=30.0, name="limits.message.time")
     limits_body: Bytes = field(default=1024 * 1024, name="limits.body")
     limits_body_time: Span = field(default=30.0, name="limits.body.time")
     limits_batch: Count = field(default=1024, name="limits.batch")
@@ -102,6 +103,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits_idle: Span = field(default=75.0, name="limits.idle")
     limits_waiting: Bytes = field(default=1024 * 1024, name="limits.waiting")
     limits_waiting_all: Bytes = field(default=256 * 1024 * 1024, name="limits.waiting.all")
+    limits_waiting_address: Bytes | None = field(default=None, name="limits.waiting.address")
     limits_deliveries: Count = field(default=1_000_000, name="limits.deliveries")
     limits_connections: Count | None = field(default=None, name="limits.connections")
     limits_connections_address: Count | None = field(default=None, name="limits.connections.address")

@@ -1,14 +1,17 @@
 """One browser's connection: a small object that reads a socket and writes to it, and never waits."""
 
 import logging
+import math
 import socket
 import ssl
+from collections.abc import Hashable
 
 from aphlict.config import charges
 from aphlict.config.settings import Limits
-from aphlict.errors import AphlictError, ProtocolError
+from aphlict.errors import AphlictError, MessageTooSlow, ProtocolError
 from aphlict.net.backlog import Backlog
 from aphlict.net.charging import Payer
+from aphlict.net.door import party
 from aphlict.net.poller import GONE, HUNG_UP, READ, WRITE
 from aphlict.net.sending import CLOSE_TIMEOUT, NOTHING, WOULD_BLOCK, State
 from aphlict.net.surroundings import Doorkeeper, Surroundings
@@ -154,10 +157,29 @@ class Connection(Payer):
             elif self.state is State.HEAD:
                 self._on_head(data)
         except ProtocolError as error:
-            self.count(error)
-            self.close(error.close_code, str(error), f"it broke the protocol: {error}")
+            self._fail(error)
         except AphlictError as error:
             self.refuse(error)
+        if self._reader is not None or self._head or self in self.context.pool.accounts:
+            self._count_incoming()
+
+    def _count_incoming(self) -> None:
+        """Count what has arrived of something that is not whole, with all that waits."""
+        size = self._incoming() if self.state <= State.OPEN else 0
+        if self.context.pool.receive(self, size):
+            self._make_room()
+
+    def _incoming(self) -> int:
+        """Bytes that are kept of a head, or of a frame or message."""
+        return len(self._head) if self._reader is None else self._reader.size
+
+    def _drop_incoming(self) -> None:
+        self._head, self._reader = b"", None
+        super()._drop_incoming()
+
+    def _fail(self, error: ProtocolError) -> None:
+        self.count(error)
+        self.close(error.close_code, str(error), f"it broke the protocol: {error}")
 
     def count(self, error: AphlictError) -> None:
         """Count the limit that was passed, if it is one."""
@@ -206,12 +228,12 @@ class Connection(Payer):
 
     def _frame_reader(self) -> FrameReader:
         if self._reader is None:
-            self._reader = FrameReader(self.context.limits.limits_message)
+            self._reader = FrameReader(self.context.limits.limits_message, self._heard)
         return self._reader
 
     def _read_frames(self, reader: FrameReader, data: bytes) -> None:
         is_charged = not data
-        for received in reader.feed(data):
+        for received in reader.feed(data, self._heard):
             self.charge(reader.begun())
             is_charged = True
             self._on_received(received)
@@ -279,6 +301,12 @@ class Connection(Payer):
         self._spent += context.debts.take(address, now, context.limits)
 
     @property
+    def party(self) -> Hashable:
+        """The address that budgets count it by, or its network; by itself where a proxy speaks for nobody."""
+        address = self.counted
+        return self if address is None else party(address)
+
+    @property
     def counted(self) -> str | None:
         """The address that the door counts it by; None for a proxy that speaks for nobody."""
         proxies = self.context.proxies
@@ -311,7 +339,6 @@ class Connection(Payer):
             self.abort(why)
         elif self.state is State.OPEN:
             why = why or f"closed with {code} {reason}".rstrip()
-            self._reader = None
             self._finish(frames.encode_close(code, reason))
             self.context.application.on_close(self, why)
 
@@ -325,7 +352,8 @@ class Connection(Payer):
         self.state = State.CLOSED
         if self._waiting is not None:
             self._waiting.clear()
-        self._waiting, self._reader, self._head = NOTHING, None, b""
+        self._waiting = NOTHING
+        self._drop_incoming()
         self._socket.close()
         counted = self.counted
         if self._spent and counted is not None:
@@ -366,6 +394,14 @@ class Connection(Payer):
         return None
 
     def _check_silence(self, now: float, limits: Limits) -> float | None:
+        end = math.inf if self._reader is None else self._reader.since + limits.limits_message_time
+        if now >= end:
+            self._fail(MessageTooSlow("a message did not become whole in time"))
+            return None
+        again = self._look(now, limits)
+        return None if again is None else min(again, end)
+
+    def _look(self, now: float, limits: Limits) -> float | None:
         if self._waiting is not None:  # what it takes is as good as what it says
             return self._check_stall(self._waiting, now)
         silence = now - self._heard
@@ -387,5 +423,5 @@ class Connection(Payer):
         """Give up on who has taken nothing since the last look: what waits for it cannot wait for ever."""
         again = waiting.next_look(now, self.context.limits.ping_interval)
         if again is None:
-            self._give_up()
+            self.give_up("limits.waiting")
         return again

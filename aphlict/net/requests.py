@@ -4,7 +4,7 @@ import socket
 from functools import lru_cache
 
 from aphlict.config.settings import Limits
-from aphlict.errors import AphlictError, BodyTooLarge
+from aphlict.errors import AphlictError, BodyTooLarge, NoRoom
 from aphlict.net.connection import Application, Connection, Context
 from aphlict.net.poller import GONE, READ, WRITE
 from aphlict.net.sending import State
@@ -51,12 +51,17 @@ class RequestConnection(Connection):
         super().__init__(sock, address, context)
         self._request: Request | None = None  # of which the body is being read
         self._begun: float | None = None  # when the first byte of the request came
-        self._body: list[bytes] = []
+        self._body = bytearray()  # what has come of it, where that is not all
         self._missing = 0  # bytes of the body
         self._chunks: ChunkReader | None = None  # where the body comes in chunks
         self._last = False  # the request that is being read is the last one
         self._asked = False  # a request has not been answered yet: reading pauses until it has been
         self._held = b""  # what came behind it
+
+    def _on_data(self, data: bytes) -> None:
+        super()._on_data(data)
+        if self._request is not None or self._held:
+            self._count_incoming()
 
     def _on_head(self, data: bytes) -> None:
         """Read what has come: perhaps a part of a request, perhaps several."""
@@ -98,11 +103,11 @@ class RequestConnection(Connection):
             return self._read_chunks(self._chunks, data)
         part = data[: self._missing]
         self._missing -= len(part)
-        self._body.append(part)
+        if self._missing or self._body:
+            self._body += part
         if self._missing:
             return b""
-        body = part if len(self._body) == 1 else b"".join(self._body)
-        self._body.clear()
+        body, self._body = bytes(self._body) or part, bytearray()
         return self._on_body(body, data[len(part) :])
 
     def _read_chunks(self, chunks: ChunkReader, data: bytes) -> bytes:
@@ -118,11 +123,19 @@ class RequestConnection(Connection):
         assert request is not None
         self._held, self._asked = rest, True
         self._application().on_whole_request(self, request, body)
-        if self._asked:
+        if self._asked and self.state is State.HEAD:  # else it was closed meanwhile, to make room for others
             self._paused = True
             self._watch(0)  # nothing more is read before the answer
             return b""
         return self._take_held()
+
+    def _incoming(self) -> int:
+        chunks = 0 if self._chunks is None else self._chunks.size
+        return super()._incoming() + len(self._body) + chunks + len(self._held)
+
+    def _drop_incoming(self) -> None:
+        self._body, self._chunks, self._held = bytearray(), None, b""
+        super()._drop_incoming()
 
     def _take_held(self) -> bytes:
         held, self._held = self._held, b""
@@ -160,10 +173,17 @@ class RequestConnection(Connection):
         else:
             self._finish(answer)
 
-    def _give_up(self) -> None:
-        """End at once: where an answer is dropped, the next one would be taken for it."""
-        self.context.hits.add(self.context.pool.bounding, self.address)
-        self.abort("it read its answers too slowly")
+    def give_up(self, limit: str, /) -> None:
+        """Close, since this connection holds more than it may: with 503 where a request is arriving, and abruptly
+        where an answer is dropped, as the next one would be taken for it."""
+        if self.state is not State.HEAD:
+            super().give_up(limit)
+            return
+        self.context.hits.add(limit, self.address)
+        if self._begun is None or self._waiting is not None:
+            self.abort(f"it passed {limit}")
+        else:
+            self.refuse(NoRoom("there is no memory for this request now: others arrive, or wait, beside it"))
 
     def on_events(self, events: int, /) -> None:
         """Read and write what can be; who goes away before the answer is not waited for."""

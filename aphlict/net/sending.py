@@ -2,11 +2,11 @@
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from enum import IntEnum
 
 from aphlict.config.settings import Limits
-from aphlict.net.backlog import Backlog, Pool
+from aphlict.net.backlog import Backlog, Part, Pool
 from aphlict.net.deadlines import Timed
 from aphlict.net.poller import READ, WRITE
 from aphlict.net.surroundings import Surroundings
@@ -18,7 +18,20 @@ CLOSE_TIMEOUT = (
     2.0  # seconds that the other side has to answer a close frame, or to take more of what is left
 )
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-NOTHING = Backlog(Pool(Limits()))  # stands for what waits for a closed connection: nothing, for good
+
+
+class _Nobody:
+    """The holder of what waits for closed connections."""
+
+    party = None
+
+    def give_up(self, _limit: str, /) -> None:
+        """Nothing waits."""
+
+
+NOTHING = Backlog(
+    Pool(Limits()), _Nobody()
+)  # stands for what waits for a closed connection: nothing, for good
 
 
 class State(IntEnum):
@@ -61,49 +74,61 @@ class Sender(Timed):
                 return
             if sent != len(frame):
                 self._wait_for(frame, sent)
-        elif self.state <= State.OPEN and not self._waiting.add(frame):
-            self._give_up()
+        elif self.state <= State.OPEN:
+            self._add(self._waiting, frame)
 
     def send_all(self, parts: Iterator[bytes], /) -> None:
         """Send frames before anything that is sent later; they are taken one by one as the network takes them."""
         if self.state > State.OPEN:
             return
         if self._waiting is not None:
-            if not self._waiting.add(parts):
-                self._give_up()
+            self._add(self._waiting, parts)
             return
-        self._waiting = Backlog(self.context.pool)
+        self._waiting = Backlog(self.context.pool, self)
         self._waiting.add(parts)
         self._drain()
         if self.state <= State.OPEN and self._waiting is not None:
             self._watch(READ | WRITE)
 
+    def _add(self, waiting: Backlog, part: Part) -> None:
+        is_over = waiting.add(part)
+        if waiting.size > self.context.limits.limits_waiting:
+            self.give_up("limits.waiting")
+        elif is_over:
+            self._make_room()
+
     def _wait_for(self, frame: bytes, sent: int) -> None:
-        self._waiting = Backlog(self.context.pool)
-        self._waiting.add(frame)
+        """A frame with nothing before it may be larger than `limits.waiting`, or nobody slow would ever get it."""
+        self._waiting = Backlog(self.context.pool, self)
+        is_over = self._waiting.add(frame)
         if sent:
             self._waiting.advance(sent)
         elif isinstance(self._socket, TLSSocket):
             self._waiting.peek()  # a part of what was not taken may be on its way all the same
         self._watch(READ | WRITE)
-        self._check_room()
+        if is_over:
+            self._make_room()
 
-    def _check_room(self) -> None:
-        """A frame with nothing before it may be larger than `limits.waiting`, or nobody slow would ever get it. But
-        all of them together may not be too much."""
-        if self.context.pool.is_full and self.state <= State.OPEN:
-            self._give_up()
+    def _make_room(self) -> None:
+        """Keep to what all connections together may hold: the largest are closed, which may be this one."""
+        if self.state <= State.OPEN:
+            limit = self.context.pool.make_room(self)
+            if limit is not None:
+                self.give_up(limit)
 
-    def _give_up(self) -> None:
-        """Cut off a browser that does not read: drop what waits, but for the rest of a frame that was begun, if
-        there is room for that."""
-        assert self._waiting is not None
-        self.context.hits.add(self.context.pool.bounding, self.address)
-        self._waiting.clear(but_begun=True)
+    def give_up(self, limit: str, /) -> None:
+        """Close, since this connection holds more than it may: drop what waits, but for the rest of a frame that was
+        begun, if there is room for that. `limit`: the key of the limit that was passed."""
+        if self.state > State.OPEN:
+            self.abort("it did not end, and there was no room for what waits for it")
+            return
+        self.context.hits.add(limit, self.address)
+        self.discard()
+        why = f"it passed {limit}"
         if self.context.pool.is_full:
-            self.abort("it read too slowly")
+            self.abort(why)
         else:
-            self.close(frames.TRY_AGAIN_LATER, "too slow", "it read too slowly")
+            self.close(frames.TRY_AGAIN_LATER, "too slow", why)
 
     def discard(self) -> None:
         """Drop what waits, but for the rest of a frame that was begun; to be called before `close`, where the other
@@ -130,7 +155,7 @@ class Sender(Timed):
             waiting.advance(sent)
             if sent < len(chunk):
                 break
-        self._check_room()
+        self._make_room()
 
     def _drained(self) -> None:
         self._watch(READ)
@@ -152,16 +177,21 @@ class Sender(Timed):
         self.state = State.CLOSING
         if isinstance(self._socket, TLSSocket):
             self._socket.is_closing = True
+        self._drop_incoming()
         self._heard = self.context.deadlines.now
         self.context.deadlines.add(self, self._heard + CLOSE_TIMEOUT)
         self._paused = False
         if self._waiting is None:
-            self._waiting = Backlog(self.context.pool)
+            self._waiting = Backlog(self.context.pool, self)
         self._waiting.add(last)
         self._drain()
         if self._waiting.size and self.state is State.CLOSING:
             self._waiting.stalled_since = self._heard
             self._watch(READ | WRITE)
+
+    def _drop_incoming(self) -> None:
+        """Forget what has arrived of something that is not whole."""
+        self.context.pool.receive(self, 0)
 
     def _end_writing(self) -> None:
         """Say that nothing more will come. The other side's end is awaited, or it might lose what was sent last."""
@@ -174,6 +204,11 @@ class Sender(Timed):
 
     def _lost(self, error: Exception | None) -> None:
         self.abort("it went away" if error is None else f"it was lost: {error}")
+
+    @property
+    def party(self) -> Hashable:
+        """Part of the interface of the budget's Holder."""
+        raise NotImplementedError
 
     def close(self, code: int, reason: str = "", why: str = "") -> None:
         """End in good order. `why` is for the log."""

@@ -25,6 +25,11 @@ class Surroundings:
         self.debts = Debts()
         self.numbers = itertools.count(1)
 
+    def reload(self, limits: Limits) -> None:
+        """Use other limits from now on."""
+        self.limits = limits
+        self.pool.reload(limits)
+
 
 class Doorkeeper(Protocol):
     """Who counts the connections that are in."""

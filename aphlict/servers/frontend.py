@@ -151,7 +151,7 @@ class Frontend:
     def _limit(self, settings: Settings) -> None:
         """Use other limits from now on."""
         self.settings = settings
-        self._surroundings.limits = self._surroundings.pool.limits = settings
+        self._surroundings.reload(settings)
         for entrance in self._entrances:
             entrance.limit(settings)
         for kind, gate in self._gates.items():

@@ -47,6 +47,11 @@ class ChunkReader:
                 self._skip_trailer(line)
         return None
 
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return len(self._body) + len(self._line)
+
     def body(self) -> bytes:
         """What the chunks held."""
         return bytes(self._body)

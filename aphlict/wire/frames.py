@@ -18,6 +18,8 @@ NORMAL, GOING_AWAY, NO_STATUS, TRY_AGAIN_LATER = 1000, 1001, 1005, 1013
 # RFC 6455, 7.4, and the IANA registry: what may travel in a close frame.
 CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
 
+READER_COST = 1500  # bytes of a FrameReader itself
+
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 
 
@@ -88,7 +90,8 @@ def read_single(data: bytes, limit: int) -> Received | None:
 class FrameReader:
     """Reads the frames of one browser, in any split; keeps only what is not complete yet.
 
-    `limit`: bytes that a message, its fragments together, may have.
+    `limit`: bytes that a message, its fragments together, may have. `since`: when that began which is not complete,
+    on the clock of `now`.
     """
 
     __slots__ = (
@@ -103,9 +106,10 @@ class FrameReader:
         "_mask",
         "_message",
         "_opcode",
+        "since",
     )
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, now: float = 0.0) -> None:
         self._limit = limit
         self._buffer = bytearray()
         self._opcode: int | None = None  # of the frame that is being read
@@ -117,11 +121,17 @@ class FrameReader:
         self._message = bytearray()
         self._decoder = _UTF8()
         self._begun = 0  # frames that `begun` has not told of
+        self.since = now
 
     @property
     def idle(self) -> bool:
         """Whether nothing is half read: this reader may be forgotten."""
         return self._opcode is None and self._kind is None and not self._buffer
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory, with what is not complete."""
+        return READER_COST + len(self._buffer) + len(self._message) + len(self._control)
 
     def begun(self) -> int:
         """How many frames have begun since this was asked last."""
@@ -132,11 +142,13 @@ class FrameReader:
         """Take data that `feed` reads when it is called again."""
         self._buffer += data
 
-    def feed(self, data: bytes) -> Iterator[Received]:
+    def feed(self, data: bytes, now: float = 0.0) -> Iterator[Received]:
         """Yield what is complete now; raises ProtocolError where RFC 6455 is broken, after what came before."""
         self._buffer += data
         while self._read_header() and self._read_payload():
             received = self._finish_frame()
+            if self._kind is None:  # not a control frame between the fragments of a message
+                self.since = now
             if received is not None:
                 yield received
 

@@ -9,12 +9,16 @@ import msgspec
 import pytest
 from msgspec import inspect
 
+from aphlict.budget import ACCOUNT_COST
 from aphlict.config import charges
 from aphlict.config.expectations import describe
 from aphlict.config.reading import read
 from aphlict.config.settings import Limits, LogSettings, PeerSettings, ServerSettings, Settings
 from aphlict.errors import ConfigError
+from aphlict.message import CHANNEL_COST, MESSAGE_COST
+from aphlict.net.backlog import FRAME_COST, ITERATOR_COST, REFERENCE_COST, SHARE
 from aphlict.tokens.keys import COSTS
+from aphlict.wire.frames import READER_COST
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs/configuration.md").read_text()
 
@@ -71,6 +75,22 @@ def show_default(field: inspect.Field) -> str:
 )
 def test_every_key_has_its_reason(section: str, key: str) -> None:
     assert len(rows(section)[key][2]) > 10
+
+
+def test_costs_are_those_of_the_program() -> None:
+    part = TEXT.split("\n## Memory that connections share\n")[1].split("\n## ")[0]
+    rows = [line.split("|")[1:3] for line in part.splitlines() if line.startswith(("| a", "| each"))]
+    numbers = [[int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*", cost)] for _, cost in rows]
+    assert numbers == [
+        [FRAME_COST],
+        [REFERENCE_COST],
+        [ITERATOR_COST],
+        [READER_COST],
+        [],
+        [ACCOUNT_COST],
+        [MESSAGE_COST, CHANNEL_COST],
+    ]
+    assert f"({SHARE // 1024} KiB)" in part
 
 
 def test_sizes_that_people_read() -> None:

@@ -27,6 +27,7 @@ TOGETHER = 25  # messages in one list: less than `limits.body`
 SAMPLE = 20  # of the slow browsers: what they got is looked at
 CUT_OFF = 1000  # with messages of their own: of them at least so many are cut off
 LONGEST = 20  # rounds of messages
+ADDRESSES = 100  # that the browsers come from: one alone may hold a quarter of what all may
 
 # What docs/reliability.md promises, of which a busy machine may keep HASTE less well: what it is about are seconds.
 HASTE = 1.0  # seconds within which the others get half of the messages
@@ -78,7 +79,8 @@ class Scene:
         self.memory_before = self.memory()
         self._kernel_before = kernel_memory()
         self.slow = [
-            stack.enter_context(closing(browser(installation.client_port, each))) for each in channels
+            stack.enter_context(closing(browser(installation.client_port, channel, number % ADDRESSES)))
+            for number, channel in enumerate(channels)
         ]
         self.witness = stack.enter_context(browsing.listening_to(installation.client_port, "witness", "all"))
         self.publisher = stack.enter_context(closing(Publisher(installation.admin_port, self.witness)))
@@ -104,10 +106,11 @@ def kernel_memory() -> int:
     return int(words[words.index("mem") + 1]) * resource.getpagesize()
 
 
-def browser(port: int, channel: str) -> socket.socket:
+def browser(port: int, channel: str, address: int) -> socket.socket:
     """One that has subscribed and reads no further. Little waits at its own end."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.bind((f"127.0.1.{1 + address}", 0))
     sock.settimeout(10)
     sock.connect(("127.0.0.1", port))
     sock.sendall(head() + text(json.dumps({"command": "subscribe", "data": [channel]})))

@@ -2,12 +2,19 @@
 
 from collections.abc import Iterator
 
+from aphlict.budget import ACCOUNT_COST
 from aphlict.config.settings import Limits
-from aphlict.net.backlog import CHUNK, ITERATOR_COST, REFERENCE_COST, Backlog, Pool
+from aphlict.net.backlog import CHUNK, FRAME_COST, ITERATOR_COST, REFERENCE_COST, Backlog, Pool
+from tests.support.holding import Connection
 
 
 def pool(**limits: int) -> Pool:
     return Pool(Limits(**limits))
+
+
+def waiting(shared: Pool | None = None) -> Backlog:
+    """The backlog of a connection."""
+    return Backlog(shared or pool(), Connection())
 
 
 def taken(backlog: Backlog, at_a_time: int) -> bytes:
@@ -22,7 +29,7 @@ def taken(backlog: Backlog, at_a_time: int) -> bytes:
 def test_what_was_added_is_taken_in_order_in_any_pieces() -> None:
     frames = [b"a", b"b" * 10, b"c" * (CHUNK + 1), b"d" * 3000, b"e" * CHUNK]
     for size in (1, 7, 1000, CHUNK, 10 * CHUNK):
-        backlog = Backlog(pool())
+        backlog = waiting()
         for frame in frames:
             backlog.add(frame)
         assert taken(backlog, size) == b"".join(frames)
@@ -38,7 +45,7 @@ def test_an_iterator_is_taken_as_the_network_takes_it() -> None:
             made += 1
             yield b"%03d" % number * 1000
 
-    backlog = Backlog(pool())
+    backlog = waiting()
     backlog.add(b"before")
     backlog.add(replay())
     backlog.add(b"after")
@@ -51,7 +58,7 @@ def test_an_iterator_is_taken_as_the_network_takes_it() -> None:
 
 def test_a_chunk_that_was_not_taken_comes_again_and_may_only_grow() -> None:
     """TLS must be given the same bytes again."""
-    backlog = Backlog(pool())
+    backlog = waiting()
     backlog.add(b"first")
     assert bytes(backlog.peek()) == b"first"
     backlog.add(b"second")
@@ -60,11 +67,11 @@ def test_a_chunk_that_was_not_taken_comes_again_and_may_only_grow() -> None:
 
 def test_a_frame_that_waits_for_many_counts_once() -> None:
     shared = pool()
-    backlogs = [Backlog(shared) for _ in range(1000)]
+    backlogs = [waiting(shared) for _ in range(1000)]
     frame = b"x" * 10_000
     for backlog in backlogs:
         backlog.add(frame)
-    assert shared.used == 10_000 + 1000 * REFERENCE_COST
+    assert shared.used == 10_000 + FRAME_COST + 1000 * (REFERENCE_COST + ACCOUNT_COST)
     for backlog in backlogs:
         backlog.clear()
     assert shared.used == 0
@@ -72,39 +79,39 @@ def test_a_frame_that_waits_for_many_counts_once() -> None:
 
 def test_taking_gives_the_memory_back() -> None:
     shared = pool()
-    backlog = Backlog(shared)
+    backlog = waiting(shared)
     backlog.add(iter([b"x" * 100, b"y" * 100_000]))
     backlog.add(b"z" * 100)
     taken(backlog, 3000)
     assert (shared.used, backlog.size) == (0, 0)
 
 
-def test_past_the_bound_of_one() -> None:
-    backlog = Backlog(pool(limits_waiting=1000))
-    assert backlog.add(b"x" * 1000)
-    assert not backlog.add(b"x")
+def test_a_replay_counts_whatever_it_brings() -> None:
+    shared = pool()
+    backlog = waiting(shared)
+    for _ in range(3):
+        backlog.add(iter(()))
+    assert backlog.size == 3 * ITERATOR_COST
+    assert shared.used == 3 * ITERATOR_COST + ACCOUNT_COST
+    assert not backlog.peek()
+    assert (shared.used, backlog.size) == (0, 0)
 
 
-def test_replays_count_whatever_they_bring() -> None:
-    backlog = Backlog(pool(limits_waiting=3 * ITERATOR_COST))
-    assert all(backlog.add(iter(())) for _ in range(3))
-    assert not backlog.add(iter(()))
-
-
-def test_when_many_are_slow_the_slowest_go_first() -> None:
-    shared = pool(limits_waiting=1000, limits_waiting_all=4000)
-    slowest, slow = Backlog(shared), Backlog(shared)
-    for number in range(9):
-        assert slowest.add(b"%d" % number * 100)
-    others = [Backlog(shared) for _ in range(24)]
-    for number, backlog in enumerate(others):
-        assert backlog.add(b"%02d" % number * 45)
-    assert slow.add(b"a" * 100)
-    assert not slowest.add(b"b")
+def test_each_is_charged_its_part_of_a_frame_that_waits_for_many() -> None:
+    shared = pool()
+    holders = [Connection() for _ in range(4)]
+    frame = b"x" * (12_000 - FRAME_COST)
+    backlogs = [Backlog(shared, holder) for holder in holders]
+    for backlog in backlogs:
+        backlog.add(frame)
+    assert [shared.held(each) - REFERENCE_COST for each in holders] == [12_000, 6000, 4000, 3000]
+    for backlog in backlogs:
+        assert taken(backlog, 5000) == frame
+    assert (shared.used, [shared.held(each) for each in holders]) == (0, [0] * 4)
 
 
 def test_what_was_begun_is_ended() -> None:
-    backlog = Backlog(pool())
+    backlog = waiting()
     for letter in (b"a", b"b", b"c"):
         backlog.add(letter * 100)
     backlog.peek()
@@ -115,14 +122,14 @@ def test_what_was_begun_is_ended() -> None:
 
 
 def test_nothing_is_kept_where_nothing_was_begun() -> None:
-    backlog = Backlog(pool())
+    backlog = waiting()
     backlog.add(b"a" * 100)
     backlog.clear(but_begun=True)
     assert not backlog.peek()
 
 
 def test_taking_something_shows_life() -> None:
-    backlog = Backlog(pool())
+    backlog = waiting()
     backlog.add(b"abc")
     assert backlog.next_look(10, 5) == 15
     assert backlog.next_look(10, 5) == 15, "who looks twice does not count twice"
