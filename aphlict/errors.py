@@ -280,6 +280,12 @@ class TooManySubscriptions(CommandError):
     limit = "limits.subscriptions"
 
 
+class Forgotten(AphlictError):
+    """A message that a replay has yet to send is no longer kept."""
+
+    close_code = 1013
+
+
 # The operator of another node has to act: `str()` goes on from "peer NAME: ".
 
 

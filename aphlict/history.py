@@ -1,7 +1,7 @@
 """What was published lately: bounded for each instance by count, for all together by age and bytes."""
 
 import heapq
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import dropwhile, groupby, islice, takewhile
@@ -126,6 +126,20 @@ class History:
     def entry(self, unique_id: str) -> Entry | None:
         """The entry of a message; None once it has been forgotten."""
         return self._by_id.get(unique_id)
+
+    def find(self, sequence: int) -> Entry | None:
+        """The entry with this sequence; None once it has been forgotten."""
+        entries = self.entries
+        place = sequence - entries[0].sequence if entries else -1
+        if place < 0:
+            return None
+        if (
+            place >= len(entries) or entries[place].sequence != sequence
+        ):  # other instances had messages between
+            place = bisect_left(
+                entries, sequence, hi=min(place, len(entries)), key=lambda entry: entry.sequence
+            )
+        return entries[place] if place < len(entries) and entries[place].sequence == sequence else None
 
     def _queues(self, channels: Iterable[str]) -> list[Sequence[Entry]]:
         """The entries of each of these channels that has some, oldest first."""

@@ -18,7 +18,7 @@ from aphlict.hits import Hits
 from aphlict.instance import ORIGIN_SIZE, Instance, Subscriber
 from aphlict.message import Frame, Message, check_name, random_name
 from aphlict.position import RECENT, REMEMBERED, Position, digest
-from aphlict.resumption import Resumption
+from aphlict.resumption import Resumption, replay
 
 API_VERSION = 7  # of the Node.js server's status page
 
@@ -308,9 +308,7 @@ class Hub:
         self, subscriber: Subscriber, entries: list[Entry], result: Recovery, done: Callable[[Recovery], None]
     ) -> None:
         """Hand the messages over when everything that was accepted before has been."""
-        held = frozenset(subscriber.subscriptions)
-        frames = (_frame_for(entry.message, held) for entry in entries)
-        job = self._hand_over(subscriber, frames, result, done)
+        job = self._hand_over(subscriber, entries, result.recovered, done)
         if subscriber.instance.queue:
             self.deliveries.enqueue(subscriber.instance, job)
         else:
@@ -318,17 +316,15 @@ class Hub:
             next(job, None)
 
     def _hand_over(
-        self,
-        subscriber: Subscriber,
-        frames: Iterator[bytes],
-        result: Recovery,
-        done: Callable[[Recovery], None],
+        self, subscriber: Subscriber, entries: list[Entry], recovered: bool, done: Callable[[Recovery], None]
     ) -> Iterator[int]:
-        if result.messages:
-            subscriber.receiver.send_all(frames)
-            self.counters.messages_out += result.messages
-        done(result)
-        yield 1 + result.messages // 8
+        """What has been forgotten before its turn came is missing."""
+        kept = [entry for entry in entries if entry.history is not None]
+        if kept:
+            subscriber.receiver.send_all(replay(subscriber, kept))
+            self.counters.messages_out += len(kept)
+        done(Recovery(len(kept), recovered and len(kept) == len(entries)))
+        yield 1 + len(kept) // 8
 
     # The state of things
 
@@ -382,10 +378,6 @@ class Hub:
             "limits": {name: counts.get(name, 0) for name in LIMIT_NAMES},
             "refused": {name: counts.get(name, 0) for name in REFUSALS},
         }
-
-
-def _frame_for(message: Message, held: frozenset[str]) -> bytes:
-    return message.frame(tuple(name for name in message.channels if name in held))
 
 
 def _is_live(subscriber: Subscriber, entry: Entry) -> bool:

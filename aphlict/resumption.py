@@ -1,13 +1,17 @@
 """What a reader who comes back is missing: decided from the words that it brings along."""
 
-from collections.abc import Collection, Iterable, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from math import inf
 
 from aphlict import position
+from aphlict.errors import Forgotten
 from aphlict.history import Entry, History
+from aphlict.instance import Subscriber
 from aphlict.position import EARLY, OVERLAP, REMEMBERED, Position, digest
 
+SEQUENCE = "Q"  # an array's code for 8 bytes
 LOOKED_AT = 64  # messages that are compared with those that a position names
 
 
@@ -104,3 +108,25 @@ def _early(
 
 def _time(place: Position) -> float:
     return place.at
+
+
+def replay(subscriber: Subscriber, entries: Iterable[Entry]) -> Iterator[bytes]:
+    """The frames of these messages, for the channels that are subscribed when their turn comes.
+
+    Each message is looked up then: a reader that takes its time must not keep them all. Raises Forgotten where the
+    history no longer has one.
+    """
+    return _look_up(subscriber, array(SEQUENCE, [entry.sequence for entry in entries]))
+
+
+def _look_up(subscriber: Subscriber, sequences: Sequence[int]) -> Iterator[bytes]:
+    held = subscriber.subscriptions
+    for sequence in sequences:
+        if not held:
+            return
+        entry = subscriber.instance.history.find(sequence)
+        if entry is None:
+            raise Forgotten("a message of the replay has been forgotten")
+        channels = tuple(name for name in entry.message.channels if name in held)
+        if channels:
+            yield entry.message.frame(channels)

@@ -116,6 +116,22 @@ def test_the_archive_does_not_drag_along_what_histories_have_dropped() -> None:
     assert len(archive._entries) == 0
 
 
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_an_entry_is_found_by_its_sequence(archive: Archive, others: int) -> None:
+    history, other = History("origin"), History("other")
+    for number in range(20):
+        archive.append(history, message(str(number)), number)
+        for place in range(others):
+            archive.append(other, message(f"{number} {place}"), number)
+    for _ in range(20):
+        kept = {entry.sequence: entry for entry in history.entries}
+        assert {number: history.find(number) for number in range(90)} == {
+            number: kept.get(number) for number in range(90)
+        }
+        history.drop_oldest()
+    assert history.find(1) is None
+
+
 def test_nothing_is_left_of_what_is_forgotten(archive: Archive) -> None:
     history = History("o")
     for number in range(100):

@@ -1,12 +1,14 @@
 """Who gets what, and when (SPEC 1.3 to 1.5, 2.1, 2.2), without a socket or a clock."""
 
 import gc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from aphlict.deliveries import SLICE
-from aphlict.errors import CommandError, NameTooLong
+from aphlict.errors import CommandError, Forgotten, NameTooLong
+from aphlict.hub import Recovery
 from aphlict.message import Message, parse
 from tests.support.hearing import OWN, Ear, Stage
 
@@ -215,6 +217,87 @@ def test_a_message_that_is_forgotten_means_a_gap(stage: Stage) -> None:
     assert ann.ids == ["2", "3"]
 
 
+class SlowEar(Ear):
+    """A receiver that takes of a replay what the test takes of it."""
+
+    def send_all(self, frames: Iterator[bytes], /) -> None:
+        """Keep the frames for later."""
+        self.frames = frames
+
+    def take(self) -> None:
+        """Take one more frame."""
+        self.send(next(self.frames))
+
+
+def test_a_replay_that_is_not_taken_keeps_no_messages(stage: Stage) -> None:
+    _, subscriber = stage.join("a", ear=SlowEar())
+    gc.collect()
+    before = messages_alive()
+    for name in "1234":
+        stage.publish(name)
+    stage.replay_age(subscriber)
+    assert messages_alive() == before + 4
+    stage.now += 61
+    stage.hub.sweep(stage.now)
+    gc.collect()
+    assert messages_alive() == before
+
+
+def test_a_replay_ends_at_what_is_forgotten(stage: Stage) -> None:
+    """What comes after it would follow a gap that the reader was not told of."""
+    slow = SlowEar()
+    _, subscriber = stage.join("a", ear=slow)
+    stage.publish("1")
+    stage.now += 30
+    for name in "234":
+        stage.publish(name)
+    stage.replay_age(subscriber)
+    slow.take()
+    stage.now += 31
+    stage.hub.sweep(stage.now)
+    slow.take()
+    stage.now += 30
+    stage.hub.sweep(stage.now)
+    with pytest.raises(Forgotten):
+        slow.take()
+    assert slow.ids == ["1", "2", "3", "4", "1", "2"]
+
+
+def test_a_replay_leaves_out_what_was_unsubscribed_since(stage: Stage) -> None:
+    slow = SlowEar()
+    _, subscriber = stage.join("a", "b", ear=slow)
+    for name in "12":
+        for channels in (["a"], ["b"], ["a", "b"]):
+            stage.publish(name + "".join(channels), channels)
+    slow.heard.clear()
+    stage.replay_age(subscriber)
+    slow.take()
+    stage.hub.unsubscribe(subscriber, ["a"])
+    for _ in range(4):
+        slow.take()
+    assert slow.ids == ["1a", "1b", "1ab", "2b", "2ab"]
+    assert slow.heard[-1]["subscribers"] == ["b"]
+    stage.hub.leave(subscriber)
+    assert list(slow.frames) == []
+
+
+def test_what_is_forgotten_before_a_replay_begins_is_a_gap(stage: Stage) -> None:
+    """Long fan-outs were before it."""
+    crowd(stage, 2 * SLICE)
+    ann, subscriber = stage.join("b")
+    for name in ("b1", "b2"):
+        stage.publish(name, ["b"])
+        stage.now += 30
+    ann.heard.clear()
+    stage.publish("1")
+    done: list[Recovery] = []
+    stage.hub.replay_age(subscriber, 60.0, stage.now, done.append)
+    stage.now += 1
+    stage.hub.sweep(stage.now)
+    stage.finish()
+    assert (ann.ids, done) == (["b2"], [Recovery(1, recovered=False)])
+
+
 def test_there_is_no_gap_right_after_what_was_forgotten_last(stage: Stage) -> None:
     stage.publish("1")
     stage.now += 61
@@ -312,24 +395,24 @@ def test_a_replay_behind_a_long_fan_out_gives_each_message_once(stage: Stage) ->
 # Memory
 
 
+def messages_alive() -> int:
+    return sum(isinstance(each, Message) for each in gc.get_objects())
+
+
 def test_what_is_forgotten_is_freed_at_once(stage: Stage) -> None:
     """Without the garbage collector, which may let minutes pass before it looks at what has become old."""
-
-    def alive() -> int:
-        return sum(isinstance(each, Message) for each in gc.get_objects())
-
     ann, _ = stage.join("a")
     gc.collect()
     gc.disable()
     try:
-        before = alive()
+        before = messages_alive()
         for number in range(100):
             stage.publish(str(number))
-        assert alive() == before + 100
+        assert messages_alive() == before + 100
         stage.now += 61
         stage.hub.sweep(stage.now)
         assert len(ann.heard) == 100
-        assert alive() == before
+        assert messages_alive() == before
     finally:
         gc.enable()
 

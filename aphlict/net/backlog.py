@@ -97,7 +97,7 @@ class Backlog:
 
     def peek(self) -> bytes | memoryview:
         """What is to be sent next: empty where nothing is left. It begins as the last one did, if that was not
-        taken: TLS wants to be given the same bytes again."""
+        taken: TLS wants to be given the same bytes again. Raises what an iterator that was added raises."""
         self._unroll()
         if not self._parts:
             return b""
@@ -109,12 +109,14 @@ class Backlog:
         """Turn the iterators among the next parts into frames."""
         ready: list[bytes] = []
         size = 0
-        while self._parts and size < CHUNK:
-            frame = self._next()
-            if frame is not None:
-                ready.append(frame)
-                size += len(frame)
-        self._parts.extendleft(reversed(ready))
+        try:
+            while self._parts and size < CHUNK:
+                frame = self._next()
+                if frame is not None:
+                    ready.append(frame)
+                    size += len(frame)
+        finally:  # an iterator may raise
+            self._parts.extendleft(reversed(ready))
 
     def _next(self) -> bytes | None:
         first = self._parts[0]

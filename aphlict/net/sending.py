@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator
 from enum import IntEnum
 
 from aphlict.config.settings import Limits
+from aphlict.errors import Forgotten
 from aphlict.net.backlog import Backlog, Part, Pool
 from aphlict.net.deadlines import Timed
 from aphlict.net.poller import READ, WRITE
@@ -141,7 +142,11 @@ class Sender(Timed):
         waiting = self._waiting
         assert waiting is not None
         for _ in range(DRAIN_CHUNKS):
-            chunk = waiting.peek()
+            try:
+                chunk = waiting.peek()
+            except Forgotten:
+                self.give_up("limits.waiting")
+                return
             if not chunk:
                 self._drained()
                 return

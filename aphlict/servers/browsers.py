@@ -112,7 +112,7 @@ class Browsers(Application):
                 count, recovered = recovery
                 where = self._where(connection, subscriber)
                 answer = commands.ack(id, count=count, recovered=recovered, **where)
-                connection.send_all(iter((answer,)))
+                connection.send(answer)
 
         if command.after is None:
             cost = self._hub.replay_age(subscriber, command.age, self._clock(), on_done)

@@ -120,7 +120,7 @@ class EventStream(Listening):
         if not recovery.recovered:
             self._connection.send(GAP)
         self._connection.send_all(backlog)
-        self._connection.send_all(iter((mark,)))
+        self._connection.send(mark)
         self._is_behind = False
 
     def send(self, frame: bytes, /) -> None:

@@ -84,7 +84,7 @@ def test_costs_are_those_of_the_program() -> None:
     assert numbers == [
         [FRAME_COST],
         [REFERENCE_COST],
-        [ITERATOR_COST],
+        [ITERATOR_COST, 1013],
         [READER_COST],
         [],
         [ACCOUNT_COST],

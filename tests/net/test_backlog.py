@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 
+import pytest
+
 from aphlict.budget import ACCOUNT_COST
 from aphlict.config.settings import Limits
+from aphlict.errors import Forgotten
 from aphlict.net.backlog import CHUNK, FRAME_COST, ITERATOR_COST, REFERENCE_COST, Backlog, Pool
 from tests.support.holding import Connection
 
@@ -108,6 +111,22 @@ def test_each_is_charged_its_part_of_a_frame_that_waits_for_many() -> None:
     for backlog in backlogs:
         assert taken(backlog, 5000) == frame
     assert (shared.used, [shared.held(each) for each in holders]) == (0, [0] * 4)
+
+
+def test_an_iterator_that_fails_leaves_what_came_before_it() -> None:
+    def replay() -> Iterator[bytes]:
+        yield b"first"
+        raise Forgotten
+
+    shared = pool()
+    backlog = waiting(shared)
+    backlog.add(b"before")
+    backlog.add(replay())
+    with pytest.raises(Forgotten):
+        backlog.peek()
+    assert bytes(backlog._chunk()) == b"beforefirst"
+    backlog.clear()
+    assert shared.used == 0
 
 
 def test_what_was_begun_is_ended() -> None:

@@ -170,6 +170,32 @@ async def test_bodies_that_are_not_whole_count() -> None:
 
 
 @in_loop
+async def test_a_replay_that_is_read_too_slowly_ends_and_says_so() -> None:
+    """It may be resumed; what is gone by then is a gap."""
+    async with running_node(limits__history=4 * MIB) as node:
+        with browsers(node, [["a"]], ADDRESSES) as [slow]:
+            await listening(node, 1)
+            slow.send(text(json.dumps({"command": "unsubscribe", "data": ["a"]})))
+            await listening(node, 0)
+            for number in range(40):
+                await node.publish({"subscribers": ["a"], "uniqueID": f"m{number}", "text": LONG})
+            slow.send(text(json.dumps({"command": "subscribe", "data": ["a"]})))
+            slow.send(text(json.dumps({"command": "replay", "data": {"after": "m0"}, "id": 1})))
+            await listening(node, 1)
+            await eventually(lambda: pool(node).used > 0, "the replay")
+            for _ in range(60):
+                await node.publish({"subscribers": ["b"], "text": LONG})
+            received = await slow.end()
+            assert received.endswith(CLOSED[0])
+            names = [part.partition(b'"')[0].decode() for part in received.split(b'"uniqueID":"')[1:]]
+            assert names == [f"m{number}" for number in range(1, len(names) + 1)]
+            assert 0 < len(names) < 39
+            assert b'"recovered"' not in received
+        assert hits(node) == {"limits.waiting": 1}
+        await eventually(lambda: pool(node).used == 0, "nothing that is kept")
+
+
+@in_loop
 async def test_a_message_has_to_become_whole_in_time(clock: Clock) -> None:
     async with running_node(limits__message__time=20, ping__interval=15) as node:
         with browsers(node, [()] * 2, ADDRESSES) as [slow, steady]:
