@@ -89,7 +89,9 @@ class Budget:
     connections of one address may hold together, if there is such a bound.
     """
 
-    def __init__(self, key: str, limit: int, share: int, part_key: str = "", part: float = math.inf) -> None:
+    def __init__(
+        self, key: str, limit: int, share: int = 0, part_key: str = "", part: float = math.inf
+    ) -> None:
         self.key = key
         self.limit = limit
         self.share = share

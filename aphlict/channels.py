@@ -1,13 +1,31 @@
 """Which subscriber listens to what, within one instance."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from aphlict.budget import Holder
+
 STRIDE = 4096  # receivers put into groups in a row: a millisecond
+SUBSCRIPTION_COST = (
+    250  # bytes of a subscription beside its name, where it takes most: two subscribers of a channel
+)
+UNICODE_COST = 8  # bytes of a letter in a name that is not ASCII: 4 in the text, 4 in its UTF-8 form
+
+
+def subscription_cost(names: Collection[str]) -> int:
+    """Bytes that subscriptions to these channels take at most."""
+    text = "".join(names)
+    if not text.isascii():
+        return sum(SUBSCRIPTION_COST + len(name) * (1 if name.isascii() else UNICODE_COST) for name in names)
+    return SUBSCRIPTION_COST * len(names) + len(text)
 
 
 class Receiver(Protocol):
     """Where frames for a subscriber go. Neither method raises or waits."""
+
+    @property
+    def holder(self) -> Holder:
+        """The connection that they are sent over: what its subscriptions take is attributed to it."""
 
     def send(self, frame: bytes, /) -> None:
         """Send one frame."""

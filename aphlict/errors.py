@@ -280,6 +280,15 @@ class TooManySubscriptions(CommandError):
     limit = "limits.subscriptions"
 
 
+class SubscriptionsFull(AphlictError):
+    """All connections together have as many subscriptions as there is memory for: the one that asks is closed."""
+
+    http_status = 503
+    close_code = 1013
+    limit = "limits.subscriptions.all"
+    retry_after = 10
+
+
 class Forgotten(AphlictError):
     """A message that a replay has yet to send is no longer kept."""
 

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple, Protocol
 from msgspec import Struct
 
 from aphlict import position
-from aphlict.channels import Receiver
+from aphlict.budget import Budget
+from aphlict.channels import Receiver, subscription_cost
 from aphlict.config import charges
 from aphlict.config.settings import Limits
 from aphlict.deliveries import Deliveries
-from aphlict.errors import NameTooLong, Overloaded, TooManySubscriptions
+from aphlict.errors import NameTooLong, Overloaded, SubscriptionsFull, TooManySubscriptions
 from aphlict.figures import LIMIT_NAMES, REFUSALS, Counters, Subscribed
 from aphlict.history import MAX_AGE, Archive, Entry, Eviction, Evictions
 from aphlict.hits import Hits
@@ -20,6 +21,7 @@ from aphlict.message import Frame, Message, check_name, random_name
 from aphlict.position import RECENT, REMEMBERED, Position, digest
 from aphlict.resumption import Resumption, replay
 
+FEW = 32  # subscriptions that no connection is closed for, however many others there are
 API_VERSION = 7  # of the Node.js server's status page
 
 
@@ -82,6 +84,7 @@ class Hub:
         self.instances: dict[str, Instance] = {}
         self.archive = Archive(limits.limits_history)
         self.connections = 0  # the browsers that are connected now
+        self.memory = Budget("limits.subscriptions.all", limits.limits_subscriptions_all)
         self.epoch = 0.0
         self.in_sync_until = inf  # when messages were last known to come here as they were published
         self._origin = random_name(ORIGIN_SIZE)
@@ -95,6 +98,7 @@ class Hub:
         """Use other limits from now on."""
         self.limits = limits
         self.archive.max_cost = limits.limits_history
+        self.memory.limit = limits.limits_subscriptions_all
 
     # Publishing
 
@@ -204,7 +208,8 @@ class Hub:
     def subscribe(self, subscriber: Subscriber, channels: Sequence[str]) -> None:
         """Add channels; all of them, or none where it raises CommandError or NameTooLong.
 
-        `channels` of the error are those without which the rest would be added.
+        `channels` of the error are those without which the rest would be added. Raises SubscriptionsFull where the
+        subscriber has to leave, since the subscriptions of all take too much memory.
         """
         held = subscriber.subscriptions
         new = [name for name in channels if name not in held]
@@ -220,6 +225,23 @@ class Hub:
         for name in new:
             held[name] = sequence
             subscriber.instance.channels.add(name, subscriber.receiver)
+        self.memory.used += (size := subscription_cost(new))
+        if len(held) > FEW:
+            self._attribute(subscriber, size)
+        if self.memory.used > self.memory.limit:
+            self._make_room(subscriber)
+
+    def _attribute(self, subscriber: Subscriber, size: int) -> None:
+        """Attribute the bytes of subscriptions that were added or taken away, where a connection has, or had, more
+        than FEW: an account takes more memory than few of them do."""
+        held, holder = subscriber.subscriptions, subscriber.receiver.holder
+        before = self.memory.held(holder)
+        after = subscription_cost(held) if not before else before + size if len(held) > FEW else 0
+        self.memory.attribute(holder, after - before)
+
+    def _make_room(self, subscriber: Subscriber) -> None:
+        if self.memory.make_room(subscriber.receiver.holder) is not None:
+            raise SubscriptionsFull("this server has no room for more subscriptions now")
 
     def _check_names(self, names: Sequence[str]) -> None:
         limit = self.limits.limits_name
@@ -232,9 +254,13 @@ class Hub:
 
     def unsubscribe(self, subscriber: Subscriber, channels: Sequence[str]) -> None:
         """Take channels away; those that it does not have are no error."""
-        for name in channels:
-            if subscriber.subscriptions.pop(name, None) is not None:
-                subscriber.instance.channels.discard(name, subscriber.receiver)
+        held = subscriber.subscriptions
+        gone = [name for name in channels if held.pop(name, None) is not None]
+        for name in gone:
+            subscriber.instance.channels.discard(name, subscriber.receiver)
+        self.memory.used -= (size := subscription_cost(gone))
+        if len(held) + len(gone) > FEW:
+            self._attribute(subscriber, -size)
 
     # Replay
 

@@ -1,8 +1,12 @@
 """Who listens to what."""
 
+import tracemalloc
 from collections.abc import Iterator
 
-from aphlict.channels import Channels
+import pytest
+
+from aphlict.channels import Channels, subscription_cost
+from tests.support.holding import Connection
 
 
 class Ear:
@@ -10,6 +14,7 @@ class Ear:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.holder = Connection()
 
     def send(self, frame: bytes, /) -> None:
         """Nothing is sent in these tests."""
@@ -119,3 +124,26 @@ def test_channels_without_listeners_cost_nothing() -> None:
         channels.discard(f"channel{number}", ANN)
         channels.discard(f"channel{number}", BOB)
     assert len(channels) == 0
+
+
+@pytest.mark.parametrize("listeners", [1, 2, 3, 5, 21])
+@pytest.mark.parametrize(
+    "name", ["{}", "PHID-TASK-{:020}", "{}" + "x" * 245, "{}ä", "{}" + "x" * 245 + "\U0001f514"]
+)
+def test_a_subscription_takes_no_more_than_it_counts(name: str, listeners: int) -> None:
+    """Each has names of its own, as they come out of its commands."""
+    channels, kept = Channels(), []
+    tracemalloc.start()
+    try:
+        for _ in range(listeners):
+            names = [name.format(number) for number in range(500)]
+            ear, held = Ear(""), dict.fromkeys(names, 1)
+            for each in names:
+                each.encode()
+                channels.add(each, ear)
+            kept.append((ear, held))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken <= listeners * subscription_cost(held)
+    assert taken * 4 >= listeners * subscription_cost(held)

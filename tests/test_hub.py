@@ -1,14 +1,17 @@
 """Who gets what, and when (SPEC 1.3 to 1.5, 2.1, 2.2), without a socket or a clock."""
 
 import gc
+import random
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from aphlict.budget import ACCOUNT_COST
+from aphlict.channels import subscription_cost
 from aphlict.deliveries import SLICE
 from aphlict.errors import CommandError, Forgotten, NameTooLong
-from aphlict.hub import Recovery
+from aphlict.hub import FEW, Recovery
 from aphlict.message import Message, parse
 from tests.support.hearing import OWN, Ear, Stage
 
@@ -484,3 +487,22 @@ def test_instances_that_nobody_uses_are_forgotten(stage: Stage) -> None:
     stage.hub.leave(subscriber)
     stage.hub.sweep(stage.now)
     assert not stage.hub.instances
+
+
+def test_what_subscriptions_take_is_counted(stage: Stage) -> None:
+    chance = random.Random(1)
+    names = [f"name{number}" for number in range(90)] + [f"nämé{number}" for number in range(10)]
+    subscribers = [stage.join()[1] for _ in range(5)]
+    memory = stage.hub.memory
+    for _ in range(500):
+        subscriber = chance.choice(subscribers)
+        change = chance.choice((stage.hub.subscribe, stage.hub.unsubscribe))
+        change(subscriber, chance.sample(names, chance.randrange(40)))
+        costs = {each: subscription_cost(each.subscriptions) for each in subscribers}
+        many = [each for each in subscribers if len(each.subscriptions) > FEW]
+        assert memory.used == sum(costs.values()) + len(many) * ACCOUNT_COST
+        assert [memory.held(each.receiver.holder) for each in many] == [costs[each] for each in many]
+        assert len(memory.accounts) == len(many)
+    for each in subscribers:
+        stage.hub.leave(each)
+    assert (memory.used, memory.accounts) == (0, {})

@@ -5,7 +5,8 @@ from msgspec import structs
 from aphlict.config.settings import Settings
 
 MIB = 1024 * 1024
-HISTORY, WAITING = 1 / 4, 1 / 2  # parts of a process's memory; the rest is for connections and the program
+# Parts of a process's memory; the rest is for connections and the program.
+HISTORY, WAITING, SUBSCRIPTIONS = 1 / 4, 1 / 2, 1 / 8
 
 
 def heed_hint(settings: Settings) -> Settings:
@@ -17,4 +18,5 @@ def heed_hint(settings: Settings) -> Settings:
         settings,
         limits_history=min(settings.limits_history, round(share * HISTORY)),
         limits_waiting_all=min(settings.limits_waiting_all, round(share * WAITING)),
+        limits_subscriptions_all=min(settings.limits_subscriptions_all, round(share * SUBSCRIPTIONS)),
     )

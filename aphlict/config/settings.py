@@ -97,6 +97,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits_head: Bytes = field(default=8 * 1024, name="limits.head")
     limits_name: Bytes = field(default=256, name="limits.name")
     limits_subscriptions: Count = field(default=1024, name="limits.subscriptions")
+    limits_subscriptions_all: Bytes = field(default=512 * 1024 * 1024, name="limits.subscriptions.all")
     limits_commands: Count = field(default=50, name="limits.commands")
     limits_commands_burst: Count = field(default=200, name="limits.commands.burst")
     limits_handshake: Span = field(default=10.0, name="limits.handshake")

@@ -19,6 +19,7 @@ CLOSE_TIMEOUT = (
     2.0  # seconds that the other side has to answer a close frame, or to take more of what is left
 )
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+REASONS = {"limits.subscriptions.all": "too many subscriptions"}  # "too slow" for the other limits
 
 
 class _Nobody:
@@ -129,7 +130,7 @@ class Sender(Timed):
         if self.context.pool.is_full:
             self.abort(why)
         else:
-            self.close(frames.TRY_AGAIN_LATER, "too slow", why)
+            self.close(frames.TRY_AGAIN_LATER, REASONS.get(limit, "too slow"), why)
 
     def discard(self) -> None:
         """Drop what waits, but for the rest of a frame that was begun; to be called before `close`, where the other
@@ -209,6 +210,11 @@ class Sender(Timed):
 
     def _lost(self, error: Exception | None) -> None:
         self.abort("it went away" if error is None else f"it was lost: {error}")
+
+    @property
+    def holder(self) -> "Sender":
+        """Part of the hub's Receiver."""
+        return self
 
     @property
     def party(self) -> Hashable:

@@ -4,7 +4,14 @@ import logging
 from collections.abc import Callable
 
 from aphlict.config import charges
-from aphlict.errors import CommandError, HandshakeRefused, InstanceTooLong, NameTooLong, NoBodyHere
+from aphlict.errors import (
+    CommandError,
+    HandshakeRefused,
+    InstanceTooLong,
+    NameTooLong,
+    NoBodyHere,
+    SubscriptionsFull,
+)
 from aphlict.hub import Hub, Recovery
 from aphlict.instance import Subscriber
 from aphlict.net.connection import Application, Connection
@@ -74,6 +81,8 @@ class Browsers(Application):
             if isinstance(tag, Visitor):
                 tag.check(command)
             self._do(connection, subscriber, command, id)
+        except SubscriptionsFull:
+            connection.give_up(self._hub.memory.key)
         except (CommandError, NameTooLong, HandshakeRefused) as error:
             log.info(
                 "[%d] %s sent a command that was not done: %s", connection.number, connection.address, error

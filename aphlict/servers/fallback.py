@@ -13,6 +13,7 @@ from aphlict.errors import (
     NameTooLong,
     NotAllowed,
     OriginRefused,
+    SubscriptionsFull,
     TokenRefused,
 )
 from aphlict.hub import Hub
@@ -97,8 +98,8 @@ class Fallback:
         except (TokenRefused, NotAllowed) as error:
             _refuse(connection, request, error.http_status, error, fields)
             return
-        except (HandshakeRefused, NameTooLong, CommandError) as error:
-            _refuse(connection, request, 400, error, fields)
+        except (HandshakeRefused, NameTooLong, CommandError, SubscriptionsFull) as error:
+            _refuse(connection, request, error.http_status, error, fields)
             return
         log.debug("[%d] %s listens: %s", connection.number, connection.address, wish)
         listener.start(subscriber, wish, self._clock())

@@ -20,6 +20,11 @@ class Listening(Timed):
         self.subscriber = None
         self.term: Timed | None = None
 
+    @property
+    def holder(self) -> BrowserConnection:
+        """Part of the hub's Receiver."""
+        return self._connection
+
     def on_close(self, _reason: str, /) -> None:
         """Part of the connection's Stream."""
         self._leave()

@@ -10,11 +10,13 @@ import pytest
 from msgspec import inspect
 
 from aphlict.budget import ACCOUNT_COST
+from aphlict.channels import SUBSCRIPTION_COST, UNICODE_COST
 from aphlict.config import charges
 from aphlict.config.expectations import describe
 from aphlict.config.reading import read
 from aphlict.config.settings import Limits, LogSettings, PeerSettings, ServerSettings, Settings
 from aphlict.errors import ConfigError
+from aphlict.hub import FEW
 from aphlict.message import CHANNEL_COST, MESSAGE_COST
 from aphlict.net.backlog import FRAME_COST, ITERATOR_COST, REFERENCE_COST, SHARE
 from aphlict.tokens.keys import COSTS
@@ -88,9 +90,12 @@ def test_costs_are_those_of_the_program() -> None:
         [READER_COST],
         [],
         [ACCOUNT_COST],
+        [SUBSCRIPTION_COST, UNICODE_COST],
+        [ACCOUNT_COST],
         [MESSAGE_COST, CHANNEL_COST],
     ]
-    assert f"({SHARE // 1024} KiB)" in part
+    assert f"({SHARE // 1024} KiB of\n`limits.waiting.all`, {FEW} subscriptions)" in part
+    assert f"more than {FEW} subscriptions" in part
 
 
 def test_sizes_that_people_read() -> None:

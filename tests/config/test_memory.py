@@ -11,21 +11,22 @@ MIB = 1024 * 1024
 
 
 @pytest.mark.parametrize(
-    ("hint", "workers", "history", "waiting"),
+    ("hint", "workers", "history", "waiting", "subscriptions"),
     [
-        (None, 1, 64, 256),
-        (10_000, 1, 64, 256),
-        (512, 1, 64, 256),
-        (128, 1, 32, 64),
-        (128, 4, 8, 16),
-        (1, 1, 1 / 4, 1 / 2),
+        (None, 1, 64, 256, 512),
+        (10_000, 1, 64, 256, 512),
+        (512, 1, 64, 256, 64),
+        (128, 1, 32, 64, 16),
+        (128, 4, 8, 16, 4),
+        (1, 1, 1 / 4, 1 / 2, 1 / 8),
     ],
 )
 def test_what_may_grow_fits(
-    hint: int | None, workers: int, history: float, waiting: float, tmp_path: Path
+    hint: int | None, workers: int, history: float, waiting: float, subscriptions: float, tmp_path: Path
 ) -> None:
     settings = read(write_configuration(tmp_path, memory_hint=hint, workers=workers))
     assert (settings.limits_history, settings.limits_waiting_all) == (history * MIB, waiting * MIB)
+    assert settings.limits_subscriptions_all == subscriptions * MIB
 
 
 def test_lower_limits_stay(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ class TestRead:
             pidfile="/var/tmp/aphlict/pid/aphlict.pid",
             cluster=(PeerSettings(host="push2.example.com", port=22281, protocol="https"),),
             memory_hint=512,
+            limits_subscriptions_all=64 * 1024 * 1024,
         )
         assert [log.path for log in settings.logs] == ["/var/log/aphlict.log"]
 

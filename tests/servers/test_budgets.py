@@ -11,6 +11,7 @@ import pytest
 
 from aphlict.net.backlog import Pool
 from tests.support.clocks import Clock
+from tests.support.curl import curl
 from tests.support.frames import CLOSE, CONTINUATION, PING, frame, text
 from tests.support.heads import head
 from tests.support.loops import in_loop
@@ -121,6 +122,43 @@ async def test_one_address_does_not_take_what_is_for_all() -> None:
             assert set(hits(node)) == {"limits.waiting.address"}
             assert await other.read(LONG.encode(), 20) == 20
             assert (await strangers[0].end()).endswith(CLOSED[0])
+
+
+@in_loop
+async def test_subscriptions_beyond_the_memory_for_them() -> None:
+    """Pages with few are served while strangers have very many: those that have most are closed."""
+    async with running_node(limits__subscriptions__all=MIB) as node:
+        greedy = [[f"{number}.{name}" for name in range(500)] for number in range(20)]
+        with browsers(node, greedy, ADDRESSES) as strangers:
+            await eventually(
+                lambda: hits(node).get("limits.subscriptions.all", 0) >= 12, "those that make room"
+            )
+            with browsers(node, [[f"page{number}"] for number in range(100)], ["127.0.2.1"]) as pages:
+                await eventually(lambda: node.node.hub.instance("default").channels.listeners("page99"))
+                for number, page in enumerate(pages):
+                    await node.publish({"subscribers": [f"page{number}"], "text": "for it"})
+                    assert await page.read(b"for it") == 1
+            assert (await strangers[0].end()).endswith(b"\x88\x18\x03\xf5too many subscriptions")
+            assert node.node.hub.memory.used <= MIB
+        await eventually(lambda: node.node.hub.connections == 0, "the end of all")
+        assert node.node.hub.memory.used == 0
+
+
+@in_loop
+async def test_subscriptions_that_there_is_no_room_for_though_all_have_few() -> None:
+    names = [[f"{number}.{name}" for name in range(32)] for number in range(10)]
+    async with running_node(limits__subscriptions__all=100_000) as node:
+        with browsers(node, names, ADDRESSES) as pages:
+            await eventually(lambda: len(node.node.hub.instance("default").channels) == 320)
+            node.node.hub.memory.limit = node.node.hub.memory.used
+            with browsers(node, [["another"]], ADDRESSES) as [late]:
+                assert (await late.end()).endswith(b"\x88\x18\x03\xf5too many subscriptions")
+            for path in ("events", "poll"):
+                answer = await curl(f"http://127.0.0.1:{node.client_port}/{path}?channel=another")
+                assert (answer.status, answer.headers["retry-after"]) == (503, "10")
+            assert hits(node) == {"limits.subscriptions.all": 3}
+            await node.publish({"subscribers": ["0.0"], "text": "for it"})
+            assert await pages[0].read(b"for it") == 1
 
 
 @pytest.mark.parametrize("fragments", [False, True])

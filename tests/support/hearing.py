@@ -8,6 +8,7 @@ from aphlict.config.settings import Limits
 from aphlict.hub import Hub, Receipt, Recovery
 from aphlict.instance import Subscriber
 from aphlict.message import Message, parse
+from tests.support.holding import Connection
 
 OWN = "own0000000000000"
 
@@ -17,6 +18,7 @@ class Ear:
 
     def __init__(self) -> None:
         self.heard: list[dict[str, Any]] = []
+        self.holder = Connection()
 
     def send(self, frame: bytes, /) -> None:
         """Keep the JSON in a frame of the server."""

@@ -7,6 +7,7 @@ from aphlict.config.settings import Limits
 from aphlict.hub import Hub
 from aphlict.instance import Subscriber
 from aphlict.message import Frame, Message, parse
+from tests.support.holding import Connection
 
 HOUR = 3600.0
 
@@ -23,6 +24,7 @@ class Listener:
 
     def __init__(self) -> None:
         self.names: list[str] = []
+        self.holder = Connection()
 
     def send(self, frame: bytes, /) -> None:
         """Keep a frame's uniqueID."""
