@@ -67,5 +67,5 @@ def test_the_words_that_a_reader_brings_cost_it_something() -> None:
     hub = make_hub()
     subscriber, _ = join(hub, "A")
     words = [f"name {number}" for number in range(3200)]
-    assert hub.replay_after(subscriber, words, 0.0, lambda _: None) == 100
+    assert hub.replay_after(subscriber, words, 0.0, lambda _: None) == 400
     assert hub.replay_after(subscriber, words[:3], 0.0, lambda _: None) == 0
