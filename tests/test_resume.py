@@ -1,5 +1,6 @@
 """Where a browser may resume, and when the hub can promise that nothing is missing."""
 
+from aphlict.config import charges
 from aphlict.deliveries import SLICE
 from aphlict.history import MAX_AGE
 from aphlict.hub import Hub, Recovery
@@ -67,5 +68,5 @@ def test_the_words_that_a_reader_brings_cost_it_something() -> None:
     hub = make_hub()
     subscriber, _ = join(hub, "A")
     words = [f"name {number}" for number in range(3200)]
-    assert hub.replay_after(subscriber, words, 0.0, lambda _: None) == 400
+    assert hub.replay_after(subscriber, words, 0.0, lambda _: None) == 3200 // charges.MESSAGES
     assert hub.replay_after(subscriber, words[:3], 0.0, lambda _: None) == 0
