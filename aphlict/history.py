@@ -8,6 +8,7 @@ from itertools import dropwhile, groupby, islice, takewhile
 from typing import NamedTuple
 
 from aphlict.message import Message
+from aphlict.position import digest
 
 MAX_MESSAGES = 4096
 MAX_AGE = 60.0  # seconds
@@ -45,13 +46,21 @@ class Entry:
     `latest` is the latest `at` of its history up to this entry: restored messages are older than those before them.
     """
 
-    __slots__ = ("at", "history", "latest", "message", "sequence")
+    __slots__ = ("_digest", "at", "history", "latest", "message", "sequence")
 
     def __init__(self, sequence: int, at: float, message: Message, history: "History | None") -> None:
         self.sequence = sequence
         self.at = self.latest = at
         self.message = message
         self.history = history  # None once it has been dropped
+        self._digest: bytes | None = None
+
+    @property
+    def digest(self) -> bytes:
+        """What stands for the message in a position. It is computed once: readers look at thousands."""
+        if self._digest is None:
+            self._digest = digest(self.message.unique_id)
+        return self._digest
 
 
 class History:

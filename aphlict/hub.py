@@ -18,7 +18,7 @@ from aphlict.history import MAX_AGE, Archive, Entry, Eviction, Evictions
 from aphlict.hits import Hits
 from aphlict.instance import ORIGIN_SIZE, Instance, Subscriber
 from aphlict.message import Frame, Message, check_name, random_name
-from aphlict.position import RECENT, REMEMBERED, Position, digest
+from aphlict.position import RECENT, REMEMBERED, Position
 from aphlict.resumption import Resumption, replay
 
 FEW = 32  # subscriptions that no connection is closed for, however many others there are
@@ -315,7 +315,7 @@ class Hub:
     def recent(self, subscriber: Subscriber, until: Moment) -> tuple[bytes, ...]:
         """The digests of the last messages that a subscriber had at a moment, newest first."""
         had = subscriber.instance.history.newest(subscriber.subscriptions, until.sequence, REMEMBERED)
-        return tuple(digest(entry.message.unique_id) for entry in had if entry.at > until.at - RECENT)
+        return tuple(entry.digest for entry in had if entry.at > until.at - RECENT)
 
     def moment(self, now: float) -> Moment:
         """What has been accepted by now."""

@@ -63,7 +63,9 @@ class Resumption:
         """The kept messages on these channels that the reader has not had, oldest first."""
         later = history.select(channels, lambda entry: entry.sequence > self.sequence)
         self.looked_at += len(later)
-        return [entry for entry in later if not self.has_seen(entry.message.unique_id)]
+        names, digests = self._names, self._digests
+        new = [entry for entry in later if entry.message.unique_id not in names]
+        return [entry for entry in new if entry.digest not in digests] if digests else new
 
 
 def _resume_here(history: History, place: Position) -> int | None:
@@ -81,7 +83,7 @@ def _resume_elsewhere(
     if place.is_full:
         entries = history.newest(channels, history.last_sequence, LOOKED_AT)[::-1]
         names = frozenset(place.recent)
-        named = next((each for each in entries if digest(each.message.unique_id) in names), None)
+        named = next((each for each in entries if each.digest in names), None)
         if named is not None:
             return max(named.sequence, _before(since, entries, named.sequence))
     return history.sequence_at(since)
@@ -102,7 +104,7 @@ def _early(
     if not names:
         return ()
     lately = history.newest(channels, history.last_sequence, LOOKED_AT)
-    here = {digest(entry.message.unique_id) for entry in lately}
+    here = {entry.digest for entry in lately}
     return tuple(name for name in names if name not in here)[:EARLY]
 
 

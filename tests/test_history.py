@@ -6,6 +6,7 @@ import pytest
 
 from aphlict.history import SLACK, Archive, Entry, History
 from aphlict.message import Message
+from aphlict.position import digest
 
 
 def message(name: str, *channels: str, size: int = 0) -> Message:
@@ -264,3 +265,9 @@ def test_nothing_later_than_the_time_of_the_loss_has_been_dropped() -> None:
     for at in (10, 5, 30):
         archive.append(history, message(f"at {at}"), at)
     assert history.lost_at == 10
+
+
+def test_what_stands_for_a_message_is_computed_once(archive: Archive) -> None:
+    [entry] = filled(archive, "one").entries
+    assert entry.digest == digest("one")
+    assert entry.digest is entry.digest

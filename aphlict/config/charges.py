@@ -7,4 +7,4 @@ BYTES = 512  # that come at once, beside a unit for each frame, head, or piece o
 NAMES = 32  # channels of a command
 QUERY_NAMES = 16  # channels of an event stream or a poll
 SUBSCRIPTIONS = 32  # whose newest messages are looked up: for a replay, and for `last` in an answer
-MESSAGES = 8  # of the history that are looked at, and names to resume after
+MESSAGES = 24  # of the history that are looked at, and names to resume after

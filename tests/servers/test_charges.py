@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +15,6 @@ from tests.support.nodes import RunningNode, command, running_node
 from tests.support.proxied import v2
 from tests.support.waiting import eventually
 
-BURST, UNIT = 200, 20e-6  # the default; seconds
 CHANNELS = [f"PHID-TASK-{number:020}" for number in range(1024)]
 
 
@@ -59,22 +57,19 @@ def many_words() -> Iterator[str]:
 
 @pytest.mark.parametrize("texts", [churn, junk, short_names, many_words])
 @in_loop
-async def test_a_connection_gets_no_more_work_done_than_it_is_charged(texts: Any, clock: Clock) -> None:
-    """At once, it is its burst, and one command more. The time is that of the CPU, and allows for a busy machine."""
+async def test_large_commands_reach_the_limit_soon(texts: Any, clock: Clock) -> None:
+    """A small one costs a unit, and the burst is 200."""
     async with running_node() as node, raw(node.client_port) as flood:
         await node.publish(*({"subscribers": [name], "uniqueID": name} for name in CHANNELS))
         await flood.ask(UPGRADE)
         sent = 0
         source = texts()
-        began = time.thread_time()
         while node.node.hub.hits.counts.get("limits.commands") is None:
             flood.writer.write(frame(next(source)))
             await asyncio.wait_for(flood.writer.drain(), 10)
             sent += 1
-            assert sent < 100
+            assert sent < 50
             await asyncio.sleep(0)
-        assert sent <= 16
-        assert time.thread_time() - began < 20 * BURST * UNIT
 
 
 @in_loop

@@ -410,7 +410,7 @@ async def closed_with(browser: Any) -> int | None:
 
 @in_loop
 async def test_a_replay_costs_what_it_looks_at(clock: Clock) -> None:
-    async with running_node(limits__commands=40, limits__commands__burst=200) as node:
+    async with running_node(limits__commands=10, limits__commands__burst=50) as node:
         messages = [{"subscribers": ["A"], "number": number} for number in range(1000)]
         await node.publish(*messages)
         async with connect(node.url()) as browser, connect(node.url()) as other:

@@ -26,8 +26,8 @@ WORKERS = 3
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Installation]:
-    """A running server of one hub and three edges. Its tests replay whole histories from one address."""
-    installation = Installation(tmp_path, workers=WORKERS, limits_commands=100_000)
+    """A running server of one hub and three edges."""
+    installation = Installation(tmp_path, workers=WORKERS)
     installation.start()
     yield installation
     installation.run("stop")
