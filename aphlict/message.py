@@ -197,7 +197,7 @@ def _read_touched(raw: Raw | None) -> tuple[str, ...]:
 
 
 def _read_unique_id(raw: Raw | None, limit: int) -> str | None:
-    """Return None where there is none, or one of spaces alone: it would be the same for every such message."""
+    """Return None where none is given: an empty one would be the same for every such message."""
     if raw is None:
         return None
     try:
@@ -205,7 +205,7 @@ def _read_unique_id(raw: Raw | None, limit: int) -> str | None:
     except _JSON_ERRORS as error:
         raise PublishRefused(f"'uniqueID' must be text: {error}") from error
     name = "" if value is None else str(value)
-    return check_name(name, "'uniqueID'", limit) if name.strip() else None
+    return check_name(name, "'uniqueID'", limit) if name else None
 
 
 def check_name(name: str, what: str, limit: int) -> str:

@@ -79,7 +79,7 @@ async def publish_async(
 def _content(message: Mapping[str, Any], subscribers: Iterable[str] | None) -> dict[str, Any]:
     """Return the object that is sent. Raises TypeError."""
     content = {"uniqueID": None, **message}
-    if content["uniqueID"] is None or not str(content["uniqueID"]).strip():
+    if content["uniqueID"] in (None, ""):
         content["uniqueID"] = secrets.token_hex(16)
     _refuse_text("subscribers", content.get("subscribers") if subscribers is None else subscribers)
     if subscribers is not None:

@@ -77,8 +77,7 @@ def test_a_browser_sees_the_object_with_its_channels(
     assert message.channels == tuple(dict.fromkeys(map(str, value["subscribers"])))
     held = tuple(name for name in message.channels if data.draw(st.booleans()))
     unique_id = value.get("uniqueID")
-    if isinstance(unique_id, str) and not unique_id.strip():
-        unique_id = None
+    unique_id = None if unique_id == "" else unique_id
     expected = {key: part for key, part in value.items() if key != "touched"}
     expected |= {"subscribers": list(held), "uniqueID": "new" if unique_id is None else unique_id}
     assert json.loads(message.text(held)) == expected

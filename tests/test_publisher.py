@@ -116,8 +116,8 @@ async def test_a_message_that_is_wrong_is_refused_at_once() -> None:
         assert (await node.status())["messages.in"] == 0
 
 
-@pytest.mark.parametrize("unique_id", [None, "", " "])
-def test_a_blank_unique_id_is_replaced_before_the_message_leaves(unique_id: str | None) -> None:
+@pytest.mark.parametrize("unique_id", [None, ""])
+def test_an_empty_unique_id_is_replaced_before_the_message_leaves(unique_id: str | None) -> None:
     @in_loop
     async def run() -> None:
         async with FakeNode("one").start() as node:
