@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from urllib.parse import SplitResult, quote, urlsplit
 
 from aphlict.config.expectations import shorten
@@ -97,6 +98,8 @@ def _host_and_port(parts: SplitResult) -> tuple[str, int | None]:
     if "@" in parts.netloc:
         raise ValueError("without a user name and a password")
     host = parts.hostname or ""
+    if "[" in parts.netloc:
+        ip_address(host)  # urlsplit checks it since Python 3.11
     host.encode("idna")  # which raises UnicodeError, a ValueError, where no name can be so
     if any(map(str.isspace, host)):
         raise ValueError("a name has no spaces")

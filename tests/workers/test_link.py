@@ -65,12 +65,15 @@ def listening() -> tuple[socket.socket, str]:
 
 @asynccontextmanager
 async def kept(keeper: LinkKeeper) -> AsyncIterator[None]:
-    """Keep a link for a while."""
+    """Keep a link for a while; it has ended when this returns."""
     keeper.start()
+    task = keeper._task
+    assert task is not None
     try:
         yield
     finally:
         keeper.close()
+        await asyncio.wait({task})
 
 
 @asynccontextmanager
