@@ -11,17 +11,17 @@ from typing import Any
 from aphlict.cluster.relay import Relay
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings, Settings
-from aphlict.hub import Hub, Receipt
-from aphlict.message import Message, random_name
-from aphlict.net import capacity
-from aphlict.net.requests import RequestConnection
-from aphlict.net.streaming import BrowserConnection
-from aphlict.servers import script
-from aphlict.servers.admin import Admin, Desk, Publishers
-from aphlict.servers.browsers import Browsers
-from aphlict.servers.credentials import Credentials
-from aphlict.servers.frontend import Frontend, Port, Role
-from aphlict.servers.pages import NodeState, Pages
+from aphlict.core.hub import Hub, Receipt
+from aphlict.core.message import Message, random_name
+from aphlict.server import limits as capacity
+from aphlict.server import pages as script
+from aphlict.server.admin_port import Admin, Desk, Publishers
+from aphlict.server.client_port import Browsers
+from aphlict.server.credentials import Credentials
+from aphlict.server.http_connection import RequestConnection
+from aphlict.server.pages import NodeState, Pages
+from aphlict.server.server import Frontend, Port, Role
+from aphlict.server.streaming import BrowserConnection
 
 log = logging.getLogger(__name__)
 

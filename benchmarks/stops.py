@@ -24,7 +24,7 @@ import msgspec
 from aphlict.config.settings import Settings
 from aphlict.node import Node
 from aphlict.process.worker import tune_collector
-from aphlict.servers.credentials import Credentials
+from aphlict.server.credentials import Credentials
 
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

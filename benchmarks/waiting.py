@@ -21,7 +21,7 @@ import psutil
 
 from aphlict.config.settings import Settings
 from aphlict.node import Node
-from aphlict.servers.credentials import Credentials
+from aphlict.server.credentials import Credentials
 
 KINDS = ("events", "poll")
 REQUEST = "GET /{what}?channel={channel}&wait=60 HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -5,8 +5,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from aphlict.config.reading import read as read_configuration
+from aphlict.config.loader import read as read_configuration
 from aphlict.config.settings import Limits
+from aphlict.core.message import Message, parse
+from aphlict.core.resume_token import read as read_position
 from aphlict.errors import (
     BodyTooLarge,
     CommandError,
@@ -17,17 +19,17 @@ from aphlict.errors import (
     PublishRefused,
     TokenRefused,
 )
-from aphlict.message import Message, parse
-from aphlict.net.backlog import Backlog, Pool
-from aphlict.position import read as read_position
-from aphlict.servers.asking import MAX_WAIT, read_wish
-from aphlict.tokens.grant import MAX_LIFETIME
-from aphlict.tokens.keyring import LEEWAY, Keyring
+from aphlict.protocol import commands
+from aphlict.protocol import http as answers
+from aphlict.protocol import http as handshake
+from aphlict.protocol import proxy_protocol as proxy
+from aphlict.protocol.chunked import MAX_TRAILERS, ChunkReader
+from aphlict.protocol.websocket import CLOSE, READER_COST, FrameReader, Received, decode_close, read_single
+from aphlict.server.listen_request import MAX_WAIT, read_wish
+from aphlict.server.write_buffer import Backlog, Pool
+from aphlict.tokens.grant import MAX_LIFETIME, sign
+from aphlict.tokens.key_set import LEEWAY, Keyring
 from aphlict.tokens.keys import Unfit, parse_keys
-from aphlict.tokens.making import sign
-from aphlict.wire import answers, commands, handshake, proxy
-from aphlict.wire.chunks import MAX_TRAILERS, ChunkReader
-from aphlict.wire.frames import CLOSE, READER_COST, FrameReader, Received, decode_close, read_single
 
 LIMIT = 4096
 MOST_BESIDE = 125 + 14  # bytes of a control frame and of a header, which may be kept beside a message

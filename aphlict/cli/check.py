@@ -11,8 +11,7 @@ from aphlict.doctor.findings import Trouble
 from aphlict.doctor.server import check_writable, files
 from aphlict.errors import CannotWrite, CertificateError
 from aphlict.process import ports
-from aphlict.process.exposure import find_exposed
-from aphlict.process.launch import find_findings, find_warnings, prove_startable
+from aphlict.process.bootstrap import find_exposed, find_findings, find_warnings, prove_startable
 from aphlict.process.pidfile import find_running
 
 

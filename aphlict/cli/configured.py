@@ -6,7 +6,7 @@ from pathlib import Path
 
 import aphlict
 from aphlict.cli.console import say
-from aphlict.config import reading
+from aphlict.config import loader as reading
 from aphlict.config.settings import ServerSettings, Settings
 
 LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- compared with, not bound to

@@ -11,13 +11,13 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
 
 from aphlict.cli.console import say
-from aphlict.config.blocked_ports import BLOCKED_PORTS
+from aphlict.config.rules import BLOCKED_PORTS
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.errors import AphlictError, UsageError
 from aphlict.node import Node
 from aphlict.process import ports
 from aphlict.publisher import publish_async
-from aphlict.servers.credentials import Credentials
+from aphlict.server.credentials import Credentials
 
 LOOPBACK = "127.0.0.1"
 NO_PIDFILE = "/dev/null"  # only Ctrl-C ends a demo

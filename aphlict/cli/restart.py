@@ -6,7 +6,7 @@ from aphlict.cli import configured
 from aphlict.cli.start import run_in_background
 from aphlict.cli.stop import stop
 from aphlict.process import daemon
-from aphlict.process.launch import prove_startable
+from aphlict.process.bootstrap import prove_startable
 
 
 def run(arguments: Namespace) -> int:

@@ -9,10 +9,10 @@ from aphlict.cli import configured
 from aphlict.cli.console import remark, say
 from aphlict.config.settings import Settings
 from aphlict.process import daemon
-from aphlict.process.launch import Launch, prepare
-from aphlict.process.report import Sender
+from aphlict.process.bootstrap import Launch, prepare
+from aphlict.process.daemon import Systemd
+from aphlict.process.startup_report import Sender
 from aphlict.process.supervisor import Supervisor
-from aphlict.process.systemd import Systemd
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from aphlict.cli import configured
 from aphlict.cli.console import remark, say
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import UsageError
-from aphlict.tokens.keyring import load
+from aphlict.tokens.grant import make
+from aphlict.tokens.key_set import load
 from aphlict.tokens.keys import Key, read_signing_key
-from aphlict.tokens.making import make
 
 
 class Known(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from aphlict.message import Message
+from aphlict.core.message import Message
 
 TOUCHED_COST = 64  # bytes that Python needs for a fingerprint, beside its letters
 MOST_SKIPPED = 1024  # how far one batch looks past messages of other instances

@@ -9,11 +9,10 @@ from enum import Enum
 from http import HTTPStatus
 from urllib.parse import quote
 
-from aphlict.cluster.answers import Identity, read_receipt, read_status
-from aphlict.cluster.dialling import Address
-from aphlict.cluster.http import HttpConnection
+from aphlict.cluster.http_client import Address, HttpConnection
 from aphlict.cluster.outbox import Bounds, Envelope, Outbox
-from aphlict.cluster.report import PeerReport
+from aphlict.cluster.peer_log import PeerReport
+from aphlict.cluster.responses import Identity, read_receipt, read_status
 from aphlict.errors import PeerError, PeerGone, PeerRefused
 
 log = logging.getLogger(__name__)

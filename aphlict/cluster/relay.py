@@ -4,12 +4,12 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from aphlict.cluster.dialling import Address
+from aphlict.cluster.http_client import Address
 from aphlict.cluster.outbox import Bounds, Envelope
 from aphlict.cluster.peer import Peer, State
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import PeerSettings
-from aphlict.message import Message
+from aphlict.core.message import Message
 
 CANCEL_GRACE = 1.0
 

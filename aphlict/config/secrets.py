@@ -4,8 +4,8 @@ import re
 
 from msgspec import structs
 
+from aphlict.config.descriptions import wrong
 from aphlict.config.files import Read, read_file
-from aphlict.config.mistakes import wrong
 from aphlict.config.settings import ServerSettings, Settings
 
 SHORTEST = 16

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field, structs
 
-from aphlict.config.processors import count_processors
+from aphlict.config.machine import count_processors
 
 # `extra` says in words what a key holds: the sentences of errors and the documentation use it. Its `not_given` is a
 # value that means the same as null, because existing configurations have it: see OptionalPath.
@@ -150,3 +150,10 @@ def _identify(peer: PeerSettings, secret: str | None, proven: ServerSettings | N
     if proven is None or peer.protocol != "https" or peer.ssl_cert:
         return peer
     return structs.replace(peer, ssl_key=proven.ssl_key, ssl_cert=proven.ssl_cert)
+
+
+BYTES = 512  # that come at once, beside a unit for each frame, head, or piece of one
+NAMES = 32  # channels of a command
+QUERY_NAMES = 16  # channels of an event stream or a poll
+SUBSCRIPTIONS = 32  # whose newest messages are looked up: for a replay, and for `last` in an answer
+MESSAGES = 24  # of the history that are looked at, and names to resume after

@@ -13,8 +13,8 @@ import msgspec
 from aphlict.doctor.stream import Answer, Ended, Stream
 from aphlict.doctor.target import Target
 from aphlict.errors import ProtocolError
-from aphlict.wire import frames
-from aphlict.wire.handshake import MAGIC
+from aphlict.protocol import websocket as frames
+from aphlict.protocol.http import MAGIC
 
 KEY_SIZE = 16
 SWITCHING = 101

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from aphlict.config.blocked_ports import BLOCKED_PORTS
+from aphlict.config.rules import BLOCKED_PORTS
 from aphlict.config.settings import Settings
 from aphlict.doctor import configuration, fallback, machine, peers, server
 from aphlict.doctor.asking import own_admin
@@ -16,7 +16,7 @@ from aphlict.doctor.findings import CheckList, Trouble
 from aphlict.doctor.reaching import Reaching, context_for
 from aphlict.doctor.target import Target, of_server, opened_by
 from aphlict.doctor.upgrading import upgrade
-from aphlict.wire.handshake import instance_path
+from aphlict.protocol.http import instance_path
 
 CONFIGURATION = {"configuration", "certificates", "keys"}  # what fails there is the configuration
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}

@@ -3,12 +3,12 @@
 from datetime import datetime, timezone
 from pathlib import Path
 
-from aphlict.config import reading
+from aphlict.config import loader as reading
 from aphlict.config.settings import Settings
 from aphlict.doctor.findings import CheckList, Trouble
 from aphlict.errors import CertificateError, ConfigError
-from aphlict.tls.findings import prove
-from aphlict.tokens.keyring import load
+from aphlict.tls.certificates import prove
+from aphlict.tokens.key_set import load
 
 
 def check_configuration(path: Path, checks: CheckList) -> Settings:

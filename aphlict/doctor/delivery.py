@@ -11,7 +11,7 @@ from aphlict.doctor.findings import CheckList, Trouble
 from aphlict.doctor.hops import ANY_LONGER, LONGER, Hop
 from aphlict.doctor.target import Target
 from aphlict.doctor.upgrading import SHOW_ONE
-from aphlict.wire.handshake import DEFAULT_INSTANCE, instance_path
+from aphlict.protocol.http import DEFAULT_INSTANCE, instance_path
 
 PATIENCE = 3.0  # seconds for an answer or a message
 SLOW = 0.5  # seconds from publish to receive that deserve a remark

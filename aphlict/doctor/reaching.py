@@ -13,7 +13,7 @@ from aphlict.doctor.stream import Ended, NotHttp, Stream
 from aphlict.doctor.target import Target
 from aphlict.doctor.trusting import distrust, end_of
 from aphlict.errors import UsageError
-from aphlict.tls.findings import RENEWAL
+from aphlict.tls.certificates import RENEWAL
 
 TIMEOUT = 5.0  # seconds for each step
 LOCAL_PREFACE = b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"  # PROXY protocol 2, 2.2: LOCAL, nothing follows

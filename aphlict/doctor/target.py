@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from urllib.parse import SplitResult, quote, urlsplit
 
-from aphlict.config.expectations import shorten
+from aphlict.config.descriptions import shorten
 from aphlict.config.origins import Origins, read_pattern
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import HandshakeRefused, UsageError
-from aphlict.tokens.addresses import take_token
-from aphlict.wire.handshake import instance_of, instance_path
+from aphlict.protocol.http import instance_of, instance_path
+from aphlict.tokens.keys import take_token
 
 LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- compared with, not bound to
 DEFAULT_PORTS = {"ws": 80, "wss": 443}

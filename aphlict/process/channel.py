@@ -7,7 +7,7 @@ import msgspec
 
 from aphlict.config.files import FileReader
 from aphlict.config.settings import Settings
-from aphlict.process.report import Report
+from aphlict.process.startup_report import Report
 
 LONGEST = 16 * 1024  # bytes of a message
 

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
 
 from aphlict.errors import AphlictError, CannotReload, CannotStart
-from aphlict.process import report, signals
+from aphlict.process import signals
+from aphlict.process import startup_report as report
+from aphlict.process.bootstrap import Launch
 from aphlict.process.channel import Committed, Prepared
-from aphlict.process.children import Child, Post
-from aphlict.process.duties import assign
-from aphlict.process.handover import Handover
-from aphlict.process.launch import Launch
-from aphlict.process.report import Sender
-from aphlict.process.systemd import READY, STOPPING, Systemd
+from aphlict.process.daemon import READY, STOPPING, Systemd
+from aphlict.process.reload import Handover
+from aphlict.process.startup_report import Sender
+from aphlict.process.worker_process import Child, Post
+from aphlict.process.worker_specs import assign
 
 log = logging.getLogger(__name__)
 

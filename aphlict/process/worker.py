@@ -13,11 +13,12 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from aphlict.errors import AphlictError
-from aphlict.process import report, signals
+from aphlict.process import signals
+from aphlict.process import startup_report as report
+from aphlict.process.bootstrap import Launch, log_files
 from aphlict.process.channel import Channel, Commit, Committed, Discard, Message, Prepare, Prepared, Snapshot
-from aphlict.process.duties import Duty, Serving
-from aphlict.process.launch import Launch, log_files
 from aphlict.process.logs import LogFile, open_all
+from aphlict.process.worker_specs import Duty, Serving
 
 log = logging.getLogger(__name__)
 

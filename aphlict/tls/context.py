@@ -3,13 +3,12 @@
 import ssl
 from contextlib import nullcontext
 
-from aphlict.config.expectations import show
+from aphlict.config.descriptions import show
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CertificateError
 from aphlict.tls.authorities import load_authorities
-from aphlict.tls.certificates import load, refused
-from aphlict.tls.memory import in_memory
+from aphlict.tls.certificates import in_memory, load, refused
 
 HTTP_1_1 = ["http/1.1"]  # a WebSocket over HTTP/2 (RFC 8441) is another protocol
 

@@ -1,9 +1,15 @@
 """What a token allows, once it has been proven."""
 
-from msgspec import Struct
+from collections.abc import Sequence
+from typing import Any
 
-from aphlict.config.expectations import show
+from jwt import PyJWS
+from msgspec import Struct
+from msgspec.json import encode
+
+from aphlict.config.descriptions import show
 from aphlict.errors import NotAllowed
+from aphlict.tokens.keys import Key
 
 MAX_LIFETIME = 366 * 86400  # seconds; a time in milliseconds, a common mistake, would hold for ever
 
@@ -45,3 +51,28 @@ class Grant(Struct, frozen=True):
         """Raise NotAllowed where it is for another instance."""
         if instance != self.instance:
             raise NotAllowed(f"the token is for the instance {show(self.instance)}, not {show(instance)}")
+
+
+def make(
+    key: Key,
+    channels: Sequence[str],
+    expires: int,
+    *,
+    instance: str | None = None,
+    sub: str | None = None,
+    audience: str | None = None,
+) -> str:
+    """Make a token that ends at a Unix time; the key has to have a `signer`."""
+    claims: dict[str, Any] = {"exp": expires, "channels": list(channels)}
+    claims |= {
+        name: value
+        for name, value in (("instance", instance), ("sub", sub), ("aud", audience))
+        if value is not None
+    }
+    return sign(key, encode(claims))
+
+
+def sign(key: Key, claims: bytes) -> str:
+    """Make a token of claims that are encoded already."""
+    headers = None if key.id is None else {"kid": key.id}
+    return PyJWS().encode(claims, key.signer, algorithm=key.algorithm, headers=headers)

@@ -4,6 +4,7 @@ import json
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
@@ -19,9 +20,21 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 from msgspec import Struct
 
+from aphlict.config.descriptions import wrong
 from aphlict.config.files import Read, read_file
-from aphlict.config.mistakes import wrong
 from aphlict.errors import ConfigError
+
+NAME = "token="
+
+
+def take_token(url: str) -> tuple[str, str | None]:
+    """The URL without the token in its query, and that token. Raises ValueError where it is no URL."""
+    parts = urlsplit(url)
+    fields = parts.query.split("&")
+    tokens = [unquote(each.removeprefix(NAME)) for each in fields if each.startswith(NAME)]
+    rest = "&".join(each for each in fields if not each.startswith(NAME))
+    return (urlunsplit(parts._replace(query=rest)), tokens[0]) if tokens else (url, None)
+
 
 LEAST_SECRET = 32  # bytes (RFC 7518, 3.2)
 LEAST_RSA = 2048  # bits

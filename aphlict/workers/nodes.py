@@ -12,18 +12,18 @@ from typing import Any
 from aphlict.cluster.relay import Relay
 from aphlict.config.files import Read
 from aphlict.config.settings import Settings
-from aphlict.figures import Subscribed
-from aphlict.hub import Hub, Receipt
-from aphlict.message import Message
-from aphlict.net import capacity
+from aphlict.core.hub import Hub, Receipt
+from aphlict.core.message import Message
+from aphlict.core.stats import Subscribed
 from aphlict.node import FLUSH_TIMEOUT, admin_role, client_role, describe, keep_tidy
-from aphlict.servers.credentials import Credentials
-from aphlict.servers.frontend import Frontend, Port
-from aphlict.servers.pages import NodeState
-from aphlict.wire.frames import TRY_AGAIN_LATER
-from aphlict.workers.distribution import PATIENCE, Distribution, total
-from aphlict.workers.link import LinkKeeper
-from aphlict.workers.records import Tell
+from aphlict.protocol.websocket import TRY_AGAIN_LATER
+from aphlict.server import limits as capacity
+from aphlict.server.credentials import Credentials
+from aphlict.server.pages import NodeState
+from aphlict.server.server import Frontend, Port
+from aphlict.workers.edge_side import LinkKeeper
+from aphlict.workers.hub_side import PATIENCE, Distribution, total
+from aphlict.workers.ipc import Tell
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from aphlict.cluster.outbox import Bounds
 from aphlict.cluster.relay import Relay
 from aphlict.config.settings import PeerSettings
-from aphlict.message import Message, parse
+from aphlict.core.message import Message, parse
 
 OWN = "own0000000000000"
 FAST = Bounds(first_retry=0.02, last_retry=0.1)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from aphlict.config.reading import find, read
+from aphlict.config.loader import find, read
 
 ROOT = Path(__file__).resolve().parents[2]
 

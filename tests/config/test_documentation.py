@@ -9,18 +9,18 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from aphlict.budget import ACCOUNT_COST
-from aphlict.channels import SUBSCRIPTION_COST, UNICODE_COST
-from aphlict.config import charges
-from aphlict.config.expectations import describe
-from aphlict.config.reading import read
+from aphlict.config import settings as charges
+from aphlict.config.descriptions import describe
+from aphlict.config.loader import read
 from aphlict.config.settings import Limits, LogSettings, PeerSettings, ServerSettings, Settings
+from aphlict.core.budget import ACCOUNT_COST
+from aphlict.core.hub import FEW
+from aphlict.core.message import CHANNEL_COST, MESSAGE_COST
+from aphlict.core.subscriptions import SUBSCRIPTION_COST, UNICODE_COST
 from aphlict.errors import ConfigError
-from aphlict.hub import FEW
-from aphlict.message import CHANNEL_COST, MESSAGE_COST
-from aphlict.net.backlog import FRAME_COST, ITERATOR_COST, REFERENCE_COST, SHARE
+from aphlict.protocol.websocket import READER_COST
+from aphlict.server.write_buffer import FRAME_COST, ITERATOR_COST, REFERENCE_COST, SHARE
 from aphlict.tokens.keys import COSTS
-from aphlict.wire.frames import READER_COST
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs/configuration.md").read_text()
 

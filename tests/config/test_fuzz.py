@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from aphlict.config.reading import read
+from aphlict.config.loader import read
 from aphlict.config.settings import LogSettings, PeerSettings, ServerSettings, Settings
 from aphlict.errors import ConfigError
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from aphlict.config.reading import read
+from aphlict.config.loader import read
 from tests.support.configuration import write_configuration
 
 MIB = 1024 * 1024

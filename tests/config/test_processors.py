@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from aphlict.config.processors import count_processors
-from aphlict.config.reading import read
+from aphlict.config.loader import read
+from aphlict.config.machine import count_processors
 from tests.support.configuration import write_configuration
 
 MANY = len(os.sched_getaffinity(0))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from aphlict.config.reading import find, read
+from aphlict.config.loader import find, read
 from aphlict.config.settings import PeerSettings, ServerSettings, Settings
 from aphlict.errors import ConfigError
 from tests.support import certificates

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from aphlict.config.reading import read
+from aphlict.config.loader import read
 from aphlict.config.secrets import read_secrets
 from aphlict.errors import ConfigError
 from tests.support.configuration import ADMIN, CLIENT, write_configuration

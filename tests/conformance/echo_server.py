@@ -11,14 +11,14 @@ import sys
 import time
 
 from aphlict.config.settings import Limits
-from aphlict.hits import Hits
-from aphlict.net.connection import Application, Connection, Context
-from aphlict.net.deadlines import TICK
-from aphlict.net.door import Door, Pace
-from aphlict.net.listener import Listener
-from aphlict.net.surroundings import Surroundings
-from aphlict.wire.frames import Received, encode
-from aphlict.wire.handshake import Request
+from aphlict.core.stats import Hits
+from aphlict.protocol.http import Request
+from aphlict.protocol.websocket import Received, encode
+from aphlict.server.connection import Application, Connection, Context
+from aphlict.server.context import Surroundings
+from aphlict.server.limits import Door, Pace
+from aphlict.server.listener import Listener
+from aphlict.server.timer_wheel import TICK
 
 LARGEST = 16 * 1024 * 1024  # the suite sends messages of this size
 FRAMES = 1_000_000  # that it sends in a row

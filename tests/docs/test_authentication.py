@@ -10,7 +10,7 @@ import pytest
 
 from aphlict.config.settings import ServerSettings
 from aphlict.tokens.grant import Grant
-from aphlict.tokens.keyring import load
+from aphlict.tokens.key_set import load
 from tests.docs.pages import ROOT, examples
 from tests.proxies.programs import require
 

@@ -10,8 +10,8 @@ from msgspec import structs
 
 from aphlict import errors
 from aphlict.config.settings import Limits
-from aphlict.figures import LIMIT_NAMES
-from aphlict.wire import frames
+from aphlict.core.stats import LIMIT_NAMES
+from aphlict.protocol import websocket as frames
 from tests.docs.pages import ROOT, Example, examples, same
 from tests.docs.transcripts import Conversation
 from tests.support.loops import in_loop

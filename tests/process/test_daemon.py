@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from aphlict.process import daemon, report
-from aphlict.process.report import Failed, Sender
+from aphlict.process import daemon
+from aphlict.process import startup_report as report
+from aphlict.process.startup_report import Failed, Sender
 
 
 def test_an_error_before_the_report_reaches_the_starter() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from aphlict.config.reading import read
-from aphlict.process.exposure import find_exposed
+from aphlict.config.loader import read
+from aphlict.process.bootstrap import find_exposed
 from tests.support import certificates
 from tests.support.configuration import ADMIN, CLIENT, write_configuration
 from tests.support.installation import Installation, installed

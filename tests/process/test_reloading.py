@@ -22,7 +22,7 @@ import pytest
 
 from aphlict.config.settings import Settings
 from aphlict.process.pidfile import is_alive
-from aphlict.process.reloading import merge
+from aphlict.process.reload import merge
 from tests.support import browsing, certificates
 from tests.support.installation import Installation, installed
 from tests.support.ports import free_ports

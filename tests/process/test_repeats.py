@@ -3,7 +3,7 @@
 import logging
 from itertools import pairwise
 
-from aphlict.process.repeats import ALIKE, LONGEST, REMEMBERED, WINDOW, Repeats
+from aphlict.process.logs import ALIKE, LONGEST, REMEMBERED, WINDOW, Repeats
 
 ERROR = logging.ERROR
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from aphlict.config.settings import Limits
-from aphlict.hub import Hub, Receipt, Recovery
-from aphlict.instance import Subscriber
-from aphlict.message import Message, parse
+from aphlict.core.hub import Hub, Receipt, Recovery
+from aphlict.core.message import Message, parse
+from aphlict.core.subscriptions import Subscriber
 from tests.support.holding import Connection
 
 OWN = "own0000000000000"

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator
 
 from aphlict.config.settings import Limits
-from aphlict.hub import Hub
-from aphlict.instance import Subscriber
-from aphlict.message import Frame, Message, parse
+from aphlict.core.hub import Hub
+from aphlict.core.message import Frame, Message, parse
+from aphlict.core.subscriptions import Subscriber
 from tests.support.holding import Connection
 
 HOUR = 3600.0

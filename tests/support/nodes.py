@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from aphlict.config.settings import Settings
 from aphlict.node import Node
-from aphlict.servers.credentials import load
+from aphlict.server.credentials import load
 
 
 def listening(port: int = 0) -> socket.socket:

@@ -14,8 +14,8 @@ import pytest
 
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CertificateError
+from aphlict.tls.certificates import in_memory
 from aphlict.tls.context import client_context, server_context
-from aphlict.tls.memory import in_memory
 from tests.support import certificates
 from tests.support.certificates import Authority, Files, KeyType
 

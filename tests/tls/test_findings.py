@@ -7,7 +7,7 @@ import pytest
 
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CertificateError
-from aphlict.tls.findings import Findings, prove
+from aphlict.tls.certificates import Findings, prove
 from tests.support import certificates
 from tests.support.certificates import Files, Issued
 

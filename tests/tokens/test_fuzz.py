@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from aphlict.errors import TokenRefused
 from aphlict.tokens.grant import Grant
-from aphlict.tokens.keyring import Keyring
+from aphlict.tokens.key_set import Keyring
 from aphlict.tokens.keys import parse_keys
 from tests.support.tokens import ALGORITHMS, handmade, jwks, pair, token
 

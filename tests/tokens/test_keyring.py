@@ -10,7 +10,7 @@ import pytest
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import NotAllowed, TokenRefused
 from aphlict.tokens.grant import MAX_LIFETIME, Grant
-from aphlict.tokens.keyring import LEEWAY, MAX_TRIED, Keyring, load
+from aphlict.tokens.key_set import LEEWAY, MAX_TRIED, Keyring, load
 from tests.support.tokens import ALGORITHMS, Pair, handmade, jwks, key_file, pair, token
 
 NOW = 1_800_000_000.0

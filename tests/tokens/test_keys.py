@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from aphlict.errors import ConfigError
+from aphlict.tokens.grant import make
 from aphlict.tokens.keys import Key, read_keys, read_signing_key
-from aphlict.tokens.making import make
 from tests.support.tokens import ALGORITHMS, jwks, key_file, of_private, pair, token
 
 

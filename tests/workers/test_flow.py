@@ -2,7 +2,7 @@
 
 import pytest
 
-from aphlict.workers.flow import FRESH, MAX_ROOM, Flow
+from aphlict.workers.ipc import FRESH, MAX_ROOM, Flow
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,16 @@ from contextlib import asynccontextmanager, closing
 import pytest
 
 from aphlict.config.settings import Limits, ServerSettings, Settings
-from aphlict.history import Evictions
-from aphlict.hub import Hub, Recovery
-from aphlict.message import Message
-from aphlict.position import read
-from aphlict.servers.credentials import load
-from aphlict.servers.frontend import Port
-from aphlict.workers.distribution import Distribution
-from aphlict.workers.link import Link, LinkKeeper
+from aphlict.core.history import Evictions
+from aphlict.core.hub import Hub, Recovery
+from aphlict.core.message import Message
+from aphlict.core.resume_token import read
+from aphlict.server.credentials import load
+from aphlict.server.server import Port
+from aphlict.workers.edge_side import Link, LinkKeeper
+from aphlict.workers.hub_side import Distribution
+from aphlict.workers.ipc import Confirm, History, Publish, RecordReader, encode, pack
 from aphlict.workers.nodes import EdgeNode, Nowhere
-from aphlict.workers.records import Confirm, History, Publish, RecordReader, encode, pack
 from tests.support.listeners import Listener, join
 from tests.support.loops import in_loop
 from tests.support.nodes import command, subscribed

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 
 from aphlict.config.settings import Limits, Settings
+from aphlict.core.hub import Hub, Receipt
+from aphlict.core.message import Message
 from aphlict.errors import Overloaded
-from aphlict.hub import Hub, Receipt
-from aphlict.message import Message
-from aphlict.servers.credentials import Credentials
-from aphlict.servers.frontend import Port
-from aphlict.workers.link import LinkKeeper
+from aphlict.server.credentials import Credentials
+from aphlict.server.server import Port
+from aphlict.workers.edge_side import LinkKeeper
+from aphlict.workers.ipc import History, RecordReader, encode
 from aphlict.workers.nodes import HubNode, Nowhere
-from aphlict.workers.records import History, RecordReader, encode
 from tests.support.listeners import join
 from tests.support.loops import in_loop
 from tests.support.nodes import listening

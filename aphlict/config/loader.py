@@ -1,0 +1,175 @@
+"""From a configuration file to checked Settings, or one sentence that says what is wrong with it."""
+
+import difflib
+import math
+import os
+import re
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import msgspec
+from msgspec import inspect, structs
+
+from aphlict.config.descriptions import describe, means_null, missing, show, show_of, unwrap, wrong
+from aphlict.config.files import Read, read_file
+from aphlict.config.parsing import Object, load
+from aphlict.config.rules import PEER_FILES, SERVER_FILES, check_files, check_rules
+from aphlict.config.secrets import read_secrets
+from aphlict.config.settings import Settings
+from aphlict.errors import ConfigError
+
+MIB = 1024 * 1024
+# Parts of a process's memory; the rest is for connections and the program.
+HISTORY, WAITING, SUBSCRIPTIONS = 1 / 4, 1 / 2, 1 / 8
+
+
+def heed_hint(settings: Settings) -> Settings:
+    """Lower the limits of what may grow, where `memory.hint` leaves less room than they do."""
+    if settings.memory_hint is None:
+        return settings
+    share = settings.memory_hint * MIB / settings.processes
+    return structs.replace(
+        settings,
+        limits_history=min(settings.limits_history, round(share * HISTORY)),
+        limits_waiting_all=min(settings.limits_waiting_all, round(share * WAITING)),
+        limits_subscriptions_all=min(settings.limits_subscriptions_all, round(share * SUBSCRIPTIONS)),
+    )
+
+
+CUSTOM, DEFAULT = "conf/aphlict/aphlict.custom.json", "conf/aphlict/aphlict.default.json"
+KINDS = {
+    list: "a list",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    NoneType: "null",
+}
+TABLE = inspect.type_info(Settings)
+
+
+def find(explicit: str | None, root: Path) -> Path:
+    """Say which configuration file to use: the explicit one, else the custom one, else the default."""
+    if explicit is not None:
+        return Path(explicit).absolute()
+    for name in (CUSTOM, DEFAULT):
+        if (root / name).exists():
+            return root / name
+    raise ConfigError(f"{root / DEFAULT} does not exist, expected it or a file named with --config")
+
+
+def read(path: Path, *, files: bool = True, read: Read = read_file) -> Settings:
+    """Read and check a configuration; raises ConfigError with a sentence that begins with the file's name.
+
+    Every path in the result is absolute, and `workers` is a number. `files=False` leaves the files that it names
+    alone: `stop` and `status` work for a user who may not read the private key. They are read with `read`.
+    """
+    try:
+        settings = _absolute(_convert(load(path)), path.absolute().parent)
+        check_rules(settings)
+        if files:
+            check_files(settings, read)
+            settings = read_secrets(settings, read)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error.__cause__
+    return heed_hint(structs.replace(settings, workers=settings.processes))
+
+
+def _convert(value: Any) -> Settings:
+    if not isinstance(value, Object):
+        raise ConfigError(f"the file holds {KINDS[type(value)]}, expected an object")
+    tidy = _tidy(value, TABLE, "")
+    try:
+        return msgspec.convert(tidy, Settings)
+    except msgspec.ValidationError as error:
+        raise _translate(error, value) from error
+
+
+def _tidy(value: Any, kind: inspect.Type, key: str) -> Any:
+    """Follow the table through the values: what msgspec cannot see is refused, what is not given is left out."""
+    bare = unwrap(kind)
+    if isinstance(bare, inspect.StructType) and isinstance(value, Object):
+        return _tidy_object(value, bare, key)
+    if isinstance(bare, inspect.VarTupleType) and isinstance(value, list):
+        return [_tidy(item, bare.item_type, f"{key}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise wrong(key, value, describe(kind))
+    if isinstance(value, str) and not _is_text(value):
+        raise wrong(key, value, "text of whole characters, without NUL")
+    return value
+
+
+def _tidy_object(value: Object, kind: inspect.StructType, key: str) -> dict[str, Any]:
+    prefix = f"{key}." if key else ""
+    fields = {field.encode_name: field for field in kind.fields}
+    if unknown := [name for name in value if name not in fields]:
+        raise _unknown(prefix, unknown[0], list(fields))
+    for name, (first, second) in value.twice.items():
+        shown = f"{show_of(name, first)} and {show_of(name, second)}"
+        raise ConfigError(f"{prefix}{name} is given twice ({shown}), expected once")
+    for name, field in fields.items():
+        if field.required and name not in value:
+            raise missing(prefix + name, describe(field.type))
+    return {
+        name: _tidy(item, fields[name].type, prefix + name)
+        for name, item in value.items()
+        if fields[name].required or not means_null(item, fields[name].type)
+    }
+
+
+def _is_text(value: str) -> bool:
+    """Whether the operating system can take it as a name: JSON can spell half a character (\\ud800)."""
+    return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _unknown(prefix: str, name: str, known: list[str]) -> ConfigError:
+    """Nothing of the value: the key may be that of a secret, with a letter wrong."""
+    lowered = {each.casefold(): each for each in known}
+    near = difflib.get_close_matches(name.casefold().replace("_", "."), lowered, n=1)
+    expected = prefix + lowered[near[0]] if near else f"one of {', '.join(known)}"
+    return ConfigError(f"{prefix}{show(name)[1:-1]} is an unknown key, expected {expected}")
+
+
+def _translate(error: msgspec.ValidationError, value: Any) -> ConfigError:
+    """Msgspec says `… - at `$.servers[0].port``; tell the value found there, and all that the table expects."""
+    found = re.search(r" - at `\$\.?(.*)`$", str(error))
+    key = found[1] if found else ""
+    kind: inspect.Type = TABLE
+    for step in re.findall(r"\[\d+\]|[^\[\]]+", key):
+        bare = unwrap(kind)
+        if isinstance(bare, inspect.VarTupleType):
+            value, kind = value[int(step[1:-1])], bare.item_type
+        elif isinstance(bare, inspect.StructType):
+            name = step.removeprefix(".")
+            value, kind = value[name], _field(bare, name).type
+    return wrong(key, value, describe(kind))
+
+
+def _field(kind: inspect.StructType, name: str) -> inspect.Field:
+    return next(field for field in kind.fields if field.encode_name == name)
+
+
+def _absolute(settings: Settings, folder: Path) -> Settings:
+    """Take relative paths from the folder that holds the configuration."""
+    base = folder.resolve()
+
+    def at(name: str | None) -> str | None:
+        return os.path.normpath(base / name) if name else name
+
+    servers = tuple(
+        structs.replace(
+            each,
+            auth_keys=tuple(os.path.normpath(base / name) for name in each.auth_keys),
+            **{name: at(getattr(each, name)) for name in SERVER_FILES},
+        )
+        for each in settings.servers
+    )
+    logs = tuple(structs.replace(each, path=at(each.path)) for each in settings.logs)
+    cluster = tuple(
+        structs.replace(each, **{name: at(getattr(each, name)) for name in PEER_FILES})
+        for each in settings.cluster
+    )
+    return structs.replace(
+        settings, servers=servers, logs=logs, cluster=cluster, pidfile=at(settings.pidfile)
+    )

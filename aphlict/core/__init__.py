@@ -1,0 +1,1 @@
+"""Messages, subscriptions, history and delivery decisions, without sockets, event loop or clock."""

@@ -1,0 +1,215 @@
+"""A published message: checked at the door, encoded once for all who get it."""
+
+import random
+import secrets
+import string
+from collections.abc import Callable, Iterable
+
+import msgspec
+from msgspec import Raw
+from msgspec.json import Decoder, encode
+
+from aphlict.config.settings import Limits
+from aphlict.errors import (
+    NameTooLong,
+    NoSubscribers,
+    NotJson,
+    PublishRefused,
+    TooManyChannels,
+    TooManyMessages,
+)
+from aphlict.protocol.websocket import TEXT
+from aphlict.protocol.websocket import encode as encode_frame
+
+ALPHABET = string.ascii_letters + string.digits
+DEFAULTS = Limits()
+MAX_TOUCHED, MAX_FINGERPRINT = 1024, 64  # nodes of a cluster, and the letters of a name: all use 16
+CHANNEL_COST, MESSAGE_COST = 250, 900  # bytes that Python needs beside the text
+
+_object = Decoder(dict[str, Raw])
+_objects = Decoder(list[dict[str, Raw]])
+_channels = Decoder(list[str | int])
+_names = Decoder(list[str])
+_unique_id = Decoder(str | int | None)
+
+_JSON_ERRORS = (msgspec.DecodeError, RecursionError, ValueError)
+
+
+def random_name(size: int) -> str:
+    """Make `size` letters and digits that nobody can guess."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(size))
+
+
+def new_unique_id() -> str:
+    """Make the uniqueID of a message whose publisher gave none. It has to be unlike others, not a secret."""
+    return f"{random.getrandbits(128):032x}"
+
+
+class Frame(bytes):
+    """A ready WebSocket text frame that knows what it carries, for those who need it in another form.
+
+    It does not refer to its message, which may keep it: the two would wait for the garbage collector together.
+    """
+
+    instance: str
+    unique_id: str
+    channels: tuple[str, ...]
+
+    @property
+    def text(self) -> bytes:
+        """The JSON in it."""
+        return self[{126: 4, 127: 10}.get(self[1], 2) :]
+
+
+class Message:
+    """One published object.
+
+    `channels` are the names in `subscribers`, each once; `touched` the fingerprints of the nodes that have
+    it, until it has been forwarded; `cost` about how many bytes it takes while it is kept; `fields` the JSON object
+    without `subscribers`, `touched` and its closing brace.
+    """
+
+    __slots__ = ("_frame", "channels", "cost", "fields", "instance", "touched", "unique_id")
+
+    def __init__(
+        self,
+        instance: str,
+        unique_id: str,
+        channels: tuple[str, ...],
+        touched: tuple[str, ...],
+        fields: bytes,
+    ) -> None:
+        self.instance = instance
+        self.unique_id = unique_id
+        self.channels = channels
+        self.touched = touched
+        self.fields = fields
+        self._frame: Frame | None = None
+        self.cost = MESSAGE_COST + 2 * len(fields) + CHANNEL_COST * len(channels)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes in a POST to a peer, without `touched`."""
+        return len(self.fields) + 40 * len(self.channels) + 40
+
+    def text(self, channels: tuple[str, ...]) -> bytes:
+        """Make the JSON that a subscriber of these channels may see."""
+        return b'%b,"subscribers":%b}' % (self.fields, encode(channels))
+
+    def frame(self, channels: tuple[str, ...]) -> Frame:
+        """Make the frame for the subscribers of these channels; the one for all channels is made once."""
+        if self._frame is not None and self._frame.channels == channels:
+            return self._frame
+        frame = Frame(encode_frame(TEXT, self.text(channels)))
+        frame.instance, frame.unique_id, frame.channels = self.instance, self.unique_id, channels
+        if len(channels) == len(self.channels):
+            self._frame = frame
+        return frame
+
+    def for_peer(self, touched: Iterable[str]) -> bytes:
+        """Make the JSON that goes to another node."""
+        return b'%b,"subscribers":%b,"touched":%b}' % (
+            self.fields,
+            encode(self.channels),
+            encode(list(touched)),
+        )
+
+
+def parse(
+    body: bytes,
+    instance: str,
+    new_id: Callable[[], str] = new_unique_id,
+    limits: Limits = DEFAULTS,
+) -> tuple[list[Message], bool]:
+    """Read a published body: the messages in it, and whether it was a list.
+
+    All of it is checked before any of it is used. Raises NotJson, NoSubscribers, NameTooLong, TooManyChannels,
+    TooManyMessages, PublishRefused.
+    """
+    objects, many = decode_body(body, instance, limits)
+    return [read_message(fields, instance, new_id, limits) for fields in objects], many
+
+
+def decode_body(body: bytes, instance: str, limits: Limits) -> tuple[list[dict[str, Raw]], bool]:
+    """Take a published body apart: the objects in it, each for `read_message`, and whether it was a list.
+
+    Raises NotJson, NameTooLong, TooManyMessages.
+    """
+    check_name(instance, "the instance", limits.limits_name)
+    try:
+        text = body.decode()  # msgspec skips over strings that are only passed on
+        many = text.lstrip(" \t\r\n")[:1] == "["
+        objects = _objects.decode(body) if many else [_object.decode(body)]
+    except _JSON_ERRORS as error:
+        raise NotJson(f"the body is not a JSON object or a list of objects: {error}") from error
+    if len(objects) > limits.limits_batch:
+        raise TooManyMessages(
+            f"the list holds {len(objects)} messages: {limits.limits_batch} may come at once"
+        )
+    return objects, many
+
+
+def read_message(
+    fields: dict[str, Raw],
+    instance: str,
+    new_id: Callable[[], str] = new_unique_id,
+    limits: Limits = DEFAULTS,
+) -> Message:
+    """Make the message of one object. Raises NoSubscribers, NameTooLong, TooManyChannels, PublishRefused."""
+    channels = _read_channels(fields.pop("subscribers", None), limits)
+    touched = _read_touched(fields.pop("touched", None))
+    unique_id = _read_unique_id(fields.get("uniqueID"), limits.limits_name)
+    if unique_id is None:
+        unique_id = new_id()
+        fields["uniqueID"] = Raw(encode(unique_id))
+    return Message(instance, unique_id, channels, touched, encode(fields)[:-1])
+
+
+def _read_channels(raw: Raw | None, limits: Limits) -> tuple[str, ...]:
+    if raw is None:
+        raise NoSubscribers("the message has no 'subscribers': a list of channel names is expected")
+    try:
+        names = _channels.decode(raw)
+    except _JSON_ERRORS as error:
+        raise NoSubscribers(f"'subscribers' must be a list of channel names: {error}") from error
+    if len(names) > limits.limits_channels:
+        raise TooManyChannels(
+            f"a message is for {len(names)} channels: {limits.limits_channels} may be; send several messages"
+        )
+    channels = tuple(dict.fromkeys(map(str, names)))
+    for name in channels:
+        check_name(name, "a channel in 'subscribers'", limits.limits_name)
+    return channels
+
+
+def _read_touched(raw: Raw | None) -> tuple[str, ...]:
+    if raw is None:
+        return ()
+    try:
+        names = tuple(_names.decode(raw))
+    except _JSON_ERRORS as error:
+        raise PublishRefused(f"'touched' must be a list of fingerprints: {error}") from error
+    if len(names) > MAX_TOUCHED or any(len(name) > MAX_FINGERPRINT for name in names):
+        raise PublishRefused(
+            f"'touched' must be a list of {MAX_TOUCHED} fingerprints at most, of {MAX_FINGERPRINT} letters at most"
+        )
+    return names
+
+
+def _read_unique_id(raw: Raw | None, limit: int) -> str | None:
+    """Return None where none is given: an empty one would be the same for every such message."""
+    if raw is None:
+        return None
+    try:
+        value = _unique_id.decode(raw)
+    except _JSON_ERRORS as error:
+        raise PublishRefused(f"'uniqueID' must be text: {error}") from error
+    name = "" if value is None else str(value)
+    return check_name(name, "'uniqueID'", limit) if name else None
+
+
+def check_name(name: str, what: str, limit: int) -> str:
+    """Return the name if it takes `limit` bytes at most; raises NameTooLong."""
+    if len(name) > limit or (not name.isascii() and len(name.encode()) > limit):
+        raise NameTooLong(f"{what} is longer than {limit} bytes: {name[:40]}…")
+    return name

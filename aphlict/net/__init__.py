@@ -1,1 +1,0 @@
-"""Sockets: accepting them, reading, sending, and giving up on them."""

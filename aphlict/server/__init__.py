@@ -1,0 +1,1 @@
+"""The two ports: accepting connections, HTTP and WebSocket, publishing and subscribing."""

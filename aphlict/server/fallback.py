@@ -1,0 +1,147 @@
+"""For browsers whose network allows no WebSocket: `…/events` and `…/poll` on the client port."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from aphlict.config import settings as charges
+from aphlict.core.hub import Hub
+from aphlict.core.subscriptions import Receiver, Subscriber
+from aphlict.errors import (
+    AphlictError,
+    CommandError,
+    HandshakeRefused,
+    NameTooLong,
+    NotAllowed,
+    OriginRefused,
+    SubscriptionsFull,
+    TokenRefused,
+)
+from aphlict.protocol import http as answers
+from aphlict.protocol.http import Request
+from aphlict.server import sse as events
+from aphlict.server.auth import Term, admit
+from aphlict.server.listen_request import Wish, read_wish
+from aphlict.server.long_poll import Poll
+from aphlict.server.port import check_page, cors, keys_of
+from aphlict.server.sse import EventStream
+from aphlict.server.streaming import BrowserConnection
+from aphlict.server.timer_wheel import Timed
+from aphlict.tokens.grant import Grant
+
+log = logging.getLogger(__name__)
+
+METHODS = "GET, OPTIONS"
+EXPIRES = "Aphlict-Token-Expires"  # seconds that the token of the request still holds
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": METHODS,
+    "Access-Control-Allow-Headers": "Authorization, Last-Event-ID, Cache-Control, Content-Type",
+    "Access-Control-Max-Age": "86400",
+}
+
+
+class Listener(Receiver, Protocol):
+    """What serves one request: the hub sends to it, and it answers."""
+
+    subscriber: Subscriber | None  # None once it has answered
+    term: Timed | None
+
+    def start(self, subscriber: Subscriber, wish: Wish, now: float, /) -> None:
+        """Begin to answer."""
+
+
+Maker = Callable[[BrowserConnection, Request, dict[str, str]], Listener]
+
+
+class Fallback:
+    """Serves event streams and polls; they count and are limited as the WebSockets are."""
+
+    def __init__(self, hub: Hub, clock: Callable[[], float]) -> None:
+        self._hub = hub
+        self._clock = clock
+        self._encoder = events.Encoder(hub)
+        self._endpoints = {"events": self._make_stream, "poll": self._make_poll}
+
+    def serve(self, connection: BrowserConnection, request: Request) -> bool:
+        """Answer a request, now or later; False where its path does not end with one of the endpoints."""
+        make = self._endpoints.get(request.path.rpartition("/")[2])
+        if make is None:
+            return False
+        try:
+            check_page(connection, request)
+        except OriginRefused as refusal:
+            _refuse(connection, request, refusal.http_status, refusal)
+            return True
+        keep = request.keeps_alive()
+        if request.method == "OPTIONS":
+            fields = {**cors(connection, request), **PREFLIGHT}
+            connection.answer(answers.whole(204, fields, keep=keep), keep=keep)
+        elif request.method == "GET":
+            self._listen(connection, request, make)
+        else:
+            error = HandshakeRefused(f"{request.method} is not for {request.path}: use GET")
+            _refuse(connection, request, 405, error, {"Allow": METHODS})
+        return True
+
+    def _listen(self, connection: BrowserConnection, request: Request, make: Maker) -> None:
+        fields: dict[str, str] = {}
+        try:
+            wish = read_wish(request)
+            connection.charge(len(wish.channels) // charges.QUERY_NAMES)
+            grant = self._admit(connection, request, wish)
+            if grant is not None:
+                fields = self._expiry(grant)
+                grant.check_channels(wish.channels)
+            listener = make(connection, request, {**cors(connection, request), **fields})
+            subscriber = self._subscribe(wish, listener)
+        except (TokenRefused, NotAllowed) as error:
+            _refuse(connection, request, error.http_status, error, fields)
+            return
+        except (HandshakeRefused, NameTooLong, CommandError, SubscriptionsFull) as error:
+            _refuse(connection, request, error.http_status, error, fields)
+            return
+        log.debug("[%d] %s listens: %s", connection.number, connection.address, wish)
+        listener.start(subscriber, wish, self._clock())
+        if grant is not None and listener.subscriber is not None:
+            listener.term = Term(connection, self._hub, grant)
+
+    def _admit(self, connection: BrowserConnection, request: Request, wish: Wish) -> Grant | None:
+        keys = keys_of(connection)
+        if keys is None:
+            return None
+        return admit(connection, keys, request, wish.instance, self._hub.epoch + self._clock())
+
+    def _expiry(self, grant: Grant) -> dict[str, str]:
+        """The fields of an answer that let the page know how long its token holds."""
+        seconds = grant.seconds_left(self._hub.epoch + self._clock())
+        return {EXPIRES: str(seconds), "Access-Control-Expose-Headers": EXPIRES}
+
+    def _subscribe(self, wish: Wish, listener: Listener) -> Subscriber:
+        subscriber = self._hub.join(wish.instance, listener)
+        try:
+            self._hub.subscribe(subscriber, wish.channels)
+        except AphlictError:
+            self._hub.leave(subscriber)
+            raise
+        return subscriber
+
+    def _make_stream(
+        self, connection: BrowserConnection, _request: Request, fields: dict[str, str]
+    ) -> Listener:
+        return EventStream(connection, self._hub, self._encoder, fields)
+
+    def _make_poll(self, connection: BrowserConnection, request: Request, fields: dict[str, str]) -> Listener:
+        return Poll(connection, self._hub, self._clock, fields, keep=request.keeps_alive())
+
+
+def _refuse(
+    connection: BrowserConnection,
+    request: Request,
+    status: int,
+    error: AphlictError,
+    fields: Mapping[str, str] = {},
+) -> None:
+    log.debug("[%d] refused a request of %s: %s", connection.number, connection.address, error)
+    connection.count(error)
+    answer = answers.refuse(error, {**cors(connection, request), **fields}, status=status)
+    connection.answer(answers.without_body(answer) if request.method == "HEAD" else answer, keep=False)

@@ -1,0 +1,167 @@
+"""Long polling: messages as the answer to a request that waits for them."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+from msgspec.json import encode
+
+from aphlict.core.hub import Hub, Moment, Recovery
+from aphlict.core.message import Frame
+from aphlict.core.subscriptions import Subscriber
+from aphlict.protocol.http import JSON, PRIVATE, whole
+from aphlict.server.listen_request import Wish
+from aphlict.server.listening import Listening
+from aphlict.server.streaming import BrowserConnection
+from aphlict.server.timer_wheel import TICK
+
+HEAD = {**JSON, **PRIVATE, "Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+MAX_MESSAGES = 256  # in one answer
+MAX_BYTES = 256 * 1024  # in one answer, but for its last message
+
+
+class Poll(Listening):
+    """One request that waits for messages: what the hub sends to, and what its connection streams.
+
+    `keep`: the connection may bear another request; `fields`: what the answer's head says beside.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_early",
+        "_fields",
+        "_has_seen",
+        "_is_answering",
+        "_is_full",
+        "_keep",
+        "_ready",
+        "_recovered",
+        "_size",
+        "_texts",
+        "_until",
+    )
+
+    def __init__(
+        self,
+        connection: BrowserConnection,
+        hub: Hub,
+        clock: Callable[[], float],
+        fields: dict[str, str],
+        *,
+        keep: bool,
+    ) -> None:
+        super().__init__(connection, hub)
+        self._clock = clock
+        self._fields = fields
+        self._keep = keep
+        self._texts: list[bytes] = []
+        self._size = 0
+        self._recovered = True
+        self._has_seen: Callable[[str], bool] = _is_new
+        self._early: tuple[bytes, ...] = ()
+        self._until = Moment(0, 0.0)  # how far the messages in _texts go
+        self._is_full = False
+        self._ready = False  # what came before this request is in _texts
+        self._is_answering = False
+
+    def start(self, subscriber: Subscriber, wish: Wish, now: float, /) -> None:
+        """Begin to wait: for what comes later than `after`, or where that is empty for what comes from now on."""
+        self.subscriber = subscriber
+        self._connection.stream(self)
+        begin = self._until = self._hub.moment(now)
+        if wish.after:
+            resumption = self._hub.resume(subscriber, wish.after, now)
+            self._has_seen, self._early = resumption.has_seen, resumption.early
+            cost = self._hub.replay(
+                subscriber, resumption, lambda recovery: self._on_replayed(recovery, begin)
+            )
+            self._connection.charge(cost)
+        else:
+            self._ready = True
+        if self._ready and (self._is_answering or not wish.wait):
+            self._answer()
+        else:
+            self._connection.context.deadlines.add(self, now + wish.wait)
+
+    # What the hub has to say
+
+    def _on_replayed(self, recovery: Recovery, begin: Moment) -> None:
+        self._ready = True
+        self._recovered = recovery.recovered
+        if not self._is_full:
+            self._until = begin
+        if self._texts or not self._recovered:
+            self._answer_soon()
+
+    def send(self, frame: bytes, /) -> None:
+        """Part of the hub's Receiver: a message came."""
+        self._take(frame)
+        if self._texts:
+            self._answer_soon()
+
+    def send_all(self, frames: Iterator[bytes], /) -> None:
+        """Part of the hub's Receiver: what came before; what is beyond the bounds is left to the next request."""
+        for frame in frames:
+            self._take(frame)
+            if self._is_full:
+                return
+
+    def _take(self, frame: bytes) -> None:
+        """Keep a message for the answer, unless that is full: then it is left to the next request."""
+        if self._is_full:
+            return
+        assert isinstance(frame, Frame)
+        self._until = self._hub.moment_of(frame)
+        if not self._has_seen(frame.unique_id):
+            text = frame.text
+            self._texts.append(text)
+            self._size += len(text)
+            self._is_full = len(self._texts) >= MAX_MESSAGES or self._size >= MAX_BYTES
+
+    # The answer
+
+    def _answer_soon(self) -> None:
+        """Answer once all that comes in one go has come."""
+        if not self._is_answering:
+            self._is_answering = True
+            asyncio.get_running_loop().call_soon(self._answer)
+
+    def _answer(self) -> None:
+        if self.subscriber is not None:
+            body = self._end(self.subscriber)
+            self._connection.answer(
+                whole(200, {**HEAD, **self._fields}, body, keep=self._keep), keep=self._keep
+            )
+
+    def _end(self, subscriber: Subscriber) -> bytes:
+        """Stop to listen, and make the answer."""
+        last = self._hub.position(subscriber, self._moment(subscriber), self._early) if self._ready else None
+        self._leave()
+        return b'{"messages":[%b],"last":%b,"recovered":%b}' % (
+            b",".join(self._texts),
+            encode(last),
+            encode(self._recovered),
+        )
+
+    def _moment(self, subscriber: Subscriber) -> Moment:
+        """How far the reader is with this answer."""
+        if self._is_full or subscriber.instance.queue:
+            return self._until
+        return self._hub.moment(self._clock())  # what came since was for others
+
+    def on_deadline(self, now: float, /) -> float | None:
+        """Answer that nothing came."""
+        if self.subscriber is not None and not self._ready:
+            return now + TICK
+        self._answer()
+        return None
+
+    def last_words(self) -> bytes:
+        """Part of the connection's Stream: the server stops; another can go on from this answer."""
+        if self.subscriber is None:
+            return b""
+        return whole(200, {**HEAD, **self._fields}, self._end(self.subscriber), keep=False)
+
+
+def _is_new(_unique_id: str) -> bool:
+    """A reader who was nowhere before has seen nothing."""
+    return False

@@ -1,0 +1,145 @@
+"""The keys of a server, and the proof of tokens with them."""
+
+import math
+import re
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+from jwt import PyJWS
+from jwt.exceptions import InvalidTokenError
+from msgspec import Struct
+
+from aphlict.config.files import Read, read_file
+from aphlict.config.settings import ServerSettings
+from aphlict.errors import TokenRefused
+from aphlict.protocol.http import DEFAULT_INSTANCE
+from aphlict.tokens.grant import MAX_LIFETIME, Grant
+from aphlict.tokens.keys import COSTS, Key, read_keys
+
+LEEWAY = 5.0  # seconds by which the clock of who made a token may differ from ours
+MAX_TRIED = 4  # keys for one token: a proof with ES256 takes 60 µs
+_FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+
+
+class _Header(Struct):
+    alg: str
+    kid: str | None = None
+    crit: msgspec.Raw | None = None
+
+
+class _Claims(Struct):
+    exp: float
+    channels: list[str | int]
+    instance: str | None = None
+    sub: str | None = None
+    nbf: float | None = None
+    aud: str | list[str] | None = None
+
+
+_header = msgspec.json.Decoder(_Header)
+_claims = msgspec.json.Decoder(_Claims)
+_WRONG = (msgspec.DecodeError, ValueError, RecursionError)
+
+
+class Keyring:
+    """Proves tokens. Several keys are in force at a time: one is going to be used no longer, another not yet."""
+
+    def __init__(self, keys: Iterable[Key], audience: str | None = None) -> None:
+        self._keys = tuple(keys)
+        self._audience = audience
+        self._thumbprints = {each.thumbprint for each in self._keys}
+        self._jws = PyJWS(algorithms=list(COSTS))
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys)
+
+    def has(self, thumbprint: bytes) -> bool:
+        """Whether a key is still in force."""
+        return thumbprint in self._thumbprints
+
+    def check(self, token: str, now: float, charge: Callable[[int], None]) -> Grant:
+        """Prove a token at a Unix time, and say what it allows. Raises TokenRefused.
+
+        `charge` is told before each proof what that costs, in commands.
+        """
+        if not _FORM.fullmatch(token):
+            raise TokenRefused("the token is no JWT: three parts with dots between them are expected")
+        key, payload = self._prove(token, self._candidates(_read_header(token)), charge)
+        try:
+            claims = _claims.decode(payload)
+        except _WRONG as error:
+            raise TokenRefused(f"the claims of the token are not what is expected: {error}") from error
+        self._check_claims(claims, now)
+        return _grant(claims, key)
+
+    def _candidates(self, header: _Header) -> list[Key]:
+        """The keys that may have signed a token: it names its algorithm, but what counts is that of the key."""
+        if header.crit is not None:
+            raise TokenRefused("the token demands an extension ('crit') that this server does not have")
+        good = [each for each in self._keys if each.algorithm == header.alg]
+        if header.kid is not None:
+            good = [each for each in good if each.id in (header.kid, None)]
+        if not good:
+            raise TokenRefused("this server has no key with the 'alg' and the 'kid' of the token")
+        if len(good) > MAX_TRIED:
+            raise TokenRefused(
+                "too many keys of this server may have signed the token: it has to name one ('kid')"
+            )
+        return good
+
+    def _prove(self, token: str, keys: Sequence[Key], charge: Callable[[int], None]) -> tuple[Key, bytes]:
+        for key in keys:
+            charge(key.cost)
+            try:
+                return key, self._jws.decode(token, key.verifier, algorithms=[key.algorithm])
+            except (InvalidTokenError, *_WRONG):
+                continue
+        raise TokenRefused("no key of this server has signed the token")
+
+    def _check_claims(self, claims: _Claims, now: float) -> None:
+        if not math.isfinite(claims.exp) or now >= claims.exp + LEEWAY:
+            raise TokenRefused("the token has expired")
+        if claims.exp > now + MAX_LIFETIME:
+            raise TokenRefused("the token holds for more than a year: is its 'exp' in milliseconds?")
+        if claims.nbf is not None and now < claims.nbf - LEEWAY:
+            raise TokenRefused("the token is not valid yet ('nbf'): do the clocks differ?")
+        audience = [claims.aud] if isinstance(claims.aud, str) else claims.aud or []
+        if self._audience is None and audience:
+            raise TokenRefused(
+                "the token is for somebody else: it has an 'aud', and this server no auth.audience"
+            )
+        if self._audience is not None and self._audience not in audience:
+            raise TokenRefused(
+                "the token is for somebody else: its 'aud' does not name this server's auth.audience"
+            )
+
+
+def _read_header(token: str) -> _Header:
+    try:
+        return _header.decode(urlsafe_b64decode(token.partition(".")[0] + "=="))
+    except _WRONG as error:
+        raise TokenRefused("the header of the token is not that of a JWT") from error
+
+
+def _grant(claims: _Claims, key: Key) -> Grant:
+    channels = [str(each) for each in claims.channels]
+    return Grant(
+        instance=DEFAULT_INSTANCE if claims.instance is None else claims.instance,
+        sub=claims.sub,
+        names=frozenset(each for each in channels if not each.endswith("*")),
+        prefixes=tuple({each[:-1] for each in channels if each.endswith("*")}),
+        expires=claims.exp + LEEWAY,
+        key=key.thumbprint,
+    )
+
+
+def load(server: ServerSettings, read: Read = read_file) -> Keyring | None:
+    """Read the keys of a server; None where it asks for no tokens. Raises ConfigError."""
+    if not server.auth_keys:
+        return None
+    where = f"of the client server on port {server.port}"
+    files = [
+        read_keys(f"auth.keys[{index}] {where}", path, read) for index, path in enumerate(server.auth_keys)
+    ]
+    return Keyring([key for keys in files for key in keys], server.auth_audience)

@@ -1,0 +1,167 @@
+"""Memory that connections share: which one is closed when it is full."""
+
+import random
+import time
+from collections.abc import Hashable
+
+import pytest
+
+from aphlict.core.budget import ACCOUNT_COST, MAX_CLOSED, Budget, Ranking
+from tests.support.holding import Connection
+
+SHARE = 1000
+LIMIT = 100_000
+
+
+class Asker(Connection):
+    """A connection that releases all that it holds when it has to."""
+
+    def __init__(self, budget: Budget, party: Hashable = "a") -> None:
+        super().__init__(party)
+        self.budget = budget
+
+    def hold(self, size: int) -> None:
+        """Hold so many bytes more."""
+        self.budget.used += size
+        self.budget.attribute(self, size)
+
+    def ask(self, size: int) -> str | None:
+        """Hold so many bytes more, if there is room."""
+        self.hold(size)
+        return self.budget.make_room(self)
+
+    def give_up(self, limit: str, /) -> None:
+        """Part of the budget's Holder."""
+        super().give_up(limit)
+        self.hold(-self.budget.held(self))
+
+
+@pytest.fixture
+def budget() -> Budget:
+    return Budget("limit", LIMIT, SHARE, "limit.address", LIMIT // 2)
+
+
+def test_nobody_is_closed_while_there_is_room(budget: Budget) -> None:
+    some = [Asker(budget, number) for number in range(10)]
+    assert [each.ask(LIMIT // 10 - ACCOUNT_COST) for each in some] == [None] * 10
+    assert budget.used == LIMIT
+    assert not budget.is_full
+
+
+def test_the_one_that_holds_most_is_closed_and_not_the_one_that_asks(budget: Budget) -> None:
+    large, small = Asker(budget, "a"), Asker(budget, "b")
+    large.hold(LIMIT - 5000)
+    assert small.ask(3000) is None
+    assert (large.limit, small.limit) == ("limit", None)
+    assert budget.used == 3000 + ACCOUNT_COST
+
+
+def test_the_one_that_asks_is_closed_where_it_holds_most(budget: Budget) -> None:
+    small, large = Asker(budget, "a"), Asker(budget, "b")
+    small.hold(10_000)
+    assert large.ask(LIMIT) == "limit"
+    assert small.limit is None
+
+
+def test_an_address_counts_with_all_of_its_connections(budget: Budget) -> None:
+    """Many connections of one address that hold less than another one does not make room for themselves."""
+    many = [Asker(budget, "many") for _ in range(5)]
+    one = Asker(budget, "one")
+    one.hold(20_000)
+    budget.part = LIMIT
+    assert [each.ask(16_000) for each in many] == [None] * 5
+    assert one.limit is None
+    assert [each.limit for each in many].count("limit") == 1
+
+
+def test_what_one_address_may_hold_is_bounded(budget: Budget) -> None:
+    other, first, second = Asker(budget, "b"), Asker(budget), Asker(budget)
+    other.hold(40_000)
+    first.hold(30_000)
+    assert second.ask(25_000) is None
+    assert (first.limit, other.limit) == ("limit.address", None)
+
+
+def test_one_connection_alone_is_not_bounded_by_the_part_of_its_address(budget: Budget) -> None:
+    assert Asker(budget).ask(LIMIT // 2 + 1000) is None
+
+
+def test_a_connection_keeps_its_share(budget: Budget) -> None:
+    """As long as another one holds more than its own, even where an address with many holds more altogether."""
+    office = [Asker(budget, "office") for _ in range(20)]
+    for each in office:
+        each.hold(SHARE)
+    large = Asker(budget, "large")
+    large.hold(SHARE * 2)
+    greedy = Asker(budget, "greedy")
+    budget.limit = budget.used
+    assert greedy.ask(SHARE) is None
+    assert large.limit == "limit"
+    assert not any(each.limit for each in office)
+
+
+def test_where_all_keep_to_their_share_the_address_that_waits_for_longest_makes_room(budget: Budget) -> None:
+    first, second, third = (Asker(budget, number) for number in range(3))
+    first.hold(SHARE // 2)
+    second.hold(SHARE)
+    budget.limit = budget.used
+    assert third.ask(SHARE // 2) is None
+    assert (first.limit, second.limit, third.limit) == ("limit", None, None)
+
+
+def test_one_that_asks_does_not_have_everybody_closed(budget: Budget) -> None:
+    others = [Asker(budget, number) for number in range(MAX_CLOSED + 5)]
+    for each in others:
+        each.hold(2000)
+    budget.limit = 0
+    assert Asker(budget, "x").ask(10) == "limit"
+    assert sum(each.limit is not None for each in others) == MAX_CLOSED
+
+
+def test_nothing_is_kept_of_a_connection_that_holds_nothing(budget: Budget) -> None:
+    some = [Asker(budget, number % 3) for number in range(10)]
+    for each in some:
+        each.hold(5 * SHARE)
+        budget.receive(each, 100)
+        budget.receive(each, 40)
+        assert budget.held(each) == 5 * SHARE + 40
+    for each in some:
+        budget.receive(each, 0)
+        each.hold(-5 * SHARE)
+    assert (budget.used, budget.accounts, budget._parties) == (0, {}, {})
+    assert budget._ranking.largest() is None
+
+
+def test_the_largest_is_found_whatever_happened_before() -> None:
+    chance = random.Random(1)
+    ranking, sizes = Ranking[int](), dict[int, int]()
+    for item in range(2000):
+        if item in sizes or chance.random() < 0.5:
+            ranking.add(item, sizes.setdefault(item, chance.randrange(1 << chance.randrange(1, 20))))
+        for some in chance.sample(sorted(sizes), min(len(sizes), 3)):
+            if chance.random() < 0.5:
+                ranking.discard(some, sizes.pop(some))
+            else:
+                ranking.move(some, sizes[some], size := chance.randrange(1 << 20))
+                sizes[some] = size
+        largest = ranking.largest()
+        if largest is None:
+            assert not sizes
+        else:
+            assert sizes[largest].bit_length() == max(sizes.values()).bit_length()
+
+
+def test_finding_the_largest_takes_no_longer_among_many() -> None:
+    """Each of these has another one closed."""
+    budget = Budget("limit", 1 << 60, SHARE)
+    took = []
+    for count in (1000, 50_000):
+        for number in range(count):
+            Asker(budget, number).hold(5000 + number % 5000)
+        budget.limit = budget.used
+        began = time.process_time()
+        for number in range(500):
+            assert Asker(budget, -number).ask(4000) is None
+        took.append(time.process_time() - began)
+        budget.limit = 1 << 60
+    assert took[1] < 10 * took[0]

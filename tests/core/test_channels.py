@@ -1,0 +1,149 @@
+"""Who listens to what."""
+
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+
+from aphlict.core.subscriptions import Channels, subscription_cost
+from tests.support.holding import Connection
+
+
+class Ear:
+    """A receiver that is told apart by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.holder = Connection()
+
+    def send(self, frame: bytes, /) -> None:
+        """Nothing is sent in these tests."""
+
+    def send_all(self, frames: Iterator[bytes], /) -> None:
+        """Nothing is sent in these tests."""
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+ANN, BOB, CID = Ear("ann"), Ear("bob"), Ear("cid")
+
+
+def listening(**names: list[Ear]) -> Channels:
+    """Channels with these listeners."""
+    channels = Channels()
+    for name, ears in names.items():
+        for ear in ears:
+            channels.add(name, ear)
+    return channels
+
+
+def match(channels: Channels, *names: str) -> set[tuple[str, str]]:
+    """Who hears a message on these channels, and by which of them: `("ann", "a,b")`."""
+    groups = channels.match(names)
+    found = [
+        (getattr(receiver, "name", ""), ",".join(group.channels))
+        for group in groups
+        for receiver in group.receivers
+    ]
+    assert len(found) == len({name for name, _ in found}), "somebody would hear it twice"
+    assert len(groups) == len({group.channels for group in groups}), "two groups are one"
+    return set(found)
+
+
+def test_nobody_listens() -> None:
+    channels = Channels()
+    assert channels.listeners("a") == ()
+    assert channels.match(["a", "b"]) == []
+    assert len(channels) == 0
+
+
+def test_one_listens() -> None:
+    channels = listening(a=[ANN])
+    assert channels.listeners("a") == (ANN,)
+    assert match(channels, "a") == {("ann", "a")}
+    assert match(channels, "b") == set()
+
+
+def test_many_listen() -> None:
+    channels = listening(a=[ANN, BOB, CID])
+    assert set(channels.listeners("a")) == {ANN, BOB, CID}
+    assert match(channels, "a") == {("ann", "a"), ("bob", "a"), ("cid", "a")}
+
+
+def test_who_listens_to_several_channels_of_a_message_hears_it_once() -> None:
+    channels = listening(a=[ANN, BOB], b=[BOB, CID], c=[BOB])
+    assert match(channels, "a", "b", "c") == {("ann", "a"), ("bob", "a,b,c"), ("cid", "b")}
+
+
+def test_channels_come_in_the_order_of_the_message() -> None:
+    channels = listening(a=[ANN], b=[ANN])
+    assert match(channels, "b", "a") == {("ann", "b,a")}
+
+
+def test_to_add_twice_is_to_add_once() -> None:
+    channels = listening(a=[ANN, ANN], b=[ANN, BOB, ANN])
+    assert channels.listeners("a") == (ANN,)
+    channels.discard("a", ANN)
+    assert channels.listeners("a") == ()
+    channels.discard("b", ANN)
+    assert channels.listeners("b") == (BOB,)
+
+
+def test_who_left_hears_nothing() -> None:
+    channels = listening(a=[ANN, BOB, CID])
+    for ear, left in ((BOB, {ANN, CID}), (ANN, {CID}), (CID, set())):
+        channels.discard("a", ear)
+        assert set(channels.listeners("a")) == left
+    assert len(channels) == 0
+
+
+def test_to_discard_who_does_not_listen_changes_nothing() -> None:
+    channels = listening(a=[ANN], b=[ANN, BOB])
+    channels.discard("a", BOB)
+    channels.discard("b", CID)
+    channels.discard("c", ANN)
+    assert channels.listeners("a") == (ANN,)
+    assert set(channels.listeners("b")) == {ANN, BOB}
+
+
+def test_a_list_that_was_given_out_never_changes() -> None:
+    """A long fan-out works through it while others come and go."""
+    channels = listening(a=[ANN, BOB])
+    before = channels.listeners("a")
+    channels.add("a", CID)
+    channels.discard("a", ANN)
+    assert set(before) == {ANN, BOB}
+    assert set(channels.listeners("a")) == {BOB, CID}
+
+
+def test_channels_without_listeners_cost_nothing() -> None:
+    channels = listening(**{f"channel{number}": [ANN, BOB] for number in range(100)})
+    assert len(channels) == 100
+    for number in range(100):
+        channels.discard(f"channel{number}", ANN)
+        channels.discard(f"channel{number}", BOB)
+    assert len(channels) == 0
+
+
+@pytest.mark.parametrize("listeners", [1, 2, 3, 5, 21])
+@pytest.mark.parametrize(
+    "name", ["{}", "PHID-TASK-{:020}", "{}" + "x" * 245, "{}ä", "{}" + "x" * 245 + "\U0001f514"]
+)
+def test_a_subscription_takes_no_more_than_it_counts(name: str, listeners: int) -> None:
+    """Each has names of its own, as they come out of its commands."""
+    channels, kept = Channels(), []
+    tracemalloc.start()
+    try:
+        for _ in range(listeners):
+            names = [name.format(number) for number in range(500)]
+            ear, held = Ear(""), dict.fromkeys(names, 1)
+            for each in names:
+                each.encode()
+                channels.add(each, ear)
+            kept.append((ear, held))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken <= listeners * subscription_cost(held)
+    assert taken * 4 >= listeners * subscription_cost(held)

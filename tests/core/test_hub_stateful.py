@@ -1,0 +1,218 @@
+"""The hub against a model that keeps everything and thinks slowly: each message once, in order, to whom it is for."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from aphlict.core import fanout as deliveries
+from aphlict.core.hub import Recovery
+from aphlict.core.subscriptions import Subscriber
+from tests.support.hearing import Ear, Stage
+
+CHANNELS = st.sampled_from(["a", "b", "c"])
+SETS = st.lists(CHANNELS, max_size=3, unique=True)
+INSTANCES = st.sampled_from(["default", "acme"])
+SMALL_SLICE = 2  # so that fan-outs are cut up with few browsers
+WINDOW = 60.0
+
+
+@dataclass
+class Published:
+    """A message as the model keeps it."""
+
+    name: str
+    instance: str
+    channels: list[str]
+    at: float
+
+
+@dataclass
+class Browser:
+    """A browser, and what it must have heard by the time that all work is done: (uniqueID, subscribers)."""
+
+    ear: Ear
+    subscriber: Subscriber
+    instance: str
+    channels: set[str] = field(default_factory=set)
+    expected: list[tuple[str, list[str]]] = field(default_factory=list)
+    since: dict[str, int] = field(default_factory=dict)
+
+    def expect(self, message: Published) -> None:
+        """It must hear this next."""
+        self.expected.append((message.name, [name for name in message.channels if name in self.channels]))
+
+
+class HubMachine(RuleBasedStateMachine):
+    """Publishes, subscriptions and replays in any order, with work left lying about between them."""
+
+    browsers = Bundle("browsers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._slice, deliveries.SLICE = deliveries.SLICE, SMALL_SLICE
+        self.stage = Stage()
+        self.published: list[Published] = []
+        self.open: list[Browser] = []
+        self.recoveries: list[tuple[Recovery, Recovery]] = []
+
+    def teardown(self) -> None:
+        """Put back what other tests use."""
+        self.finish_work()
+        deliveries.SLICE = self._slice
+
+    def _kept(self, instance: str) -> list[Published]:
+        horizon = self.stage.now - WINDOW
+        return [each for each in self.published if each.instance == instance and each.at >= horizon]
+
+    @rule(target=browsers, instance=INSTANCES, channels=SETS)
+    def connect(self, instance: str, channels: list[str]) -> Browser:
+        """A browser comes."""
+        ear = Ear()
+        browser = Browser(ear, self.stage.hub.join(instance, ear), instance)
+        self.open.append(browser)
+        self._subscribe(browser, channels)
+        return browser
+
+    @rule(browser=browsers, channels=SETS)
+    def subscribe(self, browser: Browser, channels: list[str]) -> None:
+        """A browser wants more."""
+        self.finish_work()
+        self._subscribe(browser, channels)
+
+    def _subscribe(self, browser: Browser, channels: list[str]) -> None:
+        self.stage.hub.subscribe(browser.subscriber, channels)
+        for name in channels:
+            browser.since.setdefault(name, len(self.published))
+        browser.channels.update(channels)
+
+    @rule(browser=browsers, channels=SETS)
+    def unsubscribe(self, browser: Browser, channels: list[str]) -> None:
+        """A browser wants less. What is still on its way to it may arrive, so that is waited for."""
+        self.finish_work()
+        self.stage.hub.unsubscribe(browser.subscriber, channels)
+        browser.channels.difference_update(channels)
+        for name in channels:
+            browser.since.pop(name, None)
+
+    @rule(browser=consumes(browsers))
+    def disconnect(self, browser: Browser) -> None:
+        """A browser goes."""
+        self.finish_work()
+        self.stage.hub.leave(browser.subscriber)
+        self.open.remove(browser)
+
+    @rule(instance=INSTANCES, channels=SETS, seconds=st.sampled_from([0, 0, 0, 0.5, 20]))
+    def publish(self, instance: str, channels: list[str], seconds: float) -> None:
+        """A message comes, after some time."""
+        self.stage.now += seconds
+        message = Published(f"m{len(self.published)}", instance, channels, self.stage.now)
+        self.published.append(message)
+        for_whom = [
+            browser
+            for browser in self.open
+            if browser.instance == instance and browser.channels.intersection(channels)
+        ]
+        receipt = self.stage.publish(message.name, channels, instance)
+        assert receipt.matched == len(for_whom)
+        assert not receipt.duplicate
+        for browser in for_whom:
+            browser.expect(message)
+
+    @rule(data=st.data())
+    def publish_again(self, data: st.DataObject) -> None:
+        """A message comes a second time within the window."""
+        instance = data.draw(INSTANCES)
+        if kept := self._kept(instance):
+            message = data.draw(st.sampled_from(kept))
+            assert self.stage.publish(message.name, ["a", "b", "c"], instance).duplicate
+
+    @rule(browser=browsers, age=st.sampled_from([0.0, 0.5, 10.0, 25.0, 60.0, 1000.0]))
+    def replay_age(self, browser: Browser, age: float) -> None:
+        """A browser wants to hear again what it may have missed."""
+        again = [
+            each
+            for each in self._kept(browser.instance)
+            if each.at >= self.stage.now - age and browser.channels.intersection(each.channels)
+        ]
+        for message in again:
+            browser.expect(message)
+        self._replay(browser, Recovery(len(again), recovered=True), age=age)
+
+    @rule(browser=browsers, data=st.data())
+    def replay_after(self, browser: Browser, data: st.DataObject) -> None:
+        """A browser comes back, and says what it heard last."""
+        of_instance = [each for each in self.published if each.instance == browser.instance]
+        if not of_instance:
+            return
+        last = data.draw(st.sampled_from(of_instance))
+        kept = self._kept(browser.instance)
+        recovered = last in kept or of_instance.index(last) + 1 == len(of_instance) - len(kept)
+        missing = [
+            each
+            for each in kept
+            if (not recovered or self.published.index(each) > self.published.index(last))
+            and browser.channels.intersection(each.channels)
+            and not self._came_live(browser, each)
+        ]
+        for message in missing:
+            browser.expect(message)
+        self._replay(browser, Recovery(len(missing), recovered), after=last.name)
+
+    def _came_live(self, browser: Browser, message: Published) -> bool:
+        position = self.published.index(message)
+        return any(browser.since.get(name, position + 1) <= position for name in message.channels)
+
+    def _replay(self, browser: Browser, expected: Recovery, **what: Any) -> None:
+        def on_done(recovery: Recovery) -> None:
+            self.recoveries.append((recovery, expected))
+            assert browser.ear.ids == [name for name, _ in browser.expected][: len(browser.ear.ids)]
+
+        hub, now = self.stage.hub, self.stage.now
+        if "age" in what:
+            hub.replay_age(browser.subscriber, what["age"], now, on_done)
+        else:
+            hub.replay_after(browser.subscriber, [what["after"]], now, on_done)
+
+    @rule()
+    def work(self) -> None:
+        """Some of the work that waits is done."""
+        self.stage.hub.work()
+
+    @rule()
+    def sweep(self) -> None:
+        """The hub tidies up."""
+        self.stage.hub.sweep(self.stage.now)
+
+    @rule()
+    def finish_work(self) -> None:
+        """All work that waits is done: everybody has heard what is for them, in order, and nothing else."""
+        self.stage.finish()
+        for browser in self.open:
+            heard = [(each["uniqueID"], each["subscribers"]) for each in browser.ear.heard]
+            assert heard == browser.expected
+        for recovery, expected in self.recoveries:
+            assert recovery == expected
+        self.recoveries.clear()
+
+    @invariant()
+    def nobody_hears_anything_out_of_turn(self) -> None:
+        """At any time, what was heard is the beginning of what is to be heard."""
+        for browser in self.open:
+            expected = [name for name, _ in browser.expected]
+            assert browser.ear.ids == expected[: len(browser.ear.heard)]
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        """The status page tells the truth."""
+        assert self.stage.hub.connections == len(self.open)
+        for instance in ("default", "acme"):
+            status = self.stage.hub.status(instance, self.stage.now)
+            assert status["clients.active"] == sum(each.instance == instance for each in self.open)
+            assert status["history.size"] == len(self._kept(instance))
+
+
+TestHub = HubMachine.TestCase
+TestHub.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -1,0 +1,288 @@
+"""What may be published (SPEC 1.3, 2.1), and what others get to see of it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from aphlict.core.message import ALPHABET, Message, new_unique_id, parse, random_name
+from aphlict.errors import NameTooLong, NoSubscribers, NotJson, PublishRefused, TooManyChannels
+
+PAST_64_BITS = 2**70
+
+
+def one(body: bytes | dict[str, Any], instance: str = "default") -> Message:
+    """The message of a body that is a single object."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    messages, many = parse(data, instance, lambda: "new")
+    assert not many
+    assert len(messages) == 1
+    return messages[0]
+
+
+def seen(message: Message, *channels: str) -> dict[str, Any]:
+    """What a subscriber of these channels sees."""
+    value = json.loads(message.text(channels))
+    assert isinstance(value, dict)
+    return value
+
+
+# Reading
+
+
+def test_an_object() -> None:
+    message = one({"subscribers": ["a", "b"], "uniqueID": "x", "text": "hello"}, "acme")
+    assert message.instance == "acme"
+    assert message.unique_id == "x"
+    assert message.channels == ("a", "b")
+    assert message.touched == ()
+
+
+def test_a_message_without_name_gets_one() -> None:
+    message = one({"subscribers": ["a"]})
+    assert message.unique_id == "new"
+    assert seen(message, "a")["uniqueID"] == "new"
+
+
+def test_null_is_no_name() -> None:
+    message = one({"subscribers": [], "uniqueID": None})
+    assert message.unique_id == "new"
+    assert seen(message)["uniqueID"] == "new"
+
+
+def test_an_empty_unique_id_is_not_given() -> None:
+    message = one({"subscribers": [], "uniqueID": ""})
+    assert message.unique_id == "new"
+    assert seen(message)["uniqueID"] == "new"
+
+
+def test_a_unique_id_of_spaces_is_one() -> None:
+    message = one({"subscribers": [], "uniqueID": " "})
+    assert message.unique_id == " "
+    assert seen(message)["uniqueID"] == " "
+
+
+def test_a_name_may_be_a_number_and_is_passed_on_as_it_came() -> None:
+    message = one({"subscribers": [], "uniqueID": 17})
+    assert message.unique_id == "17"
+    assert seen(message)["uniqueID"] == 17
+
+
+def test_names_of_ours_do_not_repeat() -> None:
+    assert len({new_unique_id() for _ in range(1000)}) == 1000
+
+
+def test_a_random_name() -> None:
+    name = random_name(16)
+    assert len(name) == 16
+    assert set(name) <= set(ALPHABET)
+    assert name != random_name(16)
+
+
+def test_a_channel_may_be_a_number() -> None:
+    assert one({"subscribers": [7, "a", "7"]}).channels == ("7", "a")
+
+
+def test_no_subscribers_at_all_are_fine() -> None:
+    assert one({"subscribers": []}).channels == ()
+
+
+def test_a_list_of_messages() -> None:
+    body = [{"subscribers": ["a"], "uniqueID": str(number)} for number in range(3)]
+    messages, many = parse(json.dumps(body).encode(), "default")
+    assert many
+    assert [message.unique_id for message in messages] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("body", [b"[]", b" \r\n\t[ ] "])
+def test_an_empty_list(body: bytes) -> None:
+    assert parse(body, "default") == ([], True)
+
+
+def test_a_message_is_for_so_many_channels_and_no_more() -> None:
+    names = [f"PHID-{n}" for n in range(8193)]
+    [message], _ = parse(json.dumps({"subscribers": names[1:]}).encode(), "default")
+    assert len(message.channels) == 8192
+    with pytest.raises(TooManyChannels, match="8193 channels: 8192 may be"):
+        parse(json.dumps({"subscribers": names}).encode(), "default")
+
+
+def test_all_of_a_list_is_checked_before_any_of_it_is_used() -> None:
+    with pytest.raises(NoSubscribers):
+        parse(b'[{"subscribers": ["a"]}, {}]', "default")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"hello",
+        b"null",
+        b"7",
+        b'"text"',
+        b"{",
+        b'{"subscribers": ["a"]',
+        b'{"subscribers": ["a"]} {}',
+        b"[1]",
+        b"[[]]",
+        b'{"subscribers": ["a"], "text": "\xff"}',
+        b"\xff",
+        b'\xef\xbb\xbf{"subscribers": []}',
+        b'{"subscribers": [], "x": NaN}',
+        b'{"subscribers": [], "x": ' + b"[" * 100_000,
+        b"[" * 100_000,
+        b"\x00",
+    ],
+    ids=lambda body: repr(body[:40]),
+)
+def test_what_is_not_json(body: bytes) -> None:
+    with pytest.raises(NotJson) as caught:
+        parse(body, "default")
+    assert caught.value.http_status == 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"subscribers": None},
+        {"subscribers": "a"},
+        {"subscribers": {"a": 1}},
+        {"subscribers": [None]},
+        {"subscribers": [["a"]]},
+        {"subscribers": [1.5]},
+        {"subscribers": [True]},
+        {"Subscribers": ["a"]},
+    ],
+    ids=str,
+)
+def test_who_it_is_for_has_to_be_said(body: dict[str, Any]) -> None:
+    with pytest.raises(NoSubscribers):
+        one(body)
+
+
+@pytest.mark.parametrize("touched", ["a", {"a": 1}, [1], [None], 7])
+def test_touched_is_a_list_of_names(touched: Any) -> None:
+    with pytest.raises(PublishRefused):
+        one({"subscribers": [], "touched": touched})
+
+
+def test_touched_has_room_for_the_nodes_of_a_cluster_and_no_more() -> None:
+    assert len(one({"subscribers": [], "touched": ["f" * 64] * 1024}).touched) == 1024
+    for touched in (["f"] * 1025, ["f" * 65]):
+        with pytest.raises(PublishRefused):
+            one({"subscribers": [], "touched": touched})
+
+
+@pytest.mark.parametrize("name", [[], {}, 1.5, True])
+def test_a_name_is_text(name: Any) -> None:
+    with pytest.raises(PublishRefused):
+        one({"subscribers": [], "uniqueID": name})
+
+
+@pytest.mark.parametrize("name", ["x" * 257, "ü" * 129])
+def test_long_names(name: str) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"subscribers": [name]}, "default"),
+        ({"subscribers": [], "uniqueID": name}, "default"),
+        ({"subscribers": []}, name),
+    ]
+    for body, instance in cases:
+        with pytest.raises(NameTooLong):
+            one(body, instance)
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "ü" * 128])
+def test_names_of_256_bytes(name: str) -> None:
+    assert one({"subscribers": [name], "uniqueID": name}, name).channels == (name,)
+
+
+# What a browser sees (2.1)
+
+
+def test_a_browser_sees_the_object_with_its_own_channels() -> None:
+    body = {"subscribers": ["a", "b"], "uniqueID": "x", "text": "hello", "more": {"n": [1, None, "ü"]}}
+    assert seen(one(body), "b") == {**body, "subscribers": ["b"]}
+
+
+def test_a_browser_does_not_see_touched() -> None:
+    assert "touched" not in seen(one({"subscribers": ["a"], "touched": ["f"]}), "a")
+
+
+def test_values_are_passed_on_as_they_came() -> None:
+    raw = b'{"subscribers":["a"],"uniqueID":"x","n":1.0,"big":%d,"e":1e2,"s":"\\u00fc\\/"}' % PAST_64_BITS
+    text = one(raw).text(("a",))
+    for part in (b'"n":1.0', b'"big":%d' % PAST_64_BITS, b'"e":1e2', b'"s":"\\u00fc\\/"'):
+        assert part in text
+
+
+def test_of_a_key_that_is_given_twice_the_last_counts() -> None:
+    message = one(b'{"subscribers":["a"],"subscribers":["b"],"uniqueID":"x","uniqueID":"y"}')
+    assert message.channels == ("b",)
+    assert message.unique_id == "y"
+    assert message.text(("b",)).count(b"subscribers") == 1
+
+
+def test_a_key_hidden_behind_an_escape_is_still_that_key() -> None:
+    message = one(b'{"subscriber\\u0073":["a"],"touche\\u0064":["f"],"uniqueID":"x"}')
+    assert message.channels == ("a",)
+    assert message.touched == ("f",)
+    assert seen(message, "a") == {"uniqueID": "x", "subscribers": ["a"]}
+
+
+def test_channel_names_are_escaped() -> None:
+    name = 'a"b\\c\n\u2028'
+    assert seen(one({"subscribers": [name]}), name)["subscribers"] == [name]
+
+
+def test_a_frame_is_the_text_in_a_final_text_frame() -> None:
+    message = one({"subscribers": ["a"]})
+    frame = message.frame(("a",))
+    assert frame[0] == 0x81
+    assert frame[2:] == message.text(("a",))
+    assert (frame.instance, frame.unique_id, frame.channels) == ("default", "new", ("a",))
+
+
+@pytest.mark.parametrize("size", [0, 1000, 100_000])
+def test_a_frame_knows_its_text(size: int) -> None:
+    message = one({"subscribers": ["a"], "text": "x" * size})
+    assert message.frame(("a",)).text == message.text(("a",))
+
+
+def test_the_frame_for_all_channels_is_made_once() -> None:
+    message = one({"subscribers": ["a", "b"]})
+    assert message.frame(("a", "b")) is message.frame(("a", "b"))
+    assert json.loads(message.frame(("b",))[2:])["subscribers"] == ["b"]
+    assert json.loads(message.frame(("a", "b"))[2:])["subscribers"] == ["a", "b"]
+
+
+# What a peer gets (1.5)
+
+
+def test_a_peer_gets_everything() -> None:
+    message = one({"subscribers": ["a", 7], "uniqueID": "x", "text": "hello", "touched": ["f"]})
+    assert json.loads(message.for_peer(["f", "g"])) == {
+        "subscribers": ["a", "7"],
+        "uniqueID": "x",
+        "text": "hello",
+        "touched": ["f", "g"],
+    }
+
+
+def test_what_a_peer_gets_is_the_same_message() -> None:
+    message = one({"subscribers": ["a"], "text": "hello"})
+    again = one(message.for_peer(["f"]))
+    assert again.unique_id == message.unique_id == "new"
+    assert again.text(("a",)) == message.text(("a",))
+    assert again.touched == ("f",)
+
+
+# What it costs
+
+
+def test_a_message_costs_more_than_its_text() -> None:
+    small, large = one({"subscribers": ["a"]}), one({"subscribers": ["a"], "text": "x" * 1000})
+    assert small.cost > 500
+    assert large.cost >= small.cost + 2000
+    assert large.size >= len(large.for_peer([])) - 100

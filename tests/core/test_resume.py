@@ -1,0 +1,72 @@
+"""Where a browser may resume, and when the hub can promise that nothing is missing."""
+
+from aphlict.config import settings as charges
+from aphlict.core.fanout import SLICE
+from aphlict.core.history import MAX_AGE
+from aphlict.core.hub import Hub, Recovery
+from tests.support.listeners import join, make_hub, publish
+
+
+def resume(hub: Hub, after: str | None, now: float = 0.0) -> Recovery:
+    assert after is not None
+    results: list[Recovery] = []
+    subscriber, _ = join(hub, "A")
+    hub.replay_after(subscriber, [after], now, results.append)
+    return results[0]
+
+
+def test_the_newest_message_of_any_channel_is_where_to_resume() -> None:
+    hub = make_hub()
+    here, _ = join(hub, "A")
+    publish(hub, "one", 0)
+    publish(hub, "two", 0, "B")
+    where = hub.last(here, now=0)
+    publish(hub, "three", 0)
+    assert resume(hub, where) == (1, True)
+
+
+def test_nothing_is_missing_after_a_quiet_time_longer_than_the_history() -> None:
+    hub = make_hub()
+    here, _ = join(hub, "A")
+    publish(hub, "one", 0)
+    hub.sweep(now=MAX_AGE * 3)
+    where = hub.last(here, now=MAX_AGE * 3)
+    assert resume(hub, where, now=MAX_AGE * 3) == (0, True)
+    publish(hub, "two", MAX_AGE * 3)
+    assert resume(hub, "one", now=MAX_AGE * 3) == (1, True)
+
+
+def test_a_message_that_came_and_went_meanwhile_is_missing() -> None:
+    hub = make_hub()
+    here, _ = join(hub, "A")
+    publish(hub, "one", 0)
+    where = hub.last(here, now=0)
+    publish(hub, "two", 1)
+    assert resume(hub, where, now=MAX_AGE * 3) == (0, False)
+
+
+def test_the_beginning_of_a_history_is_a_place_to_resume_at() -> None:
+    hub = make_hub()
+    here, _ = join(hub, "A")
+    where = hub.last(here, now=1)
+    publish(hub, "one", 1)
+    assert resume(hub, where, now=1) == (1, True)
+    assert resume(make_hub(started=2), where, now=2) == (0, False), "a server that has started since"
+
+
+def test_no_place_is_named_while_messages_are_on_their_way() -> None:
+    hub = make_hub()
+    subscribers = [join(hub, "A")[0] for _ in range(SLICE + 1)]
+    publish(hub, "one", 0)
+    assert hub.last(subscribers[0], now=0) is None
+    while hub.work():
+        pass
+    assert hub.last(subscribers[0], now=0)
+
+
+def test_the_words_that_a_reader_brings_cost_it_something() -> None:
+    hub = make_hub()
+    subscriber, _ = join(hub, "A")
+    words = [f"name {number}" for number in range(3200)]
+    assert hub.replay_after(subscriber, words, 0.0, lambda _: None) == 3200 // charges.MESSAGES
+    assert hub.replay_after(subscriber, words[:3], 0.0, lambda _: None) == 0

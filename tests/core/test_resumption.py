@@ -1,0 +1,203 @@
+"""Readers who come and go, to one node or to several, and miss nothing and get nothing twice."""
+
+import random
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aphlict.core.history import FEW, MAX_AGE
+from aphlict.core.resume_token import OVERLAP, REMEMBERED, Position, digest
+from tests.support.listeners import HOUR, Reader, join, make_hub, publish
+
+
+def test_a_first_poll_begins_where_it_is() -> None:
+    hub, reader = make_hub(), Reader()
+    publish(hub, "before", 1)
+    assert reader.poll(hub, 2)
+    publish(hub, "after", 3)
+    assert reader.poll(hub, 4)
+    assert reader.names == ["after"]
+
+
+def test_an_empty_history_is_a_place_to_go_on_from() -> None:
+    hub, reader = make_hub(), Reader()
+    reader.poll(hub, 1)
+    assert reader.poll(hub, 2)
+    publish(hub, "one", 3)
+    assert reader.poll(hub, 4)
+    assert reader.names == ["one"]
+
+
+def test_an_empty_history_is_a_place_to_go_on_from_at_another_node() -> None:
+    here, there, reader = make_hub(), make_hub(), Reader()
+    for hour in range(1, 5):
+        now = hour * HOUR
+        here.sweep(now)
+        there.sweep(now)
+        assert reader.poll(here, now)
+        assert reader.poll(there, now + 25)
+        publish(here, f"m{hour}", now + 26)
+        publish(there, f"m{hour}", now + 26)
+        assert reader.poll(here, now + 27)
+        assert reader.poll(there, now + 27)
+    assert reader.names == ["m1", "m2", "m3", "m4"]
+
+
+def test_a_node_that_has_not_got_a_message_yet_does_not_send_it_again() -> None:
+    here, there, reader = make_hub(), make_hub(), Reader()
+    reader.poll(here, 10)
+    publish(here, "one", 11)
+    assert reader.poll(here, 11)
+    assert reader.poll(there, 11)
+    publish(there, "one", 12)
+    assert reader.poll(there, 13)
+    assert reader.names == ["one"]
+
+
+def test_nodes_that_took_messages_in_another_order() -> None:
+    here, there, reader = make_hub(), make_hub(), Reader()
+    reader.poll(here, 10)
+    publish(here, "one", 11)
+    publish(there, "two", 11)
+    assert reader.poll(here, 11.5)
+    publish(here, "two", 12)
+    publish(there, "one", 12)
+    assert reader.poll(there, 13)
+    assert reader.poll(here, 14)
+    assert reader.names == ["one", "two"]
+
+
+def test_more_messages_at_once_than_a_position_names() -> None:
+    here, there, reader = make_hub(), make_hub(), Reader()
+    names = [str(n) for n in range(3 * REMEMBERED)]
+    reader.poll(here, 10)
+    for name in names:
+        publish(here, name, 11)
+        publish(there, name, 11.1)
+    assert reader.poll(here, 12)
+    assert reader.poll(there, 12)
+    publish(there, "last", 12)
+    assert reader.poll(there, 13)
+    assert reader.names == [*names, "last"]
+
+
+def test_clocks_that_differ() -> None:
+    here, there, reader = make_hub(epoch=1e9), make_hub(epoch=1e9 + 10), Reader()
+    reader.poll(here, 60)
+    for n in range(20):
+        publish(here, f"m{n}", 60 + n)
+        publish(there, f"m{n}", 60 + n)
+        assert reader.poll((here, there)[n % 2], 60 + n)
+    assert reader.names == [f"m{n}" for n in range(20)]
+
+
+def test_who_stayed_away_for_too_long_is_told() -> None:
+    hub, reader = make_hub(), Reader()
+    reader.poll(hub, 1)
+    publish(hub, "one", 2)
+    hub.sweep(3 + MAX_AGE)
+    hub.sweep(4 + MAX_AGE)
+    assert not hub.instances, "even its name is forgotten"
+    assert not reader.poll(hub, 5 + MAX_AGE)
+    assert reader.poll(hub, 6 + MAX_AGE)
+
+
+def test_who_stayed_away_while_nothing_happened_misses_nothing() -> None:
+    hub, reader = make_hub(), Reader()
+    publish(hub, "one", 1)
+    reader.poll(hub, 2)
+    hub.sweep(HOUR)
+    assert reader.poll(hub, HOUR)
+
+
+def test_a_node_that_was_started_meanwhile_cannot_tell() -> None:
+    here, reader = make_hub(), Reader()
+    reader.poll(here, 100)
+    assert not reader.poll(make_hub(started=150), 151)
+    reader.poll(here, 152)
+    assert reader.poll(make_hub(started=150), 153)
+
+
+def test_a_reader_who_changes_channels_gets_those_from_then_on() -> None:
+    hub, reader = make_hub(), Reader("A")
+    reader.poll(hub, 1)
+    publish(hub, "before", 2, "B")
+    reader.poll(hub, 3)
+    reader.channels = ("A", "B")
+    publish(hub, "one", 4, "A", "B")
+    publish(hub, "two", 4, "B")
+    assert reader.poll(hub, 5)
+    assert reader.names == ["one", "two"]
+
+
+def test_words_of_several_kinds_are_taken_for_what_they_are_worth() -> None:
+    hub, reader = make_hub(), Reader()
+    reader.poll(hub, 1)
+    for name in ("one", "two", "three"):
+        publish(hub, name, 2)
+    subscriber, listener = join(hub, "A")
+    results: list[bool] = []
+    hub.replay_after(
+        subscriber, ["gone", reader.last, "two"], 3, lambda recovery: results.append(recovery.recovered)
+    )
+    assert listener.names == ["three"]
+    assert results == [True]
+
+
+def test_the_first_message_of_all_is_found_by_another_node() -> None:
+    here, there, reader = make_hub(), make_hub(), Reader()
+    reader.poll(here, 10)
+    publish(there, "one", 11)
+    assert reader.poll(there, 12)
+    assert reader.names == ["one"]
+
+
+def test_many_positions_of_other_nodes_cost_no_more_than_one() -> None:
+    hub = make_hub()
+    channels = [f"c{n}" for n in range(100)]
+    for n in range(4096):
+        publish(hub, f"m{n}", 50, *channels[n % 10 :: 10])
+    full = Position("other", 1, 1e9 + 49, tuple(digest(f"x{n}") for n in range(16)))
+    words = [f"~other{n}{full.text().removeprefix('~other')}" for n in range(500)]
+    subscriber, _ = join(hub, *channels)
+    started = time.process_time()
+    for _ in range(5):
+        hub.resume(subscriber, words, 51)
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("count", [2, FEW + 1])
+def test_the_newest_messages_of_few_channels_and_of_many(count: int) -> None:
+    hub = make_hub()
+    channels = [f"c{n}" for n in range(count)]
+    for n in range(10):
+        publish(hub, f"m{n}", n, channels[n % 2], channels[-1], "other")
+        publish(hub, f"x{n}", n, "other")
+    subscriber, _ = join(hub, *channels)
+    history = subscriber.instance.history
+    entries = history.newest(subscriber.subscriptions, 2 * 8, 4)
+    assert [entry.message.unique_id for entry in entries] == ["m7", "m6", "m5", "m4"]
+
+
+@given(st.integers(0, 1 << 30))
+@settings(max_examples=30, deadline=None)
+def test_any_mixture_of_nodes_and_delays(seed: int) -> None:
+    """As long as no delay exceeds the overlap, and no burst what a position names."""
+    chance = random.Random(seed)
+    hubs = [make_hub(epoch=1e9 + chance.uniform(-2, 2)) for _ in range(3)]
+    arrivals: list[tuple[float, int, str]] = []
+    now = 1000.0
+    for n in range(100):
+        now += chance.expovariate(1 / 8)
+        arrivals += [(now + chance.uniform(0, OVERLAP / 3), node, f"m{n}") for node in range(3)]
+    reader, now = Reader(), 990.0
+    for at, node, name in sorted(arrivals):
+        while now < at:
+            assert reader.poll(chance.choice(hubs), now)
+            now += chance.expovariate(1)
+        publish(hubs[node], name, at)
+    for hub in hubs:
+        assert reader.poll(hub, max(now, at + OVERLAP / 3))
+    assert sorted(reader.names) == sorted({name for _, _, name in arrivals})

@@ -1,1 +1,0 @@
-"""Tests of connections and listeners, over real sockets."""

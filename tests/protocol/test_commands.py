@@ -1,0 +1,198 @@
+"""The commands of a browser: SPEC 1.4 and 2.2."""
+
+import json
+from typing import Any
+
+import pytest
+
+from aphlict.errors import CommandError
+from aphlict.protocol import commands
+from aphlict.protocol.commands import Auth, Command, Ping, Replay, Subscribe, Unsubscribe, read
+
+
+def parse(**fields: Any) -> Command:
+    """The command of these fields."""
+    return read(json.dumps(fields))[0]
+
+
+def refused(content: str) -> CommandError:
+    """Why a text is no command."""
+    with pytest.raises(CommandError) as caught:
+        read(content)
+    return caught.value
+
+
+def payload(frame: bytes) -> Any:
+    """The JSON in a short frame of the server."""
+    assert frame[0] == 0x81
+    assert frame[1] == len(frame) - 2
+    return json.loads(frame[2:])
+
+
+# Each command
+
+
+def test_subscribe() -> None:
+    assert parse(command="subscribe", data=["a", "b"]) == Subscribe(("a", "b"))
+
+
+def test_auth() -> None:
+    assert parse(command="auth", data="a.b.c") == Auth("a.b.c")
+
+
+def test_what_is_said_of_a_token_does_not_tell_it() -> None:
+    assert "a.b.c" not in f"{parse(command='auth', data='a.b.c')} {Auth('a.b.c')!r}"
+    for data in ('"a.b.c', '["a.b.c"]', '{"token": "a.b.c"}', "a.b.c"):
+        assert "a.b.c" not in str(refused(f'{{"command": "auth", "data": {data}}}'))
+
+
+def test_unsubscribe() -> None:
+    assert parse(command="unsubscribe", data=["a"]) == Unsubscribe(("a",))
+
+
+def test_nothing_to_subscribe() -> None:
+    assert parse(command="subscribe", data=[]) == Subscribe(())
+
+
+def test_a_channel_named_twice_is_one() -> None:
+    assert parse(command="subscribe", data=["a", "b", "a"]) == Subscribe(("a", "b"))
+
+
+def test_an_integer_is_its_decimal_text() -> None:
+    assert parse(command="subscribe", data=[7, "7", -1, 10**18]) == Subscribe(("7", "-1", str(10**18)))
+
+
+def test_replay_by_age() -> None:
+    assert parse(command="replay", data={"age": 1500}) == Replay(1.5)
+
+
+@pytest.mark.parametrize("fields", [{}, {"data": None}, {"data": {}}, {"data": {"age": None}}])
+def test_replay_goes_back_a_minute_by_default(fields: dict[str, Any]) -> None:
+    assert parse(command="replay", **fields) == Replay(60.0)
+
+
+def test_no_age_is_negative() -> None:
+    assert parse(command="replay", data={"age": -5}) == Replay(0.0)
+
+
+MANY = [str(number) for number in range(1000)]
+
+
+@pytest.mark.parametrize(
+    ("after", "names"), [("x", ("x",)), (7, ("7",)), (["x", 7], ("x", "7")), (MANY, tuple(MANY[-16:]))]
+)
+def test_replay_after(after: Any, names: tuple[str, ...]) -> None:
+    assert parse(command="replay", data={"after": after}) == Replay(60.0, names)
+
+
+def test_replay_may_say_more() -> None:
+    assert parse(command="replay", data={"age": 1, "more": True}) == Replay(0.001)
+
+
+@pytest.mark.parametrize("fields", [{}, {"data": None}, {"data": "anything"}, {"data": {"a": [1]}}])
+def test_ping_takes_anything(fields: dict[str, Any]) -> None:
+    assert parse(command="ping", **fields) == Ping()
+
+
+def test_a_command_may_say_more() -> None:
+    assert parse(command="ping", more={"a": 1}) == Ping()
+
+
+# Ids
+
+
+@pytest.mark.parametrize("id", ["x", 7, 1.5, "", 0])
+def test_the_id_comes_back(id: str | float) -> None:
+    assert read(json.dumps({"command": "ping", "id": id})) == (Ping(), id)
+
+
+@pytest.mark.parametrize("text", ['{"command": "ping"}', '{"command": "ping", "id": null}'])
+def test_no_id(text: str) -> None:
+    assert read(text) == (Ping(), None)
+
+
+# What is no command
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ping",
+        "[]",
+        "null",
+        "7",
+        "{",
+        '{"command": 7}',
+        '{"data": []}',
+        '{"command": "dance"}',
+        '{"command": "SUBSCRIBE", "data": []}',
+        '{"command": "subscribe"}',
+        '{"command": "subscribe", "data": null}',
+        '{"command": "subscribe", "data": "a"}',
+        '{"command": "subscribe", "data": {"a": 1}}',
+        '{"command": "subscribe", "data": [null]}',
+        '{"command": "subscribe", "data": [["a"]]}',
+        '{"command": "subscribe", "data": [1.5]}',
+        '{"command": "subscribe", "data": [true]}',
+        '{"command": "unsubscribe", "data": 1}',
+        '{"command": "replay", "data": 60000}',
+        '{"command": "replay", "data": {"age": "old"}}',
+        '{"command": "replay", "data": {"age": NaN}}',
+        '{"command": "replay", "data": {"after": {}}}',
+        '{"command": "ping", "id": []}',
+        '{"command": "ping"} {"command": "ping"}',
+        '{"command": "ping", "data": ' + "[" * 100_000,
+        '{"command": "subscribe", "data": [' + "9" * 5000 + "]}",
+    ],
+    ids=lambda text: text[:50],
+)
+def test_what_is_no_command(text: str) -> None:
+    error = refused(text)
+    assert error.id is None
+    assert len(str(error)) < 300
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"command": "dance", "id": 7}',
+        '{"id": 7}',
+        '{"command": 1, "id": 7}',
+        '{"command": "subscribe", "data": "a", "id": 7}',
+        '{"command": "replay", "data": 1, "id": 7}',
+    ],
+)
+def test_the_id_of_what_cannot_be_done_is_known(text: str) -> None:
+    assert refused(text).id == 7
+
+
+def test_a_very_long_name_is_cut_in_the_answer() -> None:
+    assert len(str(refused(json.dumps({"command": "x" * 10_000})))) < 300
+
+
+# Answers
+
+
+def test_pong() -> None:
+    assert payload(commands.PONG) == {"type": "pong"}
+
+
+def test_ack() -> None:
+    assert payload(commands.ack("x")) == {"type": "ack", "id": "x"}
+
+
+def test_the_ack_of_a_replay_says_more() -> None:
+    answer = payload(commands.ack(7, count=3, recovered=False))
+    assert answer == {"type": "ack", "id": 7, "count": 3, "recovered": False}
+
+
+def test_refusal() -> None:
+    error = CommandError("No.")
+    assert payload(commands.refusal(7, error)) == {"type": "error", "id": 7, "status": 400, "error": "No."}
+    error.channels = ("a", "b")
+    assert payload(commands.refusal(7, error))["channels"] == ["a", "b"]
+
+
+def test_what_clients_of_this_package_send_can_be_read() -> None:
+    assert read(commands.subscribe_text(["a", "ü"]))[0] == Subscribe(("a", "ü"))

@@ -1,0 +1,1 @@
+"""Tests of connections and the two ports, over real sockets."""

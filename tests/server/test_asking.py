@@ -1,0 +1,31 @@
+"""The query of an event stream or a poll, without a socket."""
+
+import pytest
+
+from aphlict.protocol.http import Request
+from aphlict.server.listen_request import read_wish
+
+MANY = [f"m{number}" for number in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("query", "header", "after"),
+    [
+        ("", "", ()),
+        ("&after=a&after=b", "", ("a", "b")),
+        ("&after=a,b", "", ("a", "b", "a,b")),
+        ("&after=a&after=b", "b,c", ("a", "b", "c", "b,c")),
+        ("&after=,,a", "", ("a", ",,a")),
+        ("".join(f"&after={name}" for name in MANY), "", tuple(MANY[-16:])),
+        ("".join(f"&after={name}" for name in MANY), "last", (*MANY[-15:], "last")),
+        ("&after=" + ",".join(MANY), "", (*MANY[-16:], ",".join(MANY))),
+        ("".join(f"&after={name},x" for name in MANY), "", None),
+    ],
+)
+def test_the_last_sixteen_names_count(query: str, header: str, after: tuple[str, ...] | None) -> None:
+    headers = {"last-event-id": header} if header else {}
+    wish = read_wish(Request("GET", f"/poll?channel=a{query}", 1, headers))
+    if after is None:
+        assert len(wish.after) == 32
+    else:
+        assert wish.after == after

@@ -1,0 +1,276 @@
+"""SPEC 2.3: Server-Sent Events, as curl sees them."""
+
+import asyncio
+import json
+import socket
+from contextlib import AsyncExitStack
+from itertools import product
+
+from aphlict.core.resume_token import read
+from aphlict.server import sse as events
+from aphlict.server.connection import Connection
+from aphlict.server.sse import EventStream, encode
+from tests.support.curl import Block, curl, event_source
+from tests.support.loops import in_loop
+from tests.support.nodes import RunningNode, running_node
+from tests.support.waiting import eventually
+
+
+def at(node: RunningNode, path: str) -> str:
+    return f"{'https' if node.tls else 'http'}://localhost:{node.client_port}{path}"
+
+
+def names(blocks: list[Block]) -> list[str]:
+    return [block.json["uniqueID"] for block in blocks]
+
+
+@in_loop
+async def test_messages_come_as_events_with_their_names() -> None:
+    async with running_node() as node, event_source(at(node, "/ws/events?channel=a&channel=b")) as source:
+        await node.publish({"subscribers": ["a", "b", "c"], "uniqueID": "one", "text": "é"})
+        await node.publish({"subscribers": ["b"], "uniqueID": "two"})
+        one, two = await source.events(2)
+        assert one.json == {"subscribers": ["a", "b"], "uniqueID": "one", "text": "é"}
+        assert names([one]) == ["one"]
+        assert two.json["subscribers"] == ["b"]
+
+
+@in_loop
+async def test_the_head_keeps_proxies_from_holding_events_back() -> None:
+    async with running_node() as node:
+        answer = await asyncio.create_subprocess_exec(
+            "curl", "-sSN", "-i", at(node, "/events?channel=a"), stdout=asyncio.subprocess.PIPE
+        )
+        assert answer.stdout is not None
+        head = (await answer.stdout.readuntil(b"\r\n\r\n")).decode()
+        assert head.startswith("HTTP/1.1 200 OK\r\n")
+        for line in (
+            "Content-Type: text/event-stream; charset=utf-8",
+            "Cache-Control: no-store, no-transform",
+            "X-Accel-Buffering: no",
+            "Access-Control-Allow-Origin: *",
+        ):
+            assert f"\r\n{line}\r\n" in head
+        assert (await answer.stdout.readuntil(b"\n\n")).startswith(b": ")
+        answer.kill()
+        await answer.wait()
+
+
+@in_loop
+async def test_the_instance_is_what_follows_the_tilde() -> None:
+    async with running_node() as node:
+        async with event_source(at(node, "/ws/~acme/events?channel=a")) as source:
+            await node.publish({"subscribers": ["a"], "uniqueID": "other"})
+            await node.publish({"subscribers": ["a"], "uniqueID": "acme"}, instance="acme")
+            assert names([await source.event()]) == ["acme"]
+            assert (await node.status("acme"))["clients.active"] == 1
+        assert await eventually(lambda: node.node.hub.connections == 0)
+
+
+@in_loop
+async def test_a_browser_that_comes_back_gets_what_it_missed() -> None:
+    async with running_node() as node:
+        for name in ("one", "two", "three"):
+            await node.publish({"subscribers": ["a"], "uniqueID": name})
+        async with event_source(at(node, "/events?channel=a"), "-H", "Last-Event-ID: one") as source:
+            assert names(await source.events(2)) == ["two", "three"]
+            mark = (await source.block()).id
+        assert mark is not None
+        await node.publish({"subscribers": ["a"], "uniqueID": "four"})
+        for resume in ("-H", f"Last-Event-ID: {mark}"), ("-G", "-d", f"after={mark}"):
+            async with event_source(at(node, "/events?channel=a"), *resume) as source:
+                assert names([await source.event()]) == ["four"]
+
+
+@in_loop
+async def test_several_names_are_resumed_from_the_oldest() -> None:
+    async with running_node() as node:
+        for name in ("one", "two", "three", "four,five"):
+            await node.publish({"subscribers": ["a"], "uniqueID": name})
+        for query in ("after=two&after=three", "after=two,three", "after=two,gone,three"):
+            async with event_source(at(node, f"/events?channel=a&{query}")) as source:
+                assert names([await source.event()]) == ["four,five"]
+        async with event_source(at(node, "/events?channel=a&after=four,five")) as source:
+            assert "data" not in (await source.block()).fields
+
+
+@in_loop
+async def test_a_gap_is_an_event_before_what_is_left() -> None:
+    async with running_node() as node:
+        await node.publish({"subscribers": ["a"], "uniqueID": "one"})
+        async with event_source(at(node, "/events?channel=a&after=gone")) as source:
+            gap, one = await source.events(2)
+            assert gap.fields["event"] == "gap"
+            assert names([one]) == ["one"]
+
+
+@in_loop
+async def test_a_stream_says_where_to_go_on_before_anything_came() -> None:
+    async with running_node() as node:
+        async with event_source(at(node, "/events?channel=a")) as source:
+            mark = (await source.block()).id
+        await node.publish({"subscribers": ["a"], "uniqueID": "one"})
+        async with event_source(at(node, f"/events?channel=a&after={mark}")) as source:
+            assert names([await source.event()]) == ["one"]
+
+
+@in_loop
+async def test_a_quiet_stream_shows_that_it_is_alive() -> None:
+    async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
+        await source.block()
+        [connection] = connections(node)
+        stream = connection._stream  # type: ignore[attr-defined]
+        assert isinstance(stream, EventStream)
+        assert stream.on_deadline(100.0) == 100.0 + events.COMMENT_INTERVAL == 125.0
+        block = await source.block()
+        assert "" in block.fields, "a comment"
+        assert block.id is not None
+        assert "data" not in block.fields
+
+
+@in_loop
+async def test_a_shorter_ping_interval_is_for_streams_too() -> None:
+    async with (
+        running_node(ping__interval=0.3) as node,
+        event_source(at(node, "/events?channel=a")) as source,
+    ):
+        await source.block()
+        assert "" in (await asyncio.wait_for(source.block(), 5)).fields
+
+
+@in_loop
+async def test_a_browser_that_has_vanished_is_given_up() -> None:
+    async with running_node(ping__timeout=40) as node, event_source(at(node, "/events?channel=a")):
+        [connection] = connections(node)
+        assert connection._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 40_000
+
+
+def connections(node: RunningNode) -> list[Connection]:
+    """The connections that browsers hold now."""
+    handlers = node.node._frontend._poller.handlers()
+    return [each for each in handlers if isinstance(each, Connection) and each.tag is None]
+
+
+def test_an_event_has_one_line_of_data_for_each_line() -> None:
+    assert encode(b'{"a":\r\n1,\n"b":2}') == b'\ndata: {"a":\ndata: 1,\ndata: "b":2}\n\n'
+
+
+@in_loop
+async def test_no_name_breaks_the_stream() -> None:
+    async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
+        await node.publish({"subscribers": ["a"], "uniqueID": "u\ndata: x\n\n"})
+        assert names([event := await source.event()]) == ["u\ndata: x\n\n"]
+        assert event.id is not None
+        assert read(event.id)
+
+
+@in_loop
+async def test_a_standard_event_source_goes_on_from_any_event_at_any_node() -> None:
+    """It shows the `id` of the last event, and nothing else. Nodes take messages that come at the same moment in
+    different orders."""
+    order = [f"m{number}" for number in range(6)]
+    async with running_node() as here, running_node() as there:
+        async with event_source(at(here, "/events?channel=a")) as source:
+            begin = (await source.block()).id
+            for name in order:
+                await here.publish({"subscribers": ["a"], "uniqueID": name})
+            for name in reversed(order):
+                await there.publish({"subscribers": ["a"], "uniqueID": name})
+            live = await source.events(6)
+        async with event_source(at(here, f"/events?channel=a&after={begin}")) as source:
+            replayed = await source.events(6)
+        assert names(live) == names(replayed) == order
+        for events, node in product((live, replayed), (here, there)):
+            for count, event in enumerate(events, 1):
+                resume = "-H", f"Last-Event-ID: {event.id}"
+                async with event_source(at(node, "/events?channel=a"), *resume) as source:
+                    rest = names(await source.events(6 - count))
+                    assert sorted(rest) == order[count:]
+                    assert "data" not in (await source.block()).fields
+
+
+@in_loop
+async def test_a_long_event_comes_whole() -> None:
+    text = "x" * 20_000
+    async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
+        begin = (await source.block()).id
+        await node.publish({"subscribers": ["a"], "uniqueID": "one", "text": text})
+        event = await source.event()
+        assert event.json["text"] == text
+        assert event.id != begin
+
+
+@in_loop
+async def test_a_body_with_line_breaks_arrives_whole() -> None:
+    async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
+        body = b'{\n"subscribers":\n["a"],\n"deep": {\r\n"n":\n\n1}}'
+        status, _ = await node.ask("/", method="POST", body=body)
+        assert status == 200
+        assert json.loads((await source.event()).fields["data"])["deep"] == {"n": 1}
+
+
+@in_loop
+async def test_streams_end_when_the_server_stops() -> None:
+    async with AsyncExitStack() as stack:
+        node = await stack.enter_async_context(running_node())
+        source = await stack.enter_async_context(event_source(at(node, "/events?channel=a")))
+        await node.publish({"subscribers": ["a"], "uniqueID": "one"})
+        await node.node.drain()
+        assert (await source.end()).endswith(b'data: {"uniqueID":"one","subscribers":["a"]}\n\n')
+
+
+@in_loop
+async def test_who_reads_too_slowly_is_cut_off_and_resumes() -> None:
+    async with running_node(limits__waiting=100_000) as node:
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port, limit=1024)
+        writer.write(b"GET /events?channel=a HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"id: ~")
+        for n in range(200):
+            await node.publish({"subscribers": ["a"], "uniqueID": str(n), "text": "x" * 50_000})
+        await eventually(lambda: node.node.hub.connections == 0)
+        writer.close()
+        async with event_source(at(node, "/events?channel=a&after=197")) as source:
+            assert names(await source.events(2)) == ["198", "199"]
+
+
+@in_loop
+async def test_what_cannot_be_served_is_refused_with_a_sentence() -> None:
+    async with running_node(limits__subscriptions=3, limits__name=8) as node:
+        for query in ("", "?channel=toolongname", "?channel=1&channel=2&channel=3&channel=4", "?channel=%ff"):
+            for path in ("events", "poll"):
+                answer = await curl(at(node, f"/{path}{query}"))
+                assert answer.status == 400, query
+                assert len(answer.json["error"]) > 10
+                assert answer.headers["access-control-allow-origin"] == "*"
+        assert (await curl(at(node, "/~verylongname/events?channel=1"))).status == 400
+        assert node.node.hub.connections == 0
+
+
+@in_loop
+async def test_other_methods_and_other_paths() -> None:
+    async with running_node() as node:
+        for method in ("POST", "DELETE"):
+            answer = await curl(at(node, "/events?channel=a"), "-X", method)
+            assert answer.status == 405
+            assert answer.headers["allow"] == "GET, OPTIONS"
+        answer = await curl(at(node, "/events?channel=a"), "-I")
+        assert answer.status == 405
+        assert answer.body == b""
+        for path in ("/eventsx", "/events/", "/xevents", "/"):
+            assert (await curl(at(node, path))).status == 501
+
+
+@in_loop
+async def test_another_site_may_ask_beforehand() -> None:
+    async with running_node() as node:
+        for path in ("/events", "/ws/~acme/poll"):
+            answer = await curl(
+                at(node, path),
+                *("-X", "OPTIONS", "-H", "Origin: https://phorge.example"),
+                *("-H", "Access-Control-Request-Method: GET"),
+                *("-H", "Access-Control-Request-Headers: last-event-id"),
+            )
+            assert answer.status == 204
+            assert answer.headers["access-control-allow-origin"] == "*"
+            assert "GET" in answer.headers["access-control-allow-methods"]
+            assert "Last-Event-ID" in answer.headers["access-control-allow-headers"]

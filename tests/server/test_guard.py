@@ -1,0 +1,259 @@
+"""Who may speak to an admin port: no web page, no stranger's name for it, and with a secret only who knows it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from aphlict.config.settings import ServerSettings
+from aphlict.errors import NotAuthorized, NotForPages, UnknownHost
+from aphlict.server.admin_access import Guard, is_loopback
+from tests.support.curl import curl
+from tests.support.loops import in_loop
+from tests.support.nodes import RunningNode, receive, running_node, subscribed
+
+SECRET, ANOTHER = "a secret of many letters".replace(" ", "-"), "another-secret-of-many-letters"
+NAMES = ("web1", "web1.example.com")
+
+
+def guard(**keys: Any) -> Guard:
+    """That of an admin server on a machine of these names."""
+    return Guard(ServerSettings(type="admin", port=1, **keys), NAMES)
+
+
+def check(guard: Guard, headers: dict[str, str], came_to: str = "127.0.0.1") -> None:
+    """Check a request that came to one of this machine's addresses."""
+    guard.check(headers, lambda: came_to)
+
+
+def at(node: RunningNode, path: str = "/") -> str:
+    return f"http://127.0.0.1:{node.admin_port}{path}"
+
+
+# Web pages
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:22281"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "same-origin", "origin": "http://evil.example:22281"},
+    ],
+)
+def test_a_page_is_refused(headers: dict[str, str]) -> None:
+    with pytest.raises(NotForPages):
+        check(guard(), headers)
+
+
+@pytest.mark.parametrize("headers", [{}, {"sec-fetch-site": "none"}, {"sec-fetch-site": "same-origin"}])
+def test_who_is_no_page_is_served(headers: dict[str, str]) -> None:
+    check(guard(), headers)
+
+
+@in_loop
+async def test_a_page_publishes_nothing() -> None:
+    async with running_node() as node:
+        browser = await subscribed(node.url(), "a")
+        for header in ("Origin: https://evil.example", "Sec-Fetch-Site: cross-site"):
+            for options in ((), ("-H", "Transfer-Encoding: chunked")):
+                answer = await curl(at(node), "-d", '{"subscribers": ["a"]}', "-H", header, *options)
+                assert answer.status == 403
+                assert "web pages" in answer.json["error"]
+            assert (await curl(at(node, "/status/"), "-H", header)).status == 403
+        status = await node.status()
+        assert status["messages.in"] == 0
+        assert status["refused"]["admin.pages"] == 6
+        await node.publish({"subscribers": ["a"], "text": "ours"})
+        assert (await receive(browser, 1))[0]["text"] == "ours"
+
+
+@in_loop
+async def test_a_page_is_refused_before_its_body_is_read() -> None:
+    async with running_node() as node:
+        headers = ("-H", "Origin: https://evil.example", "-H", "Expect: 100-continue")
+        answer = await curl(at(node), "-d", "x" * 100_000, *headers)
+        assert answer.status == 403
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "127.0.0.1",
+        "127.0.0.1:22281",
+        "10.1.2.3:22281",
+        "[::1]:22281",
+        "[2001:db8::1]",
+        "localhost:22281",
+        "LOCALHOST",
+        "web1",
+        "web1.example.com:22281",
+        "WEB1.example.com.",
+        "aphlict:22281",
+        "notify.internal",
+        "a.localhost",
+        "printer.home.arpa",
+    ],
+)
+def test_names_that_a_stranger_cannot_have(host: str) -> None:
+    check(guard(), {"host": host})
+    check(guard(), {})
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example:22281",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "web1.evil.example",
+        "evil.com:22281",
+        "a b.c",
+        "evil.com:22281:1",
+    ],
+)
+def test_a_name_that_a_stranger_can_have_pointed_here(host: str) -> None:
+    with pytest.raises(UnknownHost):
+        check(guard(), {"host": host})
+
+
+def test_beyond_loopback_names_count_only_where_they_are_listed() -> None:
+    everywhere = guard(listen="0.0.0.0")
+    check(everywhere, {"host": "notify1.example.org:22281"}, "10.0.0.5")
+    for loopback in ("127.0.0.1", "127.8.0.1", "::1", "::ffff:127.0.0.1"):
+        with pytest.raises(UnknownHost):
+            check(everywhere, {"host": "notify1.example.org:22281"}, loopback)
+    listed = guard(listen="0.0.0.0", admin_hosts=("Notify1.example.org",))
+    check(listed, {"host": "notify1.example.org:22281"}, "10.0.0.5")
+    with pytest.raises(UnknownHost):
+        check(listed, {"host": "evil.com:22281"}, "10.0.0.5")
+
+
+def test_a_name_that_the_server_listens_on() -> None:
+    check(guard(listen="notify.example.org", admin_hosts=("x",)), {"host": "notify.example.org"})
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("notify.example.org", False),
+    ],
+)
+def test_loopback(address: str, loopback: bool) -> None:
+    assert is_loopback(address) is loopback
+
+
+@in_loop
+async def test_a_rebound_name() -> None:
+    async with running_node() as node:
+        for path, options in (("/status/", ()), ("/", ("-d", "{}"))):
+            answer = await curl(at(node, path), "-H", "Host: evil.com:22281", *options)
+            assert answer.status == 403
+            assert "admin.hosts" in answer.json["error"]
+        assert (await node.status())["refused"]["admin.hosts"] == 2
+
+
+@in_loop
+async def test_a_rebound_name_of_a_server_that_listens_everywhere() -> None:
+    async with running_node(admin={"listen": "0.0.0.0"}) as node:
+        assert (await curl(at(node, "/status/"), "-H", "Host: evil.com:22281")).status == 403
+
+
+@in_loop
+async def test_the_names_of_the_cluster_are_own_names() -> None:
+    async with running_node(cluster=[{"host": "notify.example.org", "port": 1}]) as node:
+        assert (await curl(at(node, "/status/"), "-H", "Host: notify.example.org:22281")).status == 200
+
+
+@in_loop
+async def test_a_health_check_without_a_host() -> None:
+    async with running_node() as node:
+        assert (await curl(at(node, "/status/"), "--http1.0", "-H", "Host:")).status == 200
+
+
+# Secrets
+
+
+@pytest.mark.parametrize(
+    "header", [f"Bearer {SECRET}", f"bearer {SECRET}", f"Bearer  {SECRET}", f"Bearer {ANOTHER}"]
+)
+def test_the_right_secrets(header: str) -> None:
+    check(guard(admin_secret=f"{SECRET}\n{ANOTHER}"), {"authorization": header})
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        SECRET,
+        f"Basic {SECRET}",
+        f"Bearer {SECRET}x",
+        f"Bearer {SECRET[:-1]}",
+        f"Bearer {SECRET}, Bearer {SECRET}",
+        f"Bearer {SECRET}\n{ANOTHER}",
+        "Bearer \xe9",
+    ],
+)
+def test_the_wrong_ones(header: str) -> None:
+    with pytest.raises(NotAuthorized):
+        check(guard(admin_secret=f"{SECRET}\n{ANOTHER}"), {"authorization": header})
+
+
+def test_the_time_of_a_comparison_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every secret is compared, whichever is right, by what takes as long for any of the same length."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(shown: bytes, secret: bytes) -> bool:
+        compared.append((shown, secret))
+        return len(compared) == 1
+
+    monkeypatch.setattr("hmac.compare_digest", compare)
+    check(guard(admin_secret=f"{SECRET}\n{ANOTHER}"), {"authorization": "Bearer x"})
+    assert compared == [(b"x", SECRET.encode()), (b"x", ANOTHER.encode())]
+
+
+@in_loop
+async def test_nothing_is_told_to_strangers(caplog: pytest.LogCaptureFixture) -> None:
+    async with running_node(admin={"admin.secret": SECRET}) as node:
+        for path, options in (
+            ("/status/", ()),
+            ("/nothing", ()),
+            ("/", ("-d", '{"subscribers": ["a"]}')),
+            ("/", ("-d", '{"subscribers": ["a"]}', "-H", "Transfer-Encoding: chunked")),
+            ("/", ("-d", "{}", "-H", f"Authorization: Bearer {ANOTHER}")),
+        ):
+            answer = await curl(at(node, path), *options)
+            assert answer.status == 401
+            assert answer.headers["www-authenticate"] == 'Bearer realm="aphlict"'
+            assert list(answer.json) == ["error"]
+        status = (await curl(at(node, "/status/"), "-H", f"Authorization: Bearer {SECRET}")).json
+        assert status["messages.in"] == 0
+        assert status["refused"]["admin.secret"] == 5
+    assert "admin.secret was hit by 127.0.0.1" in caplog.text
+
+
+@in_loop
+async def test_who_knows_it_publishes() -> None:
+    async with running_node(admin={"admin.secret": SECRET}) as node:
+        browser = await subscribed(node.url(), "a")
+        for options in ((), ("-H", "Transfer-Encoding: chunked")):
+            body = json.dumps({"subscribers": ["a"], "text": "ours"})
+            answer = await curl(at(node), "-d", body, "-H", f"Authorization: Bearer {SECRET}", *options)
+            assert answer.json["matched"] == 1
+            assert (await receive(browser, 1))[0]["text"] == "ours"

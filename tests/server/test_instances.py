@@ -1,0 +1,80 @@
+"""Names of instances: the same name in is the same instance out, on both ports."""
+
+import asyncio
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import aphlict
+from aphlict.protocol.http import instance_of, instance_path
+from aphlict.server.exchange import read_query
+from tests.support.loops import in_loop
+from tests.support.nodes import receive, running_node, subscribed
+
+NAMES = st.text(min_size=1, max_size=80) | st.text("ab~/%+ .?&=#;é", min_size=1)
+ODD_NAMES = ["a~b", "~", "a/b", "/", "..", "a b", "a+b", "%7E", "%", "?x=1&y#z", "café", "\0\r\n"]
+
+
+@given(NAMES)
+def test_a_name_is_the_same_instance_on_both_ports(name: str) -> None:
+    path = f"/ws/{instance_path(name)}"
+    assert instance_of(path) == name
+    assert instance_of(f"{path}events".rpartition("/")[0]) == name
+    assert read_query(f"instance={quote(name, safe='')}") == {"instance": [name]}
+
+
+@in_loop
+async def test_an_odd_name_reaches_its_own_instance_alone() -> None:
+    async with running_node() as node:
+        server = f"http://127.0.0.1:{node.admin_port}/"
+        browsers = {name: await subscribed(node.url(f"/ws/{instance_path(name)}"), "a") for name in ODD_NAMES}
+        for name in ODD_NAMES:
+            receipt = await aphlict.publish_async({"for": name}, ["a"], servers=[server], instance=name)
+            assert receipt.matched == 1
+        for name, browser in browsers.items():
+            assert [message["for"] for message in await receive(browser, 1)] == [name]
+            await browser.close()
+
+
+async def status_of(port: int, target: bytes, *fields: bytes) -> bytes:
+    """The status of an answer to a request whose target is sent as it is."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    body = b'{"subscribers":["a"]}' if target.startswith(b"POST") else b""
+    lines = [target + b" HTTP/1.1", b"Host: localhost", b"Content-Length: %d" % len(body), *fields, b"", body]
+    writer.write(b"\r\n".join(lines))
+    status = (await reader.readline()).split()[1]
+    writer.close()
+    return status
+
+
+UPGRADE = (
+    b"Upgrade: websocket",
+    b"Connection: Upgrade",
+    b"Sec-WebSocket-Version: 13",
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+
+
+@in_loop
+async def test_utf8_without_percent_encoding_is_read_alike_on_both_ports() -> None:
+    async with running_node() as node:
+        assert await status_of(node.client_port, "GET /~café/".encode(), *UPGRADE) == b"101"
+        browser = await subscribed(node.url("/~caf%C3%A9/"), "a")
+        assert await status_of(node.admin_port, "POST /?instance=café".encode()) == b"200"
+        assert len(await receive(browser, 1)) == 1
+        await browser.close()
+
+
+@pytest.mark.parametrize("name", [b"%FF", b"\xe9", b"%ED%A0%80", b"x" * 257, "é".encode() * 129])
+def test_what_is_no_name_is_refused_on_both_ports(name: bytes) -> None:
+    @in_loop
+    async def run() -> None:
+        async with running_node() as node:
+            assert await status_of(node.client_port, b"GET /~%b/" % name, *UPGRADE) == b"400"
+            assert await status_of(node.client_port, b"GET /~%b/poll?channel=a&wait=0" % name) == b"400"
+            assert await status_of(node.admin_port, b"POST /?instance=%b" % name) == b"400"
+            assert await status_of(node.admin_port, b"GET /status/?instance=%b" % name) == b"400"
+
+    run()

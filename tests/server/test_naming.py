@@ -1,0 +1,47 @@
+"""The names of this machine that its files give."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from aphlict.config.loader import read
+from aphlict.server import admin_access as naming
+from tests.support.configuration import write_configuration
+
+
+def names(folder: Path, monkeypatch: pytest.MonkeyPatch, resolver: str, hosts: str = "") -> set[str]:
+    """The names of `web1` with these files."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "web1")
+    for name, text in (("RESOLVER", resolver), ("HOSTS", hosts)):
+        (folder / name).write_text(text)
+        monkeypatch.setattr(naming, name, folder / name)
+    return set(naming.own_names(read(write_configuration(folder))))
+
+
+@pytest.mark.parametrize(
+    ("resolver", "domains"),
+    [
+        ("search a.example", ["a.example"]),
+        ("search\ta.example\tb.example\n", ["a.example", "b.example"]),
+        ("search \t a.example   b.example \t\n", ["a.example", "b.example"]),
+        ("domain\ta.example\n", ["a.example"]),
+        ("domain a.example b.example\n", ["a.example"]),
+        ("search a.example b.example\nnameserver 127.0.0.1\nsearch c.example\n", ["c.example"]),
+        ("search a.example\ndomain b.example\n", ["b.example"]),
+        ("domain b.example\r\nsearch a.example\r\n", ["a.example"]),
+        ("# search a.example\n;search a.example\n search a.example\nsearching a.example\n", []),
+        ("search a.example\nsearch\n", []),
+        ("", []),
+    ],
+)
+def test_the_domains_that_are_searched(
+    resolver: str, domains: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As resolv.conf(5) has them: white space of any kind, and the last line wins."""
+    assert names(tmp_path, monkeypatch, resolver) == {"web1", *(f"web1.{domain}" for domain in domains)}
+
+
+def test_the_names_in_the_table_of_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = "127.0.0.1\tlocalhost a.example # b.example\n#::1 c.example\n\n"
+    assert names(tmp_path, monkeypatch, "", hosts) == {"web1", "localhost", "a.example"}

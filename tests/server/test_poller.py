@@ -1,0 +1,52 @@
+"""The poller: all have their turn, and so has other work of the loop."""
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from aphlict.server.poller import BATCH, SPELL, Poller
+
+CROWD = 5 * BATCH
+
+
+class Slow:
+    """Takes as long for an event as all of a turn may take."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.turns = 0
+
+    def on_events(self, _events: int, /) -> None:
+        """Part of the interface of the poller's Handler."""
+        self.turns += 1
+        until = time.monotonic() + SPELL
+        while time.monotonic() < until:
+            pass
+
+    def on_error(self) -> None:
+        """Part of the interface of the poller's Handler."""
+
+
+@pytest.fixture
+def crowd() -> Iterator[list[Slow]]:
+    """Sockets that always have something to be read."""
+    pairs = [socket.socketpair() for _ in range(CROWD)]
+    for _, other in pairs:
+        other.send(b"a")
+    yield [Slow(sock) for sock, _ in pairs]
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
+
+
+def test_a_turn_is_short_and_nobody_is_passed_over(crowd: list[Slow]) -> None:
+    poller = Poller()
+    for each in crowd:
+        poller.register(each.sock.fileno(), each)
+    for turn in range(1, 6):
+        poller._on_ready(0, 0)
+        assert sum(each.turns for each in crowd) == turn * BATCH
+    assert {each.turns for each in crowd} == {1}
+    poller._epoll.close()

@@ -1,0 +1,79 @@
+"""Whatever stands in `Origin`, `Host` and their like: it is understood as others understand it, or refused."""
+
+from contextlib import suppress
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from aphlict.config.origins import Origins
+from aphlict.config.settings import ServerSettings
+from aphlict.errors import NotAuthorized, NotForPages, UnknownHost
+from aphlict.server.admin_access import PRIVATE, Guard, host_of
+
+HEADER = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF))
+SCHEMES = st.sampled_from(["https://", "http://", "HTTPS://", "//", "", "https:/", "javascript:"])
+PIECES = st.sampled_from(
+    [
+        *".:/@#?\\[]%,",
+        "example.com",
+        "evil.example",
+        ".example.com",
+        "a",
+        "xn--a",
+        "443",
+        "127.0.0.1",
+        "::1",
+        " ",
+    ]
+)
+MADE_UP = st.builds("{}{}".format, SCHEMES, st.lists(PIECES, max_size=6).map("".join))
+
+
+@given(HEADER | MADE_UP)
+@example("https://evil.example\\.example.com")
+@example("https://evil.example#.example.com")
+def test_an_origin_that_is_let_in_is_what_others_take_it_for(header: str) -> None:
+    if Origins(["*.example.com", "https://example.com"]).allows(header):
+        parts = urlsplit(header)
+        assert (parts.scheme, parts.port or 443, parts.username) == ("https", 443, None)
+        assert (parts.path, parts.query, parts.fragment) == ("", "", "")
+        host = parts.hostname or ""
+        assert host == "example.com" or host.endswith(".example.com")
+
+
+@given(HEADER | st.lists(PIECES, max_size=6).map("".join))
+def test_a_host_that_is_let_in_is_no_strangers(header: str) -> None:
+    guard = Guard(ServerSettings(type="admin", port=1), ["web1.example.com"])
+    try:
+        guard.check({"host": header}, lambda: "127.0.0.1")
+    except UnknownHost:
+        return
+    host = (urlsplit(f"http://{header}").hostname or "").rstrip(".")
+    if (
+        "." in host
+        and host != "web1.example.com"
+        and not host.endswith(tuple(f".{each}" for each in PRIVATE))
+    ):
+        ip_address(host)
+
+
+@given(HEADER | st.lists(PIECES, max_size=6).map("".join))
+@example("example.com@evil.example")
+@example("evil.example:443.example.com")
+def test_a_host_that_is_of_an_origin_is_taken_for_that_by_others(header: str) -> None:
+    host = host_of(header)
+    if host is not None and Origins(["*.example.com", "https://example.com"]).names(host):
+        parts = urlsplit(f"http://{header}")
+        name = (parts.hostname or "").rstrip(".")
+        assert parts.username is None
+        assert name == "example.com" or name.endswith(".example.com")
+
+
+@given(st.dictionaries(st.sampled_from(["host", "origin", "sec-fetch-site", "authorization"]), HEADER))
+def test_nothing_but_refusals_comes_of_any_head(headers: dict[str, str]) -> None:
+    guard = Guard(ServerSettings(type="admin", port=1, admin_secret="a-secret-of-many-letters"), [])
+    with suppress(NotForPages, UnknownHost, NotAuthorized):
+        guard.check(headers, lambda: "127.0.0.1")
+        raise AssertionError("nobody makes up the secret")

@@ -1,1 +1,0 @@
-"""Ports and what they serve, over real sockets."""
