@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from tests.proxies.programs import require
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, receive, running_node, subscribed
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +33,6 @@ async def prove(node: RunningNode, *command: str | Path) -> None:
     assert message["uniqueID"] in done.stdout
 
 
-@in_loop
 async def test_publishing_from_python() -> None:
     async with running_node() as node:
         await prove(node, sys.executable, EXAMPLES / "publish.py")
@@ -42,7 +40,6 @@ async def test_publishing_from_python() -> None:
         await prove(node, sys.executable, EXAMPLES / "publish.py")
 
 
-@in_loop
 async def test_publishing_from_php() -> None:
     php = require("php", "php-cli php-curl")
     async with running_node() as node:

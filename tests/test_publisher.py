@@ -18,7 +18,6 @@ import aphlict
 from aphlict.errors import NoAnswer, PublishRefused
 from tests.cluster.nodes import FakeNode, reply
 from tests.support.certificates import Authority, root
-from tests.support.loops import in_loop
 from tests.support.nodes import receive, running_node, subscribed
 
 NOBODY = "http://127.0.0.1:1/"
@@ -43,7 +42,6 @@ def test_importing_the_package_is_cheap() -> None:
     assert done.stdout == "[]\n"
 
 
-@in_loop
 async def test_a_message_reaches_a_browser() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url("/~acme/"), "a")
@@ -59,7 +57,6 @@ async def test_a_message_reaches_a_browser() -> None:
         assert (await aphlict.publish_async(again, servers=[server], instance="acme")).duplicate
 
 
-@in_loop
 async def test_the_next_server_is_asked_when_one_is_away() -> None:
     async with running_node() as node:
         alive = f"http://127.0.0.1:{node.admin_port}/"
@@ -68,7 +65,6 @@ async def test_the_next_server_is_asked_when_one_is_away() -> None:
             assert receipt.fingerprint == node.node.fingerprint
 
 
-@in_loop
 async def test_servers_are_asked_in_random_order() -> None:
     async with FakeNode("one").start() as one, FakeNode("two").start() as two:
         servers = [url(one), url(two)]
@@ -76,7 +72,6 @@ async def test_servers_are_asked_in_random_order() -> None:
         assert asked == {"one", "two"}
 
 
-@in_loop
 async def test_a_server_in_trouble_is_passed_over() -> None:
     async with FakeNode("one").start() as node:
         node.respond = lambda _request: reply(503, error="too much is waiting")
@@ -84,7 +79,6 @@ async def test_a_server_in_trouble_is_passed_over() -> None:
             await aphlict.publish_async({}, ["a"], servers=[url(node)])
 
 
-@in_loop
 async def test_a_node_js_server_says_only_who_it_is() -> None:
     async with FakeNode("one").start() as node:
         node.respond = lambda _request: reply(200, fingerprint="one")
@@ -92,7 +86,6 @@ async def test_a_node_js_server_says_only_who_it_is() -> None:
         assert receipt == ("one", "u", None, False)
 
 
-@in_loop
 async def test_https_is_verified(tmp_path: Path) -> None:
     authority = root()
     files = authority.issue().write(tmp_path)
@@ -107,7 +100,6 @@ async def test_https_is_verified(tmp_path: Path) -> None:
         assert receipt.fingerprint == "one"
 
 
-@in_loop
 async def test_a_message_that_is_wrong_is_refused_at_once() -> None:
     async with running_node() as node:
         servers = [f"http://127.0.0.1:{node.admin_port}/"] * 3
@@ -117,16 +109,12 @@ async def test_a_message_that_is_wrong_is_refused_at_once() -> None:
 
 
 @pytest.mark.parametrize("unique_id", [None, ""])
-def test_an_empty_unique_id_is_replaced_before_the_message_leaves(unique_id: str | None) -> None:
-    @in_loop
-    async def run() -> None:
-        async with FakeNode("one").start() as node:
-            receipt = await aphlict.publish_async({"uniqueID": unique_id}, ["a"], servers=[url(node)])
-            [message] = node.messages
-            assert message["uniqueID"] == receipt.unique_id
-            assert receipt.unique_id.strip()
-
-    run()
+async def test_an_empty_unique_id_is_replaced_before_the_message_leaves(unique_id: str | None) -> None:
+    async with FakeNode("one").start() as node:
+        receipt = await aphlict.publish_async({"uniqueID": unique_id}, ["a"], servers=[url(node)])
+        [message] = node.messages
+        assert message["uniqueID"] == receipt.unique_id
+        assert receipt.unique_id.strip()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +205,6 @@ def test_a_server_that_drips_costs_no_more_than_the_timeout(
     assert time.monotonic() - started < 1
 
 
-@in_loop
 async def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_node() as node:
         port = node.admin_port
@@ -229,7 +216,6 @@ async def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch
         assert receipt.fingerprint == node.node.fingerprint
 
 
-@in_loop
 async def test_the_loop_goes_on_meanwhile() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = f"http://127.0.0.1:{listener.getsockname()[1]}/"

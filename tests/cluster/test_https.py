@@ -11,7 +11,6 @@ from aphlict.config.settings import PeerSettings
 from tests.cluster.messages import message, relay_to
 from tests.cluster.nodes import FakeNode
 from tests.support.certificates import Issued, root, self_signed
-from tests.support.loops import in_loop
 from tests.support.waiting import eventually
 
 
@@ -26,7 +25,6 @@ def https(node: FakeNode, ca: str | None, host: str = "127.0.0.1") -> PeerSettin
     return PeerSettings(host=host, port=node.port, protocol="https", ssl_ca=ca)
 
 
-@in_loop
 async def test_a_peer_that_can_prove_who_it_is(tmp_path: Path) -> None:
     authority = root()
     files = authority.write(tmp_path, "ca")
@@ -41,7 +39,6 @@ async def test_a_peer_that_can_prove_who_it_is(tmp_path: Path) -> None:
         await eventually(lambda: [peer["state"] for peer in relay.status()] == ["up", "up"])
 
 
-@in_loop
 async def test_a_certificate_that_signed_itself_and_is_trusted_as_such(tmp_path: Path) -> None:
     issued = self_signed()
     async with (
@@ -52,7 +49,6 @@ async def test_a_certificate_that_signed_itself_and_is_trusted_as_such(tmp_path:
         await node.got(1)
 
 
-@in_loop
 async def test_a_peer_that_cannot(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     authority, stranger = root(), root("Someone Else")
     files = stranger.write(tmp_path, "ca")
@@ -66,7 +62,6 @@ async def test_a_peer_that_cannot(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         assert node.messages == []
 
 
-@in_loop
 async def test_a_new_authority_counts_from_the_next_connection(tmp_path: Path) -> None:
     authority = root()
     ca = tmp_path / "ca"
@@ -79,7 +74,6 @@ async def test_a_new_authority_counts_from_the_next_connection(tmp_path: Path) -
         await node.got(1)
 
 
-@in_loop
 async def test_a_certificate_for_another_name(tmp_path: Path) -> None:
     authority = root()
     files = authority.write(tmp_path, "ca")
@@ -91,7 +85,6 @@ async def test_a_certificate_for_another_name(tmp_path: Path) -> None:
         assert "IP address mismatch" in str(relay.status()[0]["last_error"])
 
 
-@in_loop
 async def test_the_trust_store_of_the_system_knows_no_home_made_authority(tmp_path: Path) -> None:
     async with (
         FakeNode("B", server_context(root().issue(), tmp_path)).start() as node,
@@ -101,7 +94,6 @@ async def test_the_trust_store_of_the_system_knows_no_home_made_authority(tmp_pa
         assert "its certificate is not accepted" in str(relay.status()[0]["last_error"])
 
 
-@in_loop
 async def test_a_peer_without_tls(tmp_path: Path) -> None:
     ca = root().write(tmp_path).ca
     async with FakeNode("B").start() as node, relay_to(https(node, ca), bounds=Bounds(connect=0.5)) as relay:
@@ -109,7 +101,6 @@ async def test_a_peer_without_tls(tmp_path: Path) -> None:
         assert relay.status()[0]["last_error"] == "no TLS handshake within 0.5 s"
 
 
-@in_loop
 async def test_a_peer_that_answers_tls_with_something_else(tmp_path: Path) -> None:
     async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")

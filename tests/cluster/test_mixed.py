@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from tests.cluster.nodes import HOST, NodeJsServer
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, listening, receive, running_node, subscribed
 from tests.support.waiting import eventually, eventually_async
 
@@ -41,7 +40,6 @@ async def is_introduced(nodes: Sequence[RunningNode]) -> bool:
     return all(peer["fingerprint"] and not peer["queued"] for status in statuses for peer in status["peers"])
 
 
-@in_loop
 async def test_a_message_reaches_the_node_js_server_once() -> None:
     async with mixed_cluster(2) as (nodes, other):
         await nodes[0].publish({"subscribers": ["a"], "n": 0, "uniqueID": "first"})
@@ -56,7 +54,6 @@ async def test_a_message_reaches_the_node_js_server_once() -> None:
             assert [n for n in numbers(other) if n % 2 == start] == list(range(start, 100, 2))
 
 
-@in_loop
 async def test_a_message_of_the_node_js_server_reaches_each_browser_once() -> None:
     async with mixed_cluster(3) as (nodes, other):
         browsers = [await subscribed(node.url(), "a") for node in nodes]
@@ -79,7 +76,6 @@ async def test_a_message_of_the_node_js_server_reaches_each_browser_once() -> No
         assert sum(peer["posts"] for status in statuses for peer in status["peers"]) <= 50 * 3 * 3
 
 
-@in_loop
 async def test_a_message_of_the_node_js_server_goes_on_to_those_that_it_does_not_list() -> None:
     async with mixed_cluster(2) as (nodes, other):
         other.join(nodes[0].admin_port)
@@ -88,7 +84,6 @@ async def test_a_message_of_the_node_js_server_goes_on_to_those_that_it_does_not
         assert len(other.delivered) == 1
 
 
-@in_loop
 async def test_a_node_js_server_that_comes_back_gets_what_it_missed() -> None:
     async with mixed_cluster(2) as (nodes, other):
         await other.stop()

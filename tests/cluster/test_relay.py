@@ -9,11 +9,9 @@ from aphlict.cluster.outbox import Bounds
 from aphlict.cluster.relay import Relay
 from tests.cluster.messages import OWN, message, relay_to
 from tests.cluster.nodes import HOST, NOBODY, FakeNode, NodeJsServer, started
-from tests.support.loops import in_loop
 from tests.support.waiting import eventually
 
 
-@in_loop
 async def test_each_peer_gets_each_message_once_in_order() -> None:
     async with started("B", "C", "D") as nodes, relay_to(*(node.settings for node in nodes)) as relay:
         for number in range(1000):
@@ -25,7 +23,6 @@ async def test_each_peer_gets_each_message_once_in_order() -> None:
             assert node.connections == 1
 
 
-@in_loop
 async def test_touched_names_everyone_but_the_receiver() -> None:
     async with started("B", "C", "D") as nodes, relay_to(*(node.settings for node in nodes)) as relay:
         await eventually(lambda: all(peer["state"] == "up" for peer in relay.status()))
@@ -36,7 +33,6 @@ async def test_touched_names_everyone_but_the_receiver() -> None:
             assert node.posts[0].is_list is False
 
 
-@in_loop
 async def test_who_has_a_message_gets_none() -> None:
     async with (
         FakeNode("B").start() as first,
@@ -52,7 +48,6 @@ async def test_who_has_a_message_gets_none() -> None:
         await second.got(3)
 
 
-@in_loop
 async def test_a_node_that_lists_itself_sends_itself_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async with (
         FakeNode(OWN).start() as itself,
@@ -71,7 +66,6 @@ async def test_a_node_that_lists_itself_sends_itself_nothing(caplog: pytest.LogC
     assert "this node itself" in caplog.text
 
 
-@in_loop
 async def test_one_post_is_for_one_instance() -> None:
     async with FakeNode("B").start() as node, relay_to(node.settings) as relay:
         for number in range(3):
@@ -82,7 +76,6 @@ async def test_one_post_is_for_one_instance() -> None:
         assert [[each["text"] for each in post.objects] for post in node.posts] == [["0", "1", "2"]] * 2
 
 
-@in_loop
 async def test_a_batch_stays_below_the_limit_of_a_body() -> None:
     async with FakeNode("B").start() as node, relay_to(node.settings) as relay:
         for number in range(20):
@@ -91,7 +84,6 @@ async def test_a_batch_stays_below_the_limit_of_a_body() -> None:
         assert max(len(post.objects) for post in node.posts) == 5
 
 
-@in_loop
 async def test_a_node_js_server_gets_single_objects_in_order(caplog: pytest.LogCaptureFixture) -> None:
     async with NodeJsServer("N").start() as node, relay_to(node.settings) as relay:
         for number in range(50):
@@ -107,7 +99,6 @@ async def test_a_node_js_server_gets_single_objects_in_order(caplog: pytest.LogC
     assert "is a Node.js server" in caplog.text
 
 
-@in_loop
 async def test_an_idle_connection_that_a_node_js_server_closes_costs_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -125,14 +116,12 @@ def is_closed(relay: Relay) -> bool:
     return not relay._peers[0]._http.is_open
 
 
-@in_loop
 async def test_a_silent_peer_is_looked_at_again() -> None:
     async with FakeNode("B").start() as node, relay_to(node.settings, bounds=Bounds(look_again=0.05)):
         await eventually(lambda: node.looks > 2)
         assert node.connections == 1
 
 
-@in_loop
 async def test_close_sends_what_waits() -> None:
     async with FakeNode("B").start() as node, relay_to(node.settings) as relay:
         for number in range(1000):
@@ -141,7 +130,6 @@ async def test_close_sends_what_waits() -> None:
         assert len(node.messages) == 1000
 
 
-@in_loop
 async def test_close_does_not_wait_for_who_is_away(caplog: pytest.LogCaptureFixture) -> None:
     bounds = Bounds(first_retry=30, last_retry=30)
     async with started("C") as [node], relay_to(NOBODY, node.settings, bounds=bounds) as relay:
@@ -153,7 +141,6 @@ async def test_close_does_not_wait_for_who_is_away(caplog: pytest.LogCaptureFixt
     assert "2 messages were not sent before the end" in caplog.text
 
 
-@in_loop
 async def test_close_tries_once_more_who_is_away() -> None:
     node = FakeNode("B").start()
     await node.stop()
@@ -165,7 +152,6 @@ async def test_close_tries_once_more_who_is_away() -> None:
         assert node.texts == ["1"]
 
 
-@in_loop
 async def test_close_ends_in_time_with_a_hung_peer() -> None:
     node = FakeNode("B").start()
     node.is_hung = True
@@ -174,7 +160,6 @@ async def test_close_ends_in_time_with_a_hung_peer() -> None:
         assert await asyncio.wait_for(relay.close(0.1), 4) == 1
 
 
-@in_loop
 async def test_a_relay_without_peers() -> None:
     async with relay_to() as relay:
         relay.forward(message("1"))
@@ -182,7 +167,6 @@ async def test_a_relay_without_peers() -> None:
         assert await relay.close(1) == 0
 
 
-@in_loop
 async def test_the_status_of_a_peer() -> None:
     async with (
         FakeNode("B").start() as node,
@@ -209,7 +193,6 @@ async def test_the_status_of_a_peer() -> None:
         assert isinstance(down["down_for"], float)
 
 
-@in_loop
 async def test_a_node_that_asks_who_this_is_is_tried_at_once() -> None:
     node = FakeNode("B").start()
     await node.stop()
@@ -222,7 +205,6 @@ async def test_a_node_that_asks_who_this_is_is_tried_at_once() -> None:
         await node.got(1)
 
 
-@in_loop
 async def test_a_node_says_who_it_is() -> None:
     names = []
     async with FakeNode("B").start() as node:

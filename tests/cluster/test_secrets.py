@@ -14,7 +14,6 @@ from aphlict.config.settings import PeerSettings, ServerSettings, Settings
 from tests.cluster.nodes import HOST
 from tests.support.certificates import Authority, root
 from tests.support.curl import curl
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, listening, receive, running_node, subscribed
 from tests.support.waiting import eventually
 
@@ -46,7 +45,6 @@ async def check_delivery(one: RunningNode, other: RunningNode, *options: str, sc
     assert (await receive(browser, 1))[0]["n"] == 1
 
 
-@in_loop
 async def test_nodes_show_each_other_the_secret_that_they_ask_for_themselves() -> None:
     sockets = [(listening(), listening()) for _ in range(2)]
     keys: dict[str, Any] = {"admin": {"admin.secret": SECRET}, "cluster": listed(sockets)}
@@ -58,7 +56,6 @@ async def test_nodes_show_each_other_the_secret_that_they_ask_for_themselves() -
         await check_delivery(one, other, "-H", f"Authorization: Bearer {SECRET}")
 
 
-@in_loop
 async def test_a_peer_can_have_a_secret_of_its_own() -> None:
     async with (
         running_node(admin={"admin.secret": ANOTHER}) as other,
@@ -71,7 +68,6 @@ async def test_a_peer_can_have_a_secret_of_its_own() -> None:
         await check_delivery(one, other, "-H", f"Authorization: Bearer {SECRET}")
 
 
-@in_loop
 async def test_messages_wait_while_the_nodes_do_not_agree() -> None:
     async with running_node(admin={"admin.secret": SECRET}) as other:
         cluster = [{"host": HOST, "port": other.admin_port, "secret": ANOTHER}]
@@ -95,7 +91,6 @@ def secured(authority: Authority, folder: Path, *, client: bool = True) -> dict[
     return {**{key: value for key, value in files.settings().items() if value}, "ssl.ca": files.ca}
 
 
-@in_loop
 async def test_nodes_show_each_other_the_certificate_that_they_serve_with(tmp_path: Path) -> None:
     authority = root()
     sockets = [(listening(), listening()) for _ in range(2)]
@@ -118,24 +113,22 @@ async def test_nodes_show_each_other_the_certificate_that_they_serve_with(tmp_pa
 
 
 @pytest.mark.parametrize("shown", ["nothing", "of a stranger", "of a server alone"])
-def test_who_shows_no_good_certificate(shown: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    @in_loop
-    async def run() -> None:
-        authority = root()
-        cluster: dict[str, Any] = {"protocol": "https", "ssl.ca": authority.write(tmp_path, "authority").ca}
-        if shown != "nothing":
-            issuer = root("Someone Else") if shown == "of a stranger" else authority
-            files = issuer.issue(client=shown == "of a stranger").write(tmp_path, "shown")
-            cluster |= {"ssl.cert": files.cert, "ssl.key": files.key}
-        async with running_node(admin=secured(authority, tmp_path)) as other:
-            cluster |= {"host": HOST, "port": other.admin_port}
-            async with running_node(cluster=[cluster]) as one:
-                await eventually(lambda: "see ssl.cert of that peer" in str(peers(one)[0]["last_error"]))
-                await one.publish({"subscribers": ["a"]})
-                assert other.node.hub.counters.messages_in == 0
-            assert other.node.hub.hits.counts["ssl.ca"] >= 1
-
-    run()
+async def test_who_shows_no_good_certificate(
+    shown: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = root()
+    cluster: dict[str, Any] = {"protocol": "https", "ssl.ca": authority.write(tmp_path, "authority").ca}
+    if shown != "nothing":
+        issuer = root("Someone Else") if shown == "of a stranger" else authority
+        files = issuer.issue(client=shown == "of a stranger").write(tmp_path, "shown")
+        cluster |= {"ssl.cert": files.cert, "ssl.key": files.key}
+    async with running_node(admin=secured(authority, tmp_path)) as other:
+        cluster |= {"host": HOST, "port": other.admin_port}
+        async with running_node(cluster=[cluster]) as one:
+            await eventually(lambda: "see ssl.cert of that peer" in str(peers(one)[0]["last_error"]))
+            await one.publish({"subscribers": ["a"]})
+            assert other.node.hub.counters.messages_in == 0
+        assert other.node.hub.hits.counts["ssl.ca"] >= 1
     assert re.search(r"ssl\.ca was hit by 127\.0\.0\.1 \((it shows no|unsuitable|unable to get)", caplog.text)
     assert not [record for record in caplog.records if record.levelno > logging.WARNING]
 
@@ -171,7 +164,6 @@ def test_what_a_peer_is_shown(
     assert (found.secret, found.ssl_cert) == shown
 
 
-@in_loop
 async def test_an_authority_that_is_removed_for_a_peer_ends_the_connection_to_it(tmp_path: Path) -> None:
     authority, another = root("One"), root("Another")
     files = authority.issue().write(tmp_path)

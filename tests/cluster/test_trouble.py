@@ -16,7 +16,6 @@ from aphlict.cluster.relay import Relay
 from aphlict.config.settings import PeerSettings
 from tests.cluster.messages import FAST, OWN, message, relay_to
 from tests.cluster.nodes import HOST, FakeNode, NodeJsServer, Post, Reply, read_post, reply, started
-from tests.support.loops import in_loop
 from tests.support.waiting import eventually
 
 IMPATIENT = replace(FAST, answer=0.5)
@@ -60,7 +59,6 @@ async def raw_server(answer: bytes, *, closes: bool = True) -> AsyncIterator[Pee
 # Away and back
 
 
-@in_loop
 async def test_a_peer_that_is_refused_gets_all_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
     node = FakeNode("B").start()
     await node.stop()
@@ -77,7 +75,6 @@ async def test_a_peer_that_is_refused_gets_all_when_it_is_back(caplog: pytest.Lo
     assert back.endswith(" s; 1000 messages waited for it")
 
 
-@in_loop
 async def test_another_cause_is_said_while_a_peer_is_away(caplog: pytest.LogCaptureFixture) -> None:
     """It is started again, and now has a secret: what is in the log has to be what is wrong."""
     node = FakeNode("B").start()
@@ -95,7 +92,6 @@ async def test_another_cause_is_said_while_a_peer_is_away(caplog: pytest.LogCapt
         await node.got(1)
 
 
-@in_loop
 async def test_a_peer_that_comes_and_goes_misses_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async with FakeNode("B").start() as node, relay_to(node.settings) as relay:
         for turn in range(3):
@@ -114,7 +110,6 @@ async def test_a_peer_that_comes_and_goes_misses_nothing(caplog: pytest.LogCaptu
     assert len(lines(caplog, "is back")) == 3
 
 
-@in_loop
 async def test_a_peer_that_was_restarted_is_known_by_its_new_name(caplog: pytest.LogCaptureFixture) -> None:
     async with (
         FakeNode("old").start() as node,
@@ -138,7 +133,6 @@ async def test_a_peer_that_was_restarted_is_known_by_its_new_name(caplog: pytest
     assert lines(caplog, "is node new")
 
 
-@in_loop
 async def test_what_a_restarted_peer_got_from_others_is_not_sent_again() -> None:
     async with FakeNode("old").start() as node, relay_to(node.settings) as relay:
         await eventually(lambda: state(relay) == "up")
@@ -152,7 +146,6 @@ async def test_what_a_restarted_peer_got_from_others_is_not_sent_again() -> None
         assert node.texts == ["2"]
 
 
-@in_loop
 async def test_an_idle_connection_that_was_closed_is_replaced_at_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -167,7 +160,6 @@ async def test_an_idle_connection_that_was_closed_is_replaced_at_once(
     assert not [line for line in lines(caplog, "is away") if "refused" not in line]
 
 
-@in_loop
 async def test_a_peer_that_hangs_costs_one_connection_and_nobody_else_waits() -> None:
     async with (
         started("B", "C") as [hung, node],
@@ -180,7 +172,6 @@ async def test_a_peer_that_hangs_costs_one_connection_and_nobody_else_waits() ->
         assert hung.connections == 1
 
 
-@in_loop
 async def test_a_peer_that_hangs_is_given_up_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     async with FakeNode("B").start() as node, relay_to(node.settings, bounds=IMPATIENT) as relay:
         await eventually(lambda: state(relay) == "up")
@@ -192,7 +183,6 @@ async def test_a_peer_that_hangs_is_given_up_and_tried_again(caplog: pytest.LogC
     assert lines(caplog, "is away: it did not answer within 0.5 s")
 
 
-@in_loop
 async def test_a_peer_that_accepts_nothing_is_no_connection() -> None:
     with socket.socket() as deaf, socket.socket() as filler:
         deaf.bind((HOST, 0))
@@ -203,13 +193,11 @@ async def test_a_peer_that_accepts_nothing_is_no_connection() -> None:
             await away(relay, "no connection within 0.1 s")
 
 
-@in_loop
 async def test_a_name_that_is_unknown() -> None:
     async with relay_to(PeerSettings(host="nobody.invalid", port=80)) as relay:
         await away(relay, "its name cannot be looked up")
 
 
-@in_loop
 async def test_a_name_that_is_no_name() -> None:
     async with relay_to(PeerSettings(host="x" * 70 + ".invalid", port=80)) as relay:
         await away(relay, "its name cannot be looked up")
@@ -241,17 +229,13 @@ async def test_a_name_that_is_no_name() -> None:
         ),
     ],
 )
-def test_what_is_said_of_an_answer(caplog: pytest.LogCaptureFixture, answer: bytes, words: str) -> None:
-    async def scenario() -> None:
-        async with raw_server(answer) as settings, relay_to(settings) as relay:
-            relay.forward(message("1"))
-            await away(relay, words)
-
-    asyncio.run(scenario())
+async def test_what_is_said_of_an_answer(caplog: pytest.LogCaptureFixture, answer: bytes, words: str) -> None:
+    async with raw_server(answer) as settings, relay_to(settings) as relay:
+        relay.forward(message("1"))
+        await away(relay, words)
     assert len(lines(caplog, "is away")) == 1
 
 
-@in_loop
 async def test_an_answer_that_trickles_is_given_up() -> None:
     async with (
         raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", closes=False) as settings,
@@ -260,7 +244,6 @@ async def test_an_answer_that_trickles_is_given_up() -> None:
         await away(relay, "did not answer within 0.5 s")
 
 
-@in_loop
 async def test_a_peer_that_breaks_at_each_post_is_not_asked_in_a_loop() -> None:
     node = FakeNode("B").start()
 
@@ -281,7 +264,6 @@ async def test_a_peer_that_breaks_at_each_post_is_not_asked_in_a_loop() -> None:
         assert node.texts == ["1"]
 
 
-@in_loop
 async def test_a_post_that_is_answered_with_nonsense_is_tried_again() -> None:
     node = FakeNode("B").start()
     node.respond = lambda request: Reply(200, b"ok") if request.method == "POST" else None
@@ -292,7 +274,6 @@ async def test_a_post_that_is_answered_with_nonsense_is_tried_again() -> None:
         await node.got(1)
 
 
-@in_loop
 async def test_a_peer_that_is_overloaded_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     node = FakeNode("B").start()
     node.respond = lambda request: reply(503, error="too much waits") if request.method == "POST" else None
@@ -308,7 +289,6 @@ async def test_a_peer_that_is_overloaded_is_tried_again(caplog: pytest.LogCaptur
     assert len(lines(caplog, "is away")) == len(lines(caplog, "is back")) == 1
 
 
-@in_loop
 async def test_a_peer_that_took_the_beginning_of_a_list_is_sent_the_rest() -> None:
     async with FakeNode("B").start() as node:
 
@@ -333,7 +313,6 @@ async def test_a_peer_that_took_the_beginning_of_a_list_is_sent_the_rest() -> No
 
 
 @pytest.mark.parametrize("receipts", [[{}] * 99, [{}] * 4, [], {}, None])
-@in_loop
 async def test_receipts_that_no_message_belongs_to_lose_none(receipts: object) -> None:
     async with FakeNode("B").start() as node:
         refusals = [reply(503, error="too much waits", receipts=receipts)]
@@ -350,26 +329,24 @@ async def test_receipts_that_no_message_belongs_to_lose_none(receipts: object) -
 
 
 @pytest.mark.parametrize("status", [400, 413])
-def test_one_bad_message_does_not_hold_up_the_others(caplog: pytest.LogCaptureFixture, status: int) -> None:
-    async def scenario() -> None:
-        node = FakeNode("B").start()
-        node.respond = lambda request: reply(status, error="never") if b'"bad"' in request.body else None
-        async with node, relay_to(node.settings) as relay:
-            texts = [str(number) for number in range(100)]
-            for text in [*texts[:37], "bad", *texts[37:]]:
-                relay.forward(message(text))
-            await node.got(100)
-            assert node.texts == texts
-            assert relay.status()[0]["dropped"] == 1
-            await eventually(lambda: state(relay) == "up")
-
-    asyncio.run(scenario())
+async def test_one_bad_message_does_not_hold_up_the_others(
+    caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    node = FakeNode("B").start()
+    node.respond = lambda request: reply(status, error="never") if b'"bad"' in request.body else None
+    async with node, relay_to(node.settings) as relay:
+        texts = [str(number) for number in range(100)]
+        for text in [*texts[:37], "bad", *texts[37:]]:
+            relay.forward(message(text))
+        await node.got(100)
+        assert node.texts == texts
+        assert relay.status()[0]["dropped"] == 1
+        await eventually(lambda: state(relay) == "up")
     assert lines(caplog, "message bad is dropped") == [
         record for record in lines(caplog, "dropped") if f"it answered {status}: never" in record
     ]
 
 
-@in_loop
 async def test_many_bad_messages_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
     node = FakeNode("B").start()
     node.respond = lambda request: reply(400, error="never") if request.method == "POST" else None
@@ -381,7 +358,6 @@ async def test_many_bad_messages_are_one_line(caplog: pytest.LogCaptureFixture) 
     assert len(lines(caplog, "49 more messages were refused")) == 1
 
 
-@in_loop
 async def test_a_peer_that_takes_no_lists_after_all() -> None:
     node = NodeJsServer("N").start()
     node.respond = lambda request: (
@@ -399,7 +375,6 @@ async def test_a_peer_that_takes_no_lists_after_all() -> None:
 # Bounds
 
 
-@in_loop
 async def test_too_many_messages_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     node = FakeNode("B").start()
     await node.stop()
@@ -418,7 +393,6 @@ async def test_too_many_messages_are_dropped_and_counted(caplog: pytest.LogCaptu
     ]
 
 
-@in_loop
 async def test_old_messages_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     node = FakeNode("B").start()
     await node.stop()
@@ -434,7 +408,6 @@ async def test_old_messages_are_dropped_and_counted(caplog: pytest.LogCaptureFix
     assert len(lines(caplog, "1 messages dropped")) == 1
 
 
-@in_loop
 async def test_a_failure_that_nobody_thought_of_is_told_and_survived(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,6 @@ from aphlict.core.stats import LIMIT_NAMES
 from aphlict.protocol import websocket as frames
 from tests.docs.pages import ROOT, Example, examples, same
 from tests.docs.transcripts import Conversation
-from tests.support.loops import in_loop
 from tests.support.nodes import running_node
 from tests.support.waiting import eventually
 
@@ -24,7 +23,6 @@ BROWSERS_OWN = 1000
 
 
 @pytest.mark.parametrize("example", [pytest.param(each, id=each.label) for each in examples(PAGE, "console")])
-@in_loop
 async def test_conversations(example: Example) -> None:
     async with running_node() as node, AsyncExitStack() as stack:
         assert same(await Conversation(node, stack).hold(example.text)) == same(example.text)
@@ -52,7 +50,6 @@ class Peer:
             return ""
 
 
-@in_loop
 async def test_requests_between_nodes() -> None:
     peer = Peer()
     server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
@@ -98,7 +95,6 @@ def test_each_limit_is_in_the_table_and_in_the_manual_of_the_log() -> None:
     assert [name for name in LIMIT_NAMES if f"`{name}`" not in told] == []
 
 
-@in_loop
 async def test_the_keys_of_the_status_are_those_of_the_server() -> None:
     documented = [key for first in table("Status") for key in re.findall(r"`([\w.]+)`", first)]
     async with running_node() as node:

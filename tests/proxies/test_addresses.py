@@ -19,7 +19,6 @@ from tests.proxies.shipped import shipped
 from tests.support import certificates
 from tests.support.doctor import Doctor
 from tests.support.installation import installed
-from tests.support.loops import in_loop
 from tests.support.nodes import command, running_node
 
 BROWSER = "127.0.0.2"  # this machine, but not the address that the proxies connect from
@@ -58,61 +57,47 @@ async def visit(port: int, **options: Any) -> None:
 
 
 @pytest.mark.parametrize("proxy", [shipped_path, apache_path, haproxy_name])
-def test_x_forwarded_for_of_a_trusted_proxy(proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
-    @in_loop
-    async def run() -> None:
-        async with running_node(client={"proxy.trusted": ["127.0.0.1"]}) as node:
-            with proxy(node.client_port) as port:
-                await visit(port)
-
-    run()
+async def test_x_forwarded_for_of_a_trusted_proxy(proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
+    async with running_node(client={"proxy.trusted": ["127.0.0.1"]}) as node:
+        with proxy(node.client_port) as port:
+            await visit(port)
     assert f"connected from {BROWSER} to" in caplog.text
     assert f"connected from {FORGED}" not in caplog.text
 
 
 @pytest.mark.parametrize("proxy", [shipped_path, apache_path, haproxy_name])
-def test_x_forwarded_for_of_a_proxy_that_is_not_trusted(
+async def test_x_forwarded_for_of_a_proxy_that_is_not_trusted(
     proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    @in_loop
-    async def run() -> None:
-        async with running_node() as node:
-            with proxy(node.client_port) as port:
-                await visit(port)
-
-    run()
+    async with running_node() as node:
+        with proxy(node.client_port) as port:
+            await visit(port)
     assert "connected from 127.0.0.1 to" in caplog.text
 
 
-def test_bytes_passed_through_with_proxy_protocol_2(caplog: pytest.LogCaptureFixture) -> None:
-    @in_loop
-    async def run() -> None:
-        async with running_node(client={"proxy.protocol": True}) as node:
-            ports = {"22280": node.client_port, "22380": node.client_port}
-            with shipped_haproxy("aphlict-tcp.cfg", ports, **{"inter 2s": "inter 100ms"}) as port:
-                await Way(node, port).prove()
-                await visit(port)
-                assert (await node.status())["clients.total"] == 5  # the checks are not counted
-
-    run()
+async def test_bytes_passed_through_with_proxy_protocol_2(caplog: pytest.LogCaptureFixture) -> None:
+    async with running_node(client={"proxy.protocol": True}) as node:
+        ports = {"22280": node.client_port, "22380": node.client_port}
+        with shipped_haproxy("aphlict-tcp.cfg", ports, **{"inter 2s": "inter 100ms"}) as port:
+            await Way(node, port).prove()
+            await visit(port)
+            assert (await node.status())["clients.total"] == 5  # the checks are not counted
     assert f"connected from {BROWSER} to" in caplog.text
     assert "dropped" not in caplog.text
 
 
-def test_tls_passed_through_with_proxy_protocol_2(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_tls_passed_through_with_proxy_protocol_2(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     files = certificates.root().issue().write(tmp_path)
 
-    @in_loop
-    async def run() -> None:
-        client = {"proxy.protocol": True, **files.settings()}
-        async with running_node(client=client) as node:
-            ports = {"22280": node.client_port, "22380": node.client_port}
-            checks = {"check-send-proxy": "check-send-proxy check-ssl verify none"}
-            with shipped_haproxy("aphlict-tcp.cfg", ports, **checks) as port:
-                trusting = ssl.create_default_context(cafile=files.ca)
-                await Way(node, port, tls=trusting).prove()
-
-    run()
+    client = {"proxy.protocol": True, **files.settings()}
+    async with running_node(client=client) as node:
+        ports = {"22280": node.client_port, "22380": node.client_port}
+        checks = {"check-send-proxy": "check-send-proxy check-ssl verify none"}
+        with shipped_haproxy("aphlict-tcp.cfg", ports, **checks) as port:
+            trusting = ssl.create_default_context(cafile=files.ca)
+            await Way(node, port, tls=trusting).prove()
     assert "dropped" not in caplog.text
 
 

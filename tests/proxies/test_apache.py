@@ -13,7 +13,6 @@ from tests.proxies.apache import apache, read_log, small
 from tests.proxies.programs import free_port
 from tests.proxies.proving import Way, fetch, get, prove_refusal
 from tests.proxies.shipped import CONF, shipped
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, running_node
 from tests.support.waiting import eventually_async
 
@@ -21,18 +20,14 @@ LIMITED = [path for path in (CONF / "apache").iterdir() if path.name != "aphlict
 
 
 @pytest.mark.parametrize("name", ["aphlict-path.conf", "aphlict-wstunnel.conf", "aphlict-rewrite.conf"])
-def test_a_path_of_the_site(name: str) -> None:
-    @in_loop
-    async def run() -> None:
-        async with running_node() as node:
-            port = free_port()
-            with apache(shipped(f"apache/{name}", **{"22280": str(node.client_port)}), port):
-                await Way(node, port).prove()
-                await Way(node, port, "/ws/~a%20b/", instance="a%20b").prove()
-                await prove_refusal(f"http://127.0.0.1:{port}/ws/")
-                assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
-
-    run()
+async def test_a_path_of_the_site(name: str) -> None:
+    async with running_node() as node:
+        port = free_port()
+        with apache(shipped(f"apache/{name}", **{"22280": str(node.client_port)}), port):
+            await Way(node, port).prove()
+            await Way(node, port, "/ws/~a%20b/", instance="a%20b").prove()
+            await prove_refusal(f"http://127.0.0.1:{port}/ws/")
+            assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
 
 
 @contextmanager
@@ -45,7 +40,6 @@ def balancer(one: int, two: int) -> Iterator[int]:
         yield port
 
 
-@in_loop
 async def test_a_balancer_whose_cookie_leads_back() -> None:
     async with running_node() as one, running_node() as two:
         with balancer(one.client_port, two.client_port) as port:
@@ -64,48 +58,40 @@ def test_the_sizes_of_the_event_mpm_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in LIMITED))
-def test_browsers_do_not_use_up_the_workers_of_the_site(name: str) -> None:
+async def test_browsers_do_not_use_up_the_workers_of_the_site(name: str) -> None:
     """An eighth of everything: 8 threads, of which 6 are for browsers."""
 
-    @in_loop
-    async def run() -> None:
-        async with chatty() as one, chatty() as two, AsyncExitStack() as stack:
-            port = free_port()
-            text = scaled((CONF / "apache" / name).read_text(), {"max": 8, "acquire": 100, "retry": 2000})
-            text = text.replace("22280", str(one.client_port)).replace("22380", str(two.client_port))
-            with apache(text, port, server=small(threads=8)):
-                sockets = await fill(port, lambda: websocket(port, stack))
-                streams = await fill(port, lambda: event_stream(port, stack))
-                assert sockets + streams == 6
-                assert sockets >= 4
-                for _ in range(4):
-                    assert not await event_stream(port, stack)
-                    assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
-                await stack.aclose()
-                await eventually_async(lambda: websocket(port, stack), "room for another browser")
-                await eventually_async(lambda: event_stream(port, stack), "room for another stream")
-
-    run()
+    async with chatty() as one, chatty() as two, AsyncExitStack() as stack:
+        port = free_port()
+        text = scaled((CONF / "apache" / name).read_text(), {"max": 8, "acquire": 100, "retry": 2000})
+        text = text.replace("22280", str(one.client_port)).replace("22380", str(two.client_port))
+        with apache(text, port, server=small(threads=8)):
+            sockets = await fill(port, lambda: websocket(port, stack))
+            streams = await fill(port, lambda: event_stream(port, stack))
+            assert sockets + streams == 6
+            assert sockets >= 4
+            for _ in range(4):
+                assert not await event_stream(port, stack)
+                assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
+            await stack.aclose()
+            await eventually_async(lambda: websocket(port, stack), "room for another browser")
+            await eventually_async(lambda: event_stream(port, stack), "room for another stream")
 
 
-def test_browsers_are_let_in_until_every_process_is_full() -> None:
+async def test_browsers_are_let_in_until_every_process_is_full() -> None:
     """An eighth of the processes, with an eighth of the threads each: the site's share keeps none from starting."""
     eighths = {"StartServers": 8, "ServerLimit": 8, "ThreadLimit": 8, "ThreadsPerChild": 8}
     squares = {"MaxRequestWorkers": 64, "MinSpareThreads": 64, "MaxSpareThreads": 64}
     sizes = scaled((CONF / "apache/aphlict-mpm.conf").read_text(), eighths | squares)
 
-    @in_loop
-    async def run() -> None:
-        async with running_node() as node, AsyncExitStack() as stack:
-            port = free_port()
-            text = scaled((CONF / "apache/aphlict-path.conf").read_text(), {"max": 8, "acquire": 100})
-            with apache(text.replace("22280", str(node.client_port)), port, server=sizes):
-                for _ in range(4 * 6):
-                    await eventually_async(lambda: websocket(port, stack), "room", timeout=20)
-                assert not await websocket(port, stack)
-                assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
-
-    run()
+    async with running_node() as node, AsyncExitStack() as stack:
+        port = free_port()
+        text = scaled((CONF / "apache/aphlict-path.conf").read_text(), {"max": 8, "acquire": 100})
+        with apache(text.replace("22280", str(node.client_port)), port, server=sizes):
+            for _ in range(4 * 6):
+                await eventually_async(lambda: websocket(port, stack), "room", timeout=20)
+            assert not await websocket(port, stack)
+            assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
 
 
 def scaled(text: str, parts: dict[str, int]) -> str:

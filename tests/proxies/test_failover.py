@@ -19,7 +19,6 @@ from tests.proxies.pages import CHANNEL, Page
 from tests.proxies.programs import free_port
 from tests.proxies.shipped import shipped
 from tests.support.installation import Installation
-from tests.support.loops import in_loop
 from tests.support.waiting import eventually, eventually_async
 
 PAGES = 6
@@ -146,35 +145,29 @@ async def told_all(pages: list[Page], publisher: Publisher) -> None:
 
 
 @pytest.mark.parametrize("proxy", [behind_haproxy, behind_apache])
-def test_pages_of_a_node_that_ends_go_on_at_the_other(proxy: Proxy, tmp_path: Path) -> None:
-    @in_loop
-    async def run() -> None:
-        with two_nodes(tmp_path) as (one, two), proxy(one, two) as port:
-            url = f"ws://127.0.0.1:{port}/ws/"
-            async with open_pages(url) as pages:
-                await eventually(lambda: all(page.is_subscribed for page in pages), "all pages to subscribe")
-                assert active(one)
-                assert active(two)
-                publisher = Publisher(two)
-                publisher.publish()
-                await told_all(pages, publisher)
-                async with publishing(publisher):
-                    stopping = asyncio.create_task(asyncio.to_thread(one.run, "stop"))
-                    await eventually(lambda: is_stopping(one), "the node to say that it stops")
-                    assert await all_on(two) < CHECK_INTERVAL
-                    assert (await stopping).returncode == 0
-                await told_all(pages, publisher)
+async def test_pages_of_a_node_that_ends_go_on_at_the_other(proxy: Proxy, tmp_path: Path) -> None:
+    with two_nodes(tmp_path) as (one, two), proxy(one, two) as port:
+        url = f"ws://127.0.0.1:{port}/ws/"
+        async with open_pages(url) as pages:
+            await eventually(lambda: all(page.is_subscribed for page in pages), "all pages to subscribe")
+            assert active(one)
+            assert active(two)
+            publisher = Publisher(two)
+            publisher.publish()
+            await told_all(pages, publisher)
+            async with publishing(publisher):
+                stopping = asyncio.create_task(asyncio.to_thread(one.run, "stop"))
+                await eventually(lambda: is_stopping(one), "the node to say that it stops")
+                assert await all_on(two) < CHECK_INTERVAL
+                assert (await stopping).returncode == 0
+            await told_all(pages, publisher)
 
-                await asyncio.to_thread(one.start)
-                publisher.node = one
-                publisher.publish()
-                await told_all(pages, publisher)
-                await eventually_async(
-                    lambda: leads_to(one, url), "the proxy to notice that it is there again"
-                )
-                async with publishing(publisher):
-                    two.end()
-                    assert await all_on(one) < CHECK_INTERVAL
-                await told_all(pages, publisher)
-
-    run()
+            await asyncio.to_thread(one.start)
+            publisher.node = one
+            publisher.publish()
+            await told_all(pages, publisher)
+            await eventually_async(lambda: leads_to(one, url), "the proxy to notice that it is there again")
+            async with publishing(publisher):
+                two.end()
+                assert await all_on(one) < CHECK_INTERVAL
+            await told_all(pages, publisher)

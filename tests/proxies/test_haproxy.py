@@ -11,7 +11,6 @@ from tests.proxies.haproxy import shipped_haproxy
 from tests.proxies.nginx import nginx
 from tests.proxies.programs import free_port
 from tests.proxies.proving import Way, fetch, get, prove_refusal
-from tests.support.loops import in_loop
 from tests.support.nodes import running_node
 
 
@@ -29,7 +28,6 @@ def cookies(answer: HTTPResponse) -> str:
     return "; ".join(each.partition(";")[0] for each in answer.headers.get_list("Set-Cookie"))
 
 
-@in_loop
 async def test_a_path_of_the_site_and_an_inserted_cookie_that_leads_back() -> None:
     async with running_node() as one, running_node() as two:
         with site("phsid=secret") as site_port:
@@ -43,7 +41,6 @@ async def test_a_path_of_the_site_and_an_inserted_cookie_that_leads_back() -> No
                 assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
 
 
-@in_loop
 async def test_a_host_name_of_its_own() -> None:
     async with running_node() as node:
         with site("phsid=secret") as site_port:
@@ -53,7 +50,6 @@ async def test_a_host_name_of_its_own() -> None:
                 assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
 
 
-@in_loop
 async def test_the_upgrade_header_and_the_prefixed_cookie_of_the_site() -> None:
     async with running_node() as one, running_node() as two:
         nodes = {"one": one, "two": two}

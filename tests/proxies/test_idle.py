@@ -14,7 +14,6 @@ from tests.proxies.haproxy import shipped_haproxy
 from tests.proxies.nginx import shipped_path
 from tests.proxies.programs import free_port
 from tests.proxies.shipped import shipped
-from tests.support.loops import in_loop
 from tests.support.nodes import running_node
 
 PATIENCE = 3  # seconds that each of these proxies bears silence
@@ -60,13 +59,9 @@ async def lasts(port: int, seconds: float) -> bool:
 
 
 @pytest.mark.parametrize("proxy", [nginx, apache_httpd, haproxy])
-def test_pings_keep_a_silent_connection_alive(proxy: Proxy) -> None:
-    @in_loop
-    async def run() -> None:
-        async with running_node(ping__interval=0.5) as pinging, running_node() as silent:
-            with proxy(pinging.client_port) as kept, proxy(silent.client_port) as cut:
-                is_kept, stays = await asyncio.gather(lasts(kept, 1.5 * PATIENCE), lasts(cut, 6 * PATIENCE))
-                assert is_kept
-                assert not stays
-
-    run()
+async def test_pings_keep_a_silent_connection_alive(proxy: Proxy) -> None:
+    async with running_node(ping__interval=0.5) as pinging, running_node() as silent:
+        with proxy(pinging.client_port) as kept, proxy(silent.client_port) as cut:
+            is_kept, stays = await asyncio.gather(lasts(kept, 1.5 * PATIENCE), lasts(cut, 6 * PATIENCE))
+            assert is_kept
+            assert not stays

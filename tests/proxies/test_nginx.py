@@ -6,11 +6,9 @@ from pathlib import Path
 from tests.proxies.nginx import shipped_path, shipped_server
 from tests.proxies.proving import Way, fetch, prove_refusal
 from tests.support import certificates
-from tests.support.loops import in_loop
 from tests.support.nodes import running_node
 
 
-@in_loop
 async def test_a_path_of_the_site() -> None:
     async with running_node() as node:
         with shipped_path(node.client_port) as port:
@@ -20,14 +18,12 @@ async def test_a_path_of_the_site() -> None:
             assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
 
 
-@in_loop
 async def test_a_host_name_of_its_own() -> None:
     async with running_node() as node:
         with shipped_server("aphlict-subdomain.conf", node.client_port) as port:
             await Way(node, port, "/~acme/", instance="acme", host="notify.example.org").prove()
 
 
-@in_loop
 async def test_tls_that_ends_at_nginx(tmp_path: Path) -> None:
     issued = certificates.root().issue()
     trusted = certificates.put(tmp_path / "ca.pem", issued.root)

@@ -11,7 +11,6 @@ from websockets.asyncio.client import connect
 
 from tests.support import certificates
 from tests.support.curl import curl, event_source
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, command, running_node
 from tests.support.proxied import v2
 
@@ -55,125 +54,89 @@ class TestProxyProtocol:
             v2(None, command=0, family=0),
         ],
     )
-    def test_a_request_after_the_header(self, header: bytes) -> None:
-        @in_loop
-        async def run() -> None:
-            async with running_node(client={"proxy.protocol": True}) as node:
-                for parts in ((header + GET_STATUS,), (header, GET_STATUS)):
-                    assert b'{"state":"RUNNING"}' in await exchange(node, *parts)
-
-        run()
+    async def test_a_request_after_the_header(self, header: bytes) -> None:
+        async with running_node(client={"proxy.protocol": True}) as node:
+            for parts in ((header + GET_STATUS,), (header, GET_STATUS)):
+                assert b'{"state":"RUNNING"}' in await exchange(node, *parts)
 
     @pytest.mark.parametrize("header", [b"PROXY TCP6 2001:db8::7 ::1 56324 443\r\n", v2("203.0.113.9")])
-    def test_a_header_byte_by_byte(self, header: bytes) -> None:
-        @in_loop
-        async def run() -> None:
-            async with running_node(client={"proxy.protocol": True}) as node:
-                reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
-                for byte in header + GET_STATUS:
-                    writer.write(bytes([byte]))
-                    await asyncio.sleep(0.001)
-                assert b'{"state":"RUNNING"}' in await asyncio.wait_for(reader.read(), 10)
-                writer.close()
-
-        run()
+    async def test_a_header_byte_by_byte(self, header: bytes) -> None:
+        async with running_node(client={"proxy.protocol": True}) as node:
+            reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
+            for byte in header + GET_STATUS:
+                writer.write(bytes([byte]))
+                await asyncio.sleep(0.001)
+            assert b'{"state":"RUNNING"}' in await asyncio.wait_for(reader.read(), 10)
+            writer.close()
 
     @pytest.mark.parametrize("header", [b"PROXY TCP4 203.0.113.9 127.0.0.1 1 2\r\n", v2("203.0.113.9")])
-    def test_a_websocket_over_tls(
+    async def test_a_websocket_over_tls(
         self, header: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        @in_loop
-        async def run() -> None:
-            issued = certificates.self_signed("localhost")
-            files = {
-                "ssl.key": certificates.put(tmp_path / "key.pem", certificates.key_pem(issued.key)),
-                "ssl.cert": certificates.put(tmp_path / "cert.pem", certificates.pem(issued.certificate)),
-            }
-            trust = ssl.create_default_context(cafile=files["ssl.cert"])
-            async with running_node(client={"proxy.protocol": True, **files}) as node:
-                sock = socket.create_connection(("127.0.0.1", node.client_port))
-                sock.sendall(header)
-                async with connect(node.url(), sock=sock, ssl=trust) as browser:
-                    await command(browser, "subscribe", ["a"])
-
-        run()
+        issued = certificates.self_signed("localhost")
+        files = {
+            "ssl.key": certificates.put(tmp_path / "key.pem", certificates.key_pem(issued.key)),
+            "ssl.cert": certificates.put(tmp_path / "cert.pem", certificates.pem(issued.certificate)),
+        }
+        trust = ssl.create_default_context(cafile=files["ssl.cert"])
+        async with running_node(client={"proxy.protocol": True, **files}) as node:
+            sock = socket.create_connection(("127.0.0.1", node.client_port))
+            sock.sendall(header)
+            async with connect(node.url(), sock=sock, ssl=trust) as browser:
+                await command(browser, "subscribe", ["a"])
         assert "connected from 203.0.113.9" in seen(caplog)
 
-    def test_a_websocket_shows_the_browsers_address(self, caplog: pytest.LogCaptureFixture) -> None:
-        @in_loop
-        async def run() -> None:
-            async with running_node(client={"proxy.protocol": True}) as node:
-                sock = socket.create_connection(("127.0.0.1", node.client_port))
-                sock.sendall(v2("2001:db8::7"))
-                async with connect(node.url(), sock=sock) as browser:
-                    await command(browser, "subscribe", ["a"])
-
-        run()
+    async def test_a_websocket_shows_the_browsers_address(self, caplog: pytest.LogCaptureFixture) -> None:
+        async with running_node(client={"proxy.protocol": True}) as node:
+            sock = socket.create_connection(("127.0.0.1", node.client_port))
+            sock.sendall(v2("2001:db8::7"))
+            async with connect(node.url(), sock=sock) as browser:
+                await command(browser, "subscribe", ["a"])
         assert "connected from 2001:db8::7" in seen(caplog)
 
     @pytest.mark.parametrize(
         "data",
         [GET_STATUS, b"\x16\x03\x01\x02\x00", b"PROXY TCP4 1 2 3 4\r\n" + GET_STATUS, b"PROXY " + b"x" * 200],
     )
-    def test_anything_else_is_dropped_with_one_line(
+    async def test_anything_else_is_dropped_with_one_line(
         self, data: bytes, caplog: pytest.LogCaptureFixture
     ) -> None:
-        @in_loop
-        async def run() -> None:
-            async with running_node(client={"proxy.protocol": True}) as node:
-                assert await exchange(node, data) == b""
-
-        run()
+        async with running_node(client={"proxy.protocol": True}) as node:
+            assert await exchange(node, data) == b""
         lines = [line for line in seen(caplog).splitlines() if line.startswith("dropped")]
         assert len(lines) == 1
         assert lines[0].startswith("dropped a connection from 127.0.0.1: it")
 
-    def test_who_says_nothing_is_dropped_in_time(self, caplog: pytest.LogCaptureFixture) -> None:
-        @in_loop
-        async def run() -> None:
-            async with running_node(client={"proxy.protocol": True}, limits__handshake=0.3) as node:
-                for data in (b"", b"PROXY TCP4 ", v2("203.0.113.9")[:20]):
-                    assert await exchange(node, data) == b""
-                status = await node.status()
-                assert status["limits"]["limits.handshake"] == status["refused"]["proxy.protocol"] == 3
-
-        run()
+    async def test_who_says_nothing_is_dropped_in_time(self, caplog: pytest.LogCaptureFixture) -> None:
+        async with running_node(client={"proxy.protocol": True}, limits__handshake=0.3) as node:
+            for data in (b"", b"PROXY TCP4 ", v2("203.0.113.9")[:20]):
+                assert await exchange(node, data) == b""
+            status = await node.status()
+            assert status["limits"]["limits.handshake"] == status["refused"]["proxy.protocol"] == 3
         assert seen(caplog).count("dropped a connection") == 3
 
-    def test_a_check_that_says_nothing_is_no_news(self, caplog: pytest.LogCaptureFixture) -> None:
-        @in_loop
-        async def run() -> None:
-            async with running_node(client={"proxy.protocol": True}) as node:
-                _, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
-                writer.close()
-                header = v2(None, command=0, family=0)
-                assert b"RUNNING" in await exchange(node, header + GET_STATUS)
-
-        run()
+    async def test_a_check_that_says_nothing_is_no_news(self, caplog: pytest.LogCaptureFixture) -> None:
+        async with running_node(client={"proxy.protocol": True}) as node:
+            _, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
+            writer.close()
+            header = v2(None, command=0, family=0)
+            assert b"RUNNING" in await exchange(node, header + GET_STATUS)
         assert "dropped" not in seen(caplog)
 
-    def test_without_the_key_the_header_is_unknown(self) -> None:
-        @in_loop
-        async def run() -> None:
-            async with running_node() as node:
-                answer = await exchange(node, b"PROXY TCP4 203.0.113.9 192.0.2.1 1 2\r\n" + GET_STATUS)
-                assert answer.startswith(b"HTTP/1.1 400")
+    async def test_without_the_key_the_header_is_unknown(self) -> None:
+        async with running_node() as node:
+            answer = await exchange(node, b"PROXY TCP4 203.0.113.9 192.0.2.1 1 2\r\n" + GET_STATUS)
+            assert answer.startswith(b"HTTP/1.1 400")
 
-        run()
-
-    def test_who_is_still_speaking_is_dropped_when_the_server_stops(self) -> None:
-        @in_loop
-        async def run() -> None:
-            async with running_node(client={"proxy.protocol": True}) as node:
-                reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
-                writer.write(b"PROXY ")
-                await writer.drain()
-                assert b"RUNNING" in await exchange(node, v2("203.0.113.9") + GET_STATUS)
-                await node.node.drain()
-                assert await asyncio.wait_for(reader.read(), 5) == b""
-                writer.close()
-
-        run()
+    async def test_who_is_still_speaking_is_dropped_when_the_server_stops(self) -> None:
+        async with running_node(client={"proxy.protocol": True}) as node:
+            reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
+            writer.write(b"PROXY ")
+            await writer.drain()
+            assert b"RUNNING" in await exchange(node, v2("203.0.113.9") + GET_STATUS)
+            await node.node.drain()
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+            writer.close()
 
 
 class TestForwarded:
@@ -190,13 +153,9 @@ class TestForwarded:
         await curl(f"{base}/poll?channel=a&wait=0", "-H", field)
         await curl(f"{base}/events", "-H", field)
 
-    def test_logs_speak_of_the_browser(self, caplog: pytest.LogCaptureFixture) -> None:
-        @in_loop
-        async def run() -> None:
-            async with running_node(client=self.TRUSTING) as node:
-                await self.visit(node, "198.51.100.1, [2001:db8::7]:4711, 10.0.0.1")
-
-        run()
+    async def test_logs_speak_of_the_browser(self, caplog: pytest.LogCaptureFixture) -> None:
+        async with running_node(client=self.TRUSTING) as node:
+            await self.visit(node, "198.51.100.1, [2001:db8::7]:4711, 10.0.0.1")
         text = seen(caplog)
         assert "connected from 2001:db8::7" in text
         assert text.count("2001:db8::7 listens:") == 2
@@ -205,46 +164,33 @@ class TestForwarded:
             "127.0.0.1" not in text.replace("serves client 127", "").split("serves", 1)[1].split("\n", 1)[1]
         )
 
-    def test_a_browser_cannot_give_itself_an_address(self, caplog: pytest.LogCaptureFixture) -> None:
-        @in_loop
-        async def run() -> None:
-            for trusted in ([], ["10.0.0.0/8"]):
-                async with running_node(client={"proxy.trusted": trusted}) as node:
-                    await self.visit(node, "203.0.113.9")
-
-        run()
+    async def test_a_browser_cannot_give_itself_an_address(self, caplog: pytest.LogCaptureFixture) -> None:
+        for trusted in ([], ["10.0.0.0/8"]):
+            async with running_node(client={"proxy.trusted": trusted}) as node:
+                await self.visit(node, "203.0.113.9")
         assert "203.0.113.9" not in seen(caplog)
 
-    def test_a_connection_that_a_proxy_uses_for_several_browsers(
+    async def test_a_connection_that_a_proxy_uses_for_several_browsers(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        @in_loop
-        async def run() -> None:
-            async with running_node(client=self.TRUSTING) as node:
-                reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
-                for browser in (b"203.0.113.1", b"203.0.113.2", b"garbage", b"203.0.113.3"):
-                    writer.write(POLL % browser)
-                    head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                    await reader.readexactly(int(head.split("Content-Length: ")[1].split("\r\n")[0]))
-                writer.close()
-
-        run()
+        async with running_node(client=self.TRUSTING) as node:
+            reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
+            for browser in (b"203.0.113.1", b"203.0.113.2", b"garbage", b"203.0.113.3"):
+                writer.write(POLL % browser)
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                await reader.readexactly(int(head.split("Content-Length: ")[1].split("\r\n")[0]))
+            writer.close()
         addresses = [line.split()[1] for line in seen(caplog).splitlines() if " listens: " in line]
         assert addresses == ["203.0.113.1", "203.0.113.2", "127.0.0.1", "203.0.113.3"]
 
-    def test_behind_a_balancer_and_a_proxy(self, caplog: pytest.LogCaptureFixture) -> None:
-        @in_loop
-        async def run() -> None:
-            both = {"proxy.protocol": True, "proxy.trusted": ["10.0.0.0/8"]}
-            async with running_node(client=both) as node:
-                for peer in ("10.0.0.1", "192.0.2.7"):
-                    answer = await exchange(
-                        node,
-                        v2(peer)
-                        + POLL.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") % b"203.0.113.9",
-                    )
-                    assert answer.startswith(b"HTTP/1.1 200")
-
-        run()
+    async def test_behind_a_balancer_and_a_proxy(self, caplog: pytest.LogCaptureFixture) -> None:
+        both = {"proxy.protocol": True, "proxy.trusted": ["10.0.0.0/8"]}
+        async with running_node(client=both) as node:
+            for peer in ("10.0.0.1", "192.0.2.7"):
+                answer = await exchange(
+                    node,
+                    v2(peer) + POLL.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") % b"203.0.113.9",
+                )
+                assert answer.startswith(b"HTTP/1.1 200")
         addresses = [line.split()[1] for line in seen(caplog).splitlines() if " listens: " in line]
         assert addresses == ["203.0.113.9", "192.0.2.7"]

@@ -6,7 +6,6 @@ import json
 import pytest
 
 from aphlict.server import admin_port as admin
-from tests.support.loops import in_loop
 from tests.support.nodes import receive, running_node, subscribed
 
 
@@ -18,7 +17,6 @@ async def curl(*arguments: str) -> str:
     return output.decode()
 
 
-@in_loop
 async def test_curl_publishes_without_saying_what_it_sends() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "demo")
@@ -29,20 +27,13 @@ async def test_curl_publishes_without_saying_what_it_sends() -> None:
 
 
 @pytest.mark.parametrize("kind", ["Content-Type:", "Content-Type: application/json", "Content-Type: a/b; c"])
-def test_any_or_no_content_type(kind: str) -> None:
-    @in_loop
-    async def run() -> None:
-        async with running_node() as node:
-            for path in ("/", "/?instance=x", "?instance=x"):
-                answer = await curl(
-                    "-H", kind, "-d", '{"subscribers":[]}', f"localhost:{node.admin_port}{path}"
-                )
-                assert answer.startswith("HTTP/1.1 200 OK")
-
-    run()
+async def test_any_or_no_content_type(kind: str) -> None:
+    async with running_node() as node:
+        for path in ("/", "/?instance=x", "?instance=x"):
+            answer = await curl("-H", kind, "-d", '{"subscribers":[]}', f"localhost:{node.admin_port}{path}")
+            assert answer.startswith("HTTP/1.1 200 OK")
 
 
-@in_loop
 async def test_the_receipt_names_node_message_and_number_of_browsers() -> None:
     async with running_node() as node:
         await subscribed(node.url(), "a")
@@ -53,7 +44,6 @@ async def test_the_receipt_names_node_message_and_number_of_browsers() -> None:
         assert receipt["fingerprint"].isalnum()
 
 
-@in_loop
 async def test_a_list_publishes_each_object_in_turn() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
@@ -62,7 +52,6 @@ async def test_a_list_publishes_each_object_in_turn() -> None:
         assert [message["n"] for message in await receive(browser, 3)] == [0, 1, 2]
 
 
-@in_loop
 async def test_a_list_with_one_bad_message_publishes_nothing() -> None:
     async with running_node() as node:
         body = json.dumps([{"subscribers": ["a"]}, {"text": "for nobody"}])
@@ -72,7 +61,6 @@ async def test_a_list_with_one_bad_message_publishes_nothing() -> None:
         assert (await node.status())["messages.in"] == 0
 
 
-@in_loop
 async def test_an_integer_channel_counts_as_its_text() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "17")
@@ -81,7 +69,6 @@ async def test_an_integer_channel_counts_as_its_text() -> None:
         assert message["subscribers"] == ["17"]
 
 
-@in_loop
 async def test_the_instance_is_percent_decoded() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url("/ws/~caf%C3%A9/"), "a")
@@ -90,7 +77,6 @@ async def test_the_instance_is_percent_decoded() -> None:
         assert (await node.status("caf%C3%A9"))["clients.active"] == 1
 
 
-@in_loop
 async def test_the_status_page_has_what_the_ancestor_says() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
@@ -105,7 +91,6 @@ async def test_the_status_page_has_what_the_ancestor_says() -> None:
         assert status["version"] == 7
 
 
-@in_loop
 async def test_the_status_of_an_instance_that_was_never_used() -> None:
     async with running_node() as node:
         status = await node.status("nobody")
@@ -136,34 +121,25 @@ BAD_BODIES = [
 
 
 @pytest.mark.parametrize("body", BAD_BODIES, ids=lambda body: repr(body[:40]))
-def test_a_bad_body_is_refused_with_a_sentence(body: bytes) -> None:
-    @in_loop
-    async def run() -> None:
-        async with running_node() as node:
-            status, answer = await node.ask("/", method="POST", body=body)
-            assert status == 400
-            assert len(answer["error"]) > 10
-            assert (await node.status())["messages.in"] == 0
-
-    run()
+async def test_a_bad_body_is_refused_with_a_sentence(body: bytes) -> None:
+    async with running_node() as node:
+        status, answer = await node.ask("/", method="POST", body=body)
+        assert status == 400
+        assert len(answer["error"]) > 10
+        assert (await node.status())["messages.in"] == 0
 
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"), [("GET", "/", "POST"), ("DELETE", "/status/", "GET, HEAD")]
 )
-def test_another_method_is_refused_with_what_is_allowed(method: str, path: str, allowed: str) -> None:
-    @in_loop
-    async def run() -> None:
-        async with running_node() as node:
-            answer = await curl("-X", method, f"http://127.0.0.1:{node.admin_port}{path}")
-            assert answer.startswith("HTTP/1.1 405 ")
-            assert f"Allow: {allowed}" in answer
-            assert "error" in json.loads(answer.split("\r\n\r\n")[1])
-
-    run()
+async def test_another_method_is_refused_with_what_is_allowed(method: str, path: str, allowed: str) -> None:
+    async with running_node() as node:
+        answer = await curl("-X", method, f"http://127.0.0.1:{node.admin_port}{path}")
+        assert answer.startswith("HTTP/1.1 405 ")
+        assert f"Allow: {allowed}" in answer
+        assert "error" in json.loads(answer.split("\r\n\r\n")[1])
 
 
-@in_loop
 async def test_a_target_may_be_a_whole_url() -> None:
     async with running_node() as node:
         ports = [
@@ -177,7 +153,6 @@ async def test_a_target_may_be_a_whole_url() -> None:
             assert answer.startswith("HTTP/1.1 200 OK"), answer
 
 
-@in_loop
 async def test_another_path_is_not_found() -> None:
     async with running_node() as node:
         status, answer = await node.ask("/nothing", method="POST", body=b"{}")
@@ -185,7 +160,6 @@ async def test_another_path_is_not_found() -> None:
         assert "error" in answer
 
 
-@in_loop
 async def test_a_body_that_is_too_large_is_refused_and_not_kept() -> None:
     async with running_node(limits__body=1000) as node:
         status, answer = await node.ask("/", method="POST", body=b" " * 1001)
@@ -193,7 +167,6 @@ async def test_a_body_that_is_too_large_is_refused_and_not_kept() -> None:
         assert "1000 bytes" in answer["error"]
 
 
-@in_loop
 async def test_curl_publishes_a_body_in_chunks() -> None:
     text = "x" * 100_000  # more than is read at a time
     body = json.dumps({"subscribers": ["a"], "text": text})
@@ -208,7 +181,6 @@ async def test_curl_publishes_a_body_in_chunks() -> None:
         assert (await receive(browser, 1))[0]["text"] == text
 
 
-@in_loop
 async def test_a_chunked_body_that_grows_too_large_is_refused() -> None:
     async with running_node(limits__body=1000) as node:
         answer = await curl(
@@ -217,7 +189,6 @@ async def test_a_chunked_body_that_grows_too_large_is_refused() -> None:
         assert answer.startswith("HTTP/1.1 413 ")
 
 
-@in_loop
 async def test_the_answer_comes_before_a_long_fan_out_has_finished() -> None:
     async with running_node() as node:
         browsers = [await subscribed(node.url(), "a") for _ in range(600)]
@@ -227,7 +198,6 @@ async def test_the_answer_comes_before_a_long_fan_out_has_finished() -> None:
             assert (await receive(browser, 1))[0]["text"] == "x"
 
 
-@in_loop
 async def test_a_long_list_is_read_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin, "TURN", 0)
     async with running_node() as node:

@@ -10,7 +10,6 @@ import pytest
 from msgspec import structs
 
 from tests.support.certificates import Authority, Files, put, root
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, running_node
 from tests.support.waiting import eventually_async
 
@@ -64,7 +63,6 @@ def authorities() -> tuple[Authority, Authority]:
     return root("Stays"), root("Goes")
 
 
-@in_loop
 async def test_a_removed_authority_ends_its_open_connections(
     tmp_path: Path, authorities: tuple[Authority, Authority]
 ) -> None:
@@ -86,7 +84,6 @@ async def test_a_removed_authority_ends_its_open_connections(
         going.close()
 
 
-@in_loop
 async def test_a_new_demand_for_certificates_ends_connections_without_one(
     tmp_path: Path, authorities: tuple[Authority, Authority]
 ) -> None:
@@ -101,7 +98,6 @@ async def test_a_new_demand_for_certificates_ends_connections_without_one(
         (await Publisher(node.admin_port, own.ca, own).connect()).close()
 
 
-@in_loop
 async def test_a_handshake_under_the_old_authorities_is_not_completed(
     tmp_path: Path, authorities: tuple[Authority, Authority]
 ) -> None:

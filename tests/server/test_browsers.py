@@ -8,22 +8,17 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from tests.support.loops import in_loop
 from tests.support.nodes import command, receive, running_node, subscribed
 
 
 @pytest.mark.parametrize("path", ["/", "/ws/", "/ws/~acme/", "/any/thing"])
-def test_a_request_without_upgrade_gets_501(path: str) -> None:
-    @in_loop
-    async def run() -> None:
-        async with running_node() as node:
-            for more in ({}, {"method": "POST", "body": b"{}"}):
-                status, answer = await node.ask(path, port=node.client_port, **more)
-                assert status == 501
-                assert "error" in answer
-            assert not any((await node.status())["limits"].values())
-
-    run()
+async def test_a_request_without_upgrade_gets_501(path: str) -> None:
+    async with running_node() as node:
+        for more in ({}, {"method": "POST", "body": b"{}"}):
+            status, answer = await node.ask(path, port=node.client_port, **more)
+            assert status == 501
+            assert "error" in answer
+        assert not any((await node.status())["limits"].values())
 
 
 @pytest.mark.parametrize(
@@ -38,18 +33,13 @@ def test_a_request_without_upgrade_gets_501(path: str) -> None:
         ("/ws/~a%20b/", "a b"),
     ],
 )
-def test_any_path_upgrades_and_may_name_the_instance(path: str, instance: str) -> None:
-    @in_loop
-    async def run() -> None:
-        async with running_node() as node, connect(node.url(path)) as browser:
-            await command(browser, "subscribe", ["a"])
-            await node.publish({"subscribers": ["a"], "text": "x"}, instance=instance.replace(" ", "%20"))
-            assert (await receive(browser, 1))[0]["text"] == "x"
-
-    run()
+async def test_any_path_upgrades_and_may_name_the_instance(path: str, instance: str) -> None:
+    async with running_node() as node, connect(node.url(path)) as browser:
+        await command(browser, "subscribe", ["a"])
+        await node.publish({"subscribers": ["a"], "text": "x"}, instance=instance.replace(" ", "%20"))
+        assert (await receive(browser, 1))[0]["text"] == "x"
 
 
-@in_loop
 async def test_messages_of_one_instance_never_reach_another() -> None:
     async with running_node() as node:
         acme = await subscribed(node.url("/~acme/"), "a")
@@ -71,7 +61,6 @@ async def replay(browser: ClientConnection, data: object) -> list[dict[str, Any]
     return received
 
 
-@in_loop
 async def test_unsubscribed_channels_are_silent() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a", "b")
@@ -81,7 +70,6 @@ async def test_unsubscribed_channels_are_silent() -> None:
         assert [m["text"] for m in await receive(browser, 1)] == ["2"]
 
 
-@in_loop
 async def test_subscribing_twice_delivers_once() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
@@ -92,7 +80,6 @@ async def test_subscribing_twice_delivers_once() -> None:
         assert [m["text"] for m in await receive(browser, 2)] == ["1", "2"]
 
 
-@in_loop
 async def test_ping_is_answered_with_pong_and_nothing_else() -> None:
     async with running_node() as node, connect(node.url()) as browser:
         await browser.send('{"command": "ping", "data": null}')
@@ -100,7 +87,6 @@ async def test_ping_is_answered_with_pong_and_nothing_else() -> None:
         assert await receive(browser, 2) == [{"type": "pong"}, {"type": "pong"}]
 
 
-@in_loop
 async def test_a_replay_by_age_sends_again_oldest_first_what_is_subscribed_now() -> None:
     async with running_node() as node:
         for number in range(5):
@@ -111,7 +97,6 @@ async def test_a_replay_by_age_sends_again_oldest_first_what_is_subscribed_now()
         assert [m.get("n") for m in await replay(browser, None)] == [1, 3, None]
 
 
-@in_loop
 async def test_a_replay_by_age_leaves_out_what_is_older() -> None:
     async with running_node() as node:
         await node.publish({"subscribers": ["a"], "n": 1})
@@ -123,7 +108,6 @@ async def test_a_replay_by_age_leaves_out_what_is_older() -> None:
         assert [m.get("n") for m in await replay(browser, {"age": 45_000})] == [1, 2, None]
 
 
-@in_loop
 async def test_history_holds_4096_messages() -> None:
     async with running_node() as node:
         for start in range(0, 5000, 500):
@@ -155,11 +139,10 @@ BAD_COMMANDS = [
 
 
 @pytest.mark.parametrize("bad", BAD_COMMANDS, ids=lambda bad: repr(bad[:40]))
-def test_a_command_that_cannot_be_understood_is_logged_and_changes_nothing(
+async def test_a_command_that_cannot_be_understood_is_logged_and_changes_nothing(
     bad: str | bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    @in_loop
-    async def run() -> None:
+    with caplog.at_level(logging.INFO):
         async with running_node() as node:
             browser = await subscribed(node.url(), "a")
             await browser.send(bad)
@@ -167,11 +150,7 @@ def test_a_command_that_cannot_be_understood_is_logged_and_changes_nothing(
             assert [m["text"] for m in await receive(browser, 1)] == ["x"]
             assert "sent a command that was not done" in caplog.text
 
-    with caplog.at_level(logging.INFO):
-        run()
 
-
-@in_loop
 async def test_a_browser_learns_nothing_of_who_else_was_told() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "b", "c")
@@ -183,7 +162,6 @@ async def test_a_browser_learns_nothing_of_who_else_was_told() -> None:
         assert "touched" not in message
 
 
-@in_loop
 async def test_browsers_with_different_channels_get_their_own_each() -> None:
     async with running_node() as node:
         wanted = [("a",), ("b",), ("a", "b"), ("b", "c"), ("c",)]
@@ -195,7 +173,6 @@ async def test_browsers_with_different_channels_get_their_own_each() -> None:
             assert message["subscribers"] == [name for name in channels if name in "ab"]
 
 
-@in_loop
 async def test_the_published_object_arrives_as_it_was() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
@@ -220,25 +197,20 @@ async def test_the_published_object_arrives_as_it_was() -> None:
         ({"Connection": "close"}, 400),
     ],
 )
-def test_a_bad_handshake_is_refused_with_a_sentence(headers: dict[str, str], status: int) -> None:
-    @in_loop
-    async def run() -> None:
-        async with running_node() as node:
-            all_headers = {
-                "Upgrade": "websocket",
-                "Connection": "Upgrade",
-                "Sec-WebSocket-Version": "13",
-                "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-                **headers,
-            }
-            got, answer = await node.ask("/ws/", port=node.client_port, headers=all_headers)
-            assert got == status
-            assert "error" in answer
-
-    run()
+async def test_a_bad_handshake_is_refused_with_a_sentence(headers: dict[str, str], status: int) -> None:
+    async with running_node() as node:
+        all_headers = {
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+            **headers,
+        }
+        got, answer = await node.ask("/ws/", port=node.client_port, headers=all_headers)
+        assert got == status
+        assert "error" in answer
 
 
-@in_loop
 async def test_an_instance_name_that_is_too_long_is_refused() -> None:
     async with running_node() as node:
         with pytest.raises(InvalidStatus) as refused:
@@ -246,7 +218,6 @@ async def test_an_instance_name_that_is_too_long_is_refused() -> None:
         assert refused.value.response.status_code == 400
 
 
-@in_loop
 async def test_large_and_many_frames_pass_whole() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
@@ -255,7 +226,6 @@ async def test_large_and_many_frames_pass_whole() -> None:
         assert [m["n"] for m in await receive(browser, 50)] == list(range(50))
 
 
-@in_loop
 async def test_a_browser_that_closes_is_answered_and_forgotten() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")

@@ -14,7 +14,6 @@ from tests.support.clocks import Clock
 from tests.support.curl import curl
 from tests.support.frames import CLOSE, CONTINUATION, PING, frame, text
 from tests.support.heads import head
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, running_node
 from tests.support.waiting import eventually
 
@@ -85,7 +84,6 @@ async def listening(node: RunningNode, count: int) -> None:
     await eventually(lambda: len(node.node.hub.instance("default").channels) == count, "subscriptions")
 
 
-@in_loop
 async def test_slow_browsers_get_all_while_others_read_nothing() -> None:
     names = [f"c{number}" for number in range(40)]
     slow = ["one", "two", "three"]
@@ -106,7 +104,6 @@ async def test_slow_browsers_get_all_while_others_read_nothing() -> None:
         assert not pool(node).is_full
 
 
-@in_loop
 async def test_one_address_does_not_take_what_is_for_all() -> None:
     names = [f"c{number}" for number in range(40)]
     async with running_node(limits__waiting__all=16 * MIB) as node:
@@ -124,7 +121,6 @@ async def test_one_address_does_not_take_what_is_for_all() -> None:
             assert (await strangers[0].end()).endswith(CLOSED[0])
 
 
-@in_loop
 async def test_subscriptions_beyond_the_memory_for_them() -> None:
     """Pages with few are served while strangers have very many: those that have most are closed."""
     async with running_node(limits__subscriptions__all=MIB) as node:
@@ -144,7 +140,6 @@ async def test_subscriptions_beyond_the_memory_for_them() -> None:
         assert node.node.hub.memory.used == 0
 
 
-@in_loop
 async def test_subscriptions_that_there_is_no_room_for_though_all_have_few() -> None:
     names = [[f"{number}.{name}" for name in range(32)] for number in range(10)]
     async with running_node(limits__subscriptions__all=100_000) as node:
@@ -162,7 +157,6 @@ async def test_subscriptions_that_there_is_no_room_for_though_all_have_few() -> 
 
 
 @pytest.mark.parametrize("fragments", [False, True])
-@in_loop
 async def test_messages_that_are_not_whole_count(fragments: bool) -> None:
     part = frame(bytes(65_000), final=not fragments)
     part = part if fragments else part[:-1]
@@ -180,7 +174,6 @@ async def test_messages_that_are_not_whole_count(fragments: bool) -> None:
         await eventually(lambda: pool(node).used == 0, "nothing that is kept")
 
 
-@in_loop
 async def test_bodies_that_are_not_whole_count() -> None:
     """The largest gets an answer that says when to try again."""
     begin = b"POST / HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\n"
@@ -207,7 +200,6 @@ async def test_bodies_that_are_not_whole_count() -> None:
         await eventually(lambda: pool(node).used == 0, "nothing that is kept")
 
 
-@in_loop
 async def test_a_replay_that_is_read_too_slowly_ends_and_says_so() -> None:
     """It may be resumed; what is gone by then is a gap."""
     async with running_node(limits__history=4 * MIB) as node:
@@ -233,7 +225,6 @@ async def test_a_replay_that_is_read_too_slowly_ends_and_says_so() -> None:
         await eventually(lambda: pool(node).used == 0, "nothing that is kept")
 
 
-@in_loop
 async def test_a_message_has_to_become_whole_in_time(clock: Clock) -> None:
     async with running_node(limits__message__time=20, ping__interval=15) as node:
         with browsers(node, [()] * 2, ADDRESSES) as [slow, steady]:

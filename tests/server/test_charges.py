@@ -10,7 +10,6 @@ from websockets.asyncio.client import connect
 
 from tests.server.test_limits import SILENCE, UPGRADE, hits, raw
 from tests.support.clocks import Clock
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, command, running_node
 from tests.support.proxied import v2
 from tests.support.waiting import eventually
@@ -56,7 +55,6 @@ def many_words() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("texts", [churn, junk, short_names, many_words])
-@in_loop
 async def test_large_commands_reach_the_limit_soon(texts: Any, clock: Clock) -> None:
     """A small one costs a unit, and the burst is 200."""
     async with running_node() as node, raw(node.client_port) as flood:
@@ -72,7 +70,6 @@ async def test_large_commands_reach_the_limit_soon(texts: Any, clock: Clock) -> 
             await asyncio.sleep(0)
 
 
-@in_loop
 async def test_a_command_is_done_once_it_has_been_paid(clock: Clock) -> None:
     limits: dict[str, Any] = {"limits__commands": 10, "limits__commands__burst": 60}
     async with running_node(**limits) as node, raw(node.client_port) as flood:
@@ -85,7 +82,6 @@ async def test_a_command_is_done_once_it_has_been_paid(clock: Clock) -> None:
         await eventually(lambda: len(channels) == 1000, "the subscriptions")
 
 
-@in_loop
 async def test_a_debt_survives_a_reconnect(clock: Clock) -> None:
     async with running_node(limits__commands=10, limits__commands__burst=100) as node:
         async with raw(node.client_port) as flood:
@@ -116,7 +112,6 @@ async def upgraded(node: RunningNode, address: str) -> bool:
         return b" 101 " in head
 
 
-@in_loop
 async def test_only_the_address_that_owes_pays(clock: Clock) -> None:
     client = {"proxy.protocol": True}
     async with running_node(client=client, limits__commands=10, limits__commands__burst=100) as node:
@@ -130,7 +125,6 @@ async def test_only_the_address_that_owes_pays(clock: Clock) -> None:
         assert await upgraded(node, "192.0.2.1")
 
 
-@in_loop
 async def test_a_browser_behind_a_proxy_pays_for_itself(clock: Clock) -> None:
     """All requests come over one connection of the proxy's."""
     query = "&".join(f"channel={name}" for name in CHANNELS[:200])

@@ -9,12 +9,10 @@ from websockets.asyncio.client import connect
 from aphlict.core.message import parse
 from tests.server.test_browsers import replay
 from tests.support.listeners import join
-from tests.support.loops import in_loop
 from tests.support.nodes import command, receive, running_node, subscribed
 from tests.support.waiting import eventually
 
 
-@in_loop
 async def test_the_server_adds_a_unique_id_where_there_is_none() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
@@ -24,7 +22,6 @@ async def test_the_server_adds_a_unique_id_where_there_is_none() -> None:
         assert first["uniqueID"] != second["uniqueID"]
 
 
-@in_loop
 async def test_a_unique_id_is_delivered_once() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
@@ -35,7 +32,6 @@ async def test_a_unique_id_is_delivered_once() -> None:
         assert [m["n"] for m in await receive(browser, 2)] == [0, "last"]
 
 
-@in_loop
 async def test_the_same_unique_id_in_another_instance_is_another_message() -> None:
     async with running_node() as node:
         await node.publish({"subscribers": ["a"], "uniqueID": "u"}, instance="x")
@@ -43,7 +39,6 @@ async def test_the_same_unique_id_in_another_instance_is_another_message() -> No
         assert "duplicate" not in receipt
 
 
-@in_loop
 async def test_a_message_that_has_been_here_is_answered_and_nothing_else() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
@@ -54,7 +49,6 @@ async def test_a_message_that_has_been_here_is_answered_and_nothing_else() -> No
         assert (await node.status())["history.size"] == 1
 
 
-@in_loop
 async def test_every_browser_gets_the_messages_in_the_order_of_acceptance() -> None:
     async with running_node() as node:
         crowd = [await subscribed(node.url(), "crowd", f"own-{n}") for n in range(600)]
@@ -68,7 +62,6 @@ async def test_every_browser_gets_the_messages_in_the_order_of_acceptance() -> N
             assert [m["n"] for m in await receive(browser, 40)] == wanted
 
 
-@in_loop
 async def test_replay_after_sends_everything_later_and_says_how_many() -> None:
     async with running_node() as node:
         ids = [(await node.publish({"subscribers": ["a"], "n": n}))["uniqueID"] for n in range(5)]
@@ -79,7 +72,6 @@ async def test_replay_after_sends_everything_later_and_says_how_many() -> None:
         assert ack == {"type": "ack", "id": 1, "count": 2, "recovered": True}
 
 
-@in_loop
 async def test_replay_after_what_is_no_longer_known_sends_all_and_says_so() -> None:
     async with running_node() as node:
         await node.publish({"subscribers": ["a"], "n": 0})
@@ -89,7 +81,6 @@ async def test_replay_after_what_is_no_longer_known_sends_all_and_says_so() -> N
         assert ack["recovered"] is False
 
 
-@in_loop
 async def test_replay_after_never_repeats_what_came_live() -> None:
     async with running_node() as node:
         first = await node.publish({"subscribers": ["a"], "n": 0})
@@ -100,7 +91,6 @@ async def test_replay_after_never_repeats_what_came_live() -> None:
         assert sorted(m["n"] for m in received[:-1] if "n" in m) == [1, 2]
 
 
-@in_loop
 async def test_replay_after_several_leaves_out_what_was_seen_in_another_order() -> None:
     async with running_node() as node:
         ids = [(await node.publish({"subscribers": ["a"], "n": n}))["uniqueID"] for n in range(6)]
@@ -110,7 +100,6 @@ async def test_replay_after_several_leaves_out_what_was_seen_in_another_order() 
         assert ack["recovered"] is True
 
 
-@in_loop
 async def test_nothing_is_lost_or_doubled_by_a_browser_that_keeps_reconnecting() -> None:
     async with running_node() as node:
         seen: list[int] = []
@@ -136,7 +125,6 @@ async def test_nothing_is_lost_or_doubled_by_a_browser_that_keeps_reconnecting()
         assert seen == list(range(400))
 
 
-@in_loop
 async def test_the_ack_of_a_replay_comes_after_the_replayed_messages_however_many() -> None:
     async with running_node() as node:
         pad = "x" * 5000
@@ -148,7 +136,6 @@ async def test_the_ack_of_a_replay_comes_after_the_replayed_messages_however_man
         assert received[-1]["count"] == 1000
 
 
-@in_loop
 async def test_commands_with_an_id_are_answered() -> None:
     async with running_node() as node, connect(node.url()) as browser:
         for name, data in (("subscribe", ["a"]), ("unsubscribe", ["a"]), ("replay", {})):
@@ -159,7 +146,6 @@ async def test_commands_with_an_id_are_answered() -> None:
         assert (ack["type"], ack["id"]) == ("ack", 7)
 
 
-@in_loop
 async def test_a_page_that_gives_no_id_gets_nothing_that_it_does_not_expect() -> None:
     async with running_node() as node, connect(node.url()) as browser:
         await node.publish({"subscribers": ["a"], "n": 1})
@@ -177,7 +163,6 @@ async def test_a_page_that_gives_no_id_gets_nothing_that_it_does_not_expect() ->
         assert (once["n"], again["n"], pong) == (1, 1, {"type": "pong"})
 
 
-@in_loop
 async def test_a_bad_command_with_an_id_is_answered_with_a_sentence() -> None:
     async with running_node() as node, connect(node.url()) as browser:
         answer = await command(browser, "fly")
@@ -188,7 +173,6 @@ async def test_a_bad_command_with_an_id_is_answered_with_a_sentence() -> None:
         assert (answer["type"], answer["id"]) == ("error", "x")
 
 
-@in_loop
 async def test_too_many_subscriptions_are_an_error_and_none_of_them_is_made() -> None:
     async with running_node(limits__subscriptions=3) as node:
         browser = await subscribed(node.url(), "a", "b")
@@ -197,7 +181,6 @@ async def test_too_many_subscriptions_are_an_error_and_none_of_them_is_made() ->
         assert (await command(browser, "subscribe", ["c", "a"]))["type"] == "ack"
 
 
-@in_loop
 async def test_an_instance_that_nobody_uses_is_forgotten() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url("/~gone/"), "a")
@@ -207,7 +190,6 @@ async def test_an_instance_that_nobody_uses_is_forgotten() -> None:
         assert "gone" not in node.node.hub.instances
 
 
-@in_loop
 async def test_a_long_list_for_many_browsers_does_not_hold_up_the_loop() -> None:
     turns = 0
     told: list[Any] = []

@@ -11,7 +11,6 @@ from aphlict.server import sse as events
 from aphlict.server.connection import Connection
 from aphlict.server.sse import EventStream, encode
 from tests.support.curl import Block, curl, event_source
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, running_node
 from tests.support.waiting import eventually
 
@@ -24,7 +23,6 @@ def names(blocks: list[Block]) -> list[str]:
     return [block.json["uniqueID"] for block in blocks]
 
 
-@in_loop
 async def test_messages_come_as_events_with_their_names() -> None:
     async with running_node() as node, event_source(at(node, "/ws/events?channel=a&channel=b")) as source:
         await node.publish({"subscribers": ["a", "b", "c"], "uniqueID": "one", "text": "é"})
@@ -35,7 +33,6 @@ async def test_messages_come_as_events_with_their_names() -> None:
         assert two.json["subscribers"] == ["b"]
 
 
-@in_loop
 async def test_the_head_keeps_proxies_from_holding_events_back() -> None:
     async with running_node() as node:
         answer = await asyncio.create_subprocess_exec(
@@ -56,7 +53,6 @@ async def test_the_head_keeps_proxies_from_holding_events_back() -> None:
         await answer.wait()
 
 
-@in_loop
 async def test_the_instance_is_what_follows_the_tilde() -> None:
     async with running_node() as node:
         async with event_source(at(node, "/ws/~acme/events?channel=a")) as source:
@@ -67,7 +63,6 @@ async def test_the_instance_is_what_follows_the_tilde() -> None:
         assert await eventually(lambda: node.node.hub.connections == 0)
 
 
-@in_loop
 async def test_a_browser_that_comes_back_gets_what_it_missed() -> None:
     async with running_node() as node:
         for name in ("one", "two", "three"):
@@ -82,7 +77,6 @@ async def test_a_browser_that_comes_back_gets_what_it_missed() -> None:
                 assert names([await source.event()]) == ["four"]
 
 
-@in_loop
 async def test_several_names_are_resumed_from_the_oldest() -> None:
     async with running_node() as node:
         for name in ("one", "two", "three", "four,five"):
@@ -94,7 +88,6 @@ async def test_several_names_are_resumed_from_the_oldest() -> None:
             assert "data" not in (await source.block()).fields
 
 
-@in_loop
 async def test_a_gap_is_an_event_before_what_is_left() -> None:
     async with running_node() as node:
         await node.publish({"subscribers": ["a"], "uniqueID": "one"})
@@ -104,7 +97,6 @@ async def test_a_gap_is_an_event_before_what_is_left() -> None:
             assert names([one]) == ["one"]
 
 
-@in_loop
 async def test_a_stream_says_where_to_go_on_before_anything_came() -> None:
     async with running_node() as node:
         async with event_source(at(node, "/events?channel=a")) as source:
@@ -114,7 +106,6 @@ async def test_a_stream_says_where_to_go_on_before_anything_came() -> None:
             assert names([await source.event()]) == ["one"]
 
 
-@in_loop
 async def test_a_quiet_stream_shows_that_it_is_alive() -> None:
     async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
         await source.block()
@@ -128,7 +119,6 @@ async def test_a_quiet_stream_shows_that_it_is_alive() -> None:
         assert "data" not in block.fields
 
 
-@in_loop
 async def test_a_shorter_ping_interval_is_for_streams_too() -> None:
     async with (
         running_node(ping__interval=0.3) as node,
@@ -138,7 +128,6 @@ async def test_a_shorter_ping_interval_is_for_streams_too() -> None:
         assert "" in (await asyncio.wait_for(source.block(), 5)).fields
 
 
-@in_loop
 async def test_a_browser_that_has_vanished_is_given_up() -> None:
     async with running_node(ping__timeout=40) as node, event_source(at(node, "/events?channel=a")):
         [connection] = connections(node)
@@ -155,7 +144,6 @@ def test_an_event_has_one_line_of_data_for_each_line() -> None:
     assert encode(b'{"a":\r\n1,\n"b":2}') == b'\ndata: {"a":\ndata: 1,\ndata: "b":2}\n\n'
 
 
-@in_loop
 async def test_no_name_breaks_the_stream() -> None:
     async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
         await node.publish({"subscribers": ["a"], "uniqueID": "u\ndata: x\n\n"})
@@ -164,7 +152,6 @@ async def test_no_name_breaks_the_stream() -> None:
         assert read(event.id)
 
 
-@in_loop
 async def test_a_standard_event_source_goes_on_from_any_event_at_any_node() -> None:
     """It shows the `id` of the last event, and nothing else. Nodes take messages that come at the same moment in
     different orders."""
@@ -189,7 +176,6 @@ async def test_a_standard_event_source_goes_on_from_any_event_at_any_node() -> N
                     assert "data" not in (await source.block()).fields
 
 
-@in_loop
 async def test_a_long_event_comes_whole() -> None:
     text = "x" * 20_000
     async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
@@ -200,7 +186,6 @@ async def test_a_long_event_comes_whole() -> None:
         assert event.id != begin
 
 
-@in_loop
 async def test_a_body_with_line_breaks_arrives_whole() -> None:
     async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
         body = b'{\n"subscribers":\n["a"],\n"deep": {\r\n"n":\n\n1}}'
@@ -209,7 +194,6 @@ async def test_a_body_with_line_breaks_arrives_whole() -> None:
         assert json.loads((await source.event()).fields["data"])["deep"] == {"n": 1}
 
 
-@in_loop
 async def test_streams_end_when_the_server_stops() -> None:
     async with AsyncExitStack() as stack:
         node = await stack.enter_async_context(running_node())
@@ -219,7 +203,6 @@ async def test_streams_end_when_the_server_stops() -> None:
         assert (await source.end()).endswith(b'data: {"uniqueID":"one","subscribers":["a"]}\n\n')
 
 
-@in_loop
 async def test_who_reads_too_slowly_is_cut_off_and_resumes() -> None:
     async with running_node(limits__waiting=100_000) as node:
         reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port, limit=1024)
@@ -233,7 +216,6 @@ async def test_who_reads_too_slowly_is_cut_off_and_resumes() -> None:
             assert names(await source.events(2)) == ["198", "199"]
 
 
-@in_loop
 async def test_what_cannot_be_served_is_refused_with_a_sentence() -> None:
     async with running_node(limits__subscriptions=3, limits__name=8) as node:
         for query in ("", "?channel=toolongname", "?channel=1&channel=2&channel=3&channel=4", "?channel=%ff"):
@@ -246,7 +228,6 @@ async def test_what_cannot_be_served_is_refused_with_a_sentence() -> None:
         assert node.node.hub.connections == 0
 
 
-@in_loop
 async def test_other_methods_and_other_paths() -> None:
     async with running_node() as node:
         for method in ("POST", "DELETE"):
@@ -260,7 +241,6 @@ async def test_other_methods_and_other_paths() -> None:
             assert (await curl(at(node, path))).status == 501
 
 
-@in_loop
 async def test_another_site_may_ask_beforehand() -> None:
     async with running_node() as node:
         for path in ("/events", "/ws/~acme/poll"):

@@ -9,7 +9,6 @@ from aphlict.config.settings import ServerSettings
 from aphlict.errors import NotAuthorized, NotForPages, UnknownHost
 from aphlict.server.admin_access import Guard, is_loopback
 from tests.support.curl import curl
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, receive, running_node, subscribed
 
 SECRET, ANOTHER = "a secret of many letters".replace(" ", "-"), "another-secret-of-many-letters"
@@ -54,7 +53,6 @@ def test_who_is_no_page_is_served(headers: dict[str, str]) -> None:
     check(guard(), headers)
 
 
-@in_loop
 async def test_a_page_publishes_nothing() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
@@ -71,7 +69,6 @@ async def test_a_page_publishes_nothing() -> None:
         assert (await receive(browser, 1))[0]["text"] == "ours"
 
 
-@in_loop
 async def test_a_page_is_refused_before_its_body_is_read() -> None:
     async with running_node() as node:
         headers = ("-H", "Origin: https://evil.example", "-H", "Expect: 100-continue")
@@ -157,7 +154,6 @@ def test_loopback(address: str, loopback: bool) -> None:
     assert is_loopback(address) is loopback
 
 
-@in_loop
 async def test_a_rebound_name() -> None:
     async with running_node() as node:
         for path, options in (("/status/", ()), ("/", ("-d", "{}"))):
@@ -167,19 +163,16 @@ async def test_a_rebound_name() -> None:
         assert (await node.status())["refused"]["admin.hosts"] == 2
 
 
-@in_loop
 async def test_a_rebound_name_of_a_server_that_listens_everywhere() -> None:
     async with running_node(admin={"listen": "0.0.0.0"}) as node:
         assert (await curl(at(node, "/status/"), "-H", "Host: evil.com:22281")).status == 403
 
 
-@in_loop
 async def test_the_names_of_the_cluster_are_own_names() -> None:
     async with running_node(cluster=[{"host": "notify.example.org", "port": 1}]) as node:
         assert (await curl(at(node, "/status/"), "-H", "Host: notify.example.org:22281")).status == 200
 
 
-@in_loop
 async def test_a_health_check_without_a_host() -> None:
     async with running_node() as node:
         assert (await curl(at(node, "/status/"), "--http1.0", "-H", "Host:")).status == 200
@@ -228,7 +221,6 @@ def test_the_time_of_a_comparison_says_nothing(monkeypatch: pytest.MonkeyPatch) 
     assert compared == [(b"x", SECRET.encode()), (b"x", ANOTHER.encode())]
 
 
-@in_loop
 async def test_nothing_is_told_to_strangers(caplog: pytest.LogCaptureFixture) -> None:
     async with running_node(admin={"admin.secret": SECRET}) as node:
         for path, options in (
@@ -248,7 +240,6 @@ async def test_nothing_is_told_to_strangers(caplog: pytest.LogCaptureFixture) ->
     assert "admin.secret was hit by 127.0.0.1" in caplog.text
 
 
-@in_loop
 async def test_who_knows_it_publishes() -> None:
     async with running_node(admin={"admin.secret": SECRET}) as node:
         browser = await subscribed(node.url(), "a")

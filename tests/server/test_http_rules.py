@@ -7,7 +7,6 @@ from email.utils import parsedate_to_datetime
 import pytest
 
 from aphlict.server.pages import prefers_gzip
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, running_node
 
 UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -48,7 +47,6 @@ async def ask(node: RunningNode, port: str, request: bytes) -> tuple[int, dict[s
 
 
 @pytest.mark.parametrize(("port", "start", "fields", "status"), REQUESTS, ids=lambda value: str(value)[:40])
-@in_loop
 async def test_every_answer_has_a_date(port: str, start: bytes, fields: bytes, status: int) -> None:
     async with running_node() as node:
         began = int(time.time())
@@ -58,7 +56,6 @@ async def test_every_answer_has_a_date(port: str, start: bytes, fields: bytes, s
         assert began <= parsedate_to_datetime(headers["date"]).timestamp() <= time.time()
 
 
-@in_loop
 async def test_an_answer_without_a_body_has_no_length() -> None:
     async with running_node() as node:
         _, headers = await ask(node, "client", b"OPTIONS /events HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -71,7 +68,6 @@ async def test_an_answer_without_a_body_has_no_length() -> None:
         assert "content-length" not in headers
 
 
-@in_loop
 async def test_an_unknown_version_is_answered_with_what_to_upgrade_to() -> None:
     async with running_node() as node:
         old = b"Sec-WebSocket-Version: 8\r\n\r\n"
@@ -83,7 +79,6 @@ async def test_an_unknown_version_is_answered_with_what_to_upgrade_to() -> None:
 
 
 @pytest.mark.parametrize(("minor", "status"), [(0, 200), (1, 100)])
-@in_loop
 async def test_only_http_1_1_is_answered_with_100_continue(minor: int, status: int) -> None:
     async with running_node() as node:
         request = b"POST / HTTP/1.%d\r\nHost: x\r\nExpect: 100-continue\r\n%b\r\n" % (minor, LENGTH)
@@ -92,7 +87,6 @@ async def test_only_http_1_1_is_answered_with_100_continue(minor: int, status: i
 
 
 @pytest.mark.parametrize(("port", "path"), [("admin", b"/status/"), ("client", b"/poll?channel=a&wait=0")])
-@in_loop
 async def test_a_connection_of_http_1_0_is_kept_where_both_sides_name_it(port: str, path: bytes) -> None:
     async with running_node() as node:
         for field, expected in ((KEEP, "keep-alive"), (b"", "close")):

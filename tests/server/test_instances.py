@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 import aphlict
 from aphlict.protocol.http import instance_of, instance_path
 from aphlict.server.exchange import read_query
-from tests.support.loops import in_loop
 from tests.support.nodes import receive, running_node, subscribed
 
 NAMES = st.text(min_size=1, max_size=80) | st.text("ab~/%+ .?&=#;é", min_size=1)
@@ -25,7 +24,6 @@ def test_a_name_is_the_same_instance_on_both_ports(name: str) -> None:
     assert read_query(f"instance={quote(name, safe='')}") == {"instance": [name]}
 
 
-@in_loop
 async def test_an_odd_name_reaches_its_own_instance_alone() -> None:
     async with running_node() as node:
         server = f"http://127.0.0.1:{node.admin_port}/"
@@ -57,7 +55,6 @@ UPGRADE = (
 )
 
 
-@in_loop
 async def test_utf8_without_percent_encoding_is_read_alike_on_both_ports() -> None:
     async with running_node() as node:
         assert await status_of(node.client_port, "GET /~café/".encode(), *UPGRADE) == b"101"
@@ -68,13 +65,9 @@ async def test_utf8_without_percent_encoding_is_read_alike_on_both_ports() -> No
 
 
 @pytest.mark.parametrize("name", [b"%FF", b"\xe9", b"%ED%A0%80", b"x" * 257, "é".encode() * 129])
-def test_what_is_no_name_is_refused_on_both_ports(name: bytes) -> None:
-    @in_loop
-    async def run() -> None:
-        async with running_node() as node:
-            assert await status_of(node.client_port, b"GET /~%b/" % name, *UPGRADE) == b"400"
-            assert await status_of(node.client_port, b"GET /~%b/poll?channel=a&wait=0" % name) == b"400"
-            assert await status_of(node.admin_port, b"POST /?instance=%b" % name) == b"400"
-            assert await status_of(node.admin_port, b"GET /status/?instance=%b" % name) == b"400"
-
-    run()
+async def test_what_is_no_name_is_refused_on_both_ports(name: bytes) -> None:
+    async with running_node() as node:
+        assert await status_of(node.client_port, b"GET /~%b/" % name, *UPGRADE) == b"400"
+        assert await status_of(node.client_port, b"GET /~%b/poll?channel=a&wait=0" % name) == b"400"
+        assert await status_of(node.admin_port, b"POST /?instance=%b" % name) == b"400"
+        assert await status_of(node.admin_port, b"GET /status/?instance=%b" % name) == b"400"

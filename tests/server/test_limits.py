@@ -22,7 +22,6 @@ from aphlict.server.connection import Connection
 from tests.support.certificates import self_signed
 from tests.support.clocks import Clock
 from tests.support.curl import curl
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, command, receive, running_node, subscribed
 from tests.support.proxied import v2
 from tests.support.waiting import eventually, eventually_async
@@ -100,7 +99,6 @@ async def hits(node: RunningNode, limit: str) -> int:
 # Connections
 
 
-@in_loop
 async def test_more_connections_than_there_is_room_for() -> None:
     async with running_node(limits__connections=2) as node:
         async with raw(node.client_port) as first, raw(node.client_port) as second:
@@ -122,7 +120,6 @@ async def is_let_in(node: RunningNode) -> bool:
         return b" 101 " in await another.ask(UPGRADE)
 
 
-@in_loop
 async def test_a_flood_beyond_the_room_is_closed_and_leaves_the_others_alone() -> None:
     async with running_node(limits__connections=1) as node:
         browser = await subscribed(node.url(), "A")
@@ -142,7 +139,6 @@ async def has_hits(node: RunningNode, limit: str, count: int) -> bool:
     return await hits(node, limit) >= count
 
 
-@in_loop
 async def test_pages_leave_room_when_they_are_answered() -> None:
     async with running_node(limits__connections=2) as node:
         for _ in range(10):
@@ -154,7 +150,6 @@ async def test_pages_leave_room_when_they_are_answered() -> None:
                 await page.end()
 
 
-@in_loop
 async def test_more_connections_than_an_address_may_have() -> None:
     async with running_node(limits__connections__address=1) as node:
         async with raw(node.client_port) as first, raw(node.client_port) as second:
@@ -163,7 +158,6 @@ async def test_more_connections_than_an_address_may_have() -> None:
         assert await hits(node, "limits.connections.address") == 1
 
 
-@in_loop
 async def test_limits_are_read_again() -> None:
     async with running_node() as node, raw(node.client_port) as first:
         assert b" 101 " in await first.ask(UPGRADE)
@@ -179,7 +173,6 @@ async def test_limits_are_read_again() -> None:
         assert await is_let_in(node)
 
 
-@in_loop
 async def test_new_connections_in_a_second() -> None:
     async with running_node(limits__connections__second=8) as node:
         began = time.monotonic()
@@ -188,7 +181,6 @@ async def test_new_connections_in_a_second() -> None:
         assert await hits(node, "limits.connections.second") >= 1
 
 
-@in_loop
 async def test_behind_a_proxy_browsers_are_counted_and_not_the_proxy() -> None:
     trusting = {"proxy.trusted": ["127.0.0.1"]}
     async with running_node(client=trusting, limits__connections__address=1) as node:
@@ -204,7 +196,6 @@ async def test_behind_a_proxy_browsers_are_counted_and_not_the_proxy() -> None:
         assert await hits(node, "limits.connections.address") == 5
 
 
-@in_loop
 async def test_a_proxy_is_not_counted_among_the_browsers_of_its_network() -> None:
     proxy = "2001:db8::1"
     client = {"proxy.protocol": True, "proxy.trusted": [proxy]}
@@ -226,7 +217,6 @@ def brought_for(browser: str, request: bytes) -> bytes:
     return request.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: %b\r\n\r\n" % browser.encode())
 
 
-@in_loop
 async def test_what_a_proxy_keeps_open_counts_for_nobody() -> None:
     """It serves another browser next, and this one comes back by another connection."""
     trusting = {"proxy.trusted": ["127.0.0.1"]}
@@ -241,7 +231,6 @@ async def test_what_a_proxy_keeps_open_counts_for_nobody() -> None:
             node.node.prepare_reload(node.node.settings)()
 
 
-@in_loop
 async def test_who_does_not_say_for_whom_it_is_takes_no_more_room_than_there_is() -> None:
     async with (
         running_node(client={"proxy.protocol": True}, limits__connections=40) as node,
@@ -261,7 +250,6 @@ async def test_who_does_not_say_for_whom_it_is_takes_no_more_room_than_there_is(
         assert arriving.inside == 0
 
 
-@in_loop
 async def test_a_balancers_own_check_is_served_and_not_counted() -> None:
     local, proxied = v2(None, command=0, family=0), v2("203.0.113.1")
     async with running_node(client={"proxy.protocol": True}, limits__connections=1) as node:
@@ -275,29 +263,24 @@ async def test_a_balancers_own_check_is_served_and_not_counted() -> None:
 
 
 @pytest.mark.parametrize("path", ["events", "poll"])
-def test_who_does_without_a_websocket_has_the_same_limits(path: str) -> None:
-    @in_loop
-    async def run() -> None:
-        limits: dict[str, Any] = {"limits__subscriptions": 1, "limits__name": 7, "limits__connections": 1}
-        async with running_node(**limits) as node:
-            for query in ("channel=A&channel=B", "channel=too%20long"):
-                async with raw(node.client_port) as greedy:
-                    head = await greedy.ask(f"GET /{path}?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-                    assert b" 400 " in head
-                await eventually(lambda: not connections(node), "the end")
-            async with raw(node.client_port) as first, raw(node.client_port) as second:
-                request = f"GET /{path}?channel=A HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-                first.writer.write(request)
-                await eventually(lambda: node.node.hub.connections == 1, "the listener")
-                assert b" 503 " in await second.ask(request)
-            found = (await node.status())["limits"]
-            expected = dict.fromkeys(("limits.subscriptions", "limits.name", "limits.connections"), 1)
-            assert {name: count for name, count in found.items() if count} == expected
-
-    run()
+async def test_who_does_without_a_websocket_has_the_same_limits(path: str) -> None:
+    limits: dict[str, Any] = {"limits__subscriptions": 1, "limits__name": 7, "limits__connections": 1}
+    async with running_node(**limits) as node:
+        for query in ("channel=A&channel=B", "channel=too%20long"):
+            async with raw(node.client_port) as greedy:
+                head = await greedy.ask(f"GET /{path}?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                assert b" 400 " in head
+            await eventually(lambda: not connections(node), "the end")
+        async with raw(node.client_port) as first, raw(node.client_port) as second:
+            request = f"GET /{path}?channel=A HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+            first.writer.write(request)
+            await eventually(lambda: node.node.hub.connections == 1, "the listener")
+            assert b" 503 " in await second.ask(request)
+        found = (await node.status())["limits"]
+        expected = dict.fromkeys(("limits.subscriptions", "limits.name", "limits.connections"), 1)
+        assert {name: count for name, count in found.items() if count} == expected
 
 
-@in_loop
 async def test_polls_that_come_too_fast_are_read_later() -> None:
     async with running_node(limits__commands=10, limits__commands__burst=5) as node:
         async with raw(node.client_port) as flood:
@@ -311,7 +294,6 @@ async def test_polls_that_come_too_fast_are_read_later() -> None:
 @pytest.mark.parametrize(
     "request_", [POLL, b"OPTIONS /poll HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["GET", "OPTIONS"]
 )
-@in_loop
 async def test_every_request_on_a_connection_that_is_kept_is_charged(request_: bytes, clock: Clock) -> None:
     async with running_node(limits__commands__burst=5) as node, raw(node.client_port) as flood:
         for _ in range(5):
@@ -325,7 +307,6 @@ async def test_every_request_on_a_connection_that_is_kept_is_charged(request_: b
 
 
 @pytest.mark.parametrize("path", ["events", "poll"])
-@in_loop
 async def test_what_was_missed_costs_what_is_looked_at(path: str, clock: Clock) -> None:
     async with running_node(limits__commands__burst=20) as node:
         await node.publish(*({"subscribers": ["A"], "uniqueID": str(number)} for number in range(1000)))
@@ -339,7 +320,6 @@ async def test_what_was_missed_costs_what_is_looked_at(path: str, clock: Clock) 
 # Commands
 
 
-@in_loop
 async def test_commands_that_come_too_fast_are_read_later(clock: Clock) -> None:
     limits: dict[str, Any] = {"limits__commands": 40, "limits__commands__burst": 20}
     async with running_node(**limits) as node, connect(node.url()) as other, raw(node.client_port) as flood:
@@ -354,7 +334,6 @@ async def test_commands_that_come_too_fast_are_read_later(clock: Clock) -> None:
         await flood.gets(pongs=20)
 
 
-@in_loop
 async def test_fragments_count_too(clock: Clock) -> None:
     """Each costs the server as much as a command, and none need ever end."""
     begin, more = b"\x01\x80\0\0\0\0", b"\x00\x80\0\0\0\0"
@@ -369,7 +348,6 @@ async def test_fragments_count_too(clock: Clock) -> None:
         await flood.gets(pongs=1)
 
 
-@in_loop
 async def test_one_who_goes_away_while_paused_is_forgotten() -> None:
     async with running_node(limits__commands=1, limits__commands__burst=1) as node:
         async with raw(node.client_port) as flood:
@@ -386,7 +364,6 @@ async def has_none(node: RunningNode) -> bool:
     return bool((await node.status())["connections"] == 0)
 
 
-@in_loop
 async def test_a_paused_browser_still_gets_messages_and_is_closed_in_good_order() -> None:
     async with running_node(limits__commands=1, limits__commands__burst=2, drain__time=0.1) as node:
         browser = await subscribed(node.url(), "A")
@@ -408,7 +385,6 @@ async def closed_with(browser: Any) -> int | None:
         return error.rcvd.code if error.rcvd else None
 
 
-@in_loop
 async def test_a_replay_costs_what_it_looks_at(clock: Clock) -> None:
     async with running_node(limits__commands=10, limits__commands__burst=50) as node:
         messages = [{"subscribers": ["A"], "number": number} for number in range(1000)]
@@ -427,7 +403,6 @@ async def test_a_replay_costs_what_it_looks_at(clock: Clock) -> None:
             await receive(browser, 1000)
 
 
-@in_loop
 async def test_answers_cost_more_with_many_subscriptions(clock: Clock) -> None:
     async with (
         running_node(limits__commands=10, limits__commands__burst=200) as node,
@@ -443,7 +418,6 @@ async def test_answers_cost_more_with_many_subscriptions(clock: Clock) -> None:
 # Deadlines
 
 
-@in_loop
 async def test_a_head_that_comes_a_byte_at_a_time() -> None:
     async with running_node(limits__handshake=0.5) as node, raw(node.client_port) as slow:
         assert 0.4 < await slow.drips(bytes([each]) for each in UPGRADE) < 5
@@ -452,20 +426,16 @@ async def test_a_head_that_comes_a_byte_at_a_time() -> None:
         assert await hits(node, "limits.handshake") == 1
 
 
-def test_a_tls_handshake_that_comes_a_byte_at_a_time(tmp_path: Path) -> None:
+async def test_a_tls_handshake_that_comes_a_byte_at_a_time(tmp_path: Path) -> None:
     """The deadline is one for TLS and the upgrade together, whatever has come by then."""
     files = self_signed().write(tmp_path)
     hello = client_hello()
 
-    @in_loop
-    async def run() -> None:
-        async with running_node(client=files.settings(), limits__handshake=0.5) as node:
-            async with raw(node.client_port) as slow:
-                assert 0.4 < await slow.drips(bytes([each]) for each in hello) < 5
-            assert await hits(node, "limits.handshake") == 1
-            assert not connections(node)
-
-    run()
+    async with running_node(client=files.settings(), limits__handshake=0.5) as node:
+        async with raw(node.client_port) as slow:
+            assert 0.4 < await slow.drips(bytes([each]) for each in hello) < 5
+        assert await hits(node, "limits.handshake") == 1
+        assert not connections(node)
 
 
 def client_hello() -> bytes:
@@ -477,31 +447,25 @@ def client_hello() -> bytes:
     return outgoing.read()
 
 
-def test_who_finds_no_room_is_told_so_over_tls_too(tmp_path: Path) -> None:
+async def test_who_finds_no_room_is_told_so_over_tls_too(tmp_path: Path) -> None:
     files = self_signed().write(tmp_path)
     trust = ssl.create_default_context(cafile=files.ca)
 
-    @in_loop
-    async def run() -> None:
-        async with (
-            running_node(client=files.settings(), limits__connections=1) as node,
-            connect(node.url(), ssl=trust),
-        ):
-            with pytest.raises(InvalidStatus) as refused:
-                await connect(node.url(), ssl=trust)
-            assert refused.value.response.status_code == 503
-            assert refused.value.response.headers["Retry-After"] == "10"
-
-    run()
+    async with (
+        running_node(client=files.settings(), limits__connections=1) as node,
+        connect(node.url(), ssl=trust),
+    ):
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(node.url(), ssl=trust)
+        assert refused.value.response.status_code == 503
+        assert refused.value.response.headers["Retry-After"] == "10"
 
 
-@in_loop
 async def test_one_who_says_nothing() -> None:
     async with running_node(limits__handshake=0.3) as node, raw(node.client_port) as silent:
         assert await silent.end() == b""
 
 
-@in_loop
 async def test_very_many_who_say_nothing_end_together() -> None:
     async with running_node(limits__handshake=0.5) as node, contextlib.AsyncExitStack() as stack:
         silent = [await stack.enter_async_context(raw(node.client_port)) for _ in range(200)]
@@ -515,7 +479,6 @@ async def test_very_many_who_say_nothing_end_together() -> None:
     [(b"Content-Length: 100000", b" "), (b"Transfer-Encoding: chunked", b"1\r\n \r\n")],
     ids=["length", "chunks"],
 )
-@in_loop
 async def test_a_body_that_comes_a_byte_at_a_time(framing: bytes, byte: bytes) -> None:
     async with running_node(limits__body__time=0.5) as node, raw(node.admin_port) as slow:
         slow.writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\n" % framing)
@@ -523,7 +486,6 @@ async def test_a_body_that_comes_a_byte_at_a_time(framing: bytes, byte: bytes) -
         assert await hits(node, "limits.body.time") == 1
 
 
-@in_loop
 async def test_a_publisher_that_asks_nothing(clock: Clock) -> None:
     async with running_node(limits__idle=20) as node, raw(node.admin_port) as idle:
         for _ in range(3):
@@ -534,7 +496,6 @@ async def test_a_publisher_that_asks_nothing(clock: Clock) -> None:
         assert await hits(node, "limits.idle") == 1
 
 
-@in_loop
 async def test_a_proxy_that_keeps_its_connection_after_a_poll(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -549,7 +510,6 @@ async def test_a_proxy_that_keeps_its_connection_after_a_poll(
     assert "was hit" not in caplog.text
 
 
-@in_loop
 async def test_one_who_does_not_answer_a_close_frame() -> None:
     async with running_node() as node, raw(node.client_port) as rude:
         await rude.ask(UPGRADE)
@@ -568,7 +528,6 @@ def connections(node: RunningNode) -> list[Connection]:
 # Publishing
 
 
-@in_loop
 async def test_a_list_of_too_many_messages() -> None:
     async with running_node(limits__batch=3) as node:
         message = {"subscribers": ["A"]}
@@ -578,7 +537,6 @@ async def test_a_list_of_too_many_messages() -> None:
         assert await hits(node, "limits.batch") == 1
 
 
-@in_loop
 async def test_a_message_for_too_many_channels() -> None:
     async with running_node(limits__channels=3) as node:
         await node.publish({"subscribers": ["A", "B", "C"]})
@@ -588,7 +546,6 @@ async def test_a_message_for_too_many_channels() -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("-H", "Transfer-Encoding: chunked")], ids=["length", "chunks"])
-@in_loop
 async def test_a_body_as_large_as_it_may_be(options: tuple[str, ...]) -> None:
     body = '{"subscribers": ["A"]}'
     async with running_node(limits__body=len(body)) as node:
@@ -598,7 +555,6 @@ async def test_a_body_as_large_as_it_may_be(options: tuple[str, ...]) -> None:
             assert await hits(node, "limits.body") == count
 
 
-@in_loop
 async def test_a_list_is_taken_until_too_many_deliveries_wait() -> None:
     async with running_node(limits__deliveries=10) as node:
         browsers = [await subscribed(node.url(), "A") for _ in range(3)]
@@ -619,7 +575,6 @@ async def test_a_list_is_taken_until_too_many_deliveries_wait() -> None:
         assert await hits(node, "limits.deliveries") == refusals > 1
 
 
-@in_loop
 async def test_more_deliveries_than_may_wait() -> None:
     async with running_node(limits__deliveries=1000) as node:
         browser = await subscribed(node.url(), "A")
@@ -643,7 +598,6 @@ async def test_more_deliveries_than_may_wait() -> None:
 # What was counted already
 
 
-@in_loop
 async def test_what_is_refused_is_counted() -> None:
     async with running_node(limits__subscriptions=1, limits__name=7, limits__message=100) as node:
         async with connect(node.url()) as browser:
@@ -667,7 +621,6 @@ async def test_what_is_refused_is_counted() -> None:
         }
 
 
-@in_loop
 async def test_messages_that_the_history_has_no_room_for_are_counted() -> None:
     async with running_node(limits__history=10_000) as node:
         await node.publish(*[{"subscribers": ["A"]}] * 100)
@@ -675,7 +628,6 @@ async def test_messages_that_the_history_has_no_room_for_are_counted() -> None:
         assert status["history.size"] + status["limits"]["limits.history"] == 100
 
 
-@in_loop
 async def test_silence_is_counted(clock: Clock) -> None:
     async with running_node(ping__interval=20, ping__timeout=50) as node, raw(node.client_port) as dead:
         await dead.ask(UPGRADE)
@@ -686,7 +638,6 @@ async def test_silence_is_counted(clock: Clock) -> None:
         await eventually(lambda: node.node.hub.hits.counts.get("ping.timeout") == 1, "the count")
 
 
-@in_loop
 async def test_what_was_counted_is_summed_up_in_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

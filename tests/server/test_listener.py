@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from tests.support.certificates import self_signed
-from tests.support.loops import in_loop
 from tests.support.nodes import running_node
 from tests.support.proxied import v2
 from tests.support.waiting import eventually
@@ -44,20 +43,15 @@ def ask_for_health(port: int, authority: str) -> int:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n"])
-def test_who_is_gone_before_it_is_accepted_does_no_harm(
+async def test_who_is_gone_before_it_is_accepted_does_no_harm(
     content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = self_signed().write(tmp_path)
-
-    @in_loop
-    async def run() -> None:
+    with caplog.at_level(logging.WARNING):
         async with running_node(client=files.settings()) as node:
             for _ in range(3):
                 knock_and_run(node.client_port, content)
             assert await asyncio.to_thread(ask_for_health, node.client_port, files.ca) == 200
-
-    with caplog.at_level(logging.WARNING):
-        run()
         gc.collect()
     assert not caplog.records
 
@@ -65,9 +59,10 @@ def test_who_is_gone_before_it_is_accepted_does_no_harm(
 @pytest.mark.parametrize(
     "path", ["events?channel=a", "events?channel=a&after=x", "poll?channel=a&after=x", "status"]
 )
-def test_who_is_gone_before_it_is_answered_does_no_harm(path: str, caplog: pytest.LogCaptureFixture) -> None:
-    @in_loop
-    async def run() -> None:
+async def test_who_is_gone_before_it_is_answered_does_no_harm(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
         async with running_node() as node:
             door = node.node._frontend._gates["client"].door
             with socket.create_connection(("127.0.0.1", node.client_port)) as sock:
@@ -76,9 +71,6 @@ def test_who_is_gone_before_it_is_answered_does_no_harm(path: str, caplog: pytes
                 sock.sendall(f"GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             await eventually(lambda: door.inside == 0)
             assert node.node.hub.connections == 0
-
-    with caplog.at_level(logging.WARNING):
-        run()
     assert not caplog.records
 
 
@@ -99,14 +91,12 @@ class FullEpoll:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOMEM], ids=["ENOSPC", "ENOMEM"])
 @pytest.mark.parametrize("kind", ["plain", "TLS", "balancer", "turned away"])
-def test_what_epoll_has_no_room_for_is_closed_and_leaves_no_trace(
+async def test_what_epoll_has_no_room_for_is_closed_and_leaves_no_trace(
     kind: str, number: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     client: dict[str, Any] = self_signed().write(tmp_path).settings() if kind == "TLS" else {}
     client["proxy.protocol"] = kind == "balancer"
-
-    @in_loop
-    async def run() -> None:
+    with caplog.at_level(logging.WARNING):
         async with running_node(client=client) as node:
             gate = node.node._frontend._gates["client"]
             if kind == "turned away":
@@ -123,16 +113,14 @@ def test_what_epoll_has_no_room_for_is_closed_and_leaves_no_trace(
             reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
             await eventually(lambda: len(poller.handlers()) > len(handlers), "the next connection")
             writer.close()
-
-    with caplog.at_level(logging.WARNING):
-        run()
         gc.collect()
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
-def test_what_epoll_has_no_room_for_behind_a_balancer_is_closed(caplog: pytest.LogCaptureFixture) -> None:
-    @in_loop
-    async def run() -> None:
+async def test_what_epoll_has_no_room_for_behind_a_balancer_is_closed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
         async with running_node(client={"proxy.protocol": True}) as node:
             poller = node.node._frontend._poller
             epoll, before = poller._epoll, len(poller.handlers())
@@ -143,7 +131,4 @@ def test_what_epoll_has_no_room_for_behind_a_balancer_is_closed(caplog: pytest.L
             assert await asyncio.wait_for(reader.read(), 20) == b""
             writer.close()
             poller._epoll = epoll
-
-    with caplog.at_level(logging.WARNING):
-        run()
     assert [record.levelname for record in caplog.records] == ["ERROR"]

@@ -6,7 +6,6 @@ import json
 import pytest
 
 from tests.support.heads import MALFORMED, Malformed
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, running_node
 
 HIDDEN = b"GET /status/ HTTP/1.1\r\nHost: hidden\r\n\r\n"
@@ -37,7 +36,6 @@ def check_refused(answer: bytes, status: int) -> None:
 
 @PORTS
 @pytest.mark.parametrize("malformed", MALFORMED, ids=str)
-@in_loop
 async def test_a_malformed_request_is_refused(malformed: Malformed, port: str) -> None:
     async with running_node() as node:
         check_refused(await exchange(node, port, malformed.data + HIDDEN), malformed.status)
@@ -45,7 +43,6 @@ async def test_a_malformed_request_is_refused(malformed: Malformed, port: str) -
 
 @PORTS
 @pytest.mark.parametrize("malformed", MALFORMED, ids=str)
-@in_loop
 async def test_a_malformed_request_is_refused_a_byte_at_a_time(malformed: Malformed, port: str) -> None:
     pieces = [malformed.data[i : i + 1] for i in range(min(len(malformed.data), 300))]
     async with running_node() as node:
@@ -64,7 +61,6 @@ async def test_a_malformed_request_is_refused_a_byte_at_a_time(malformed: Malfor
         b"0\r\n\n",
     ],
 )
-@in_loop
 async def test_malformed_chunks_are_refused_at_once(body: bytes) -> None:
     async with running_node() as node:
         check_refused(await exchange(node, "admin", CHUNKED + body + HIDDEN), 400)
@@ -73,7 +69,6 @@ async def test_malformed_chunks_are_refused_at_once(body: bytes) -> None:
         assert (await node.status())["messages.in"] == 0
 
 
-@in_loop
 async def test_what_follows_a_body_in_chunks_is_read_as_strictly() -> None:
     body = b'{"subscribers": ["a"]}'
     hidden = b"POST / HTTP/1.1\nContent-Length: %d\n\n%b" % (len(body), body)
@@ -87,7 +82,6 @@ async def test_what_follows_a_body_in_chunks_is_read_as_strictly() -> None:
         assert (await node.status())["messages.in"] == 1
 
 
-@in_loop
 async def test_an_upgrade_with_a_body_is_refused() -> None:
     head = (
         b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 100\r\n"
@@ -110,7 +104,6 @@ FRAMINGS = {
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT"])
 @pytest.mark.parametrize("framing", FRAMINGS)
-@in_loop
 async def test_a_body_on_the_client_port_is_never_read_as_a_request(method: str, framing: str) -> None:
     """A proxy that reuses its connections would give the answers to the wrong users."""
     async with running_node() as node:
@@ -127,7 +120,6 @@ async def test_a_body_on_the_client_port_is_never_read_as_a_request(method: str,
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 @pytest.mark.parametrize("framing", ["length", "length and 100-continue", "chunks"])
-@in_loop
 async def test_a_body_on_the_admin_port_belongs_to_its_request(method: str, framing: str) -> None:
     last = b"GET /status/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     async with running_node() as node:
@@ -140,7 +132,6 @@ async def test_a_body_on_the_admin_port_belongs_to_its_request(method: str, fram
 
 
 @PORTS
-@in_loop
 async def test_a_refusal_of_head_has_no_body(port: str) -> None:
     """What follows its head would be read as the answer to the next request."""
     fields = b"Host: x\r\nOrigin: https://a.example\r\nUpgrade: websocket\r\n\r\n"

@@ -10,7 +10,6 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.support.curl import curl, event_source
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, running_node
 
 OURS, OTHERS = "https://phorge.example.com", "https://evil.example"
@@ -36,7 +35,6 @@ async def is_let_in(node: RunningNode, origin: str | None) -> bool:
     return False
 
 
-@in_loop
 async def test_upgrades() -> None:
     async with running_node(client=CONFIGURED) as node:
         assert await is_let_in(node, OURS)
@@ -46,7 +44,6 @@ async def test_upgrades() -> None:
         assert not await is_let_in(node, "null")
 
 
-@in_loop
 async def test_where_nothing_is_configured_pages_of_all_origins_listen() -> None:
     async with running_node() as node:
         assert await is_let_in(node, OTHERS)
@@ -57,21 +54,16 @@ async def test_where_nothing_is_configured_pages_of_all_origins_listen() -> None
 
 @pytest.mark.parametrize("path", ["/events?channel=a", "/poll?channel=a&wait=0"])
 @pytest.mark.parametrize("method", ["GET", "OPTIONS"])
-def test_events_polls_and_preflights_of_others_get_403(path: str, method: str) -> None:
-    @in_loop
-    async def run() -> None:
-        async with running_node(client=CONFIGURED) as node:
-            answer = await curl(at(node, path), "-X", method, *by(OTHERS))
-            assert answer.status == 403
-            assert OTHERS in answer.json["error"]
-            assert answer.headers["vary"] == "Origin"
-            assert "access-control-allow-origin" not in answer.headers
-            assert (await node.status())["clients.total"] == 0
-
-    run()
+async def test_events_polls_and_preflights_of_others_get_403(path: str, method: str) -> None:
+    async with running_node(client=CONFIGURED) as node:
+        answer = await curl(at(node, path), "-X", method, *by(OTHERS))
+        assert answer.status == 403
+        assert OTHERS in answer.json["error"]
+        assert answer.headers["vary"] == "Origin"
+        assert "access-control-allow-origin" not in answer.headers
+        assert (await node.status())["clients.total"] == 0
 
 
-@in_loop
 async def test_polls_and_preflights_of_ours_name_the_origin() -> None:
     async with running_node(client=CONFIGURED) as node:
         for method in ("GET", "OPTIONS"):
@@ -84,7 +76,6 @@ async def test_polls_and_preflights_of_ours_name_the_origin() -> None:
         assert bad.headers["access-control-allow-origin"] == OURS
 
 
-@in_loop
 async def test_an_answer_without_an_origin_may_not_be_kept_for_others() -> None:
     async with running_node(client=CONFIGURED) as node:
         answer = await curl(at(node, "/poll?channel=a&wait=0"))
@@ -95,20 +86,15 @@ async def test_an_answer_without_an_origin_may_not_be_kept_for_others() -> None:
 
 @pytest.mark.parametrize("keys", [{}, CONFIGURED])
 @pytest.mark.parametrize("method", ["GET", "OPTIONS"])
-def test_no_answer_has_to_do_with_cookies(keys: dict[str, Any], method: str) -> None:
+async def test_no_answer_has_to_do_with_cookies(keys: dict[str, Any], method: str) -> None:
     """So a page never acts with the rights of who looks at it."""
 
-    @in_loop
-    async def run() -> None:
-        async with running_node(client=keys) as node:
-            for path in ("/poll?channel=a&wait=0", "/events", "/status", "/aphlict.js", "/x"):
-                answer = await curl(at(node, path), "-X", method, "-b", "a=b", *by(OURS))
-                assert not {"set-cookie", "access-control-allow-credentials"} & set(answer.headers)
-
-    run()
+    async with running_node(client=keys) as node:
+        for path in ("/poll?channel=a&wait=0", "/events", "/status", "/aphlict.js", "/x"):
+            answer = await curl(at(node, path), "-X", method, "-b", "a=b", *by(OURS))
+            assert not {"set-cookie", "access-control-allow-credentials"} & set(answer.headers)
 
 
-@in_loop
 async def test_an_event_stream_of_ours() -> None:
     async with (
         running_node(client=CONFIGURED) as node,
@@ -160,7 +146,6 @@ async def status_of(node: RunningNode, path: str, **headers: str | None) -> int:
         ("phorge.example.com", "cross-site", OTHERS, 403),
     ],
 )
-@in_loop
 async def test_requests_without_an_origin(
     path: str, host: str, site: str | None, origin: str | None, status: int
 ) -> None:
@@ -170,7 +155,6 @@ async def test_requests_without_an_origin(
         assert (await node.status())["refused"]["origins"] == (status == 403)
 
 
-@in_loop
 async def test_where_nothing_is_configured_every_name_is_good() -> None:
     async with running_node() as node:
         path = "/poll?channel=a&wait=0"
@@ -187,7 +171,6 @@ async def test_where_nothing_is_configured_every_name_is_good() -> None:
     ],
 )
 @pytest.mark.parametrize("keys", [{}, CONFIGURED])
-@in_loop
 async def test_what_pages_of_others_may_not_even_embed(path: str, status: int, keys: dict[str, Any]) -> None:
     async with running_node(client=keys) as node:
         answer = await curl(at(node, path))
@@ -196,7 +179,6 @@ async def test_what_pages_of_others_may_not_even_embed(path: str, status: int, k
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
 
-@in_loop
 async def test_an_event_stream_may_not_be_embedded_either() -> None:
     async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
         assert (
@@ -204,7 +186,6 @@ async def test_an_event_stream_may_not_be_embedded_either() -> None:
         )
 
 
-@in_loop
 async def test_what_an_admin_port_shows_may_not_be_embedded_either() -> None:
     async with running_node() as node:
         for path, options in (("/status/", ()), ("/", ("-X", "GET")), ("/nothing", ())):
@@ -213,7 +194,6 @@ async def test_what_an_admin_port_shows_may_not_be_embedded_either() -> None:
             assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
 
-@in_loop
 async def test_what_everybody_may_have() -> None:
     async with running_node(client=CONFIGURED) as node:
         script = await curl(at(node, "/ws/aphlict.js"), *by(OTHERS))
@@ -223,7 +203,6 @@ async def test_what_everybody_may_have() -> None:
         assert (await curl(at(node, "/ws/"), *by(OTHERS))).status == 501
 
 
-@in_loop
 async def test_an_operator_sees_it(caplog: pytest.LogCaptureFixture) -> None:
     async with running_node(client=CONFIGURED) as node:
         for _ in range(3):
@@ -233,7 +212,6 @@ async def test_an_operator_sees_it(caplog: pytest.LogCaptureFixture) -> None:
     assert lines == [f"origins was hit by 127.0.0.1 (a page of {OTHERS})"]
 
 
-@in_loop
 async def test_the_address_is_that_of_the_browser(caplog: pytest.LogCaptureFixture) -> None:
     async with running_node(client={**CONFIGURED, "proxy.trusted": ["127.0.0.1"]}) as node:
         headers = (*by(OTHERS), "-H", "X-Forwarded-For: 203.0.113.9")

@@ -6,7 +6,6 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.support.loops import in_loop
 from tests.support.nodes import running_node
 
 RECONNECT_DELAY = (
@@ -28,7 +27,6 @@ async def is_silent(page: ClientConnection) -> bool:
     return await receive(page) == {"type": "pong"}
 
 
-@in_loop
 async def test_a_page_that_loses_its_connection_misses_nothing() -> None:
     async with running_node() as node:
         async with connect(node.url()) as page:
@@ -50,7 +48,6 @@ async def test_a_page_that_loses_its_connection_misses_nothing() -> None:
             assert (await receive(page))["key"] == "3"
 
 
-@in_loop
 async def test_a_ping_every_15_seconds_is_answered_each_time() -> None:
     async with running_node() as node, connect(node.url()) as page:
         await page.send(SUBSCRIBE)
@@ -59,7 +56,6 @@ async def test_a_ping_every_15_seconds_is_answered_each_time() -> None:
             assert await receive(page) == {"type": "pong"}
 
 
-@in_loop
 async def test_a_page_that_moves_on_leaves_a_channel() -> None:
     async with running_node() as node, connect(node.url()) as page:
         await page.send(SUBSCRIBE)

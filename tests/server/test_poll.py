@@ -10,7 +10,6 @@ from aphlict.server import long_poll as poll
 from aphlict.server.write_buffer import Pool
 from tests.support.clocks import Clock
 from tests.support.curl import Answer, curl
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, running_node
 from tests.support.waiting import eventually
 
@@ -49,7 +48,6 @@ def message(name: str, *channels: str) -> dict[str, object]:
     return {"subscribers": channels or ["a"], "uniqueID": name}
 
 
-@in_loop
 async def test_a_poll_waits_for_a_message() -> None:
     async with running_node() as node:
         asked = asyncio.create_task(ask(node, "channel=a&channel=b"))
@@ -66,7 +64,6 @@ async def test_a_poll_waits_for_a_message() -> None:
         assert (await node.status())["clients.total"] == 1
 
 
-@in_loop
 async def test_a_poll_in_vain_ends_with_its_time() -> None:
     async with running_node() as node:
         answer = await asyncio.wait_for(ask(node, "channel=a&wait=0.3"), 5)
@@ -74,7 +71,6 @@ async def test_a_poll_in_vain_ends_with_its_time() -> None:
         assert answer.json["recovered"] is True
 
 
-@in_loop
 async def test_nothing_is_lost_between_two_polls() -> None:
     async with running_node() as node:
         browser = Poller(node, channels="channel=a&channel=b")
@@ -88,7 +84,6 @@ async def test_nothing_is_lost_between_two_polls() -> None:
         assert browser.names == [f"{n}{name}" for n in range(4) for name in ("a", "both", "between")]
 
 
-@in_loop
 async def test_a_batch_that_arrives_at_once_is_one_answer() -> None:
     async with running_node() as node:
         browser = Poller(node, channels="channel=a&channel=b")
@@ -101,7 +96,6 @@ async def test_a_batch_that_arrives_at_once_is_one_answer() -> None:
         assert len(browser.names) == 10
 
 
-@in_loop
 async def test_more_than_an_answer_holds_comes_in_several() -> None:
     async with running_node() as node:
         browser = Poller(node)
@@ -115,7 +109,6 @@ async def test_more_than_an_answer_holds_comes_in_several() -> None:
         assert browser.names == names
 
 
-@in_loop
 async def test_large_messages_are_spread_over_answers() -> None:
     async with running_node() as node:
         browser = Poller(node)
@@ -127,7 +120,6 @@ async def test_large_messages_are_spread_over_answers() -> None:
             assert browser.names == [str(n) for n in range(count)]
 
 
-@in_loop
 async def test_any_node_answers_a_poll_that_another_began() -> None:
     async with running_node() as first, running_node() as second:
         browser = Poller(first, second)
@@ -140,7 +132,6 @@ async def test_any_node_answers_a_poll_that_another_began() -> None:
         assert browser.names == [str(n) for n in range(6)]
 
 
-@in_loop
 async def test_a_message_that_comes_to_another_node_later_is_not_sent_again() -> None:
     async with running_node() as first, running_node() as second:
         browser = Poller(first, second)
@@ -156,7 +147,6 @@ async def test_a_message_that_comes_to_another_node_later_is_not_sent_again() ->
         assert browser.names == ["one", "two"]
 
 
-@in_loop
 async def test_a_reader_of_messages_may_resume_with_a_name() -> None:
     async with running_node() as node:
         for name in ("one", "two", "three"):
@@ -168,7 +158,6 @@ async def test_a_reader_of_messages_may_resume_with_a_name() -> None:
             assert all(each["uniqueID"] != "one" for each in answer.json["messages"])
 
 
-@in_loop
 async def test_a_gap_is_told_at_once() -> None:
     async with running_node() as node:
         await node.publish(message("one"))
@@ -180,7 +169,6 @@ async def test_a_gap_is_told_at_once() -> None:
         assert answer.json["messages"] == []
 
 
-@in_loop
 async def test_a_wait_that_is_none() -> None:
     async with running_node() as node:
         for wait in ("61", "-1", "x", "nan", "inf", "1e999"):
@@ -189,7 +177,6 @@ async def test_a_wait_that_is_none() -> None:
             assert "wait" in answer.json["error"]
 
 
-@in_loop
 async def test_polls_answer_at_once_when_the_server_stops() -> None:
     async with running_node() as node:
         asked = asyncio.create_task(ask(node, "channel=a&wait=60"))
@@ -202,7 +189,6 @@ async def test_polls_answer_at_once_when_the_server_stops() -> None:
         await stopping
 
 
-@in_loop
 async def test_one_connection_bears_many_polls() -> None:
     async with running_node() as node:
         reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
@@ -217,7 +203,6 @@ async def test_one_connection_bears_many_polls() -> None:
         writer.close()
 
 
-@in_loop
 async def test_a_request_before_its_time_ends_the_connection_after_the_answer() -> None:
     async with running_node() as node:
         request = b"GET /poll?channel=a&wait=0 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -228,7 +213,6 @@ async def test_a_request_before_its_time_ends_the_connection_after_the_answer() 
         writer.close()
 
 
-@in_loop
 async def test_a_page_does_not_get_into_an_answer_that_has_not_been_taken() -> None:
     async with running_node() as node:
         with await poll_slowly(node) as browser:
@@ -244,7 +228,6 @@ async def test_a_page_does_not_get_into_an_answer_that_has_not_been_taken() -> N
         await eventually(lambda: pool_of(node).used == 0)
 
 
-@in_loop
 async def test_a_long_answer_is_taken_over_a_slow_line(clock: Clock) -> None:
     for end in (b"", b"Connection: close\r\n"):
         async with running_node(limits__handshake=0.5) as node:
@@ -284,7 +267,6 @@ async def read_to_end(sock: socket.socket) -> bytes:
     return output
 
 
-@in_loop
 async def test_who_goes_away_is_forgotten() -> None:
     async with running_node() as node:
         _, writer = await asyncio.open_connection("127.0.0.1", node.client_port)

@@ -9,7 +9,6 @@ from websockets.asyncio.client import connect
 from aphlict.tokens.key_set import LEEWAY
 from tests.server.test_tokens import guarded
 from tests.support.curl import curl, event_source
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, command, running_node
 from tests.support.tokens import token
 
@@ -30,7 +29,6 @@ async def refusal(node: RunningNode, transport: str, *channels: str) -> tuple[in
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@in_loop
 async def test_channels_that_a_token_does_not_name(transport: str, tmp_path: Path) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         status, answer = await refusal(node, transport, "a", "secret", "b-1", "c")
@@ -38,7 +36,6 @@ async def test_channels_that_a_token_does_not_name(transport: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@in_loop
 async def test_channels_whose_names_are_too_long(transport: str) -> None:
     async with running_node(limits__name=7) as node:
         status, answer = await refusal(node, transport, "a", "too-long", "b", "much-too-long")
@@ -46,7 +43,6 @@ async def test_channels_whose_names_are_too_long(transport: str) -> None:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@in_loop
 async def test_channels_for_which_there_is_no_room(transport: str) -> None:
     async with running_node(limits__subscriptions=2) as node:
         status, answer = await refusal(node, transport, "a", "b", "c", "d")
@@ -54,7 +50,6 @@ async def test_channels_for_which_there_is_no_room(transport: str) -> None:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@in_loop
 async def test_an_error_about_the_whole_request_names_none(transport: str, tmp_path: Path) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         if transport == "websocket":
@@ -68,7 +63,6 @@ async def test_an_error_about_the_whole_request_names_none(transport: str, tmp_p
         assert "channels" not in answer
 
 
-@in_loop
 async def test_an_answer_says_how_long_the_token_holds(tmp_path: Path) -> None:
     show = ("-H", "Authorization: Bearer " + token("a"))
     async with running_node(client=guarded(tmp_path)) as node:

@@ -14,7 +14,6 @@ from aphlict.server.timer_wheel import Timed
 from tests.server.test_tokens import guarded
 from tests.support.clocks import Clock
 from tests.support.heads import head
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, running_node
 from tests.support.proxied import v2
 from tests.support.tokens import token
@@ -73,7 +72,6 @@ VISITS: dict[str, Visit] = {
 
 
 @pytest.mark.parametrize("visit", VISITS)
-@in_loop
 async def test_nothing_is_left_of_who_is_gone(visit: str, clock: Clock) -> None:
     """The clock stands still: no deadline comes to the rescue, and no garbage collector."""
     async with running_node(limits__commands__burst=100) as node:
@@ -89,7 +87,6 @@ async def test_nothing_is_left_of_who_is_gone(visit: str, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("visit", ["poll?channel=a&wait=0", "events?channel=a", "ws/"])
-@in_loop
 async def test_nothing_is_left_of_who_showed_a_token(visit: str, clock: Clock, tmp_path: Path) -> None:
     shown = f"Bearer {token('a')}"
     plain = {"Host": "x", "Authorization": shown}
@@ -106,7 +103,6 @@ async def test_nothing_is_left_of_who_showed_a_token(visit: str, clock: Clock, t
             gc.enable()
 
 
-@in_loop
 async def test_nothing_is_left_of_who_came_through_a_balancer(clock: Clock) -> None:
     async with running_node(client={"proxy.protocol": True}) as node:
         before = alive()
@@ -115,7 +111,6 @@ async def test_nothing_is_left_of_who_came_through_a_balancer(clock: Clock) -> N
         await eventually(lambda: alive() <= before, "the release of all")
 
 
-@in_loop
 async def test_asking_for_the_state_takes_no_memory(clock: Clock) -> None:
     requests = 500
     async with running_node() as node:

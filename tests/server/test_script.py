@@ -6,7 +6,6 @@ from pathlib import Path
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 
 import aphlict
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, running_node
 
 BUILT = Path(aphlict.__file__).parent / "browser" / "aphlict.js"
@@ -18,7 +17,6 @@ async def fetch(node: RunningNode, path: str = "/ws/aphlict.js", **headers: str)
     return await AsyncHTTPClient().fetch(url, headers=names, decompress_response=False, raise_error=False)
 
 
-@in_loop
 async def test_a_page_of_any_origin_may_import_it_by_any_prefix() -> None:
     async with running_node() as node:
         for path in ("/aphlict.js", "/ws/aphlict.js", "/ws/~acme/aphlict.js"):
@@ -29,7 +27,6 @@ async def test_a_page_of_any_origin_may_import_it_by_any_prefix() -> None:
             assert answer.headers["Access-Control-Allow-Origin"] == "*"
 
 
-@in_loop
 async def test_it_is_compressed_for_who_takes_that() -> None:
     async with running_node() as node:
         answer = await fetch(node, accept_encoding="br, gzip")
@@ -42,7 +39,6 @@ async def test_it_is_compressed_for_who_takes_that() -> None:
         assert refused.body == BUILT.read_bytes()
 
 
-@in_loop
 async def test_a_browser_that_has_it_gets_304() -> None:
     async with running_node() as node:
         first = await fetch(node)

@@ -11,7 +11,6 @@ import pytest
 from tests.support.certificates import self_signed
 from tests.support.frames import CLOSE, TEXT, text
 from tests.support.heads import head
-from tests.support.loops import in_loop
 from tests.support.nodes import running_node
 from tests.support.waiting import eventually
 
@@ -47,26 +46,22 @@ def read_frames(sock: socket.socket) -> list[tuple[int, bytes]]:
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
-def test_who_reads_too_slowly_is_told_so(secure: bool, tmp_path: Path) -> None:
+async def test_who_reads_too_slowly_is_told_so(secure: bool, tmp_path: Path) -> None:
     files = self_signed().write(tmp_path)
     trust = ssl.create_default_context(cafile=files.ca) if secure else None
 
-    @in_loop
-    async def run() -> None:
-        async with running_node(client=files.settings() if secure else None) as node:
-            browser = await asyncio.to_thread(connect, node.client_port, trust)
-            hub = node.node.hub
-            await eventually(lambda: hub.connections and hub.instance("default").channels.listeners("a"))
-            number = 0
-            while hub.connections:
-                assert number < TOO_MUCH
-                await node.publish({"subscribers": ["a"], "n": number, "text": "x" * 65_536})
-                number += 1
-            frames = await asyncio.to_thread(read_frames, browser)
-            browser.close()
-        assert [opcode for opcode, _ in frames] == [0x80 | TEXT] * (len(frames) - 1) + [0x80 | CLOSE]
-        numbers = [json.loads(payload)["n"] for _, payload in frames[1:-1]]
-        assert numbers == list(range(len(numbers)))
-        assert int.from_bytes(frames[-1][1][:2], "big") == 1013
-
-    run()
+    async with running_node(client=files.settings() if secure else None) as node:
+        browser = await asyncio.to_thread(connect, node.client_port, trust)
+        hub = node.node.hub
+        await eventually(lambda: hub.connections and hub.instance("default").channels.listeners("a"))
+        number = 0
+        while hub.connections:
+            assert number < TOO_MUCH
+            await node.publish({"subscribers": ["a"], "n": number, "text": "x" * 65_536})
+            number += 1
+        frames = await asyncio.to_thread(read_frames, browser)
+        browser.close()
+    assert [opcode for opcode, _ in frames] == [0x80 | TEXT] * (len(frames) - 1) + [0x80 | CLOSE]
+    numbers = [json.loads(payload)["n"] for _, payload in frames[1:-1]]
+    assert numbers == list(range(len(numbers)))
+    assert int.from_bytes(frames[-1][1][:2], "big") == 1013

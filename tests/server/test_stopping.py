@@ -14,7 +14,6 @@ from aphlict.node import Node
 from aphlict.server.credentials import Credentials
 from aphlict.server.pages import NodeState
 from tests.support.curl import curl, event_source
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, listening, running_node, subscribed
 from tests.support.waiting import eventually
 
@@ -31,7 +30,6 @@ async def delayed(node: RunningNode) -> AsyncIterator[None]:
     await node.node.drain()
 
 
-@in_loop
 async def test_status_tells_balancers_to_send_nobody_and_browsers_stay_during_the_delay() -> None:
     async with running_node(drain__delay=600) as node:
         assert await node.ask("/ws/status", port=node.client_port) == (200, {"state": "RUNNING"})
@@ -44,7 +42,6 @@ async def test_status_tells_balancers_to_send_nobody_and_browsers_stay_during_th
         assert browser.close_code == 1001
 
 
-@in_loop
 async def test_the_delay_ends() -> None:
     async with running_node(drain__delay=0.3) as node:
         browser = await subscribed(node.url(), "a")
@@ -54,7 +51,6 @@ async def test_the_delay_ends() -> None:
         await browser.wait_closed()
 
 
-@in_loop
 async def test_browsers_are_closed_with_1001_spread_over_the_drain_time() -> None:
     async with running_node(drain__time=0.6) as node:
         browsers = [await subscribed(node.url(), "a") for _ in range(30)]
@@ -72,7 +68,6 @@ async def test_browsers_are_closed_with_1001_spread_over_the_drain_time() -> Non
         assert all(later - sooner > 0.05 for sooner, later in zip(times, times[10:], strict=False)), times
 
 
-@in_loop
 async def test_nothing_connects_any_more_once_it_drains() -> None:
     async with running_node() as node:
         await node.node.drain()
@@ -81,7 +76,6 @@ async def test_nothing_connects_any_more_once_it_drains() -> None:
                 await asyncio.open_connection("127.0.0.1", port)
 
 
-@in_loop
 async def test_what_is_queued_for_peers_is_flushed() -> None:
     peer_sockets = (listening(), listening())
     address = {"host": "127.0.0.1", "port": peer_sockets[1].getsockname()[1]}
@@ -91,7 +85,6 @@ async def test_what_is_queued_for_peers_is_flushed() -> None:
         assert (await peer.status())["messages.in"] == 500
 
 
-@in_loop
 async def test_an_abort_ends_everything_at_once() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
@@ -100,7 +93,6 @@ async def test_an_abort_ends_everything_at_once() -> None:
         assert browser.close_code == 1001
 
 
-@in_loop
 async def test_a_port_that_is_lost_is_told_to_balancers() -> None:
     sockets = (listening(), listening())
     async with running_node(sockets=sockets) as node:
@@ -110,17 +102,12 @@ async def test_a_port_that_is_lost_is_told_to_balancers() -> None:
         assert (await node.status())["state"] == "ERROR"
 
 
-def test_a_node_that_has_not_started_is_starting() -> None:
-    @in_loop
-    async def run() -> None:
-        async with running_node() as node:
-            other = Node(node.node.settings, [[], []], [Credentials(), Credentials()])
-            assert other.state is NodeState.STARTING
-
-    run()
+async def test_a_node_that_has_not_started_is_starting() -> None:
+    async with running_node() as node:
+        other = Node(node.node.settings, [[], []], [Credentials(), Credentials()])
+        assert other.state is NodeState.STARTING
 
 
-@in_loop
 async def test_streams_and_polls_are_served_during_the_delay() -> None:
     async with running_node(drain__delay=600) as node, AsyncExitStack() as stack:
         async with delayed(node):

@@ -14,7 +14,6 @@ import pytest
 from tests.support.certificates import self_signed
 from tests.support.frames import text
 from tests.support.heads import head
-from tests.support.loops import in_loop
 from tests.support.nodes import receive, running_node, subscribed
 from tests.support.waiting import eventually
 
@@ -85,11 +84,11 @@ async def visit(port: int, chance: random.Random) -> None:
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
-def test_nobody_notices_strangers(secure: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_nobody_notices_strangers(
+    secure: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tls = self_signed().write(tmp_path).settings() if secure else {}
-
-    @in_loop
-    async def run() -> None:
+    with caplog.at_level(logging.INFO):
         async with running_node() as node, running_node(client=tls, admin=tls) as victim:
             browser = await subscribed(node.url(), "a")
             chance = random.Random(1)
@@ -102,8 +101,5 @@ def test_nobody_notices_strangers(secure: bool, tmp_path: Path, caplog: pytest.L
                 pass
             await browser.close()
             await eventually(lambda: not node.node.hub.connections)
-
-    with caplog.at_level(logging.INFO):
-        run()
     bad = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert not bad

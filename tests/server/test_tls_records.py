@@ -20,7 +20,6 @@ from tests.support.certificates import self_signed
 from tests.support.clocks import Clock
 from tests.support.frames import PING, PONG, frame, text
 from tests.support.heads import head
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, running_node
 from tests.support.openssl import REQUESTED, Client
 from tests.support.waiting import eventually
@@ -38,16 +37,11 @@ def websocket(port: int, room: int | None = None) -> Client:
     return client
 
 
-def with_tls(folder: Path, work: Callable[[RunningNode], None], **keys: object) -> None:
+async def with_tls(folder: Path, work: Callable[[RunningNode], None], **keys: object) -> None:
     """Run a node with TLS on both ports, and the work in a thread beside it."""
     files = self_signed().write(folder)
-
-    @in_loop
-    async def run() -> None:
-        async with running_node(client=files.settings(), admin=files.settings(), **keys) as node:  # type: ignore[arg-type]
-            await asyncio.to_thread(work, node)
-
-    run()
+    async with running_node(client=files.settings(), admin=files.settings(), **keys) as node:  # type: ignore[arg-type]
+        await asyncio.to_thread(work, node)
 
 
 def refused(node: RunningNode) -> int:
@@ -57,7 +51,7 @@ def refused(node: RunningNode) -> int:
 
 @ANSWER
 @pytest.mark.parametrize("port", ["client", "admin"])
-def test_who_sends_nothing_else_is_closed(
+async def test_who_sends_nothing_else_is_closed(
     port: str, request_: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def work(node: RunningNode) -> None:
@@ -67,23 +61,23 @@ def test_who_sends_nothing_else_is_closed(
         assert refused(node) == 1
 
     with caplog.at_level(logging.WARNING):
-        with_tls(tmp_path, work)
+        await with_tls(tmp_path, work)
     assert [record.getMessage() for record in caplog.records] == ["ssl.records was hit by 127.0.0.1"]
 
 
 @ANSWER
-def test_a_websocket_that_sends_nothing_else_is_closed(request_: int, tmp_path: Path) -> None:
+async def test_a_websocket_that_sends_nothing_else_is_closed(request_: int, tmp_path: Path) -> None:
     def work(node: RunningNode) -> None:
         with websocket(node.client_port) as client:
             client.sock.sendall(client.key_updates(2000, request_))
             assert client.has_ended()
         assert refused(node) == 1
 
-    with_tls(tmp_path, work)
+    await with_tls(tmp_path, work)
 
 
 @ANSWER
-def test_new_keys_now_and_then_are_served(request_: int, tmp_path: Path) -> None:
+async def test_new_keys_now_and_then_are_served(request_: int, tmp_path: Path) -> None:
     def work(node: RunningNode) -> None:
         with websocket(node.client_port) as client:
             for _ in range(10):
@@ -91,7 +85,7 @@ def test_new_keys_now_and_then_are_served(request_: int, tmp_path: Path) -> None
                 assert client.read() == PONG_FRAME
         assert not refused(node)
 
-    with_tls(tmp_path, work, limits__commands__burst=1000)
+    await with_tls(tmp_path, work, limits__commands__burst=1000)
 
 
 def unread(fd: int) -> int:
@@ -101,29 +95,24 @@ def unread(fd: int) -> int:
     return size[0]
 
 
-def test_one_turn_reads_a_bounded_number_of_bytes(tmp_path: Path) -> None:
+async def test_one_turn_reads_a_bounded_number_of_bytes(tmp_path: Path) -> None:
     files = self_signed().write(tmp_path)
 
-    @in_loop
-    async def run() -> None:
-        async with running_node(client=files.settings()) as node:
-            client = await asyncio.to_thread(websocket, node.client_port)
-            [connection] = node.node._frontend._connections()
-            records = client.key_updates(3000)
-            fd = os.dup(connection._socket.fileno())  # the connection may close its own
-            node.node._frontend._poller.modify(connection._socket.fileno(), 0)
-            client.sock.sendall(records)
-            await eventually(lambda: unread(fd) == len(records), "all records")
-            connection.on_events(READ)
-            assert 0 < len(records) - unread(fd) <= CHUNK
-            client.sock.close()
-            os.close(fd)
-
-    run()
+    async with running_node(client=files.settings()) as node:
+        client = await asyncio.to_thread(websocket, node.client_port)
+        [connection] = node.node._frontend._connections()
+        records = client.key_updates(3000)
+        fd = os.dup(connection._socket.fileno())  # the connection may close its own
+        node.node._frontend._poller.modify(connection._socket.fileno(), 0)
+        client.sock.sendall(records)
+        await eventually(lambda: unread(fd) == len(records), "all records")
+        connection.on_events(READ)
+        assert 0 < len(records) - unread(fd) <= CHUNK
+        client.sock.close()
+        os.close(fd)
 
 
 @pytest.mark.parametrize("kind", ["without data", "with a byte each"])
-@in_loop
 async def test_records_that_bring_next_to_nothing_are_charged(
     kind: str, clock: Clock, tmp_path: Path
 ) -> None:
@@ -150,7 +139,7 @@ def read_until(client: Client, end: bytes) -> bytes:
     return data
 
 
-def test_records_may_be_cut_and_padded_in_any_way(tmp_path: Path) -> None:
+async def test_records_may_be_cut_and_padded_in_any_way(tmp_path: Path) -> None:
     chance = random.Random(1)
 
     def work(node: RunningNode) -> None:
@@ -171,36 +160,31 @@ def test_records_may_be_cut_and_padded_in_any_way(tmp_path: Path) -> None:
             assert answers.count(bytes((0x80 | PONG,))) >= 60
         assert not refused(node)
 
-    with_tls(tmp_path, work, limits__commands__burst=10_000)
+    await with_tls(tmp_path, work, limits__commands__burst=10_000)
 
 
-def test_answers_to_records_get_between_frames_that_wait(tmp_path: Path) -> None:
+async def test_answers_to_records_get_between_frames_that_wait(tmp_path: Path) -> None:
     """A slow browser renews its keys while large frames wait for it: each frame arrives whole."""
     files = self_signed().write(tmp_path)
 
-    @in_loop
-    async def run() -> None:
-        limits = {"limits__waiting": 1 << 26, "limits__commands__burst": 10_000}
-        async with running_node(client=files.settings(), **limits) as node:  # type: ignore[arg-type]
-            client = await asyncio.to_thread(websocket, node.client_port, 8192)
-            client.sock.sendall(client.encrypted(text('{"command":"subscribe","data":["a"],"id":1}')))
-            await asyncio.to_thread(read_until, client, b'"ack"')
-            sizes = [10, 300_000, 16_384, 5, 40_000, 900_000] * 4
-            for number, size in enumerate(sizes):
-                await node.publish({"subscribers": ["a"], "n": number, "text": "x" * size})
-                client.sock.sendall(client.key_updates(1, REQUESTED))
-            pool = node.node._frontend._surroundings.pool
-            assert pool.used > 900_000, "nothing waits"
-            end = b'"n":%d' % (len(sizes) - 1)
-            data = await asyncio.to_thread(read_until, client, end)
-            data += await asyncio.to_thread(read_until, client, b"}") if not data.endswith(b"}") else b""
-            assert [size for size in sizes if b"x" * size in data] == sizes
-            client.sock.close()
-
-    run()
+    limits = {"limits__waiting": 1 << 26, "limits__commands__burst": 10_000}
+    async with running_node(client=files.settings(), **limits) as node:  # type: ignore[arg-type]
+        client = await asyncio.to_thread(websocket, node.client_port, 8192)
+        client.sock.sendall(client.encrypted(text('{"command":"subscribe","data":["a"],"id":1}')))
+        await asyncio.to_thread(read_until, client, b'"ack"')
+        sizes = [10, 300_000, 16_384, 5, 40_000, 900_000] * 4
+        for number, size in enumerate(sizes):
+            await node.publish({"subscribers": ["a"], "n": number, "text": "x" * size})
+            client.sock.sendall(client.key_updates(1, REQUESTED))
+        pool = node.node._frontend._surroundings.pool
+        assert pool.used > 900_000, "nothing waits"
+        end = b'"n":%d' % (len(sizes) - 1)
+        data = await asyncio.to_thread(read_until, client, end)
+        data += await asyncio.to_thread(read_until, client, b"}") if not data.endswith(b"}") else b""
+        assert [size for size in sizes if b"x" * size in data] == sizes
+        client.sock.close()
 
 
-@in_loop
 async def test_a_server_under_such_records_serves_others(tmp_path: Path) -> None:
     """Many clients, each as long as it is let: nobody else's answer has to wait for them."""
     files = self_signed().write(tmp_path)

@@ -20,7 +20,6 @@ from aphlict.tokens.key_set import LEEWAY
 from tests.support.clocks import Clock
 from tests.support.curl import curl
 from tests.support.heads import BROWSER
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, command, receive, running_node
 from tests.support.tokens import ALGORITHMS, handmade, key_file, pair, token
 from tests.support.waiting import eventually
@@ -70,7 +69,6 @@ async def refused(url: str, **options: Any) -> tuple[int, str]:
 
 @pytest.mark.parametrize("way", ["query", "header", "sub-protocol", "command"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@in_loop
 async def test_every_way_to_show_every_kind_of_token(algorithm: str, way: str, tmp_path: Path) -> None:
     text = token("a", "b-*", by=pair(algorithm))
     async with running_node(client=guarded(tmp_path, pair(algorithm).public)) as node:
@@ -95,7 +93,6 @@ async def test_every_way_to_show_every_kind_of_token(algorithm: str, way: str, t
             assert (await receive(browser, 1))[0]["subscribers"] == ["b-1"]
 
 
-@in_loop
 async def test_a_bad_token_is_refused_before_the_upgrade(tmp_path: Path) -> None:
     strange = token("a", by=pair("HS256", 1))
     async with running_node(client=guarded(tmp_path)) as node:
@@ -111,7 +108,6 @@ async def test_a_bad_token_is_refused_before_the_upgrade(tmp_path: Path) -> None
         assert (await node.status())["connections"] == 0
 
 
-@in_loop
 async def test_tokens_that_are_refused_are_counted_and_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -126,7 +122,6 @@ async def test_tokens_that_are_refused_are_counted_and_told(
     ]
 
 
-@in_loop
 async def test_a_token_is_for_one_instance(tmp_path: Path) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         status, challenge = await refused(node.url(f"/ws/~acme/?token={token('*')}"))
@@ -139,7 +134,6 @@ async def test_a_token_is_for_one_instance(tmp_path: Path) -> None:
             assert "error" not in await command(browser, "subscribe", ["a"])
 
 
-@in_loop
 async def test_without_a_token_nothing_is_done_but_a_ping(tmp_path: Path) -> None:
     async with running_node(client=guarded(tmp_path)) as node, connect(node.url()) as browser:
         for name, data in (("subscribe", ["a"]), ("replay", {"age": 60000})):
@@ -155,7 +149,6 @@ async def test_without_a_token_nothing_is_done_but_a_ping(tmp_path: Path) -> Non
         assert "error" not in await command(browser, "subscribe", ["a"])
 
 
-@in_loop
 async def test_who_shows_no_token_in_time_is_sent_away(tmp_path: Path, clock: Clock) -> None:
     async with running_node(client=guarded(tmp_path), limits__handshake=10) as node:
         silent, bad, good = [await connect(node.url()) for _ in range(3)]
@@ -170,7 +163,6 @@ async def test_who_shows_no_token_in_time_is_sent_away(tmp_path: Path, clock: Cl
             assert "error" not in await command(good, "subscribe", ["a"])
 
 
-@in_loop
 async def test_when_the_token_expires_the_connection_ends(tmp_path: Path, clock: Clock) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         async with connect(node.url(f"/ws/?token={token('a', exp=ends_in(20))}")) as browser:
@@ -182,7 +174,6 @@ async def test_when_the_token_expires_the_connection_ends(tmp_path: Path, clock:
 
 
 @pytest.mark.parametrize("end", ["token", "key"])
-@in_loop
 async def test_a_replay_ends_with_its_token(end: str, tmp_path: Path, clock: Clock) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         await publish_much(node)
@@ -203,7 +194,6 @@ async def test_a_replay_ends_with_its_token(end: str, tmp_path: Path, clock: Clo
             assert came < MUCH / 2, "no more than was in the sockets"
 
 
-@in_loop
 async def test_another_token_goes_on_after_the_first(tmp_path: Path, clock: Clock) -> None:
     async with running_node(client=guarded(tmp_path)) as node, connect(node.url()) as browser:
         first = await command(browser, "auth", token("a", exp=ends_in(20)))
@@ -219,7 +209,6 @@ async def test_another_token_goes_on_after_the_first(tmp_path: Path, clock: Cloc
         assert await closed_with(browser) == (4001, "the token has expired")
 
 
-@in_loop
 async def test_a_shorter_token_takes_the_place_of_a_longer_one(tmp_path: Path, clock: Clock) -> None:
     async with running_node(client=guarded(tmp_path)) as node, connect(node.url()) as browser:
         await command(browser, "auth", token("a"))
@@ -229,7 +218,6 @@ async def test_a_shorter_token_takes_the_place_of_a_longer_one(tmp_path: Path, c
         assert await closed_with(browser) == (4001, "the token has expired")
 
 
-@in_loop
 async def test_a_narrower_token_ends_what_it_does_not_name(tmp_path: Path) -> None:
     async with running_node(client=guarded(tmp_path)) as node, connect(node.url()) as browser:
         await command(browser, "auth", token("*"))
@@ -243,7 +231,6 @@ async def test_a_narrower_token_ends_what_it_does_not_name(tmp_path: Path) -> No
         assert "unsubscribed" not in await command(browser, "auth", token("*"))
 
 
-@in_loop
 async def test_a_port_that_asks_for_no_token_takes_any(tmp_path: Path) -> None:
     """So pages may show theirs before the operator asks for it."""
     async with running_node() as node:
@@ -262,7 +249,6 @@ async def test_a_port_that_asks_for_no_token_takes_any(tmp_path: Path) -> None:
         ).status == 200
 
 
-@in_loop
 async def test_other_sub_protocols_are_not_agreed_to(tmp_path: Path) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         async with connect(node.url(), subprotocols=[Subprotocol("chat"), Subprotocol("aphlict")]) as browser:
@@ -271,7 +257,6 @@ async def test_other_sub_protocols_are_not_agreed_to(tmp_path: Path) -> None:
             assert browser.subprotocol is None
 
 
-@in_loop
 async def test_a_token_is_as_long_as_a_head_may_be_at_most(tmp_path: Path) -> None:
     long = token(*(f"channel-{number}" for number in range(1000)))
     async with running_node(client=guarded(tmp_path)) as node, connect(node.url()) as browser:
@@ -283,7 +268,6 @@ async def test_a_token_is_as_long_as_a_head_may_be_at_most(tmp_path: Path) -> No
         assert "error" not in await command(browser, "auth", long)
 
 
-@in_loop
 async def test_proofs_are_counted_as_commands(tmp_path: Path, clock: Clock) -> None:
     """What is expensive pauses the reading, and harms nobody else."""
     contents = [pair("ES256", number).public for number in range(2)]
@@ -303,7 +287,6 @@ async def test_proofs_are_counted_as_commands(tmp_path: Path, clock: Clock) -> N
         await browser.recv()
 
 
-@in_loop
 async def test_nothing_is_said_about_messages_before_a_token(tmp_path: Path) -> None:
     async with running_node(client=guarded(tmp_path)) as node, connect(node.url()) as browser:
         await node.publish({"subscribers": ["a"]}, instance="other")
@@ -323,7 +306,6 @@ def keys_again(node: RunningNode, *files: str) -> None:
     )()
 
 
-@in_loop
 async def test_keys_are_rotated_by_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aphlict.server.auth.LOOK", 0.2)
     old, new = (key_file(tmp_path, pair("ES256", each).public, f"{each}.key") for each in (0, 1))
@@ -342,7 +324,6 @@ async def test_keys_are_rotated_by_a_reload(tmp_path: Path, monkeypatch: pytest.
         await after.close()
 
 
-@in_loop
 async def test_what_has_ended_is_not_kept_until_its_token_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,7 +346,6 @@ async def test_what_has_ended_is_not_kept_until_its_token_ends(
         await eventually(lambda: not left(), "the deadlines to be forgotten")
 
 
-@in_loop
 async def test_turning_it_on_and_off_by_a_reload(tmp_path: Path, clock: Clock) -> None:
     async with running_node() as node:
         early = await connect(node.url())
@@ -385,7 +365,6 @@ async def test_turning_it_on_and_off_by_a_reload(tmp_path: Path, clock: Clock) -
             await browser.close()
 
 
-@in_loop
 async def test_no_token_gets_into_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     good, bad = token("a"), token("a", by=pair("HS256", 1))
@@ -419,7 +398,6 @@ async def test_no_token_gets_into_the_log(tmp_path: Path, caplog: pytest.LogCapt
             assert part[:30] not in logged
 
 
-@in_loop
 async def test_nothing_is_kept_for_a_connection_of_a_port_that_asks_for_no_token() -> None:
     async with running_node() as node, connect(node.url()) as browser:
         await command(browser, "subscribe", ["a"])

@@ -8,7 +8,6 @@ import pytest
 from tests.server.test_tokens import MUCH, ends_in, guarded, keys_again, publish_much
 from tests.support.clocks import Clock
 from tests.support.curl import curl, event_source
-from tests.support.loops import in_loop
 from tests.support.nodes import RunningNode, running_node
 from tests.support.tokens import ALGORITHMS, key_file, pair, token
 from tests.support.waiting import eventually
@@ -23,7 +22,6 @@ def bearer(text: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@in_loop
 async def test_events_and_polls_with_a_token(algorithm: str, tmp_path: Path) -> None:
     text = token("a", "b-*", by=pair(algorithm))
     async with running_node(client=guarded(tmp_path, pair(algorithm).public)) as node:
@@ -40,7 +38,6 @@ async def test_events_and_polls_with_a_token(algorithm: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("endpoint", ["events", "poll"])
-@in_loop
 async def test_what_is_refused(endpoint: str, tmp_path: Path) -> None:
     invalid = 'Bearer realm="aphlict", error="invalid_token"'
     async with running_node(client=guarded(tmp_path)) as node:
@@ -61,7 +58,6 @@ async def test_what_is_refused(endpoint: str, tmp_path: Path) -> None:
         assert (await node.status())["clients.total"] == 0
 
 
-@in_loop
 async def test_pages_of_other_sites_may_show_a_token(tmp_path: Path) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         answer = await curl(at(node, "events?channel=a"), "-X", "OPTIONS")
@@ -69,7 +65,6 @@ async def test_pages_of_other_sites_may_show_a_token(tmp_path: Path) -> None:
         assert "Authorization" in answer.headers["access-control-allow-headers"].split(", ")
 
 
-@in_loop
 async def test_pages_for_everybody_ask_for_no_token(tmp_path: Path) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         assert (await curl(at(node, "status"))).status == 200
@@ -77,7 +72,6 @@ async def test_pages_for_everybody_ask_for_no_token(tmp_path: Path) -> None:
         assert (await curl(at(node, ""))).status == 501
 
 
-@in_loop
 async def test_an_event_stream_ends_with_its_token(tmp_path: Path, clock: Clock) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         short = token("a", exp=ends_in(20))
@@ -92,7 +86,6 @@ async def test_an_event_stream_ends_with_its_token(tmp_path: Path, clock: Clock)
         await eventually(lambda: node.node.hub.connections == 0)
 
 
-@in_loop
 async def test_a_replay_to_a_stream_ends_with_its_token(tmp_path: Path, clock: Clock) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         await publish_much(node)
@@ -109,7 +102,6 @@ async def test_a_replay_to_a_stream_ends_with_its_token(tmp_path: Path, clock: C
         writer.close()
 
 
-@in_loop
 async def test_a_poll_answers_when_its_token_ends(tmp_path: Path, clock: Clock) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         short = token("a", exp=ends_in(20))
@@ -127,7 +119,6 @@ async def test_a_poll_answers_when_its_token_ends(tmp_path: Path, clock: Clock) 
         assert [each["uniqueID"] for each in answer.json["messages"]] == ["m1"]
 
 
-@in_loop
 async def test_a_stream_whose_key_is_taken_away_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aphlict.server.auth.LOOK", 0.2)
     async with running_node(client=guarded(tmp_path)) as node:

@@ -21,7 +21,6 @@ from aphlict.workers.hub_side import Distribution
 from aphlict.workers.ipc import Confirm, History, Publish, RecordReader, encode, pack
 from aphlict.workers.nodes import EdgeNode, Nowhere
 from tests.support.listeners import Listener, join
-from tests.support.loops import in_loop
 from tests.support.nodes import command, subscribed
 from tests.support.nodes import listening as listening_port
 from tests.support.waiting import eventually
@@ -109,7 +108,6 @@ def make_message(name: str, size: int = 0) -> Message:
     return Message("default", name, ("A", "B"), (), fields)
 
 
-@in_loop
 async def test_a_long_list_for_many_browsers_does_not_hold_up_an_edge() -> None:
     hub = make_hub()
     _, first = join(hub, "A", "B")
@@ -139,7 +137,6 @@ async def test_a_long_list_for_many_browsers_does_not_hold_up_an_edge() -> None:
     writer.close()
 
 
-@in_loop
 async def test_a_link_that_is_lost_says_nothing_of_the_next_one() -> None:
     hub = make_hub()
     for _ in range(2000):
@@ -166,7 +163,6 @@ async def test_a_link_that_is_lost_says_nothing_of_the_next_one() -> None:
     sock.close()
 
 
-@in_loop
 async def test_an_edge_joins_again_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
     hub, edge = make_hub(), make_hub()
     faulty = edge.join("default", Faulty())
@@ -188,7 +184,6 @@ async def test_an_edge_joins_again_after_an_error(caplog: pytest.LogCaptureFixtu
     assert [str(each.exc_info[1]) for each in errors if each.exc_info] == ["a bug"]
 
 
-@in_loop
 async def test_an_edge_joins_however_long_the_history_is() -> None:
     """What is published meanwhile comes once, in order, and behind the history."""
     hub, edge = make_hub(1024 * MEBIBYTE), make_hub(1024 * MEBIBYTE)
@@ -213,7 +208,6 @@ async def test_an_edge_joins_however_long_the_history_is() -> None:
     assert listener.names == NAMES
 
 
-@in_loop
 async def test_a_hub_learns_a_history_however_long_it_is() -> None:
     hub, edge = make_hub(1024 * MEBIBYTE), make_hub(1024 * MEBIBYTE)
     for name in NAMES[:80]:
@@ -223,7 +217,6 @@ async def test_a_hub_learns_a_history_however_long_it_is() -> None:
     assert [entry.message.unique_id for entry in hub.archive.entries()] == NAMES[:80]
 
 
-@in_loop
 async def test_nothing_waits_for_an_edge_that_joins_and_does_not_read() -> None:
     """But for what the history keeps anyway."""
     hub = make_hub(10 * MEBIBYTE)
@@ -251,7 +244,6 @@ async def test_nothing_waits_for_an_edge_that_joins_and_does_not_read() -> None:
         assert names == sorted(names, key=int)
 
 
-@in_loop
 async def test_an_edge_that_was_cut_off_knows_what_it_missed() -> None:
     hub, edge, gaps = make_hub(), make_edge(), list[int]()
     subscriber, _ = join(edge, "A")
@@ -293,7 +285,6 @@ async def test_an_edge_that_was_cut_off_knows_what_it_missed() -> None:
             assert resume(edge, "906") == (4096, True)
 
 
-@in_loop
 async def test_an_edge_that_has_not_joined_knows_nothing() -> None:
     hub, edge = make_hub(), make_edge()
     begin = time.monotonic()
@@ -311,7 +302,6 @@ async def test_an_edge_that_has_not_joined_knows_nothing() -> None:
     keeper.close()
 
 
-@in_loop
 async def test_browsers_of_an_edge_that_missed_messages_have_to_resume() -> None:
     sock, address = listening()
     loop, client = asyncio.get_running_loop(), listening_port()

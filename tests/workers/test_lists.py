@@ -18,7 +18,6 @@ from aphlict.workers.edge_side import LinkKeeper
 from aphlict.workers.ipc import History, RecordReader, encode
 from aphlict.workers.nodes import HubNode, Nowhere
 from tests.support.listeners import join
-from tests.support.loops import in_loop
 from tests.support.nodes import listening
 from tests.support.waiting import eventually
 from tests.workers.test_link import kept
@@ -71,7 +70,6 @@ def accepts(node: HubNode, messages: list[Message]) -> bool:
     return True
 
 
-@in_loop
 async def test_a_list_is_taken_until_too_many_deliveries_wait_at_an_edge() -> None:
     async with hub_and_edge() as (node, edge, _):
         listeners = [join(edge, "A")[1] for _ in range(BROWSERS)]
@@ -92,7 +90,6 @@ async def test_a_list_is_taken_until_too_many_deliveries_wait_at_an_edge() -> No
         )
 
 
-@in_loop
 async def test_a_list_to_few_is_published_in_few_parts() -> None:
     async with hub_and_edge() as (node, edge, _):
         _, listener = join(edge, "A")
@@ -103,7 +100,6 @@ async def test_a_list_to_few_is_published_in_few_parts() -> None:
         assert listener.names == [str(n) for n in range(1000)]
 
 
-@in_loop
 async def test_an_edge_that_hangs_holds_up_a_list_once() -> None:
     async with hub_and_edge() as (node, edge, address):
         _, listener = join(edge, "A")

@@ -18,7 +18,6 @@ from websockets.exceptions import ConnectionClosed
 from tests.faults.crowd import crowd
 from tests.support.curl import curl
 from tests.support.installation import Installation, installed
-from tests.support.loops import in_loop
 from tests.support.waiting import eventually, wait_until
 
 WORKERS = 3
@@ -96,132 +95,108 @@ async def resume(server: Installation, channel: str, after: str) -> list[tuple[i
     return results
 
 
-def test_a_restart_is_no_place_to_go_on_across(server: Installation) -> None:
-    @in_loop
-    async def run() -> None:
-        await publish(server, {"subscribers": ["a"], "uniqueID": "before"})
-        last = await last_place(server, "a")
-        await publish(server, {"subscribers": ["a"], "uniqueID": "lost"})
-        server.run("restart")
-        for after in (last, "before"):
-            assert set(await resume(server, "a", after)) == {(0, False)}
-        last = await last_place(server, "a")
-        await publish(server, {"subscribers": ["a"], "uniqueID": "kept"})
-        assert set(await resume(server, "a", last)) == {(1, True)}
-
-    run()
+async def test_a_restart_is_no_place_to_go_on_across(server: Installation) -> None:
+    await publish(server, {"subscribers": ["a"], "uniqueID": "before"})
+    last = await last_place(server, "a")
+    await publish(server, {"subscribers": ["a"], "uniqueID": "lost"})
+    server.run("restart")
+    for after in (last, "before"):
+        assert set(await resume(server, "a", after)) == {(0, False)}
+    last = await last_place(server, "a")
+    await publish(server, {"subscribers": ["a"], "uniqueID": "kept"})
+    assert set(await resume(server, "a", last)) == {(1, True)}
 
 
-def test_a_new_edge_knows_what_was_dropped_before_it_was_there(server: Installation) -> None:
+async def test_a_new_edge_knows_what_was_dropped_before_it_was_there(server: Installation) -> None:
     async def replace(kill: int) -> None:
         before = edges(server)
         os.kill(kill, signal.SIGKILL)
         await eventually(lambda: kill not in (*edges(server), hub(server)), "its end")
         await eventually(lambda: len(edges(server)) == len(before), "the next one")
 
-    @in_loop
-    async def run() -> None:
-        early = await last_place(server, "a")
-        for _ in range(5):
-            server.publish([{"subscribers": ["a"]} for _ in range(1000)])
-        late = await last_place(server, "a")
-        server.publish([{"subscribers": ["a"]} for _ in range(10)])
-        await replace(edges(server)[0])
-        assert set(await resume(server, "a", early)) == {(4096, False)}
-        assert {recovered for _, recovered in await resume(server, "a", late)} == {True}
-        await replace(hub(server))
-        await replace(edges(server)[1])
-        assert set(await resume(server, "a", early)) == {(4096, False)}
-        assert {recovered for _, recovered in await resume(server, "a", late)} == {True}
-
-    run()
+    early = await last_place(server, "a")
+    for _ in range(5):
+        server.publish([{"subscribers": ["a"]} for _ in range(1000)])
+    late = await last_place(server, "a")
+    server.publish([{"subscribers": ["a"]} for _ in range(10)])
+    await replace(edges(server)[0])
+    assert set(await resume(server, "a", early)) == {(4096, False)}
+    assert {recovered for _, recovered in await resume(server, "a", late)} == {True}
+    await replace(hub(server))
+    await replace(edges(server)[1])
+    assert set(await resume(server, "a", early)) == {(4096, False)}
+    assert {recovered for _, recovered in await resume(server, "a", late)} == {True}
 
 
-def test_the_status_speaks_of_the_whole(server: Installation) -> None:
-    @in_loop
-    async def run() -> None:
-        async with browsers(server, 30, "a"):
-            receipt = await publish(server, {"subscribers": ["a"], "n": 1})
-            assert receipt["matched"] == 30
-            status = server.answers()
-            assert status["clients.active"] == status["connections"] == status["clients.total"] == 30
-            assert status["messages.in"] == 1
-            assert status["messages.out"] == 30
-            assert len(status["workers"]) == WORKERS
-            assert all(worker["connections"] for worker in status["workers"])
-
-    run()
+async def test_the_status_speaks_of_the_whole(server: Installation) -> None:
+    async with browsers(server, 30, "a"):
+        receipt = await publish(server, {"subscribers": ["a"], "n": 1})
+        assert receipt["matched"] == 30
+        status = server.answers()
+        assert status["clients.active"] == status["connections"] == status["clients.total"] == 30
+        assert status["messages.in"] == 1
+        assert status["messages.out"] == 30
+        assert len(status["workers"]) == WORKERS
+        assert all(worker["connections"] for worker in status["workers"])
 
 
-def test_every_browser_of_every_edge_gets_each_message_once_and_in_order(server: Installation) -> None:
-    @in_loop
-    async def run() -> None:
-        async with browsers(server, 30, "a") as opened:
-            for number in range(200):
-                await publish(server, {"subscribers": ["a"], "n": number, "uniqueID": str(number)})
-                await publish(server, {"subscribers": ["a"], "n": number, "uniqueID": str(number)})
-            for browser in opened:
-                assert await numbers(browser, 200) == list(range(200))
-
-    run()
+async def test_every_browser_of_every_edge_gets_each_message_once_and_in_order(server: Installation) -> None:
+    async with browsers(server, 30, "a") as opened:
+        for number in range(200):
+            await publish(server, {"subscribers": ["a"], "n": number, "uniqueID": str(number)})
+            await publish(server, {"subscribers": ["a"], "n": number, "uniqueID": str(number)})
+        for browser in opened:
+            assert await numbers(browser, 200) == list(range(200))
 
 
-def test_a_killed_edge_costs_only_its_browsers_and_they_find_their_history(server: Installation) -> None:
-    @in_loop
-    async def run() -> None:
-        async with browsers(server, 30, "a") as opened:
-            first = await publish(server, {"subscribers": ["a"], "n": 0})
-            before = edges(server)
-            os.kill(before[0], signal.SIGKILL)
-            await publish(server, {"subscribers": ["a"], "n": 1})
-            lost = 0
-            for browser in opened:
-                try:
-                    assert await numbers(browser, 2) == [0, 1]
-                except ConnectionClosed:
-                    lost += 1
-            assert 0 < lost < 30
-            await eventually(lambda: len(edges(server)) == WORKERS, "the edge's return")
-            [new] = set(edges(server)) - set(before)
-            assert psutil.pid_exists(new)
-            for _ in range(10):  # some of them come to the new edge
-                async with connect(f"ws://127.0.0.1:{server.client_port}/") as browser:
-                    await browser.send(json.dumps({"command": "subscribe", "data": ["a"]}))
-                    after = {"after": first["uniqueID"]}
-                    await browser.send(json.dumps({"command": "replay", "data": after, "id": 2}))
-                    assert await numbers(browser, 1) == [1]
-                    assert json.loads(await browser.recv())["recovered"] is True
-
-    run()
+async def test_a_killed_edge_costs_only_its_browsers_and_they_find_their_history(
+    server: Installation,
+) -> None:
+    async with browsers(server, 30, "a") as opened:
+        first = await publish(server, {"subscribers": ["a"], "n": 0})
+        before = edges(server)
+        os.kill(before[0], signal.SIGKILL)
+        await publish(server, {"subscribers": ["a"], "n": 1})
+        lost = 0
+        for browser in opened:
+            try:
+                assert await numbers(browser, 2) == [0, 1]
+            except ConnectionClosed:
+                lost += 1
+        assert 0 < lost < 30
+        await eventually(lambda: len(edges(server)) == WORKERS, "the edge's return")
+        [new] = set(edges(server)) - set(before)
+        assert psutil.pid_exists(new)
+        for _ in range(10):  # some of them come to the new edge
+            async with connect(f"ws://127.0.0.1:{server.client_port}/") as browser:
+                await browser.send(json.dumps({"command": "subscribe", "data": ["a"]}))
+                after = {"after": first["uniqueID"]}
+                await browser.send(json.dumps({"command": "replay", "data": after, "id": 2}))
+                assert await numbers(browser, 1) == [1]
+                assert json.loads(await browser.recv())["recovered"] is True
 
 
-def test_a_killed_hub_disconnects_nobody_and_loses_nothing(server: Installation) -> None:
-    @in_loop
-    async def run() -> None:
-        async with browsers(server, 12, "a") as opened:
-            killed = [hub(server)]
+async def test_a_killed_hub_disconnects_nobody_and_loses_nothing(server: Installation) -> None:
+    async with browsers(server, 12, "a") as opened:
+        killed = [hub(server)]
 
-            async def kill_again_and_again() -> None:
-                for _ in range(3):
-                    await asyncio.sleep(0.3)
-                    os.kill(killed[-1], signal.SIGKILL)
-                    await eventually(lambda: hub(server) not in (0, killed[-1]), "another hub")
-                    killed.append(hub(server))
+        async def kill_again_and_again() -> None:
+            for _ in range(3):
+                await asyncio.sleep(0.3)
+                os.kill(killed[-1], signal.SIGKILL)
+                await eventually(lambda: hub(server) not in (0, killed[-1]), "another hub")
+                killed.append(hub(server))
 
-            killing = asyncio.create_task(kill_again_and_again())
-            number = 0
-            while not killing.done() or number < 300:
-                receipt = await publish(
-                    server, {"subscribers": ["a"], "n": number, "uniqueID": f"id-{number}"}
-                )
-                assert receipt["fingerprint"]
-                number += 1
-            await killing
-            for browser in opened:
-                assert await numbers(browser, number) == list(range(number))
-            assert len(set(killed)) == 4
-
-    run()
+        killing = asyncio.create_task(kill_again_and_again())
+        number = 0
+        while not killing.done() or number < 300:
+            receipt = await publish(server, {"subscribers": ["a"], "n": number, "uniqueID": f"id-{number}"})
+            assert receipt["fingerprint"]
+            number += 1
+        await killing
+        for browser in opened:
+            assert await numbers(browser, number) == list(range(number))
+        assert len(set(killed)) == 4
 
 
 def test_a_peer_that_was_away_gets_what_a_killed_hub_took(tmp_path: Path) -> None:
@@ -242,17 +217,13 @@ def test_a_peer_that_was_away_gets_what_a_killed_hub_took(tmp_path: Path) -> Non
             each.run("stop")
 
 
-def test_the_first_receipt_after_the_hubs_death_counts_every_browser(server: Installation) -> None:
-    @in_loop
-    async def run() -> None:
-        async with browsers(server, 12, "a"):
-            for number in range(2):  # the third would be replaced later than a publisher waits
-                os.kill(hub(server), signal.SIGKILL)
-                receipt = await publish(server, {"subscribers": ["a"], "uniqueID": str(number)})
-                assert receipt["matched"] == 12
-                await eventually(lambda: len(edges(server)) == WORKERS, "the edges")
-
-    run()
+async def test_the_first_receipt_after_the_hubs_death_counts_every_browser(server: Installation) -> None:
+    async with browsers(server, 12, "a"):
+        for number in range(2):  # the third would be replaced later than a publisher waits
+            os.kill(hub(server), signal.SIGKILL)
+            receipt = await publish(server, {"subscribers": ["a"], "uniqueID": str(number)})
+            assert receipt["matched"] == 12
+            await eventually(lambda: len(edges(server)) == WORKERS, "the edges")
 
 
 def test_a_stop_warns_of_nothing(server: Installation) -> None:
@@ -307,27 +278,23 @@ def test_two_servers_do_not_share_a_port(server: Installation, tmp_path: Path) -
     assert f"port {server.client_port}" in done.stderr
 
 
-def test_any_edge_answers_a_poll_that_another_began(server: Installation) -> None:
+async def test_any_edge_answers_a_poll_that_another_began(server: Installation) -> None:
     async def poll(last: str | None) -> dict[str, Any]:
         after = "" if last is None else f"&after={last}"
         answer = await curl(f"http://127.0.0.1:{server.client_port}/poll?channel=a&wait=0{after}")
         assert answer.json["recovered"] is True
         return dict(answer.json)
 
-    @in_loop
-    async def run() -> None:
-        last, got = (await poll(None))["last"], []
-        origins = set()
-        for n in range(20):
-            await publish(server, {"subscribers": ["a"], "uniqueID": f"u{n}", "n": n})
-            answer = await poll(last)
-            last = answer["last"]
-            origins.add(last.split(".")[0])
-            got += [message["n"] for message in answer["messages"]]
-        assert got == list(range(20))
-        assert len(origins) > 1
-
-    run()
+    last, got = (await poll(None))["last"], []
+    origins = set()
+    for n in range(20):
+        await publish(server, {"subscribers": ["a"], "uniqueID": f"u{n}", "n": n})
+        answer = await poll(last)
+        last = answer["last"]
+        origins.add(last.split(".")[0])
+        got += [message["n"] for message in answer["messages"]]
+    assert got == list(range(20))
+    assert len(origins) > 1
 
 
 def test_publishers_are_turned_away_while_an_edge_is_behind_and_no_longer(tmp_path: Path) -> None:
