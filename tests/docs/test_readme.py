@@ -109,7 +109,7 @@ def test_the_backend(newcomer: Newcomer) -> None:
     listening.communicate()
 
 
-def test_the_two_commands_are_there() -> None:
+def test_the_commands_exist() -> None:
     [shell] = [example.text for example in examples(README, "sh")]
     for line in shell.splitlines():
         assert os.access(ROOT / line.split()[0], os.X_OK)
