@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.faults.crowd import crowd
 from tests.support.curl import curl
 from tests.support.installation import Installation, installed
-from tests.support.waiting import eventually, wait_until
+from tests.support.waiting import eventually, eventually_async, wait_until
 
 WORKERS = 3
 
@@ -107,25 +107,32 @@ async def test_a_restart_is_no_place_to_go_on_across(server: Installation) -> No
     assert set(await resume(server, "a", last)) == {(1, True)}
 
 
-async def test_a_new_edge_knows_what_was_dropped_before_it_was_there(server: Installation) -> None:
+async def test_a_new_edge_knows_what_was_dropped_before_it_was_there(tmp_path: Path) -> None:
     async def replace(kill: int) -> None:
-        before = edges(server)
         os.kill(kill, signal.SIGKILL)
         await eventually(lambda: kill not in (*edges(server), hub(server)), "its end")
-        await eventually(lambda: len(edges(server)) == len(before), "the next one")
+        await eventually(lambda: len(edges(server)) == WORKERS, "the next one")
 
-    early = await last_place(server, "a")
-    for _ in range(5):
-        server.publish([{"subscribers": ["a"]} for _ in range(1000)])
-    late = await last_place(server, "a")
-    server.publish([{"subscribers": ["a"]} for _ in range(10)])
-    await replace(edges(server)[0])
-    assert set(await resume(server, "a", early)) == {(4096, False)}
-    assert {recovered for _, recovered in await resume(server, "a", late)} == {True}
-    await replace(hub(server))
-    await replace(edges(server)[1])
-    assert set(await resume(server, "a", early)) == {(4096, False)}
-    assert {recovered for _, recovered in await resume(server, "a", late)} == {True}
+    async def check() -> None:
+        async def has_all() -> bool:
+            return set(await resume(server, "a", early)) == {(kept, False)}
+
+        await eventually_async(has_all, "the history at each edge")
+        assert set(await resume(server, "a", late)) == {(10, True)}
+
+    with installed(tmp_path, workers=WORKERS, limits_history=100_000) as server:
+        server.start()
+        early = await last_place(server, "a")
+        server.publish([{"subscribers": ["a"]} for _ in range(200)])
+        late = await last_place(server, "a")
+        server.publish([{"subscribers": ["a"]} for _ in range(10)])
+        kept = server.answers()["history.size"]
+        assert 10 < kept < 200
+        await replace(edges(server)[0])
+        await check()
+        await replace(hub(server))
+        await replace(edges(server)[1])
+        await check()
 
 
 async def test_the_status_speaks_of_the_whole(server: Installation) -> None:
