@@ -26,6 +26,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Run more tests at a time than there are processors (`-n auto`): most tests wait for most of their time."""
+    return min(2 * len(os.sched_getaffinity(0)), 16)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """See that nothing that an earlier test left would draw from `random` in the middle of a property test.

@@ -17,7 +17,10 @@ FINE = {"OK", "INFORMATIONAL"}  # nothing is NON-STRICT, FAILED or UNCLEAN
 INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
 EXPECTED_CASES = 301
 
-pytestmark = pytest.mark.timeout(600)  # it may have to be installed first
+pytestmark = [
+    pytest.mark.timeout(600),  # it may have to be installed first
+    pytest.mark.xdist_group("autobahn"),  # and only once
+]
 
 
 @pytest.fixture(scope="session")

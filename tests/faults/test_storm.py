@@ -24,6 +24,8 @@ GROWTH = 100 * 2**20  # bytes: the history of 64 MiB, and what waits
 
 DELIVERED = 120.0  # seconds until all that waits is delivered: up to a million deliveries in each process
 
+pytestmark = pytest.mark.xdist_group("load")
+
 
 @dataclass
 class Storm:
