@@ -1,9 +1,9 @@
-<?php // Publishes a message: php publish.php CHANNEL TEXT [URL of an admin server]
+<?php // Publishes a message: php publish.php CHANNEL TEXT [ADMIN_URL]
 [, $channel, $text] = $argv;
 $curl = curl_init($argv[3] ?? 'http://127.0.0.1:22281/');
 curl_setopt_array($curl, [
     CURLOPT_POSTFIELDS => json_encode(['type' => 'notification', 'text' => $text, 'subscribers' => [$channel]]),
-    CURLOPT_HTTPHEADER => ['Authorization: Bearer ' . getenv('APHLICT_SECRET')], // the server's admin.secret
+    CURLOPT_HTTPHEADER => ['Authorization: Bearer ' . getenv('APHLICT_SECRET')], // admin.secret of the server
     CURLOPT_RETURNTRANSFER => true,
     CURLOPT_TIMEOUT => 2, // seconds
 ]);
