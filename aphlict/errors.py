@@ -42,23 +42,23 @@ class AlreadyRunning(AphlictError):
     exit_status = 77
 
 
-class CannotBind(AphlictError):
+class BindError(AphlictError):
     """A listener could not be opened."""
 
 
-class PortTaken(CannotBind):
+class AddressInUse(BindError):
     """Another process holds the port."""
 
 
-class CannotWrite(AphlictError):
+class FileError(AphlictError):
     """A pidfile or a log file cannot be made, read or written."""
 
 
-class CannotStart(AphlictError):
+class StartFailed(AphlictError):
     """The server ended before it was ready."""
 
 
-class CannotReload(AphlictError):
+class ReloadRejected(AphlictError):
     """A worker cannot use the new configuration, so that none does."""
 
 
@@ -73,68 +73,68 @@ class NoAnswer(AphlictError):
 # The publisher has to act.
 
 
-class PublishRefused(AphlictError):
+class InvalidMessage(AphlictError):
     """A published body is not a message."""
 
     http_status = 400
 
 
-class NotJson(PublishRefused):
+class InvalidJSON(InvalidMessage):
     """The body is not JSON, or not an object or a list of objects."""
 
 
-class NoSubscribers(PublishRefused):
+class NoSubscribers(InvalidMessage):
     """A message does not say which channels it is for."""
 
 
-class NameTooLong(PublishRefused):
+class NameTooLong(InvalidMessage):
     """A channel, instance or uniqueID is longer than a name may be."""
 
     limit = "limits.name"
 
 
-class TooManyMessages(PublishRefused):
+class TooManyMessages(InvalidMessage):
     """A list holds more messages than one request may publish."""
 
     http_status = 413
     limit = "limits.batch"
 
 
-class TooManyChannels(PublishRefused):
+class TooManyChannels(InvalidMessage):
     """A message names more channels than one may."""
 
     http_status = 413
     limit = "limits.channels"
 
 
-class NoBodyHere(PublishRefused):
+class UnexpectedBody(InvalidMessage):
     """A request with a body on a client port."""
 
     http_status = 501
 
 
-class BodyTooLarge(PublishRefused):
+class BodyTooLarge(InvalidMessage):
     """The body is larger than `limits.body`."""
 
     http_status = 413
     limit = "limits.body"
 
 
-class NotForPages(AphlictError):
+class CrossSiteRequest(AphlictError):
     """A request to an admin server that a web page may have made, without anyone's doing."""
 
     http_status = 403
     limit = "admin.pages"
 
 
-class UnknownHost(AphlictError):
+class HostNotAllowed(AphlictError):
     """A request to an admin server under a name that is not known to be the server's own."""
 
     http_status = 403
     limit = "admin.hosts"
 
 
-class NotAuthorized(AphlictError):
+class Unauthorized(AphlictError):
     """A request to an admin server without its secret."""
 
     http_status = 401
@@ -142,14 +142,14 @@ class NotAuthorized(AphlictError):
     challenge = 'Bearer realm="aphlict"'
 
 
-class NoRoom(PublishRefused):
+class BufferFull(InvalidMessage):
     """There is no memory for a request that arrives slowly. It is counted with its limit where it is refused."""
 
     http_status = 503
     retry_after = 1
 
 
-class Overloaded(PublishRefused):
+class Overloaded(InvalidMessage):
     """More is waiting to be delivered than this server lets wait."""
 
     http_status = 503
@@ -160,36 +160,36 @@ class Overloaded(PublishRefused):
 # The browser, or who pretends to be one, has to act.
 
 
-class HandshakeRefused(AphlictError):
+class BadRequest(AphlictError):
     """An HTTP head that cannot become a WebSocket."""
 
     http_status = 400
 
 
-class OriginRefused(HandshakeRefused):
+class OriginForbidden(BadRequest):
     """A page of an origin that `origins` does not name. It is counted with the origin where it is raised."""
 
     http_status = 403
 
 
-class NotProxied(AphlictError):
+class BadProxyHeader(AphlictError):
     """A connection on a port with `proxy.protocol` that does not begin as it should."""
 
 
-class HeadTooLarge(HandshakeRefused):
+class HeadTooLarge(BadRequest):
     """The head of a request is larger than `limits.head`."""
 
     http_status = 431
     limit = "limits.head"
 
 
-class InstanceTooLong(HandshakeRefused):
+class InstanceTooLong(BadRequest):
     """The path of a request names an instance that is longer than a name may be."""
 
     limit = "limits.name"
 
 
-class TooManyConnections(HandshakeRefused):
+class TooManyConnections(BadRequest):
     """More connections than this server has room for."""
 
     http_status = 503
@@ -203,7 +203,7 @@ class TooManyPublishers(TooManyConnections):
     limit = "admin.connections"
 
 
-class TooManyFromAddress(HandshakeRefused):
+class TooManyFromAddress(BadRequest):
     """More connections than one address may have."""
 
     http_status = 429
@@ -211,13 +211,13 @@ class TooManyFromAddress(HandshakeRefused):
     retry_after = 10
 
 
-class UnknownVersion(HandshakeRefused):
+class UnsupportedVersion(BadRequest):
     """The browser speaks another version of the WebSocket protocol than 13 (RFC 6455, 4.4)."""
 
     http_status = 426
 
 
-class TokenRefused(HandshakeRefused):
+class InvalidToken(BadRequest):
     """A token that proves nothing, or nothing any more."""
 
     http_status = 401
@@ -225,13 +225,13 @@ class TokenRefused(HandshakeRefused):
     challenge = 'Bearer realm="aphlict", error="invalid_token"'
 
 
-class TokenMissing(TokenRefused):
+class TokenMissing(InvalidToken):
     """A token is asked for, and there is none."""
 
     challenge = 'Bearer realm="aphlict"'
 
 
-class NotAllowed(HandshakeRefused):
+class Forbidden(BadRequest):
     """The token is good, but not for this."""
 
     http_status = 403
@@ -244,20 +244,20 @@ class ProtocolError(AphlictError):
     close_code = 1002
 
 
-class BadText(ProtocolError):
+class InvalidUTF8(ProtocolError):
     """A text message that is not UTF-8."""
 
     close_code = 1007
 
 
-class MessageTooSlow(ProtocolError):
+class FrameTimeout(ProtocolError):
     """A message from a browser that has begun and does not become whole."""
 
     close_code = 1008
     limit = "limits.message.time"
 
 
-class MessageTooBig(ProtocolError):
+class FrameTooLarge(ProtocolError):
     """A frame or a message from a browser beyond `limits.message`."""
 
     close_code = 1009
@@ -289,7 +289,7 @@ class SubscriptionsFull(AphlictError):
     retry_after = 10
 
 
-class Forgotten(AphlictError):
+class HistoryEvicted(AphlictError):
     """A message that a replay has yet to send is no longer kept."""
 
     close_code = 1013
@@ -306,23 +306,23 @@ class PeerUnreachable(PeerError):
     """No connection could be made."""
 
 
-class PeerNotTrusted(PeerError):
+class PeerTLSError(PeerError):
     """A connection was made, but not a TLS session with a certificate that can be believed."""
 
 
-class PeerGone(PeerError):
+class PeerDisconnected(PeerError):
     """The connection ended before a whole answer had come."""
 
 
-class PeerSilent(PeerError):
+class PeerTimeout(PeerError):
     """No answer came in time."""
 
 
-class BadAnswer(PeerError):
+class BadResponse(PeerError):
     """What came is not an answer of an admin server."""
 
 
-class PeerRefused(PeerError):
+class PeerHTTPError(PeerError):
     """An admin server that answers with an error; `status` is its HTTP status.
 
     `taken`: of a list, the first so many messages were published, and only the others were refused.

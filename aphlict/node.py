@@ -15,12 +15,12 @@ from aphlict.core.hub import Hub, Receipt
 from aphlict.core.message import Message, random_name
 from aphlict.server import limits as capacity
 from aphlict.server import pages as script
-from aphlict.server.admin_port import Admin, Desk, Publishers
+from aphlict.server.admin_port import Admin, NodeAPI, Publishers
 from aphlict.server.client_port import Browsers
 from aphlict.server.credentials import Credentials
 from aphlict.server.http_connection import RequestConnection
 from aphlict.server.pages import NodeState, Pages
-from aphlict.server.server import Frontend, Port, Role
+from aphlict.server.server import Port, PortType, Server
 from aphlict.server.streaming import BrowserConnection
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Node:
             "client": client_role(self.hub, lambda: self.state),
             "admin": admin_role(self, self.fingerprint, lambda: self.settings),
         }
-        self._frontend = Frontend(settings, ports, credentials, roles, self.hub.hits)
+        self._frontend = Server(settings, ports, credentials, roles, self.hub.hits)
 
     @property
     def state(self) -> NodeState:
@@ -155,7 +155,7 @@ class Node:
         self._frontend.abort()
 
 
-def keep_tidy(hub: Hub, frontend: Frontend) -> None:
+def keep_tidy(hub: Hub, frontend: Server) -> None:
     """Let a hub forget what is too old, again and again, and know what time it is: the clock may be set."""
 
     def sweep() -> None:
@@ -166,14 +166,14 @@ def keep_tidy(hub: Hub, frontend: Frontend) -> None:
     frontend.every(SWEEP, sweep)
 
 
-def client_role(hub: Hub, state: Callable[[], NodeState]) -> Role:
+def client_role(hub: Hub, state: Callable[[], NodeState]) -> PortType:
     """What client ports are made of."""
-    return Role(BrowserConnection, Browsers(hub, Pages(state, script.load()), time.monotonic))
+    return PortType(BrowserConnection, Browsers(hub, Pages(state, script.load()), time.monotonic))
 
 
-def admin_role(desk: Desk, fingerprint: str, settings: Callable[[], Settings]) -> Role:
+def admin_role(desk: NodeAPI, fingerprint: str, settings: Callable[[], Settings]) -> PortType:
     """What admin ports are made of."""
-    return Role(RequestConnection, Publishers(Admin(desk, fingerprint, settings)))
+    return PortType(RequestConnection, Publishers(Admin(desk, fingerprint, settings)))
 
 
 def describe(server: ServerSettings) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 from urllib.parse import SplitResult, quote, urlsplit
 
-from aphlict.errors import NoAnswer, PublishRefused
+from aphlict.errors import InvalidMessage, NoAnswer
 
 LOCAL_SERVER = ("http://127.0.0.1:22281/",)
 TIMEOUT = 2.0  # seconds
@@ -219,7 +219,7 @@ def _read(status: int, text: bytes) -> dict[str, Any]:
         return answer
     reason = answer.get("error") if isinstance(answer, dict) else None
     if status in (http.client.BAD_REQUEST, http.client.REQUEST_ENTITY_TOO_LARGE):
-        raise PublishRefused(str(reason or "the server does not take the message"))
+        raise InvalidMessage(str(reason or "the server does not take the message"))
     raise NoAnswer(f"it answers {status}{f': {reason}' if reason else ''}")
 
 

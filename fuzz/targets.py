@@ -10,25 +10,32 @@ from aphlict.config.settings import Limits
 from aphlict.core.message import Message, parse
 from aphlict.core.resume_token import read as read_position
 from aphlict.errors import (
+    BadProxyHeader,
+    BadRequest,
     BodyTooLarge,
     CommandError,
     ConfigError,
-    HandshakeRefused,
-    NotProxied,
+    InvalidMessage,
+    InvalidToken,
     ProtocolError,
-    PublishRefused,
-    TokenRefused,
 )
 from aphlict.protocol import commands
 from aphlict.protocol import http as answers
 from aphlict.protocol import http as handshake
 from aphlict.protocol import proxy_protocol as proxy
-from aphlict.protocol.chunked import MAX_TRAILERS, ChunkReader
-from aphlict.protocol.websocket import CLOSE, READER_COST, FrameReader, Received, decode_close, read_single
-from aphlict.server.listen_request import MAX_WAIT, read_wish
-from aphlict.server.write_buffer import Backlog, Pool
+from aphlict.protocol.chunked import MAX_TRAILERS, ChunkedParser
+from aphlict.protocol.websocket import (
+    CLOSE,
+    READER_COST,
+    FrameParser,
+    WSMessage,
+    decode_close,
+    decode_short_text,
+)
+from aphlict.server.listen_request import MAX_WAIT, parse_listen_request
+from aphlict.server.write_buffer import BufferBudget, WriteBuffer
 from aphlict.tokens.grant import MAX_LIFETIME, sign
-from aphlict.tokens.key_set import LEEWAY, Keyring
+from aphlict.tokens.key_set import LEEWAY, KeySet
 from aphlict.tokens.keys import Unfit, parse_keys
 
 LIMIT = 4096
@@ -43,16 +50,16 @@ def fuzz_frames(data: bytes) -> None:
     assert _read_frames([data[i : i + 1] for i in range(len(data))]) == whole
     assert _read_frames([data[:middle], b""], kept=data[middle:]) == whole
     try:
-        single = read_single(data, LIMIT)
+        single = decode_short_text(data, LIMIT)
     except ProtocolError:
         assert whole[1]
         return
     assert single is None or whole == ([single], False)
 
 
-def _read_frames(pieces: list[bytes], kept: bytes = b"") -> tuple[list[Received], bool]:
+def _read_frames(pieces: list[bytes], kept: bytes = b"") -> tuple[list[WSMessage], bool]:
     """What was received, and whether the rest was refused. `kept` comes before the last piece."""
-    reader, received = FrameReader(LIMIT), list[Received]()
+    reader, received = FrameParser(LIMIT), list[WSMessage]()
     try:
         for place, piece in enumerate(pieces):
             assert reader.size <= READER_COST + LIMIT + MOST_BESIDE
@@ -72,7 +79,7 @@ def fuzz_head(data: bytes) -> None:
     """A head is read or refused, alike in any split; and what is read can be answered."""
     try:
         found = handshake.read_head(data, LIMIT)
-    except HandshakeRefused:
+    except BadRequest:
         _check_beginnings(data)
         return
     if found is None:
@@ -83,7 +90,7 @@ def fuzz_head(data: bytes) -> None:
     for result in (lambda: handshake.accept(request), lambda: handshake.instance_of(request.path)):
         try:
             assert result()
-        except HandshakeRefused as error:
+        except BadRequest as error:
             answers.refuse(error)
 
 
@@ -92,7 +99,7 @@ def _check_beginnings(data: bytes) -> None:
     for size in range(0, len(data), 7):
         try:
             assert handshake.read_head(data[:size], LIMIT) is None
-        except HandshakeRefused:
+        except BadRequest:
             return
 
 
@@ -106,11 +113,11 @@ def fuzz_chunks(data: bytes) -> None:
 
 def _read_chunks(pieces: list[bytes]) -> tuple[bytes, int] | type[Exception] | None:
     """The body and how many bytes are behind it, the refusal, or None where more has to come."""
-    reader = ChunkReader(LIMIT)
+    reader = ChunkedParser(LIMIT)
     for place, piece in enumerate(pieces):
         try:
             rest = reader.feed(piece)
-        except (HandshakeRefused, BodyTooLarge) as error:
+        except (BadRequest, BodyTooLarge) as error:
             return type(error)
         assert reader.size <= LIMIT + MAX_TRAILERS
         if rest is not None:
@@ -123,7 +130,7 @@ def fuzz_waiting(data: bytes) -> None:
 
     Each step is three bytes: a connection, what happens there, and how much of it.
     """
-    pool = Pool(Limits(limits_waiting_all=20_000, limits_waiting_address=9000))
+    pool = BufferBudget(Limits(limits_waiting_all=20_000, limits_waiting_address=9000))
     slow = [Slow(pool, number % 3) for number in range(5)]
     shared = [bytes([number]) * (number * number) for number in range(100)]
     for who, what, size in zip(data[::3], data[1::3], data[2::3], strict=False):
@@ -140,11 +147,11 @@ def fuzz_waiting(data: bytes) -> None:
 class Slow:
     """The holder of a backlog. `expected` is what has to come out of it."""
 
-    def __init__(self, pool: Pool, party: int) -> None:
+    def __init__(self, pool: BufferBudget, party: int) -> None:
         self.party = party
         self.incoming = 0
         self._pool = pool
-        self._backlog = Backlog(pool, self)
+        self._backlog = WriteBuffer(pool, self)
         self._expected = b""
 
     def do(self, what: int, size: int, shared: list[bytes]) -> None:
@@ -183,7 +190,7 @@ class Slow:
     def give_up(self, _limit: str, /) -> None:
         """Part of the budget's Holder."""
         self._backlog.clear()
-        self._backlog = Backlog(self._pool, self)
+        self._backlog = WriteBuffer(self._pool, self)
         self._expected, self.incoming = b"", 0
         self._pool.receive(self, 0)
         assert self not in self._pool.accounts
@@ -208,8 +215,8 @@ def fuzz_query(data: bytes) -> None:
     """The target of a poll is read or refused; its channels have names, and words to resume after are few."""
     request = handshake.Request("GET", "/~a/poll?" + data.decode("latin-1"), 1, {"last-event-id": "x,y"})
     try:
-        wish = read_wish(request)
-    except HandshakeRefused:
+        wish = parse_listen_request(request)
+    except BadRequest:
         return
     assert 0 < len(wish.channels) <= len(data)
     assert len(wish.after) <= 2 * commands.MAX_AFTER
@@ -220,7 +227,7 @@ def fuzz_instance(data: bytes) -> None:
     """A path names an instance or is refused; the path that is made of the name leads there again."""
     try:
         name = handshake.instance_of(data.decode("latin-1"))
-    except HandshakeRefused:
+    except BadRequest:
         return
     assert handshake.instance_of(f"/ws/{handshake.instance_path(name)}") == name
 
@@ -229,7 +236,7 @@ def fuzz_body(data: bytes) -> None:
     """A published body is refused, or is messages that a peer reads alike."""
     try:
         messages, _ = parse(data, "default", lambda: "new")
-    except PublishRefused:
+    except InvalidMessage:
         return
     for message in messages:
         (again,), _ = parse(message.for_peer(message.touched), "default")
@@ -245,7 +252,7 @@ def fuzz_proxy(data: bytes) -> None:
     """A header of the PROXY protocol is read or refused, and no beginning of one is taken for another."""
     try:
         found = proxy.read(data)
-    except NotProxied:
+    except BadProxyHeader:
         return
     if found is not None:
         assert 8 <= found.size <= len(data)
@@ -274,11 +281,11 @@ def fuzz_configuration(data: bytes) -> None:
 def fuzz_token(data: bytes) -> None:
     """A text is refused as a token; as the claims of one that is signed it may also be taken."""
     [key] = parse_keys(b"a secret that is known to the fuzzer alone", "")
-    keys = Keyring([key])
+    keys = KeySet([key])
     for text in (data.decode("latin-1"), sign(key, data)):
         try:
             grant = keys.check(text, 1e9, lambda _cost: None)
-        except TokenRefused as error:
+        except InvalidToken as error:
             str(error).encode()
         else:
             assert text == sign(key, data)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import aphlict
-from aphlict.errors import NoAnswer, PublishRefused
+from aphlict.errors import InvalidMessage, NoAnswer
 from tests.cluster.nodes import FakeNode, reply
 from tests.support.certificates import Authority, root
 from tests.support.nodes import receive, running_node, subscribed
@@ -103,7 +103,7 @@ async def test_https_is_verified(tmp_path: Path) -> None:
 async def test_a_message_that_is_wrong_is_refused_at_once() -> None:
     async with running_node() as node:
         servers = [f"http://127.0.0.1:{node.admin_port}/"] * 3
-        with pytest.raises(PublishRefused, match="subscribers"):
+        with pytest.raises(InvalidMessage, match="subscribers"):
             await aphlict.publish_async({"text": "for nobody"}, servers=servers)
         assert (await node.status())["messages.in"] == 0
 

@@ -9,7 +9,7 @@ from aphlict.cli.console import remark, say
 from aphlict.config.settings import Settings
 from aphlict.doctor.findings import Trouble
 from aphlict.doctor.server import check_writable, files
-from aphlict.errors import CannotWrite, CertificateError
+from aphlict.errors import CertificateError, FileError
 from aphlict.process import ports
 from aphlict.process.bootstrap import find_exposed, find_findings, find_warnings, prove_startable
 from aphlict.process.pidfile import find_running
@@ -34,7 +34,7 @@ def _find_unwritable(settings: Settings) -> Iterator[str]:
     """Only a warning: who checks need not be the user that the server is started by. Raises CannotWrite."""
     for path in files(settings):
         if path.is_dir():
-            raise CannotWrite(f"cannot write {path}: it is a folder, expected the path of a file")
+            raise FileError(f"cannot write {path}: it is a folder, expected the path of a file")
         try:
             check_writable(path)
         except Trouble as trouble:

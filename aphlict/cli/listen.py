@@ -16,7 +16,7 @@ from aphlict.cli import configured
 from aphlict.cli.admin import unverified
 from aphlict.cli.console import reason, remark, say_json
 from aphlict.doctor.target import Target, from_url, of_server
-from aphlict.errors import NoAnswer, TokenRefused
+from aphlict.errors import InvalidToken, NoAnswer
 
 CONNECT_TIMEOUT = 10.0
 PING_INTERVAL = 20.0
@@ -79,7 +79,7 @@ class Listening:
             connection = await websocket_connect(request, ping_interval=PING_INTERVAL)
         except (OSError, HTTPError, WebSocketError) as error:
             if isinstance(error, HTTPError) and error.code in REFUSED and self._headers:
-                raise TokenRefused(
+                raise InvalidToken(
                     f"{self._url} refused the token ({_sentence(error)}): {ANOTHER}"
                 ) from error
             return f"Cannot connect to {self._url}: {_why(error)}."
@@ -88,8 +88,8 @@ class Listening:
         finally:
             connection.close()
         code = connection.close_code
-        if code == TokenRefused.close_code:
-            raise TokenRefused(f"{self._url} ended the connection: {connection.close_reason}; {ANOTHER}")
+        if code == InvalidToken.close_code:
+            raise InvalidToken(f"{self._url} ended the connection: {connection.close_reason}; {ANOTHER}")
         return f"The connection to {self._url} was closed{f' ({code})' if code else ''}."
 
     async def _receive(self, connection: WebSocketClientConnection) -> None:

@@ -16,12 +16,12 @@ from tornado.util import TimeoutError as TornadoTimeout
 
 from aphlict.config.files import Read, read_file
 from aphlict.errors import (
-    BadAnswer,
+    BadResponse,
     CertificateError,
+    PeerDisconnected,
     PeerError,
-    PeerGone,
-    PeerNotTrusted,
-    PeerSilent,
+    PeerTimeout,
+    PeerTLSError,
     PeerUnreachable,
 )
 from aphlict.tls.context import client_context
@@ -73,7 +73,7 @@ async def _connect(address: Address, timeout: float) -> IOStream:
             address.host, address.port, max_buffer_size=MOST_BUFFERED, timeout=timeout
         )
     except (asyncio.TimeoutError, TornadoTimeout) as error:
-        raise PeerSilent(f"no connection within {timeout:g} s") from error
+        raise PeerTimeout(f"no connection within {timeout:g} s") from error
     finally:
         client.close()
 
@@ -91,7 +91,7 @@ async def _secure(plain: IOStream, address: Address, timeout: float) -> SSLIOStr
         return SSLIOStream(secure, max_buffer_size=MOST_BUFFERED)
     except asyncio.TimeoutError as error:
         bare.close()
-        raise PeerSilent(f"no TLS handshake within {timeout:g} s") from error
+        raise PeerTimeout(f"no TLS handshake within {timeout:g} s") from error
     except BaseException:
         bare.close()
         raise
@@ -130,11 +130,11 @@ def _explain(error: Exception) -> PeerError:
     """The sentence for what kept a connection from being made."""
     cause = error.real_error if isinstance(error, StreamClosedError) and error.real_error else error
     if isinstance(cause, CertificateError):
-        return PeerNotTrusted(str(cause))
+        return PeerTLSError(str(cause))
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return PeerNotTrusted(f"its certificate is not accepted: {cause.verify_message}")
+        return PeerTLSError(f"its certificate is not accepted: {cause.verify_message}")
     if isinstance(cause, ssl.SSLError):
-        return PeerNotTrusted(f"TLS could not be set up: {cause.reason or cause}")
+        return PeerTLSError(f"TLS could not be set up: {cause.reason or cause}")
     if isinstance(cause, (socket.gaierror, ValueError)):
         reason = cause.strerror if isinstance(cause, socket.gaierror) else cause
         return PeerUnreachable(f"its name cannot be looked up: {reason}")
@@ -197,18 +197,18 @@ class HttpConnection:
     async def request(self, method: str, target: str, body: bytes = b"") -> Answer:
         """One request and its answer. Raises PeerError, after which the connection is closed."""
         if self._stream is None:
-            raise PeerGone("the connection was closed")
+            raise PeerDisconnected("the connection was closed")
         reader = _Reader()
         try:
             await asyncio.wait_for(self._exchange(self._stream, reader, method, target, body), self._timeout)
             answer = reader.answer()
         except asyncio.TimeoutError as error:
             self.close()
-            raise PeerSilent(f"it did not answer within {self._timeout:g} s") from error
+            raise PeerTimeout(f"it did not answer within {self._timeout:g} s") from error
         except PeerError as error:
             self.close()
-            if isinstance(error, PeerGone) and self.address.https and not self._has_answered:
-                raise PeerGone(f"{error} before its first answer: {CERTIFICATE_WANTED}") from error
+            if isinstance(error, PeerDisconnected) and self.address.https and not self._has_answered:
+                raise PeerDisconnected(f"{error} before its first answer: {CERTIFICATE_WANTED}") from error
             raise
         self._has_answered = True
         self._keep(reader)
@@ -230,7 +230,7 @@ class HttpConnection:
             reader.is_cut = not isinstance(error.real_error, UnsatisfiableReadError)
         except ssl.SSLError as error:
             if not _is_alert(error):
-                raise PeerGone(f"it ended TLS: {error.reason or error}") from error
+                raise PeerDisconnected(f"it ended TLS: {error.reason or error}") from error
             raise _refused(error) from error
 
     def _head(self, body: bytes) -> HTTPHeaders:
@@ -256,11 +256,11 @@ def _is_alert(error: BaseException | None) -> TypeGuard[ssl.SSLError]:
     return isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or "")
 
 
-def _refused(error: ssl.SSLError) -> PeerNotTrusted:
+def _refused(error: ssl.SSLError) -> PeerTLSError:
     reason = error.reason
     if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:
-        return PeerNotTrusted(f"it ended TLS ({reason}): {CERTIFICATE_WANTED}")
-    return PeerNotTrusted(f"it ended TLS: {reason}")
+        return PeerTLSError(f"it ended TLS ({reason}): {CERTIFICATE_WANTED}")
+    return PeerTLSError(f"it ended TLS: {reason}")
 
 
 class _Reader(HTTPMessageDelegate):
@@ -294,13 +294,17 @@ class _Reader(HTTPMessageDelegate):
     def answer(self) -> Answer:
         """What was read. Raises PeerError."""
         if self._start is None:
-            raise PeerGone("it closed the connection") if self.is_cut else BadAnswer("its answer is not HTTP")
+            raise (
+                PeerDisconnected("it closed the connection")
+                if self.is_cut
+                else BadResponse("its answer is not HTTP")
+            )
         code = self._start.code
         if HTTPStatus.MULTIPLE_CHOICES <= code < HTTPStatus.BAD_REQUEST:
-            raise BadAnswer(
+            raise BadResponse(
                 f"it answered {code}, a redirect to {self._location[:200] or 'nowhere'}: "
                 "a peer has to be the admin server itself"
             )
         if not self.is_finished:
-            raise BadAnswer(f"its answer ({code}) broke off or is longer than {MOST_BODY} bytes")
+            raise BadResponse(f"its answer ({code}) broke off or is longer than {MOST_BODY} bytes")
         return Answer(code, self._start.reason, bytes(self._body))

@@ -13,7 +13,7 @@ from aphlict.cluster.http_client import Address, HttpConnection
 from aphlict.cluster.outbox import Bounds, Envelope, Outbox
 from aphlict.cluster.peer_log import PeerReport
 from aphlict.cluster.responses import Identity, read_receipt, read_status
-from aphlict.errors import PeerError, PeerGone, PeerRefused
+from aphlict.errors import PeerDisconnected, PeerError, PeerHTTPError
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class Peer:
         try:
             if not wanted or await self._post(wanted):
                 self._flight = []
-        except PeerRefused as error:
+        except PeerHTTPError as error:
             if 0 < error.taken < len(wanted):
                 self._forget_taken(wanted, error.taken)
             if error.status not in FAULTS_OF_A_MESSAGE:
@@ -207,7 +207,7 @@ class Peer:
         self.report.sent += taken
         self._delay = 0.0
 
-    def _single_out(self, batch: Sequence[Envelope], error: PeerRefused) -> None:
+    def _single_out(self, batch: Sequence[Envelope], error: PeerHTTPError) -> None:
         """Something in the batch is refused for good: halve it until that is alone, then go on without it."""
         self._together = max(1, len(batch) // 2)
         if len(batch) == 1:
@@ -257,7 +257,7 @@ class Peer:
         self._http.close()
         self._is_proven = False
         may_be_stale, self._may_be_stale = self._may_be_stale, False
-        if may_be_stale and isinstance(error, PeerGone):
+        if may_be_stale and isinstance(error, PeerDisconnected):
             return
         self.state = State.DOWN
         self.report.say_away(error)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from aphlict.cluster.http_client import Answer
-from aphlict.errors import BadAnswer, PeerRefused
+from aphlict.errors import BadResponse, PeerHTTPError
 
 MOST_REASON = 200
 
@@ -50,7 +50,7 @@ def read_status(answer: Answer) -> Identity:
     try:
         status = msgspec.json.decode(answer.body, type=_Status)
     except msgspec.MsgspecError as error:
-        raise BadAnswer("its status is not that of an admin server") from error
+        raise BadResponse("its status is not that of an admin server") from error
     return Identity(status.fingerprint or None, takes_lists=bool(status.fingerprint))
 
 
@@ -60,14 +60,14 @@ def read_receipt(answer: Answer) -> Identity:
     try:
         receipt = msgspec.json.decode(answer.body, type=_Receipt)
     except msgspec.MsgspecError as error:
-        raise BadAnswer("its answer to a message is not that of an admin server") from error
+        raise BadResponse("its answer to a message is not that of an admin server") from error
     takes_lists = receipt.unique_id is not None or receipt.receipts is not None
     return Identity(receipt.fingerprint or None, takes_lists=takes_lists)
 
 
 def _refuse_errors(answer: Answer) -> None:
     if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
-        raise PeerRefused(answer.status, _reason(answer), _taken(answer))
+        raise PeerHTTPError(answer.status, _reason(answer), _taken(answer))
 
 
 def _taken(answer: Answer) -> int:

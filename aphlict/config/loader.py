@@ -24,7 +24,7 @@ MIB = 1024 * 1024
 HISTORY, WAITING, SUBSCRIPTIONS = 1 / 4, 1 / 2, 1 / 8
 
 
-def heed_hint(settings: Settings) -> Settings:
+def apply_memory_hint(settings: Settings) -> Settings:
     """Lower the limits of what may grow, where `memory.hint` leaves less room than they do."""
     if settings.memory_hint is None:
         return settings
@@ -73,7 +73,7 @@ def read(path: Path, *, files: bool = True, read: Read = read_file) -> Settings:
             settings = read_secrets(settings, read)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error.__cause__
-    return heed_hint(structs.replace(settings, workers=settings.processes))
+    return apply_memory_hint(structs.replace(settings, workers=settings.processes))
 
 
 def _convert(value: Any) -> Settings:

@@ -10,7 +10,7 @@ from aphlict.config.machine import count_processors
 # value that means the same as null, because existing configurations have it: see OptionalPath.
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Meta(ge=0, le=86400, extra={"unit": "seconds"})]
-Span = Annotated[float, Meta(gt=0, le=86400, extra={"unit": "seconds"})]  # that cannot be nothing
+PositiveSeconds = Annotated[float, Meta(gt=0, le=86400, extra={"unit": "seconds"})]  # that cannot be nothing
 Bytes = Annotated[int, Meta(ge=1, extra={"unit": "bytes"})]
 Mebibytes = Annotated[int, Meta(ge=1, extra={"unit": "MiB", "not_given": 0})]
 Count = Annotated[int, Meta(ge=1)]
@@ -89,9 +89,9 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a stranger may cost; sizes in bytes, times in seconds."""
 
     limits_message: Bytes = field(default=64 * 1024, name="limits.message")
-    limits_message_time: Span = field(default=30.0, name="limits.message.time")
+    limits_message_time: PositiveSeconds = field(default=30.0, name="limits.message.time")
     limits_body: Bytes = field(default=1024 * 1024, name="limits.body")
-    limits_body_time: Span = field(default=30.0, name="limits.body.time")
+    limits_body_time: PositiveSeconds = field(default=30.0, name="limits.body.time")
     limits_batch: Count = field(default=1024, name="limits.batch")
     limits_channels: Count = field(default=8192, name="limits.channels")
     limits_head: Bytes = field(default=8 * 1024, name="limits.head")
@@ -100,8 +100,8 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits_subscriptions_all: Bytes = field(default=512 * 1024 * 1024, name="limits.subscriptions.all")
     limits_commands: Count = field(default=50, name="limits.commands")
     limits_commands_burst: Count = field(default=200, name="limits.commands.burst")
-    limits_handshake: Span = field(default=10.0, name="limits.handshake")
-    limits_idle: Span = field(default=75.0, name="limits.idle")
+    limits_handshake: PositiveSeconds = field(default=10.0, name="limits.handshake")
+    limits_idle: PositiveSeconds = field(default=75.0, name="limits.idle")
     limits_waiting: Bytes = field(default=1024 * 1024, name="limits.waiting")
     limits_waiting_all: Bytes = field(default=256 * 1024 * 1024, name="limits.waiting.all")
     limits_waiting_address: Bytes | None = field(default=None, name="limits.waiting.address")
@@ -110,8 +110,8 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits_connections_address: Count | None = field(default=None, name="limits.connections.address")
     limits_connections_second: Count | None = field(default=None, name="limits.connections.second")
     limits_history: Bytes = field(default=64 * 1024 * 1024, name="limits.history")
-    ping_interval: Span = field(default=30.0, name="ping.interval")
-    ping_timeout: Span = field(default=60.0, name="ping.timeout")
+    ping_interval: PositiveSeconds = field(default=30.0, name="ping.interval")
+    ping_timeout: PositiveSeconds = field(default=60.0, name="ping.timeout")
 
 
 class Settings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from aphlict.core.message import Message
-from aphlict.core.subscriptions import Group, Heard, Instance, grouped
+from aphlict.core.subscriptions import ChannelMatch, Group, Instance, grouped
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ SORTED_FOR_ONE = 16  # receivers that are put into groups in the time that one d
 JOB_COST = 1000  # bytes that Python needs for a fan-out that waits, beside its message
 
 
-class Deliveries:
+class FanOut:
     """The fan-outs of all instances.
 
     `wake` is called when there is work for `work()`, which must then be called until it returns False.
@@ -47,7 +47,7 @@ class Deliveries:
                 self._ask_to_work()
         return matched
 
-    def _send_now(self, message: Message, heard: Sequence[Heard]) -> int:
+    def _send_now(self, message: Message, heard: Sequence[ChannelMatch]) -> int:
         matched = 0
         for group in grouped(heard):
             if isinstance(group, Group):
@@ -69,7 +69,7 @@ class Deliveries:
             self._is_awake = True
             self._wake()
 
-    def _fan_out(self, message: Message, heard: Sequence[Heard], matched: int) -> Iterator[int]:
+    def _fan_out(self, message: Message, heard: Sequence[ChannelMatch], matched: int) -> Iterator[int]:
         """Send a message to all who listen, in slices: yields what each has cost, in deliveries."""
         cost = JOB_COST + message.cost
         self.waiting += matched
@@ -77,7 +77,7 @@ class Deliveries:
         return self._send_in_slices(message, heard, matched, cost)
 
     def _send_in_slices(
-        self, message: Message, heard: Sequence[Heard], matched: int, cost: int
+        self, message: Message, heard: Sequence[ChannelMatch], matched: int, cost: int
     ) -> Iterator[int]:
         left = matched
         try:

@@ -48,7 +48,7 @@ class Entry:
 
     __slots__ = ("_digest", "at", "history", "latest", "message", "sequence")
 
-    def __init__(self, sequence: int, at: float, message: Message, history: "History | None") -> None:
+    def __init__(self, sequence: int, at: float, message: Message, history: "InstanceHistory | None") -> None:
         self.sequence = sequence
         self.at = self.latest = at
         self.message = message
@@ -63,7 +63,7 @@ class Entry:
         return self._digest
 
 
-class History:
+class InstanceHistory:
     """The kept messages of one instance, found by uniqueID and by channel.
 
     `before` is the uniqueID of the message before the oldest one that is kept; at first, of none. `lost` is the
@@ -197,7 +197,7 @@ def _is_on(entry: Entry, channels: Collection[str]) -> bool:
     return any(map(channels.__contains__, entry.message.channels))
 
 
-class Archive:
+class HistoryStore:
     """All histories of a node: numbers the messages, and keeps them together within their bounds."""
 
     def __init__(self, max_cost: int, max_messages: int = MAX_MESSAGES, max_age: float = MAX_AGE) -> None:
@@ -210,7 +210,7 @@ class Archive:
         self._entries: deque[Entry] = deque()  # of all histories; some have been dropped
         self._dropped = 0
 
-    def append(self, history: History, message: Message, now: float) -> Entry:
+    def append(self, history: InstanceHistory, message: Message, now: float) -> Entry:
         """Keep a message in a history of this archive; what no longer fits goes, oldest first."""
         self.sequence += 1
         entry = Entry(self.sequence, now, message, history)
@@ -230,13 +230,13 @@ class Archive:
         place = bisect_right(self._entries, after, key=lambda entry: entry.sequence)
         return (entry for entry in islice(self._entries, place, None) if entry.history is not None)
 
-    def drop_before(self, history: History, at: float) -> None:
+    def drop_before(self, history: InstanceHistory, at: float) -> None:
         """Forget the oldest messages of a history up to the first that is not older than this."""
         while history.entries and history.entries[0].at < at:
             self._drop_oldest(history)
         self._tidy()
 
-    def _drop_oldest(self, history: History) -> None:
+    def _drop_oldest(self, history: InstanceHistory) -> None:
         self.cost -= history.drop_oldest().message.cost
         self._dropped += 1
 

@@ -10,12 +10,12 @@ from aphlict.config import settings as charges
 from aphlict.config.settings import Limits
 from aphlict.core import resume_token as position
 from aphlict.core.budget import Budget
-from aphlict.core.fanout import Deliveries
-from aphlict.core.history import MAX_AGE, Archive, Entry, Eviction, Evictions
+from aphlict.core.fanout import FanOut
+from aphlict.core.history import MAX_AGE, Entry, Eviction, Evictions, HistoryStore
 from aphlict.core.message import Frame, Message, check_name, random_name
 from aphlict.core.resume import Resumption, replay
-from aphlict.core.resume_token import RECENT, REMEMBERED, Position
-from aphlict.core.stats import LIMIT_NAMES, REFUSALS, Counters, Hits, Subscribed
+from aphlict.core.resume_token import RECENT, REMEMBERED, ResumeToken
+from aphlict.core.stats import LIMIT_NAMES, REFUSALS, Counters, LimitCounters, Subscribed
 from aphlict.core.subscriptions import ORIGIN_SIZE, Instance, Receiver, Subscriber, subscription_cost
 from aphlict.errors import NameTooLong, Overloaded, SubscriptionsFull, TooManySubscriptions
 
@@ -23,7 +23,7 @@ FEW = 32  # subscriptions that no connection is closed for, however many others 
 API_VERSION = 7  # of the Node.js server's status page
 
 
-class Transport(Protocol):
+class Forwarder(Protocol):
     """What carries messages to the other nodes. It never waits, and never raises."""
 
     def forward(self, message: Message, /) -> None:
@@ -52,7 +52,7 @@ class Recovery(NamedTuple):
     recovered: bool
 
 
-class Moment(NamedTuple):
+class Offset(NamedTuple):
     """A time in the life of a hub: the sequence of the last message accepted by then, and the seconds."""
 
     sequence: int
@@ -70,7 +70,7 @@ class Hub:
     def __init__(
         self,
         fingerprint: str,
-        transport: Transport,
+        transport: Forwarder,
         limits: Limits,
         wake: Callable[[], None],
         started: float = 0.0,
@@ -78,9 +78,9 @@ class Hub:
         self.fingerprint = fingerprint
         self.limits = limits
         self.counters = Counters()
-        self.hits = Hits()
+        self.hits = LimitCounters()
         self.instances: dict[str, Instance] = {}
-        self.archive = Archive(limits.limits_history)
+        self.archive = HistoryStore(limits.limits_history)
         self.connections = 0  # the browsers that are connected now
         self.memory = Budget("limits.subscriptions.all", limits.limits_subscriptions_all)
         self.epoch = 0.0
@@ -89,7 +89,7 @@ class Hub:
         self._begin = started
         self._lost, self._lost_at = 0, 0.0  # of the instances that were forgotten
         self._transport = transport
-        self.deliveries = Deliveries(wake)
+        self.deliveries = FanOut(wake)
         self.work = self.deliveries.work
 
     def reload(self, limits: Limits) -> None:
@@ -298,31 +298,31 @@ class Hub:
         self._replay(subscriber, entries, Recovery(len(entries), resumption.recovered), done)
         return resumption.looked_at // charges.MESSAGES
 
-    def position(self, subscriber: Subscriber, until: Moment, early: tuple[bytes, ...] = ()) -> str:
+    def position(self, subscriber: Subscriber, until: Offset, early: tuple[bytes, ...] = ()) -> str:
         """Name the place at which a subscriber stands that has had everything accepted until a moment.
 
         `early`: what it has had beside, as its resumption says.
         """
         at = self.epoch + until.at
-        return Position(self._origin, until.sequence, at, self.recent(subscriber, until), early).text()
+        return ResumeToken(self._origin, until.sequence, at, self.recent(subscriber, until), early).text()
 
-    def position_head(self, until: Moment) -> str:
+    def position_head(self, until: Offset) -> str:
         """Make the begin of a position, which is the same for all subscribers; the rest is what they had."""
         return position.head(self._origin, until.sequence, self.epoch + until.at)
 
-    def recent(self, subscriber: Subscriber, until: Moment) -> tuple[bytes, ...]:
+    def recent(self, subscriber: Subscriber, until: Offset) -> tuple[bytes, ...]:
         """The digests of the last messages that a subscriber had at a moment, newest first."""
         had = subscriber.instance.history.newest(subscriber.subscriptions, until.sequence, REMEMBERED)
         return tuple(entry.digest for entry in had if entry.at > until.at - RECENT)
 
-    def moment(self, now: float) -> Moment:
+    def moment(self, now: float) -> Offset:
         """What has been accepted by now."""
-        return Moment(self.archive.sequence, min(now, self.in_sync_until))
+        return Offset(self.archive.sequence, min(now, self.in_sync_until))
 
-    def moment_of(self, frame: Frame) -> Moment:
+    def moment_of(self, frame: Frame) -> Offset:
         """When its message was accepted; the beginning of time where it has been forgotten."""
         entry = self.instance(frame.instance).history.entry(frame.unique_id)
-        return Moment(entry.sequence, entry.at) if entry else Moment(0, -self.epoch)
+        return Offset(entry.sequence, entry.at) if entry else Offset(0, -self.epoch)
 
     def last(self, subscriber: Subscriber, now: float) -> str | None:
         """Name the place where this browser may resume. None while messages are on their way."""

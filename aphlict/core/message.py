@@ -11,10 +11,10 @@ from msgspec.json import Decoder, encode
 
 from aphlict.config.settings import Limits
 from aphlict.errors import (
+    InvalidJSON,
+    InvalidMessage,
     NameTooLong,
     NoSubscribers,
-    NotJson,
-    PublishRefused,
     TooManyChannels,
     TooManyMessages,
 )
@@ -141,7 +141,7 @@ def decode_body(body: bytes, instance: str, limits: Limits) -> tuple[list[dict[s
         many = text.lstrip(" \t\r\n")[:1] == "["
         objects = _objects.decode(body) if many else [_object.decode(body)]
     except _JSON_ERRORS as error:
-        raise NotJson(f"the body is not a JSON object or a list of objects: {error}") from error
+        raise InvalidJSON(f"the body is not a JSON object or a list of objects: {error}") from error
     if len(objects) > limits.limits_batch:
         raise TooManyMessages(
             f"the list holds {len(objects)} messages: {limits.limits_batch} may come at once"
@@ -188,9 +188,9 @@ def _read_touched(raw: Raw | None) -> tuple[str, ...]:
     try:
         names = tuple(_names.decode(raw))
     except _JSON_ERRORS as error:
-        raise PublishRefused(f"'touched' must be a list of fingerprints: {error}") from error
+        raise InvalidMessage(f"'touched' must be a list of fingerprints: {error}") from error
     if len(names) > MAX_TOUCHED or any(len(name) > MAX_FINGERPRINT for name in names):
-        raise PublishRefused(
+        raise InvalidMessage(
             f"'touched' must be a list of {MAX_TOUCHED} fingerprints at most, of {MAX_FINGERPRINT} letters at most"
         )
     return names
@@ -203,7 +203,7 @@ def _read_unique_id(raw: Raw | None, limit: int) -> str | None:
     try:
         value = _unique_id.decode(raw)
     except _JSON_ERRORS as error:
-        raise PublishRefused(f"'uniqueID' must be text: {error}") from error
+        raise InvalidMessage(f"'uniqueID' must be text: {error}") from error
     name = "" if value is None else str(value)
     return check_name(name, "'uniqueID'", limit) if name else None
 

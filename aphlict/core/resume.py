@@ -6,10 +6,10 @@ from itertools import chain, islice
 from math import inf
 
 from aphlict.core import resume_token as position
-from aphlict.core.history import Entry, History
-from aphlict.core.resume_token import EARLY, OVERLAP, REMEMBERED, Position, digest
+from aphlict.core.history import Entry, InstanceHistory
+from aphlict.core.resume_token import EARLY, OVERLAP, REMEMBERED, ResumeToken, digest
 from aphlict.core.subscriptions import Subscriber
-from aphlict.errors import Forgotten
+from aphlict.errors import HistoryEvicted
 
 SEQUENCE = "Q"  # an array's code for 8 bytes
 LOOKED_AT = 64  # messages that are compared with those that a position names
@@ -28,7 +28,7 @@ class Resumption:
 
     def __init__(
         self,
-        history: History,
+        history: InstanceHistory,
         channels: Collection[str],
         after: Sequence[str],
         origin: str,
@@ -59,7 +59,7 @@ class Resumption:
         """Whether the reader had this message before."""
         return unique_id in self._names or (bool(self._digests) and digest(unique_id) in self._digests)
 
-    def missing(self, history: History, channels: Collection[str]) -> list[Entry]:
+    def missing(self, history: InstanceHistory, channels: Collection[str]) -> list[Entry]:
         """The kept messages on these channels that the reader has not had, oldest first."""
         later = history.select(channels, lambda entry: entry.sequence > self.sequence)
         self.looked_at += len(later)
@@ -68,12 +68,12 @@ class Resumption:
         return [entry for entry in new if entry.digest not in digests] if digests else new
 
 
-def _resume_here(history: History, place: Position) -> int | None:
+def _resume_here(history: InstanceHistory, place: ResumeToken) -> int | None:
     return place.sequence if history.lost <= place.sequence else None
 
 
 def _resume_elsewhere(
-    history: History, place: Position, channels: Collection[str], epoch: float, begin: float
+    history: InstanceHistory, place: ResumeToken, channels: Collection[str], epoch: float, begin: float
 ) -> int | None:
     """Go back far enough to miss nothing that was late, but no further than to the messages that are named."""
     at = place.at - epoch
@@ -95,7 +95,7 @@ def _before(since: float, entries: list[Entry], otherwise: int) -> int:
 
 
 def _early(
-    history: History, positions: Iterable[Position], channels: Collection[str], origin: str
+    history: InstanceHistory, positions: Iterable[ResumeToken], channels: Collection[str], origin: str
 ) -> tuple[bytes, ...]:
     latest = max(positions, key=_time, default=None)
     if latest is None:
@@ -108,7 +108,7 @@ def _early(
     return tuple(name for name in names if name not in here)[:EARLY]
 
 
-def _time(place: Position) -> float:
+def _time(place: ResumeToken) -> float:
     return place.at
 
 
@@ -128,7 +128,7 @@ def _look_up(subscriber: Subscriber, sequences: Sequence[int]) -> Iterator[bytes
             return
         entry = subscriber.instance.history.find(sequence)
         if entry is None:
-            raise Forgotten("a message of the replay has been forgotten")
+            raise HistoryEvicted("a message of the replay has been forgotten")
         channels = tuple(name for name in entry.message.channels if name in held)
         if channels:
             yield entry.message.frame(channels)

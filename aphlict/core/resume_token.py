@@ -20,7 +20,7 @@ _FORM = re.compile(
 )
 
 
-class Position(Struct, frozen=True):
+class ResumeToken(Struct, frozen=True):
     """A place in what a node sent to one reader.
 
     The node named `origin` goes on after `sequence`. Others, which number messages by themselves, go by the time
@@ -49,18 +49,18 @@ def head(origin: str, sequence: int, at: float) -> str:
     return f"~{origin}.{sequence:x}.{max(0, round(at * 1000)):x}."
 
 
-def read(text: str) -> Position | None:
+def read(text: str) -> ResumeToken | None:
     """Read what `text` made; None for anything else, such as a uniqueID."""
     match = _FORM.fullmatch(text)
     if match is None:
         return None
     origin, sequence, at, recent, early = match.groups()
-    return Position(
+    return ResumeToken(
         origin, int(sequence, 16), int(at, 16) / 1000, _unpack(recent, REMEMBERED), _unpack(early, EARLY)
     )
 
 
-def read_all(texts: Iterable[str]) -> list[Position]:
+def read_all(texts: Iterable[str]) -> list[ResumeToken]:
     """The positions among these words."""
     return [position for text in texts if (position := read(text))]
 

@@ -65,7 +65,7 @@ log = logging.getLogger(__name__)
 MOST_TOLD = 100  # lines of one limit between two sweeps, and entries that are kept for them
 
 
-class Hits:
+class LimitCounters:
     """Counts for the status page; in the log, one line for each limit and address between two sweeps.
 
     That bounds what goes to the log, for each limit by itself: strangers who run into one do not hide another.

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from aphlict.core.budget import Holder
-from aphlict.core.history import History
+from aphlict.core.history import InstanceHistory
 from aphlict.core.message import random_name
 
 STRIDE = 4096  # receivers put into groups in a row: a millisecond
@@ -35,7 +35,7 @@ class Receiver(Protocol):
         """Send these before anything that is sent later, taking them as the network takes them."""
 
 
-class Crowd:
+class SubscriberSet:
     """The subscribers of a channel that has more than one, and a snapshot of them that lasts until they change."""
 
     __slots__ = ("_snapshot", "members")
@@ -61,7 +61,7 @@ class Crowd:
         return self._snapshot
 
 
-class Heard(NamedTuple):
+class ChannelMatch(NamedTuple):
     """A channel of a message, and its listeners, of which there is at least one."""
 
     name: str
@@ -75,14 +75,14 @@ class Group(NamedTuple):
     receivers: tuple[Receiver, ...]
 
 
-class Channels:
+class SubscriptionIndex:
     """The channels of an instance. A channel with one subscriber, the common case, holds just that one."""
 
     __slots__ = ("_crowds", "_single")
 
     def __init__(self) -> None:
         self._single: dict[str, Receiver] = {}
-        self._crowds: dict[str, Crowd] = {}
+        self._crowds: dict[str, SubscriberSet] = {}
 
     def __len__(self) -> int:
         return len(self._single) + len(self._crowds)
@@ -96,7 +96,7 @@ class Channels:
         other = self._single.setdefault(name, receiver)
         if other is not receiver:
             del self._single[name]
-            self._crowds[name] = Crowd({other, receiver})
+            self._crowds[name] = SubscriberSet({other, receiver})
 
     def discard(self, name: str, receiver: Receiver) -> None:
         """Let the receiver listen to the channel no longer."""
@@ -118,15 +118,15 @@ class Channels:
         single = self._single.get(name)
         return () if single is None else (single,)
 
-    def heard(self, names: Iterable[str]) -> list[Heard]:
+    def heard(self, names: Iterable[str]) -> list[ChannelMatch]:
         """Which of these channels have listeners, and who they are. A receiver may listen to several."""
         single, crowds = self._single, self._crowds
-        heard: list[Heard] = []
+        heard: list[ChannelMatch] = []
         for name in names:
             if name in single:
-                heard.append(Heard(name, (single[name],)))
+                heard.append(ChannelMatch(name, (single[name],)))
             elif name in crowds:
-                heard.append(Heard(name, crowds[name].snapshot()))
+                heard.append(ChannelMatch(name, crowds[name].snapshot()))
         return heard
 
     def match(self, names: Iterable[str]) -> list[Group]:
@@ -134,7 +134,7 @@ class Channels:
         return [group for group in grouped(self.heard(names)) if isinstance(group, Group)]
 
 
-def grouped(heard: Sequence[Heard]) -> Iterator[Group | int]:
+def grouped(heard: Sequence[ChannelMatch]) -> Iterator[Group | int]:
     """Put receivers that listen to the same ones of these channels together; each receiver is in one group.
 
     That takes time where there are very many: now and then it yields, as a number, how much it has done.
@@ -177,8 +177,8 @@ class Instance:
 
     def __init__(self, name: str, lost: int = 0, lost_at: float = 0.0) -> None:
         self.name = name
-        self.channels = Channels()
-        self.history = History(random_name(ORIGIN_SIZE), lost, lost_at)
+        self.channels = SubscriptionIndex()
+        self.history = InstanceHistory(random_name(ORIGIN_SIZE), lost, lost_at)
         self.subscribers = 0
         self.queue: deque[Iterator[int]] = deque()  # fan-outs and replays that are not done, in order
 

@@ -12,7 +12,7 @@ from aphlict.doctor.findings import CheckList, Note, Trouble
 from aphlict.doctor.reaching import TIMEOUT, Reaching, explain, unverified
 from aphlict.doctor.target import of_server
 from aphlict.doctor.upgrading import upgrade
-from aphlict.errors import CannotWrite, CertificateError
+from aphlict.errors import CertificateError, FileError
 from aphlict.process.pidfile import find_running
 from aphlict.process.ports import holder
 
@@ -83,7 +83,7 @@ def _why_none(pidfile: str) -> str:
 def _find(pidfile: Path) -> psutil.Process | None:
     try:
         return find_running(pidfile)
-    except CannotWrite:  # it cannot be read, either: the pidfile of another user
+    except FileError:  # it cannot be read, either: the pidfile of another user
         return None
 
 

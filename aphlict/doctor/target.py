@@ -8,9 +8,9 @@ from urllib.parse import SplitResult, quote, urlsplit
 from aphlict.config.descriptions import shorten
 from aphlict.config.origins import Origins, read_pattern
 from aphlict.config.settings import ServerSettings
-from aphlict.errors import HandshakeRefused, UsageError
+from aphlict.errors import BadRequest, UsageError
 from aphlict.protocol.http import instance_of, instance_path
-from aphlict.tokens.keys import take_token
+from aphlict.tokens.keys import pop_token_from_url
 
 LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- compared with, not bound to
 DEFAULT_PORTS = {"ws": 80, "wss": 443}
@@ -74,7 +74,7 @@ def from_url(url: str) -> Target:
     try:
         if not url.isprintable():
             raise ValueError("it has characters that cannot be printed")
-        url, token = take_token(url)
+        url, token = pop_token_from_url(url)
         parts = urlsplit(url)
         host, port = _host_and_port(parts)
     except ValueError as error:
@@ -88,7 +88,7 @@ def from_url(url: str) -> Target:
     target = Target(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], path, token=token)
     try:
         _ = target.instance
-    except HandshakeRefused as error:
+    except BadRequest as error:
         raise UsageError(f"--url is {shown}: {error}") from error
     return target
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from aphlict.config.files import FileReader, Read, read_file
 from aphlict.config.rules import BLOCKED_PORTS
 from aphlict.config.settings import ServerSettings, Settings
-from aphlict.errors import PortTaken
+from aphlict.errors import AddressInUse
 from aphlict.process import logs, ports, privileges
 from aphlict.process.pidfile import Pidfile
 from aphlict.process.privileges import find_owner
@@ -115,7 +115,7 @@ class Launch:
     files: FileReader
     sockets: Sequence[Sequence[Sequence[socket.socket]]]  # for each process with browsers, for each server
     pidfile: Pidfile
-    journal: logs.Journal
+    journal: logs.LogHandler
     warnings: list[str]
     undo: ExitStack = field(repr=False)
 
@@ -170,7 +170,7 @@ def prepare(config: Path, settings: Settings, *, console: bool = False, trace: b
         if owner is not None:
             privileges.drop(owner)
         sinks = [*log_files(settings), *([logs.Stream(STDERR)] if console else [])]
-        journal = logs.Journal(sinks, count_repeats=not trace)
+        journal = logs.LogHandler(sinks, count_repeats=not trace)
         undo.callback(journal.close)
         logs.install(journal, trace=trace)
         for sentence in warnings:
@@ -267,7 +267,7 @@ def _bind(settings: Settings, patience: float) -> list[list[list[socket.socket]]
     while True:
         try:
             return ports.bind_all(settings.servers, settings.processes)
-        except PortTaken:
+        except AddressInUse:
             if time.monotonic() >= deadline:
                 raise
         time.sleep(0.05)

@@ -12,7 +12,7 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import Protocol
 
-from aphlict.errors import CannotWrite
+from aphlict.errors import FileError
 from aphlict.printable import escape
 from aphlict.process.privileges import Owner, is_out_of_reach, make_folder
 
@@ -32,7 +32,7 @@ class _Seen:
     more: int = 0
 
 
-class Repeats:
+class LogDeduplicator:
     """Says which lines to write; time is an argument.
 
     Each identical line is written once in a window, and of lines that one statement makes with changing
@@ -180,7 +180,7 @@ class LogFile(Stream):
         try:
             self._open()
         except OSError as error:
-            raise CannotWrite(f"cannot write the log file {self.path}: {error.strerror}") from error
+            raise FileError(f"cannot write the log file {self.path}: {error.strerror}") from error
 
     def reopen(self) -> None:
         """Open what has the name now; keep the old file where that fails, so that nothing is lost."""
@@ -230,14 +230,14 @@ def open_all(sinks: Iterable[Sink]) -> None:
         undo.pop_all()
 
 
-class Journal(logging.Handler):
+class LogHandler(logging.Handler):
     """The one handler of the process: formats a record into one line, and hands it to every sink."""
 
     def __init__(self, sinks: Sequence[Sink], *, count_repeats: bool = True) -> None:
         """Open every sink; raises CannotWrite, with none left open."""
         super().__init__()
         self._sinks = list(sinks)
-        self._repeats = Repeats() if count_repeats else None
+        self._repeats = LogDeduplicator() if count_repeats else None
         open_all(sinks)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -279,7 +279,7 @@ class Journal(logging.Handler):
 
     def count_anew(self) -> None:
         """In a forked process: what was counted before is for the other one to tell."""
-        self._repeats = self._repeats and Repeats()
+        self._repeats = self._repeats and LogDeduplicator()
         for sink in self._sinks:
             sink.lost = 0
 
@@ -305,7 +305,7 @@ class Journal(logging.Handler):
             sink.write(line)
 
 
-def install(journal: Journal, *, trace: bool) -> None:
+def install(journal: LogHandler, *, trace: bool) -> None:
     """Make it the process's only handler; with trace, every event is told."""
     root = logging.getLogger()
     for old in root.handlers[:]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from aphlict.errors import AlreadyRunning, CannotWrite
+from aphlict.errors import AlreadyRunning, FileError
 from aphlict.process.privileges import Owner, acting, is_out_of_reach, is_plain, make_folder
 
 GLANCE = 0.25  # seconds: another command may hold the lock for an instant to look whether it is held
@@ -57,7 +57,7 @@ class Pidfile:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{pid}\n".encode(), 0)
         except OSError as error:  # a full disk
-            raise CannotWrite(f"cannot write the pidfile {self.path}: {error.strerror}") from error
+            raise FileError(f"cannot write the pidfile {self.path}: {error.strerror}") from error
 
     def release(self) -> None:
         """Take it away, or empty it where its folder allows no more; the lock ends with that."""
@@ -109,7 +109,7 @@ def _open_both(path: Path, undo: ExitStack) -> tuple[int, int]:
     except OSError as error:
         if isinstance(error, PermissionError) and (process := find_running(path)) is not None:
             raise _running(path, f"process {process.pid} of another user") from error
-        raise CannotWrite(f"cannot write the pidfile {path}: {error.strerror}") from error
+        raise FileError(f"cannot write the pidfile {path}: {error.strerror}") from error
     return lock, descriptor
 
 
@@ -119,7 +119,7 @@ def _check_ownership(path: Path, descriptor: int, owner: Owner | None) -> None:
     users = {os.geteuid(), os.geteuid() if owner is None else owner.uid}
     if not is_plain(status) or status.st_uid not in users:
         expected = "a plain file of the server's user with one name, or none"
-        raise CannotWrite(
+        raise FileError(
             f"cannot write the pidfile {path}: it belongs to user {status.st_uid}, expected {expected}"
         )
 
@@ -180,7 +180,7 @@ def _is_locked(path: Path) -> bool | None:
     except PermissionError:
         return None
     except OSError as error:
-        raise CannotWrite(f"cannot read the lock of the pidfile {path}: {error.strerror}") from error
+        raise FileError(f"cannot read the lock of the pidfile {path}: {error.strerror}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -198,7 +198,7 @@ def _look(path: Path) -> tuple[int | None, int]:
     except FileNotFoundError:
         return None, -1
     except OSError as error:
-        raise CannotWrite(f"cannot read the pidfile {path}: {error.strerror}") from error
+        raise FileError(f"cannot read the pidfile {path}: {error.strerror}") from error
     try:
         return _pid(descriptor), os.fstat(descriptor).st_uid
     finally:

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 
 from aphlict.config.settings import ServerSettings
-from aphlict.errors import CannotBind, PortTaken
+from aphlict.errors import AddressInUse, BindError
 
 LOOKS = 5  # for who has a port
 BACKLOG = 4096  # the kernel caps it at net.core.somaxconn
@@ -63,7 +63,7 @@ def bind(server: ServerSettings, *, ipv6_only: bool = False, shared: bool = Fals
                 undo.callback(sock.close)
                 sockets.append(sock)
         if not sockets:
-            raise CannotBind(f"cannot listen on {name(server)}: this machine does not have that address")
+            raise BindError(f"cannot listen on {name(server)}: this machine does not have that address")
         undo.pop_all()
     return sockets
 
@@ -87,7 +87,7 @@ def _addresses(server: ServerSettings) -> list[tuple[int, tuple[str, int]]]:
             flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV,
         )
     except socket.gaierror as error:
-        raise CannotBind(f"cannot listen on {name(server)}: {error.strerror}") from error
+        raise BindError(f"cannot listen on {name(server)}: {error.strerror}") from error
     return list(dict.fromkeys((int(family), sockaddr) for family, _, _, _, sockaddr in found))  # type: ignore[misc]
 
 
@@ -117,11 +117,11 @@ def _try_to_listen(
         if error.errno in NOT_ON_THIS_MACHINE:
             return None
         if error.errno == errno.EADDRINUSE:
-            raise PortTaken(f"port {server.port} ({name(server)}) is taken by {holder(server)}") from error
+            raise AddressInUse(f"port {server.port} ({name(server)}) is taken by {holder(server)}") from error
         why = error.strerror
         if error.errno in (errno.EACCES, errno.EPERM) and server.port < 1024:
             why = f"{why} (a port below 1024 needs root or CAP_NET_BIND_SERVICE)"
-        raise CannotBind(f"cannot listen on {name(server)}: {why}") from error
+        raise BindError(f"cannot listen on {name(server)}: {why}") from error
 
 
 def holder(server: ServerSettings) -> str:

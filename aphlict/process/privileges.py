@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aphlict.config.settings import Settings
-from aphlict.errors import CannotWrite, ConfigError
+from aphlict.errors import ConfigError, FileError
 
 MOST_STEPS = 256  # names in a path, links followed: more than PATH_MAX and the kernel's 40 links make likely
 
@@ -142,7 +142,7 @@ def make_folder(folder: Path, owner: Owner | None) -> None:
                 with acting(owner):
                     each.mkdir(exist_ok=True)
     except OSError as error:
-        raise CannotWrite(f"cannot make the folder {folder}: {error.strerror}") from error
+        raise FileError(f"cannot make the folder {folder}: {error.strerror}") from error
 
 
 def _user(name: str) -> pwd.struct_passwd:

@@ -14,11 +14,11 @@ from aphlict.config import loader as reading
 from aphlict.config.files import FileReader
 from aphlict.config.rules import PEER_FILES, SERVER_FILES
 from aphlict.config.settings import PeerSettings, ServerSettings, Settings
-from aphlict.errors import CannotReload
+from aphlict.errors import ReloadRejected
 from aphlict.process.bootstrap import Launch, load, log_files
 from aphlict.process.channel import Commit, Committed, Discard, Prepare, Prepared, Snapshot
 from aphlict.process.logs import open_all
-from aphlict.process.worker_process import Child
+from aphlict.process.worker_process import WorkerProcess
 
 FIXED = ("pidfile", "user", "group", "workers")
 
@@ -134,7 +134,7 @@ TIMEOUT = 10.0  # seconds that workers have to prepare, and again to switch
 class Handover:
     """One reload. `on_answer`, `on_end` and `on_time` carry it on until it `is_over`; or `discard` ends it."""
 
-    def __init__(self, number: int, launched: Launch, workers: Iterable[Child]) -> None:
+    def __init__(self, number: int, launched: Launch, workers: Iterable[WorkerProcess]) -> None:
         """Read everything again, and have the workers prepare it.
 
         Raises AphlictError or OSError where it cannot be used: nothing has changed.
@@ -171,16 +171,16 @@ class Handover:
         finally:
             os.close(descriptor)
 
-    def on_answer(self, worker: Child, answer: Prepared | Committed) -> None:
+    def on_answer(self, worker: WorkerProcess, answer: Prepared | Committed) -> None:
         """Raises CannotReload where a worker cannot follow: nothing has changed."""
         if answer.number != self._number or worker not in self._silent:
             return  # to one that was given up
         if isinstance(answer, Prepared) and answer.refusal is not None:
-            raise CannotReload(f"{worker.name} {worker.pid}: {answer.refusal}")
+            raise ReloadRejected(f"{worker.name} {worker.pid}: {answer.refusal}")
         self._silent.remove(worker)
         self._advance()
 
-    def on_end(self, worker: Child) -> None:
+    def on_end(self, worker: WorkerProcess) -> None:
         """A worker has ended; the next one starts with what is in force then."""
         for workers in (self._workers, self._silent):
             if worker in workers:
@@ -194,7 +194,7 @@ class Handover:
         self.deadline = None
         names = ", ".join(f"{worker.name} {worker.pid}" for worker in self._silent)
         if not self.is_committed:
-            raise CannotReload(f"{names} did not answer within {TIMEOUT:g} s")
+            raise ReloadRejected(f"{names} did not answer within {TIMEOUT:g} s")
         log.error(
             "no answer from %s within %g s: it uses the new configuration once it goes on", names, TIMEOUT
         )

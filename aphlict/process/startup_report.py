@@ -5,7 +5,7 @@ import os
 
 import msgspec
 
-from aphlict.errors import AphlictError, CannotStart
+from aphlict.errors import AphlictError, StartFailed
 
 PIPE_BUF = 4096  # bytes that are written to a pipe at once (pipe(7))
 LONGEST = 3000  # characters of a sentence: a report must fit one such write
@@ -69,7 +69,7 @@ def receive(descriptor: int, who: str) -> None:
     """Wait for the report. Raises Failed with what it says, CannotStart when the process ended without one."""
     data = os.read(descriptor, PIPE_BUF)
     if not data:
-        raise CannotStart(f"the {who} ended before it was ready")
+        raise StartFailed(f"the {who} ended before it was ready")
     check(msgspec.json.decode(data, type=Report))
 
 

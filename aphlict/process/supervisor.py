@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
 
-from aphlict.errors import AphlictError, CannotReload, CannotStart
+from aphlict.errors import AphlictError, ReloadRejected, StartFailed
 from aphlict.process import signals
 from aphlict.process import startup_report as report
 from aphlict.process.bootstrap import Launch
@@ -18,7 +18,7 @@ from aphlict.process.channel import Committed, Prepared
 from aphlict.process.daemon import READY, STOPPING, Systemd
 from aphlict.process.reload import Handover
 from aphlict.process.startup_report import Sender
-from aphlict.process.worker_process import Child, Post
+from aphlict.process.worker_process import WorkerProcess, WorkerSlot
 from aphlict.process.worker_specs import assign
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Supervisor:
         self._starter = starter
         self._systemd = systemd
         self._state = State.STARTING
-        self._posts = [Post(duty) for duty in assign(launched)]
+        self._posts = [WorkerSlot(duty) for duty in assign(launched)]
         self._deadline: float | None = None
         self._status = 0
         self._inbox = -1
@@ -90,12 +90,12 @@ class Supervisor:
         """Not while workers prepare a configuration of which a new one would know nothing."""
         return self._handover is None or self._handover.is_committed
 
-    def _children(self) -> list[Child]:
+    def _children(self) -> list[WorkerProcess]:
         return [post.child for post in self._posts if post.child is not None]
 
     # What comes in
 
-    def _on_messages(self, child: Child) -> None:
+    def _on_messages(self, child: WorkerProcess) -> None:
         for answer in child.receive():
             self._on_answer(child, answer)
         if not all(each.ready for each in self._children()):
@@ -106,7 +106,7 @@ class Supervisor:
             if self._starter is not None:
                 self._starter.send(report.READY)
 
-    def _on_answer(self, child: Child, answer: Prepared | Committed) -> None:
+    def _on_answer(self, child: WorkerProcess, answer: Prepared | Committed) -> None:
         self._carry_on(lambda handover: handover.on_answer(child, answer))
 
     def _on_signal(self, number: int) -> None:
@@ -143,14 +143,14 @@ class Supervisor:
 
     # What follows from it
 
-    def _fill(self, post: Post) -> None:
+    def _fill(self, post: WorkerSlot) -> None:
         """Fork a worker, or try again later. Raises CannotStart where that keeps the server from starting."""
         try:
             post.fill(self._launch, self._release)
         except OSError as error:
             if self._state is State.STARTING:
                 sentence = f"the {post.duty.name} cannot be started: {error.strerror}"
-                raise CannotStart(sentence) from error
+                raise StartFailed(sentence) from error
             post.postpone(error)
 
     def _release(self) -> None:
@@ -171,12 +171,12 @@ class Supervisor:
             post.child = None
             self._on_end(post, child, status)
 
-    def _on_end(self, post: Post, child: Child, status: int) -> None:
+    def _on_end(self, post: WorkerSlot, child: WorkerProcess, status: int) -> None:
         cause = signals.describe_end(status)
         self._carry_on(lambda handover: handover.on_end(child))
         if self._state is State.STARTING:
             self._tell_workers(signal.SIGKILL)
-            raise child.error or CannotStart(f"the {post.duty.name} ended before it was ready: {cause}")
+            raise child.error or StartFailed(f"the {post.duty.name} ended before it was ready: {cause}")
         if self._state is not State.STOPPING:
             post.vacate(child, cause)
             return
@@ -227,7 +227,7 @@ class Supervisor:
             return
         try:
             step(self._handover)
-        except CannotReload as error:
+        except ReloadRejected as error:
             self._handover.discard()
             self._refuse(error)
         else:

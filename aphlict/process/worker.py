@@ -18,7 +18,7 @@ from aphlict.process import startup_report as report
 from aphlict.process.bootstrap import Launch, log_files
 from aphlict.process.channel import Channel, Commit, Committed, Discard, Message, Prepare, Prepared, Snapshot
 from aphlict.process.logs import LogFile, open_all
-from aphlict.process.worker_specs import Duty, Serving
+from aphlict.process.worker_specs import Serving, WorkerSpec
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Prospect(NamedTuple):
 class Worker:
     """One run of a node, hub or edge. `supervisor` ends when the supervisor does."""
 
-    def __init__(self, launched: Launch, duty: Duty, supervisor: Channel) -> None:
+    def __init__(self, launched: Launch, duty: WorkerSpec, supervisor: Channel) -> None:
         """Serve what was prepared."""
         self._launch = launched
         self._duty = duty
@@ -153,7 +153,7 @@ class Worker:
         asyncio.get_running_loop().call_later(TELL_REPEATS, self._tell_repeats)
 
 
-def run(launched: Launch, duty: Duty, supervisor: Channel) -> int:
+def run(launched: Launch, duty: WorkerSpec, supervisor: Channel) -> int:
     """Be the worker; returns the exit status of the process."""
     _raise_file_limit()
     try:

@@ -10,13 +10,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NoReturn
 
-from aphlict.errors import AphlictError, CannotStart
+from aphlict.errors import AphlictError, StartFailed
 from aphlict.process import channel, signals, worker
 from aphlict.process import startup_report as report
 from aphlict.process.bootstrap import Launch
 from aphlict.process.channel import Channel, Committed, Prepared
 from aphlict.process.startup_report import Report
-from aphlict.process.worker_specs import Duty
+from aphlict.process.worker_specs import WorkerSpec
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ SETTLED = 60.0  # seconds after which a worker that dies is not held to be the e
 
 
 @dataclass(eq=False)
-class Child:
+class WorkerProcess:
     """A worker as seen from here."""
 
     pid: int
@@ -57,7 +57,7 @@ class Child:
     def _on_end(self) -> None:
         self.channel.close()
         if not self.ready and self.error is None:
-            self.error = CannotStart("the worker ended before it was ready")
+            self.error = StartFailed("the worker ended before it was ready")
 
     def reap(self) -> int | None:
         """Return its wait status once it has ended."""
@@ -70,13 +70,13 @@ class Child:
         return status
 
 
-class Post:
+class WorkerSlot:
     """The place of one worker: who has it now, or when it is filled again."""
 
-    def __init__(self, duty: Duty) -> None:
+    def __init__(self, duty: WorkerSpec) -> None:
         """Nobody is there yet; `fill` sees to it."""
         self.duty = duty
-        self.child: Child | None = None
+        self.child: WorkerProcess | None = None
         self.due: float | None = None  # when it is to be filled again
         self._failures = 0
 
@@ -90,7 +90,7 @@ class Post:
         gc.freeze()  # what is there now is shared with the worker until someone writes to it
         self.child = _fork(launched, self.duty, release)
 
-    def vacate(self, child: Child, cause: str) -> None:
+    def vacate(self, child: WorkerProcess, cause: str) -> None:
         """Its worker has ended: say so, and set when there is another."""
         lived = time.monotonic() - child.since
         if child.ready and lived >= SETTLED:
@@ -114,7 +114,7 @@ class Post:
         return pause
 
 
-def _fork(launched: Launch, duty: Duty, release: Callable[[], None]) -> Child:
+def _fork(launched: Launch, duty: WorkerSpec, release: Callable[[], None]) -> WorkerProcess:
     """Fork a worker; raises OSError with nothing left open."""
     with ExitStack() as undo:
         ours, theirs = channel.pair()
@@ -128,10 +128,12 @@ def _fork(launched: Launch, duty: Duty, release: Callable[[], None]) -> Child:
                 _be_worker(launched, duty, theirs, release)
         undo.pop_all()
     theirs.close()
-    return Child(pid, duty.name, ours, time.monotonic())
+    return WorkerProcess(pid, duty.name, ours, time.monotonic())
 
 
-def _be_worker(launched: Launch, duty: Duty, supervisor: Channel, release: Callable[[], None]) -> NoReturn:
+def _be_worker(
+    launched: Launch, duty: WorkerSpec, supervisor: Channel, release: Callable[[], None]
+) -> NoReturn:
     """Be the forked worker."""
     status = 1
     try:

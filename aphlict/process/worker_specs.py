@@ -35,7 +35,7 @@ class Serving(Protocol):
         """
 
 
-class Duty(NamedTuple):
+class WorkerSpec(NamedTuple):
     """What one worker process does: its name in the log, how to make it, once it has been forked, and on what."""
 
     name: str
@@ -43,7 +43,7 @@ class Duty(NamedTuple):
     sockets: frozenset[socket.socket]  # those that it listens on
 
 
-def assign(launched: Launch) -> list[Duty]:
+def assign(launched: Launch) -> list[WorkerSpec]:
     """The worker processes that the configuration asks for."""
     count = launched.settings.processes
     if count == 1:
@@ -53,7 +53,7 @@ def assign(launched: Launch) -> list[Duty]:
         def make() -> Serving:
             return Node(launched.settings, copy, launched.credentials, launched.files.recall)
 
-        return [Duty("worker", make, sockets)]
+        return [WorkerSpec("worker", make, sockets)]
     plan = _Plan(launched)
     return [plan.hub(), *(plan.edge(number) for number in range(count))]
 
@@ -73,7 +73,7 @@ class _Plan:
         self._edges.listen()
         launched.undo.callback(self._edges.close)
 
-    def hub(self) -> Duty:
+    def hub(self) -> WorkerSpec:
         """Order messages, and talk to publishers."""
 
         def make() -> Serving:
@@ -82,16 +82,16 @@ class _Plan:
             settings, recall = self._launch.settings, self._launch.files.recall
             return HubNode(settings, ports, credentials, edges, self._fingerprint, self._started, recall)
 
-        return Duty("hub", make, self._sockets("admin", 0))
+        return WorkerSpec("hub", make, self._sockets("admin", 0))
 
-    def edge(self, number: int) -> Duty:
+    def edge(self, number: int) -> WorkerSpec:
         """Hold browsers."""
 
         def make() -> Serving:
             ports, credentials = self._select("client", number)
             return EdgeNode(self._launch.settings, ports, credentials, self._address, self._fingerprint)
 
-        return Duty(f"edge {number + 1}", make, self._sockets("client", number))
+        return WorkerSpec(f"edge {number + 1}", make, self._sockets("client", number))
 
     def _select(self, kind: str, copy: int) -> tuple[list[Port], list[Credentials]]:
         """The ports and credentials as they are configured by then: a reload may have changed them."""

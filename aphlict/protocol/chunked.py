@@ -2,7 +2,7 @@
 
 import re
 
-from aphlict.errors import BodyTooLarge, HandshakeRefused
+from aphlict.errors import BadRequest, BodyTooLarge
 from aphlict.protocol.http import is_field
 
 MAX_LINE = 256  # bytes of the line before a chunk: its size, and extensions, which are ignored
@@ -11,7 +11,7 @@ MAX_TRAILERS = 4096  # bytes of the fields behind the last chunk, which are igno
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 
 
-class ChunkReader:
+class ChunkedParser:
     """Takes the bytes of one body as they come. After an error it must not be used any more."""
 
     __slots__ = ("_body", "_left", "_limit", "_line", "_trailers")
@@ -61,22 +61,20 @@ class ChunkReader:
         self._line = line = self._line + piece
         limit = MAX_LINE if self._trailers is None else self._trailers
         if len(line) > limit:
-            raise HandshakeRefused(
-                f"a line between or behind the chunks of the body is longer than {limit} bytes"
-            )
+            raise BadRequest(f"a line between or behind the chunks of the body is longer than {limit} bytes")
         if not line.endswith(b"\n"):
             if b"\r" in line[:-1]:
-                raise HandshakeRefused("a line between or behind the chunks of the body has a CR without LF")
+                raise BadRequest("a line between or behind the chunks of the body has a CR without LF")
             return None
         if not line.endswith(b"\r\n"):
-            raise HandshakeRefused("a line between or behind the chunks of the body does not end with CR LF")
+            raise BadRequest("a line between or behind the chunks of the body does not end with CR LF")
         self._line = b""
         return line[:-2]
 
     def _begin_chunk(self, line: bytes) -> None:
         match = _SIZE.fullmatch(line)
         if match is None:
-            raise HandshakeRefused("a chunk of the body does not begin with its size in hexadecimal digits")
+            raise BadRequest("a chunk of the body does not begin with its size in hexadecimal digits")
         size = int(match[1], 16)
         if size > self._limit - len(self._body):
             raise BodyTooLarge(f"the body is larger than {self._limit} bytes")
@@ -93,13 +91,13 @@ class ChunkReader:
             self._left -= size
             return start + size
         if data[start] != b"\n\r"[self._left - 1]:
-            raise HandshakeRefused("a chunk of the body is not as long as it says")
+            raise BadRequest("a chunk of the body is not as long as it says")
         self._left -= 1
         return start + 1
 
     def _skip_trailer(self, line: bytes) -> None:
         """Ignore a field, as nobody has asked for it (RFC 9110, 6.5.1)."""
         if not is_field(line):
-            raise HandshakeRefused("a line behind the chunks of the body is no header line")
+            raise BadRequest("a line behind the chunks of the body is no header line")
         assert self._trailers is not None
         self._trailers -= len(line) + 2

@@ -10,7 +10,7 @@ Address = IPv4Address | IPv6Address
 _ENTRY = re.compile(r'"?(?:\[([0-9A-Fa-f:.]+)\](?::\d+)?|([0-9.]+)(?::\d+)?|([0-9A-Fa-f:.]+))"?')
 
 
-class Proxies:
+class TrustedProxies:
     """The networks whose word is believed."""
 
     def __init__(self, networks: Iterable[str]) -> None:
@@ -27,7 +27,7 @@ class Proxies:
         address = _read(peer)
         return address is not None and address in self
 
-    def find_browser(self, peer: str, header: str | None) -> str:
+    def client_address(self, peer: str, header: str | None) -> str:
         """The right-most address in the header that is not one of these; `peer` said the right-most of all.
 
         Where that is none of these, or the header can no longer be understood, whoever spoke last is the browser.

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 from msgspec import Struct
 from msgspec.json import encode
 
-from aphlict.errors import AphlictError, HandshakeRefused, HeadTooLarge, UnknownVersion
+from aphlict.errors import AphlictError, BadRequest, HeadTooLarge, UnsupportedVersion
 
 END = b"\r\n\r\n"
 MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
@@ -89,7 +89,7 @@ def parse_head(head: bytes) -> Request:
     lines = head.split(b"\r\n")
     start = _START.fullmatch(lines[0])
     if start is None:
-        raise HandshakeRefused("the first line is no HTTP/1.1 request line")
+        raise BadRequest("the first line is no HTTP/1.1 request line")
     method, target, minor = start.groups()
     headers = _read_fields(lines[1:])
     request = Request(method.decode(), origin_form(target.decode("latin-1")), int(minor), headers)
@@ -127,9 +127,9 @@ def read_head(
 def _refuse_early(data: bytes) -> None:
     """Refuse what can no longer become a request line, so that no stranger is waited for."""
     if _BARE_LF.search(data):
-        raise HandshakeRefused("a line of the head does not end with CR LF")
+        raise BadRequest("a line of the head does not end with CR LF")
     if data and not 0x21 <= data[0] <= 0x7E:
-        raise HandshakeRefused("the first line is no HTTP/1.1 request line")
+        raise BadRequest("the first line is no HTTP/1.1 request line")
 
 
 def _read_fields(lines: list[bytes]) -> dict[str, str]:
@@ -137,7 +137,7 @@ def _read_fields(lines: list[bytes]) -> dict[str, str]:
     for line in lines:
         match = _FIELD.fullmatch(line)
         if match is None:
-            raise HandshakeRefused("a header line is malformed")
+            raise BadRequest("a header line is malformed")
         name, value = match[1].decode().lower(), match[2].strip(b" \t").decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
@@ -156,15 +156,15 @@ def _check_framing(request: Request) -> None:
     headers = request.headers
     length, coding = headers.get("content-length"), headers.get("transfer-encoding")
     if length is not None and not _LENGTH.fullmatch(length):
-        raise HandshakeRefused("Content-Length is not one number")
+        raise BadRequest("Content-Length is not one number")
     if coding is not None:
         if length is not None or not request.minor:
-            raise HandshakeRefused("Transfer-Encoding together with Content-Length or HTTP/1.0")
+            raise BadRequest("Transfer-Encoding together with Content-Length or HTTP/1.0")
         if coding.lower() != "chunked":
-            raise HandshakeRefused("the only Transfer-Encoding that is understood is 'chunked'")
+            raise BadRequest("the only Transfer-Encoding that is understood is 'chunked'")
     host = headers.get("host")
     if (host is None and request.minor) or (host is not None and "," in host):
-        raise HandshakeRefused("a request names one Host")
+        raise BadRequest("a request names one Host")
 
 
 def accept(request: Request) -> bytes:
@@ -174,16 +174,16 @@ def accept(request: Request) -> bytes:
     """
     headers = request.headers
     if request.method != "GET" or not request.minor:
-        raise HandshakeRefused("a WebSocket begins with GET and HTTP/1.1")
+        raise BadRequest("a WebSocket begins with GET and HTTP/1.1")
     if request.body_size() != 0:
-        raise HandshakeRefused("a request that upgrades has no body")
+        raise BadRequest("a request that upgrades has no body")
     if "upgrade" not in _tokens(headers.get("connection", "")):
-        raise HandshakeRefused("the Connection header does not name Upgrade: a proxy may have removed it")
+        raise BadRequest("the Connection header does not name Upgrade: a proxy may have removed it")
     if headers.get("sec-websocket-version") != "13":
-        raise UnknownVersion("this server speaks version 13 of the WebSocket protocol")
+        raise UnsupportedVersion("this server speaks version 13 of the WebSocket protocol")
     key = headers.get("sec-websocket-key", "")
     if not _KEY.fullmatch(key):
-        raise HandshakeRefused("Sec-WebSocket-Key is not 16 bytes in base64")
+        raise BadRequest("Sec-WebSocket-Key is not 16 bytes in base64")
     protocols = headers.get("sec-websocket-protocol")
     chosen = _CHOSEN if protocols is not None and PROTOCOL in _split(protocols) else b""
     return (
@@ -206,7 +206,7 @@ def instance_of(path: str) -> str:
     try:
         return unquote_to_bytes(parts[1].replace("/", "").encode("latin-1")).decode() or DEFAULT_INSTANCE
     except UnicodeDecodeError as error:
-        raise HandshakeRefused("the instance in the path is not UTF-8") from error
+        raise BadRequest("the instance in the path is not UTF-8") from error
 
 
 def instance_path(name: str) -> str:
@@ -260,7 +260,7 @@ def refusal(error: AphlictError) -> dict[str, object]:
 def fields_of(error: AphlictError) -> dict[str, str]:
     """The fields of an answer that an error asks for."""
     fields: dict[str, str] = {}
-    if isinstance(error, UnknownVersion):
+    if isinstance(error, UnsupportedVersion):
         fields |= {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}  # RFC 9110, 15.5.22; RFC 6455, 4.4
     if error.retry_after is not None:
         fields["Retry-After"] = str(error.retry_after)

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from msgspec import Struct
 
-from aphlict.errors import NotProxied
+from aphlict.errors import BadProxyHeader
 
 V1_LIMIT = 107  # bytes, CR LF included (2.1)
 V2_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -25,7 +25,7 @@ _OTHERS = {0x12, 0x22, 0x31, 0x32}  # datagrams, and Unix sockets
 _ADDRESSES = {_TCP4: 12, _TCP6: 36}  # bytes that two addresses and two ports take
 
 
-class Proxied(Struct, frozen=True):
+class ProxyHeader(Struct, frozen=True):
     """A header of `size` bytes. `address`: the browser's; None where it is not told. `is_local`: the balancer
     speaks for itself, to see whether the server is well."""
 
@@ -34,7 +34,7 @@ class Proxied(Struct, frozen=True):
     is_local: bool = False
 
 
-def read(data: bytes) -> Proxied | None:
+def read(data: bytes) -> ProxyHeader | None:
     """Read the header at the beginning of data; None: more must come, and all of data belongs to the header.
 
     Raises NotProxied as soon as it can be seen that there is none.
@@ -45,47 +45,47 @@ def read(data: bytes) -> Proxied | None:
         return _read_v1(data)
     if V2_SIGNATURE.startswith(data) or _V1_START.startswith(data):
         return None
-    raise NotProxied("it does not begin with a PROXY protocol header")
+    raise BadProxyHeader("it does not begin with a PROXY protocol header")
 
 
-def _read_v1(data: bytes) -> Proxied | None:
+def _read_v1(data: bytes) -> ProxyHeader | None:
     end = data.find(b"\r\n", 0, V1_LIMIT)
     if end < 0:
         if len(data) >= V1_LIMIT or b"\n" in data:
-            raise NotProxied("its PROXY protocol header has no end")
+            raise BadProxyHeader("its PROXY protocol header has no end")
         return None
     match = _V1.fullmatch(data[:end])
     if match is None:
-        raise NotProxied("its PROXY protocol header of version 1 is malformed")
+        raise BadProxyHeader("its PROXY protocol header of version 1 is malformed")
     family, source, destination, *ports = match.groups()
     if family is None:
-        return Proxied(end + 2)
+        return ProxyHeader(end + 2)
     try:
         kind = IPv4Address if family == b"TCP4" else IPv6Address
         address = kind(source.decode())
         kind(destination.decode())
     except ValueError as error:
-        raise NotProxied("its PROXY protocol header names something that is no address") from error
+        raise BadProxyHeader("its PROXY protocol header names something that is no address") from error
     if any(int(port) > 65535 for port in ports):
-        raise NotProxied("its PROXY protocol header names something that is no port")
-    return Proxied(end + 2, _text(address))
+        raise BadProxyHeader("its PROXY protocol header names something that is no port")
+    return ProxyHeader(end + 2, _text(address))
 
 
-def _read_v2(data: bytes) -> Proxied | None:
+def _read_v2(data: bytes) -> ProxyHeader | None:
     if len(data) < V2_HEAD:
         return None
     version, command = data[12] >> 4, data[12] & 0x0F
     length = int.from_bytes(data[14:16], "big")
     if version != 2 or command not in (_LOCAL, _PROXY):
-        raise NotProxied("its PROXY protocol header is of an unknown version or command")
+        raise BadProxyHeader("its PROXY protocol header is of an unknown version or command")
     if length > V2_LIMIT:
-        raise NotProxied(f"its PROXY protocol header is longer than {V2_LIMIT} bytes")
+        raise BadProxyHeader(f"its PROXY protocol header is longer than {V2_LIMIT} bytes")
     size = V2_HEAD + length
     if len(data) < size:
         return None
     if command == _LOCAL:
-        return Proxied(size, is_local=True)
-    return Proxied(size, _v2_address(data[13], data[V2_HEAD:size]))
+        return ProxyHeader(size, is_local=True)
+    return ProxyHeader(size, _v2_address(data[13], data[V2_HEAD:size]))
 
 
 def _v2_address(family: int, content: bytes) -> str | None:
@@ -93,9 +93,9 @@ def _v2_address(family: int, content: bytes) -> str | None:
     if family == _UNSPECIFIED or family in _OTHERS:
         return None
     if family not in _ADDRESSES:
-        raise NotProxied("its PROXY protocol header is of an unknown family")
+        raise BadProxyHeader("its PROXY protocol header is of an unknown family")
     if len(content) < _ADDRESSES[family]:
-        raise NotProxied("its PROXY protocol header is too short for its addresses")
+        raise BadProxyHeader("its PROXY protocol header is too short for its addresses")
     return _text(IPv4Address(content[:4]) if family == _TCP4 else IPv6Address(content[:16]))
 
 

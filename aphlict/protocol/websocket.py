@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tornado.util import _websocket_mask as mask  # compiled; the pure Python one where it cannot be
 
-from aphlict.errors import BadText, MessageTooBig, ProtocolError
+from aphlict.errors import FrameTooLarge, InvalidUTF8, ProtocolError
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -23,7 +23,7 @@ READER_COST = 1500  # bytes of a FrameReader itself
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 
 
-class Received(NamedTuple):
+class WSMessage(NamedTuple):
     """One whole message or control frame: `data` is str for TEXT, bytes for everything else."""
 
     opcode: int
@@ -71,10 +71,10 @@ def decode_text(payload: bytes) -> str:
     try:
         return payload.decode()
     except UnicodeDecodeError as error:
-        raise BadText("text that is not UTF-8") from error
+        raise InvalidUTF8("text that is not UTF-8") from error
 
 
-def read_single(data: bytes, limit: int) -> Received | None:
+def decode_short_text(data: bytes, limit: int) -> WSMessage | None:
     """Read data that is exactly one short, whole, masked text frame: what browsers send nearly always.
 
     None where it is anything else: a FrameReader must read it then. Raises BadText.
@@ -84,10 +84,10 @@ def read_single(data: bytes, limit: int) -> Received | None:
         return None  # data[1] == MASKED | size holds for sizes below 126 only: the longer ones differ
     if size >= 126:
         return None
-    return Received(TEXT, decode_text(mask(data[2:6], data[6:])))
+    return WSMessage(TEXT, decode_text(mask(data[2:6], data[6:])))
 
 
-class FrameReader:
+class FrameParser:
     """Reads the frames of one browser, in any split; keeps only what is not complete yet.
 
     `limit`: bytes that a message, its fragments together, may have. `since`: when that began which is not complete,
@@ -142,7 +142,7 @@ class FrameReader:
         """Take data that `feed` reads when it is called again."""
         self._buffer += data
 
-    def feed(self, data: bytes, now: float = 0.0) -> Iterator[Received]:
+    def feed(self, data: bytes, now: float = 0.0) -> Iterator[WSMessage]:
         """Yield what is complete now; raises ProtocolError where RFC 6455 is broken, after what came before."""
         self._buffer += data
         while self._read_header() and self._read_payload():
@@ -197,7 +197,7 @@ class FrameReader:
         self._begun += 1
         if not opcode & 0x08:
             if len(self._message) + size > self._limit:
-                raise MessageTooBig(f"a message of more than {self._limit} bytes")
+                raise FrameTooLarge(f"a message of more than {self._limit} bytes")
             if opcode != CONTINUATION:
                 self._kind = opcode
         self._opcode, self._final, self._left, self._mask = opcode, bool(first & FINAL), size, key
@@ -224,18 +224,18 @@ class FrameReader:
         try:
             self._decoder.decode(plain, final=self._final and not self._left)
         except UnicodeDecodeError as error:
-            raise BadText("text that is not UTF-8") from error
+            raise InvalidUTF8("text that is not UTF-8") from error
 
-    def _finish_frame(self) -> Received | None:
+    def _finish_frame(self) -> WSMessage | None:
         opcode, self._opcode = self._opcode, None
         assert opcode is not None
         if opcode & 0x08:
             payload, self._control = bytes(self._control), bytearray()
-            return Received(opcode, payload)
+            return WSMessage(opcode, payload)
         if not self._final:
             return None
         assert self._kind is not None
         kind, self._kind = self._kind, None
         message, self._message = bytes(self._message), bytearray()
         self._decoder.reset()
-        return Received(kind, message.decode() if kind == TEXT else message)
+        return WSMessage(kind, message.decode() if kind == TEXT else message)

@@ -6,30 +6,30 @@ from collections.abc import Collection, Iterable
 
 from aphlict.config.origins import Origins
 from aphlict.config.settings import Limits, ServerSettings, Settings
-from aphlict.errors import HandshakeRefused, TooManyConnections, TooManyPublishers
-from aphlict.protocol.forwarded import Proxies
+from aphlict.errors import BadRequest, TooManyConnections, TooManyPublishers
+from aphlict.protocol.forwarded import TrustedProxies
 from aphlict.protocol.http import Request
 from aphlict.server import limits as capacity
-from aphlict.server.admin_access import Guard
+from aphlict.server.admin_access import AdminAccess
 from aphlict.server.connection import Application, Connection
 from aphlict.server.context import Surroundings
 from aphlict.server.credentials import Credentials
-from aphlict.server.limits import Door, Pace, Porch, SideDoor
-from aphlict.server.pending import Arrival
+from aphlict.server.limits import ConnectionLimiter, NoLimit, PendingSlots, TokenBucket
+from aphlict.server.pending import PendingProxyConnection
 from aphlict.server.port import PortContext
 from aphlict.server.tls_socket import TLSSocket
 
 
-class Gate:
+class AdmissionLimits:
     """What the entrances to all ports of one type share: whoever comes is counted, whichever port it comes to."""
 
     def __init__(self, kind: str, settings: Settings) -> None:
         self._kind = kind
         full = TooManyPublishers if kind == "admin" else TooManyConnections
-        self.door = Door(*self._bounds(settings), full)
-        self.porch = Porch()
-        self.arriving = Porch()
-        self.pace = Pace(self._pace(settings))
+        self.door = ConnectionLimiter(*self._bounds(settings), full)
+        self.porch = PendingSlots()
+        self.arriving = PendingSlots()
+        self.pace = TokenBucket(self._pace(settings))
 
     def _bounds(self, settings: Settings) -> tuple[int, int | None]:
         if self._kind == "admin":
@@ -45,7 +45,7 @@ class Gate:
         self.pace.a_second = self._pace(settings)
 
 
-class Entrance:
+class Acceptor:
     """The way in to one port."""
 
     def __init__(
@@ -54,15 +54,15 @@ class Entrance:
         names: Collection[str],
         connection: type[Connection],
         application: Application,
-        gate: Gate,
+        gate: AdmissionLimits,
         surroundings: Surroundings,
     ) -> None:
         self._connection = connection
         self._gate = gate
         self._surroundings = surroundings
         self._context = PortContext(application, gate.door, surroundings)
-        self._of_balancers = PortContext(application, SideDoor(), surroundings)
-        self._turning_away = PortContext(TurningAway(), gate.porch, surroundings)
+        self._of_balancers = PortContext(application, NoLimit(), surroundings)
+        self._turning_away = PortContext(RejectAll(), gate.porch, surroundings)
         self._tls: ssl.SSLContext | None = None
         self.use(server, names)
 
@@ -70,9 +70,9 @@ class Entrance:
         """Follow other settings from now on. `names` are those of this machine."""
         self._server = server
         for context in (self._context, self._of_balancers):
-            context.proxies = Proxies(server.proxy_trusted)
+            context.proxies = TrustedProxies(server.proxy_trusted)
             context.origins = Origins(server.origins)
-            context.guard = Guard(server, names)
+            context.guard = AdminAccess(server, names)
 
     def equip(self, credentials: Credentials) -> bool:
         """Use these from now on; tokens of keys that are no longer among them end soon.
@@ -105,7 +105,9 @@ class Entrance:
             sock.close()
             return
         try:
-            Arrival(sock, address, self._surroundings, gate.arriving, self._let_in, self._let_check_in)
+            PendingProxyConnection(
+                sock, address, self._surroundings, gate.arriving, self._let_in, self._let_check_in
+            )
         except OSError:
             gate.arriving.leave(address)
             raise
@@ -115,7 +117,7 @@ class Entrance:
         counted = None if self._context.proxies.trusts(address) else address
         try:
             self._gate.door.enter(counted)
-        except HandshakeRefused as error:
+        except BadRequest as error:
             self._turn_away(sock, address, error)
             return
         try:
@@ -128,7 +130,7 @@ class Entrance:
         """Let in a balancer that speaks for itself. Raises OSError where it is gone."""
         self._open(self._connection, sock, address, self._of_balancers)
 
-    def _turn_away(self, sock: socket.socket, address: str, error: HandshakeRefused) -> None:
+    def _turn_away(self, sock: socket.socket, address: str, error: BadRequest) -> None:
         if not self._gate.porch.enter():
             self._surroundings.hits.add(error.limit or "", address)
             sock.close()
@@ -152,10 +154,10 @@ class Entrance:
             raise
 
 
-class TurningAway(Application):
+class RejectAll(Application):
     """The application of connections for which there is no room. Their tag is the error that says why."""
 
     def on_request(self, connection: Connection, _request: Request, /) -> None:
         """Refuse whatever is asked for."""
-        assert isinstance(connection.tag, HandshakeRefused)
+        assert isinstance(connection.tag, BadRequest)
         raise connection.tag

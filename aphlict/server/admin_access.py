@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aphlict.config.descriptions import shorten
 from aphlict.config.settings import ServerSettings, Settings
-from aphlict.errors import NotAuthorized, NotForPages, UnknownHost
+from aphlict.errors import CrossSiteRequest, HostNotAllowed, Unauthorized
 
 OWN_SITES = {
     "none",
@@ -28,7 +28,7 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(?::[0-9]*)?")
 _BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE)
 
 
-class Guard:
+class AdminAccess:
     """Looks at the head of each request to one admin server, and knows the names of every server.
 
     `names` are those of this machine. They count for what comes by this machine's own loopback address, which is
@@ -50,7 +50,7 @@ class Guard:
         host = headers.get("host", "")
         if host not in self._good and (self._always or is_loopback(came_to())) and not self.knows(host):
             shown = shorten(host_of(host) or host)
-            raise UnknownHost(
+            raise HostNotAllowed(
                 f"{shown} is not known as a name of this server: use its address, or add it to 'admin.hosts'"
             )
         if self._secrets:
@@ -70,21 +70,21 @@ class Guard:
     def _check_secret(self, header: str) -> None:
         match = _BEARER.fullmatch(header)
         if match is None:
-            raise NotAuthorized("this admin server has a secret: send it as 'Authorization: Bearer SECRET'")
+            raise Unauthorized("this admin server has a secret: send it as 'Authorization: Bearer SECRET'")
         shown = match[1].encode()
         same = [hmac.compare_digest(shown, secret) for secret in self._secrets]  # all, whichever it is
         if not any(same):
-            raise NotAuthorized("the secret in 'Authorization' is not that of this admin server")
+            raise Unauthorized("the secret in 'Authorization' is not that of this admin server")
 
 
 def _refuse_pages(headers: Mapping[str, str]) -> None:
     """Browsers say by themselves, and a page cannot keep them from it, when a page is behind a request."""
     if "origin" in headers:
-        raise NotForPages(
+        raise CrossSiteRequest(
             f"web pages may not speak to an admin server, and this is one of {shorten(headers['origin'])}"
         )
     if headers.get("sec-fetch-site", "none") not in OWN_SITES:
-        raise NotForPages("web pages may not speak to an admin server, nor lead a browser to it")
+        raise CrossSiteRequest("web pages may not speak to an admin server, nor lead a browser to it")
 
 
 def host_of(header: str) -> str | None:

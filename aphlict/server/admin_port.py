@@ -24,13 +24,13 @@ TURN = 0.005  # seconds of reading a list after which other work of the loop has
 NODE_HEADER = "x-aphlict-node"  # in which another node names itself
 
 
-class NoSuchPath(AphlictError):
+class NotFound(AphlictError):
     """A request for a path that the server does not have."""
 
     http_status = 404
 
 
-class Desk(Protocol):
+class NodeAPI(Protocol):
     """What publishers and those who ask for the status speak to. Answers may come later, and come once."""
 
     def publish(self, messages: list[Message], done: Callable[[list[Receipt]], None], /) -> None:
@@ -47,7 +47,7 @@ class Desk(Protocol):
 class Admin:
     """Answers the requests of an admin port."""
 
-    def __init__(self, desk: Desk, fingerprint: str, limits: Callable[[], Limits]) -> None:
+    def __init__(self, desk: NodeAPI, fingerprint: str, limits: Callable[[], Limits]) -> None:
         self._desk = desk
         self._fingerprint = fingerprint
         self._limits = limits
@@ -64,9 +64,7 @@ class Admin:
         elif exchange.path in ("/status/", "/status"):
             self._on_status(exchange)
         else:
-            raise NoSuchPath(
-                "there is no such page: POST / publishes, GET /status/ tells how the server does"
-            )
+            raise NotFound("there is no such page: POST / publishes, GET /status/ tells how the server does")
 
     def _on_root(self, exchange: Exchange) -> None:
         if exchange.method == "POST":

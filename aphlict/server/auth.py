@@ -4,36 +4,36 @@ import logging
 
 from aphlict.core.hub import Hub
 from aphlict.core.subscriptions import Subscriber
-from aphlict.errors import NotAllowed, TokenMissing, TokenRefused
+from aphlict.errors import Forbidden, InvalidToken, TokenMissing
 from aphlict.protocol.commands import Auth, Command, Ping, Subscribe, Unsubscribe
 from aphlict.protocol.http import Request
 from aphlict.server.connection import Connection
 from aphlict.server.port import keys_of
-from aphlict.server.timer_wheel import Timed
+from aphlict.server.timer_wheel import HasDeadline
 from aphlict.tokens.grant import Grant
-from aphlict.tokens.key_set import Keyring
+from aphlict.tokens.key_set import KeySet
 
 log = logging.getLogger(__name__)
 
 LOOK = 30.0  # seconds after which a grant is looked at again: its key may have been taken away
 
 
-def prove(connection: Connection, keys: Keyring, token: str, instance: str, unix_now: float) -> Grant:
+def prove(connection: Connection, keys: KeySet, token: str, instance: str, unix_now: float) -> Grant:
     """Say what a token allows. Raises TokenRefused, and NotAllowed where it is for another instance."""
     limit = connection.context.limits.limits_head
     try:
         if len(token) > limit:
-            raise TokenRefused(f"the token is longer than {limit} bytes")
+            raise InvalidToken(f"the token is longer than {limit} bytes")
         grant = keys.check(token, unix_now, connection.charge)
         grant.check_instance(instance)
-    except (TokenRefused, NotAllowed) as error:
+    except (InvalidToken, Forbidden) as error:
         connection.context.hits.add("auth.keys", connection.address, str(error))
         raise
     log.debug("[%d] %s may listen to %s", connection.number, grant.sub or "a token without 'sub'", grant)
     return grant
 
 
-def admit(connection: Connection, keys: Keyring, request: Request, instance: str, unix_now: float) -> Grant:
+def admit(connection: Connection, keys: KeySet, request: Request, instance: str, unix_now: float) -> Grant:
     """Say what the token of a request allows. Raises TokenMissing beside what `prove` does."""
     token = request.token()
     if not token:
@@ -41,7 +41,7 @@ def admit(connection: Connection, keys: Keyring, request: Request, instance: str
     return prove(connection, keys, token, instance, unix_now)
 
 
-class Term(Timed):
+class GrantTimer(HasDeadline):
     """Ends what a token allowed when it expires, or when its key is taken away; one for each use of a token, to be
     cancelled where that ends before."""
 
@@ -74,10 +74,10 @@ class Term(Timed):
         if self.grant is None:
             self.connection.context.hits.add("auth.keys", self.connection.address, reason)
         self.connection.discard()
-        self.connection.close(TokenRefused.close_code, reason, reason)
+        self.connection.close(InvalidToken.close_code, reason, reason)
         return None
 
-    def _why_end(self, now: float, keys: Keyring) -> str | None:
+    def _why_end(self, now: float, keys: KeySet) -> str | None:
         if now >= self.deadline():
             return "no token came in time" if self.grant is None else "the token has expired"
         if self.grant is not None and not keys.has(self.grant.key):
@@ -85,7 +85,7 @@ class Term(Timed):
         return None
 
 
-class Visitor(Term):
+class WebSocketSession(GrantTimer):
     """A WebSocket on a port that asks for tokens, as its tag: until it has shown one it may do nothing."""
 
     __slots__ = ("_patience", "subscriber")

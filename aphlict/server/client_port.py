@@ -7,18 +7,18 @@ from aphlict.config import settings as charges
 from aphlict.core.hub import Hub, Recovery
 from aphlict.core.subscriptions import Subscriber
 from aphlict.errors import (
+    BadRequest,
     CommandError,
-    HandshakeRefused,
     InstanceTooLong,
     NameTooLong,
-    NoBodyHere,
     SubscriptionsFull,
+    UnexpectedBody,
 )
 from aphlict.protocol import commands
 from aphlict.protocol.commands import Auth, Command, Id, Ping, Replay, Subscribe, Unsubscribe
 from aphlict.protocol.http import Request, instance_of
-from aphlict.protocol.websocket import Received
-from aphlict.server.auth import Visitor, prove
+from aphlict.protocol.websocket import WSMessage
+from aphlict.server.auth import WebSocketSession, prove
 from aphlict.server.connection import Application, Connection
 from aphlict.server.exchange import Exchange, Handler
 from aphlict.server.fallback import Fallback
@@ -45,7 +45,7 @@ class Browsers(Application):
         """Upgrade to a WebSocket, or answer the request. Raises AphlictError, NoBodyHere for any request with a body:
         what is not read would be taken for the next request (RFC 9112, 11.2)."""
         if request.body_size() != 0:
-            raise NoBodyHere("this is a client port, which takes no body: publish to the admin port")
+            raise UnexpectedBody("this is a client port, which takes no body: publish to the admin port")
         if not request.wants_websocket():
             assert isinstance(connection, BrowserConnection)
             if not self._fallback.serve(connection, request):
@@ -65,25 +65,25 @@ class Browsers(Application):
             if keys is None:
                 connection.tag = subscriber
             else:
-                connection.tag = Visitor(connection, self._hub, subscriber, grant)
+                connection.tag = WebSocketSession(connection, self._hub, subscriber, grant)
             log.debug("[%d] connected from %s to %s", connection.number, connection.address, instance)
 
-    def on_message(self, connection: Connection, received: Received, /) -> None:
+    def on_message(self, connection: Connection, received: WSMessage, /) -> None:
         """Do a command. One that cannot be done leaves the connection as it was."""
         tag = connection.tag
-        subscriber = tag.subscriber if isinstance(tag, Visitor) else tag
+        subscriber = tag.subscriber if isinstance(tag, WebSocketSession) else tag
         assert isinstance(subscriber, Subscriber)
         id: Id = None
         try:
             if isinstance(received.data, bytes):
                 raise CommandError("a command is a text message")
             command, id = commands.read(received.data)
-            if isinstance(tag, Visitor):
+            if isinstance(tag, WebSocketSession):
                 tag.check(command)
             self._do(connection, subscriber, command, id)
         except SubscriptionsFull:
             connection.give_up(self._hub.memory.key)
-        except (CommandError, NameTooLong, HandshakeRefused) as error:
+        except (CommandError, NameTooLong, BadRequest) as error:
             log.info(
                 "[%d] %s sent a command that was not done: %s", connection.number, connection.address, error
             )
@@ -133,7 +133,7 @@ class Browsers(Application):
         """Go on with another token. A port that asks for none takes any: pages may show theirs before it does."""
         visitor, keys = connection.tag, keys_of(connection)
         more: dict[str, object] = {}
-        if isinstance(visitor, Visitor) and keys is not None:
+        if isinstance(visitor, WebSocketSession) and keys is not None:
             instance = subscriber.instance.name
             lost = visitor.renew(prove(connection, keys, command.token, instance, self._unix_now()))
             more = {"expires": visitor.seconds_left(), **({"unsubscribed": lost} if lost else {})}
@@ -146,7 +146,7 @@ class Browsers(Application):
     def _where(self, connection: Connection, subscriber: Subscriber) -> dict[str, str]:
         """What an ack says beside: where to resume after this connection. Nothing before a token that is asked for: a
         position counts the messages of the server."""
-        if isinstance(connection.tag, Visitor) and not connection.tag.is_admitted:
+        if isinstance(connection.tag, WebSocketSession) and not connection.tag.is_admitted:
             return {}
         connection.charge(len(subscriber.subscriptions) // charges.SUBSCRIPTIONS)
         last = self._hub.last(subscriber, self._clock())
@@ -156,7 +156,7 @@ class Browsers(Application):
         """Forget a browser."""
         tag, connection.tag = connection.tag, None
         subscriber = tag
-        if isinstance(tag, Visitor):
+        if isinstance(tag, WebSocketSession):
             subscriber = tag.subscriber
             connection.context.deadlines.cancel(tag)
         log.debug("[%d] disconnected: %s", connection.number, reason)

@@ -8,20 +8,20 @@ from collections.abc import Hashable
 
 from aphlict.config import settings as charges
 from aphlict.config.settings import Limits
-from aphlict.errors import AphlictError, MessageTooSlow, ProtocolError
+from aphlict.errors import AphlictError, FrameTimeout, ProtocolError
 from aphlict.protocol import http as answers
 from aphlict.protocol import http as handshake
 from aphlict.protocol import websocket as frames
-from aphlict.protocol.forwarded import Proxies
+from aphlict.protocol.forwarded import TrustedProxies
 from aphlict.protocol.http import Request
-from aphlict.protocol.websocket import FrameReader, Received, read_single
+from aphlict.protocol.websocket import FrameParser, WSMessage, decode_short_text
 from aphlict.server.charging import Payer
 from aphlict.server.context import Doorkeeper, Surroundings
 from aphlict.server.limits import party
 from aphlict.server.poller import GONE, HUNG_UP, READ, WRITE
 from aphlict.server.sending import CLOSE_TIMEOUT, NOTHING, WOULD_BLOCK, State
 from aphlict.server.tls_socket import TLSSocket
-from aphlict.server.write_buffer import Backlog
+from aphlict.server.write_buffer import WriteBuffer
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Application:
         AphlictError: nothing reads a body, so a request that announces one has to be refused."""
         raise NotImplementedError
 
-    def on_message(self, connection: "Connection", received: Received, /) -> None:
+    def on_message(self, connection: "Connection", received: WSMessage, /) -> None:
         """A text (str) or binary (bytes) message came."""
 
     def on_close(self, connection: "Connection", reason: str, /) -> None:
@@ -53,7 +53,7 @@ class Context(Surroundings):
         vars(self).update(vars(surroundings))
         self.application = application
         self.door = door
-        self.proxies = Proxies(())
+        self.proxies = TrustedProxies(())
 
 
 class Connection(Payer):
@@ -71,7 +71,7 @@ class Connection(Payer):
         super().__init__(sock, address, context)
         self._pinged = 0.0  # when the last ping was sent
         self._head = b""
-        self._reader: FrameReader | None = None
+        self._reader: FrameParser | None = None
         self.peer = address  # of who connected: a proxy, perhaps
         self.number = next(context.numbers)
         self.tag: object = None
@@ -221,19 +221,19 @@ class Connection(Payer):
                 self._frame_reader().keep(data)
                 return
         if self._reader is None:
-            received = read_single(data, self.context.limits.limits_message)
+            received = decode_short_text(data, self.context.limits.limits_message)
             if received is not None:
                 self.charge(1)
                 self.context.application.on_message(self, received)
                 return
         self._read_frames(self._frame_reader(), data)
 
-    def _frame_reader(self) -> FrameReader:
+    def _frame_reader(self) -> FrameParser:
         if self._reader is None:
-            self._reader = FrameReader(self.context.limits.limits_message, self._heard)
+            self._reader = FrameParser(self.context.limits.limits_message, self._heard)
         return self._reader
 
-    def _read_frames(self, reader: FrameReader, data: bytes) -> None:
+    def _read_frames(self, reader: FrameParser, data: bytes) -> None:
         is_charged = not data
         for received in reader.feed(data, self._heard):
             self.charge(reader.begun())
@@ -256,7 +256,7 @@ class Connection(Payer):
         if not self._paused and self.state <= State.OPEN:
             self._receive()
 
-    def _on_received(self, received: Received) -> None:
+    def _on_received(self, received: WSMessage) -> None:
         if received.opcode in (frames.TEXT, frames.BINARY):
             self.context.application.on_message(self, received)
             return
@@ -280,7 +280,7 @@ class Connection(Payer):
         """
         proxies = self.context.proxies
         if proxies:
-            self._speak_for(proxies.find_browser(self.peer, request.headers.get("x-forwarded-for")))
+            self._speak_for(proxies.client_address(self.peer, request.headers.get("x-forwarded-for")))
 
     def forget_browser(self) -> None:
         """Between two requests of whoever a proxy brings: the connection is the proxy's own."""
@@ -398,7 +398,7 @@ class Connection(Payer):
     def _check_silence(self, now: float, limits: Limits) -> float | None:
         end = math.inf if self._reader is None else self._reader.since + limits.limits_message_time
         if now >= end:
-            self._fail(MessageTooSlow("a message did not become whole in time"))
+            self._fail(FrameTimeout("a message did not become whole in time"))
             return None
         again = self._look(now, limits)
         return None if again is None else min(again, end)
@@ -421,7 +421,7 @@ class Connection(Payer):
         # A browser that answers is pinged again in time, however long the silent ones are waited for.
         return min(self._heard + limits.ping_timeout, now + limits.ping_interval)
 
-    def _check_stall(self, waiting: Backlog, now: float) -> float | None:
+    def _check_stall(self, waiting: WriteBuffer, now: float) -> float | None:
         """Give up on who has taken nothing since the last look: what waits for it cannot wait for ever."""
         again = waiting.next_look(now, self.context.limits.ping_interval)
         if again is None:

@@ -4,24 +4,24 @@ import itertools
 from typing import Protocol
 
 from aphlict.config.settings import Limits
-from aphlict.core.stats import Hits
+from aphlict.core.stats import LimitCounters
 from aphlict.server.limits import Debts
 from aphlict.server.poller import Poller
-from aphlict.server.timer_wheel import Deadlines
+from aphlict.server.timer_wheel import TimerWheel
 from aphlict.server.tls_socket import make_bridge
-from aphlict.server.write_buffer import Pool
+from aphlict.server.write_buffer import BufferBudget
 
 
 class Surroundings:
     """What all connections of a process share."""
 
-    def __init__(self, limits: Limits, hits: Hits, now: float) -> None:
+    def __init__(self, limits: Limits, hits: LimitCounters, now: float) -> None:
         self.limits = limits
         self.hits = hits
         self.poller = Poller()
         self.bridge = make_bridge()
-        self.deadlines = Deadlines(now)
-        self.pool = Pool(limits)
+        self.deadlines = TimerWheel(now)
+        self.pool = BufferBudget(limits)
         self.debts = Debts()
         self.numbers = itertools.count(1)
 

@@ -7,7 +7,7 @@ from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
 from aphlict.tls.authorities import Authorities, load_authorities
 from aphlict.tls.context import server_context
-from aphlict.tokens.key_set import Keyring
+from aphlict.tokens.key_set import KeySet
 from aphlict.tokens.key_set import load as load_keys
 
 
@@ -15,7 +15,7 @@ class Credentials(NamedTuple):
     """What one server proves itself with, and verifies browsers and publishers with; None where it does not."""
 
     tls: ssl.SSLContext | None = None
-    keys: Keyring | None = None
+    keys: KeySet | None = None
     authorities: Authorities | None = None
 
 

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 
 from msgspec.json import encode as encode_json
 
-from aphlict.errors import AphlictError, PublishRefused
+from aphlict.errors import AphlictError, InvalidMessage
 from aphlict.protocol import http as answers
 from aphlict.protocol.http import Request
 from aphlict.server.http_connection import RequestConnection
@@ -35,7 +35,7 @@ def read_query(query: str) -> dict[str, list[str]]:
         text = query.encode("latin-1").decode()  # UTF-8 may come without percent-encoding
         return parse_qs(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_ARGUMENTS)
     except ValueError as error:
-        raise PublishRefused("the query is not UTF-8 in percent-encoding, or too long") from error
+        raise InvalidMessage("the query is not UTF-8 in percent-encoding, or too long") from error
 
 
 class Exchange:

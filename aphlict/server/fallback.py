@@ -9,24 +9,24 @@ from aphlict.core.hub import Hub
 from aphlict.core.subscriptions import Receiver, Subscriber
 from aphlict.errors import (
     AphlictError,
+    BadRequest,
     CommandError,
-    HandshakeRefused,
+    Forbidden,
+    InvalidToken,
     NameTooLong,
-    NotAllowed,
-    OriginRefused,
+    OriginForbidden,
     SubscriptionsFull,
-    TokenRefused,
 )
 from aphlict.protocol import http as answers
 from aphlict.protocol.http import Request
 from aphlict.server import sse as events
-from aphlict.server.auth import Term, admit
-from aphlict.server.listen_request import Wish, read_wish
+from aphlict.server.auth import GrantTimer, admit
+from aphlict.server.listen_request import ListenRequest, parse_listen_request
 from aphlict.server.long_poll import Poll
 from aphlict.server.port import check_page, cors, keys_of
 from aphlict.server.sse import EventStream
 from aphlict.server.streaming import BrowserConnection
-from aphlict.server.timer_wheel import Timed
+from aphlict.server.timer_wheel import HasDeadline
 from aphlict.tokens.grant import Grant
 
 log = logging.getLogger(__name__)
@@ -44,9 +44,9 @@ class Listener(Receiver, Protocol):
     """What serves one request: the hub sends to it, and it answers."""
 
     subscriber: Subscriber | None  # None once it has answered
-    term: Timed | None
+    term: HasDeadline | None
 
-    def start(self, subscriber: Subscriber, wish: Wish, now: float, /) -> None:
+    def start(self, subscriber: Subscriber, wish: ListenRequest, now: float, /) -> None:
         """Begin to answer."""
 
 
@@ -69,7 +69,7 @@ class Fallback:
             return False
         try:
             check_page(connection, request)
-        except OriginRefused as refusal:
+        except OriginForbidden as refusal:
             _refuse(connection, request, refusal.http_status, refusal)
             return True
         keep = request.keeps_alive()
@@ -79,14 +79,14 @@ class Fallback:
         elif request.method == "GET":
             self._listen(connection, request, make)
         else:
-            error = HandshakeRefused(f"{request.method} is not for {request.path}: use GET")
+            error = BadRequest(f"{request.method} is not for {request.path}: use GET")
             _refuse(connection, request, 405, error, {"Allow": METHODS})
         return True
 
     def _listen(self, connection: BrowserConnection, request: Request, make: Maker) -> None:
         fields: dict[str, str] = {}
         try:
-            wish = read_wish(request)
+            wish = parse_listen_request(request)
             connection.charge(len(wish.channels) // charges.QUERY_NAMES)
             grant = self._admit(connection, request, wish)
             if grant is not None:
@@ -94,18 +94,18 @@ class Fallback:
                 grant.check_channels(wish.channels)
             listener = make(connection, request, {**cors(connection, request), **fields})
             subscriber = self._subscribe(wish, listener)
-        except (TokenRefused, NotAllowed) as error:
+        except (InvalidToken, Forbidden) as error:
             _refuse(connection, request, error.http_status, error, fields)
             return
-        except (HandshakeRefused, NameTooLong, CommandError, SubscriptionsFull) as error:
+        except (BadRequest, NameTooLong, CommandError, SubscriptionsFull) as error:
             _refuse(connection, request, error.http_status, error, fields)
             return
         log.debug("[%d] %s listens: %s", connection.number, connection.address, wish)
         listener.start(subscriber, wish, self._clock())
         if grant is not None and listener.subscriber is not None:
-            listener.term = Term(connection, self._hub, grant)
+            listener.term = GrantTimer(connection, self._hub, grant)
 
-    def _admit(self, connection: BrowserConnection, request: Request, wish: Wish) -> Grant | None:
+    def _admit(self, connection: BrowserConnection, request: Request, wish: ListenRequest) -> Grant | None:
         keys = keys_of(connection)
         if keys is None:
             return None
@@ -116,7 +116,7 @@ class Fallback:
         seconds = grant.seconds_left(self._hub.epoch + self._clock())
         return {EXPIRES: str(seconds), "Access-Control-Expose-Headers": EXPIRES}
 
-    def _subscribe(self, wish: Wish, listener: Listener) -> Subscriber:
+    def _subscribe(self, wish: ListenRequest, listener: Listener) -> Subscriber:
         subscriber = self._hub.join(wish.instance, listener)
         try:
             self._hub.subscribe(subscriber, wish.channels)

@@ -4,9 +4,9 @@ import socket
 from functools import lru_cache
 
 from aphlict.config.settings import Limits
-from aphlict.errors import AphlictError, BodyTooLarge, NoRoom
+from aphlict.errors import AphlictError, BodyTooLarge, BufferFull
 from aphlict.protocol import http as handshake
-from aphlict.protocol.chunked import ChunkReader
+from aphlict.protocol.chunked import ChunkedParser
 from aphlict.protocol.http import Request
 from aphlict.server.connection import Application, Connection, Context
 from aphlict.server.poller import GONE, READ, WRITE
@@ -53,7 +53,7 @@ class RequestConnection(Connection):
         self._begun: float | None = None  # when the first byte of the request came
         self._body = bytearray()  # what has come of it, where that is not all
         self._missing = 0  # bytes of the body
-        self._chunks: ChunkReader | None = None  # where the body comes in chunks
+        self._chunks: ChunkedParser | None = None  # where the body comes in chunks
         self._last = False  # the request that is being read is the last one
         self._asked = False  # a request has not been answered yet: reading pauses until it has been
         self._held = b""  # what came behind it
@@ -90,7 +90,7 @@ class RequestConnection(Connection):
     def _begin_body(self, request: Request, length: int | None) -> None:
         limit = self._application().body_limit
         if length is None:
-            self._chunks = ChunkReader(limit)
+            self._chunks = ChunkedParser(limit)
         elif length > limit:
             raise BodyTooLarge(f"the body is larger than {limit} bytes")
         if length != 0 and request.minor and request.headers.get("expect", "").lower() == "100-continue":
@@ -110,7 +110,7 @@ class RequestConnection(Connection):
         body, self._body = bytes(self._body) or part, bytearray()
         return self._on_body(body, data[len(part) :])
 
-    def _read_chunks(self, chunks: ChunkReader, data: bytes) -> bytes:
+    def _read_chunks(self, chunks: ChunkedParser, data: bytes) -> bytes:
         rest = chunks.feed(data)
         if rest is None:
             return b""
@@ -183,7 +183,9 @@ class RequestConnection(Connection):
         if self._begun is None or self._waiting is not None:
             self.abort(f"it passed {limit}")
         else:
-            self.refuse(NoRoom("there is no memory for this request now: others arrive, or wait, beside it"))
+            self.refuse(
+                BufferFull("there is no memory for this request now: others arrive, or wait, beside it")
+            )
 
     def on_events(self, events: int, /) -> None:
         """Read and write what can be; who goes away before the answer is not waited for."""

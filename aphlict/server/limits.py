@@ -11,7 +11,7 @@ from aphlict.config.machine import find_groups
 from aphlict.config.settings import Limits, Settings
 from aphlict.errors import TooManyConnections, TooManyFromAddress
 
-PORCH = 32  # connections for which there is no room that are told so at a time
+MAX_PENDING = 32  # connections for which there is no room that are told so at a time
 SUBNET = (
     8  # bytes of an IPv6 address that are its network's: who has one has all that begin so (RFC 4291, 2.5.4)
 )
@@ -29,7 +29,7 @@ def party(address: str) -> str:
     return address if packed.startswith(_MAPPED) else packed[:SUBNET].hex()
 
 
-class Door:
+class ConnectionLimiter:
     """Counts who is in. By address only where that is limited: a hundred thousand counters are megabytes."""
 
     def __init__(
@@ -106,16 +106,16 @@ class Door:
             self._parties.pop(key, None)
 
 
-class Porch:
+class PendingSlots:
     """Where those are told for whom there is no room: few at a time, the others are closed without a word. And where
     those are who have not said yet for whom they are: as many as there is room for inside."""
 
     def __init__(self) -> None:
         self.inside = 0
 
-    def enter(self, room: int = PORCH) -> bool:
+    def enter(self, room: int = MAX_PENDING) -> bool:
         """Whether there is room for one more, which must `leave` in the end."""
-        if self.inside >= max(room, PORCH):
+        if self.inside >= max(room, MAX_PENDING):
             return False
         self.inside += 1
         return True
@@ -128,7 +128,7 @@ class Porch:
         self.inside -= 1
 
 
-class SideDoor:
+class NoLimit:
     """For those who are not counted: a balancer that looks whether the server is well."""
 
     def rename(self, _before: str | None, _after: str | None, /) -> None:
@@ -138,7 +138,7 @@ class SideDoor:
         """It was not counted."""
 
 
-class Pace:
+class TokenBucket:
     """How many new connections a second are accepted: the others wait with the kernel until their turn comes."""
 
     def __init__(self, a_second: int | None) -> None:
@@ -226,7 +226,7 @@ def for_browsers(settings: Settings) -> Capacity:
     if settings.limits_connections is not None:
         return Capacity(settings.limits_connections, "limits.connections")
     places, bound = _places(settings)
-    return Capacity(max(LEAST, places - for_publishers(settings) - OTHERS - PORCH), bound)
+    return Capacity(max(LEAST, places - for_publishers(settings) - OTHERS - MAX_PENDING), bound)
 
 
 def status(settings: Settings) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from urllib.parse import parse_qs
 
 from msgspec import Struct
 
-from aphlict.errors import HandshakeRefused
+from aphlict.errors import BadRequest
 from aphlict.protocol.commands import MAX_AFTER
 from aphlict.protocol.http import Request, instance_of
 
@@ -12,7 +12,7 @@ MAX_WAIT, DEFAULT_WAIT = 60.0, 25.0  # seconds
 MAX_FIELDS = 4096  # arguments in a query
 
 
-class Wish(Struct, frozen=True):
+class ListenRequest(Struct, frozen=True):
     """The messages that are asked for: of which channels, after which ones, and how long to wait for them."""
 
     instance: str
@@ -21,15 +21,15 @@ class Wish(Struct, frozen=True):
     wait: float
 
 
-def read_wish(request: Request) -> Wish:
+def parse_listen_request(request: Request) -> ListenRequest:
     """Read the target and the headers of a request; raises HandshakeRefused."""
     path, _, query = request.target.partition("?")
     arguments = _read_query(query)
     channels = tuple(dict.fromkeys(arguments.get("channel", ())))
     if not channels:
-        raise HandshakeRefused("the query names no channel: ?channel=A&channel=B is expected")
+        raise BadRequest("the query names no channel: ?channel=A&channel=B is expected")
     after = [*arguments.get("after", ()), request.headers.get("last-event-id", "")]
-    return Wish(
+    return ListenRequest(
         instance=instance_of(path.rpartition("/")[0]),
         channels=channels,
         after=_names(after),
@@ -42,7 +42,7 @@ def _read_query(query: str) -> dict[str, list[str]]:
         text = query.encode("latin-1").decode()  # as it came: most is in percent-encoding
         return parse_qs(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
     except ValueError as error:
-        raise HandshakeRefused("the query is not UTF-8 in percent-encoding, or too long") from error
+        raise BadRequest("the query is not UTF-8 in percent-encoding, or too long") from error
 
 
 def _names(values: list[str]) -> tuple[str, ...]:
@@ -57,7 +57,7 @@ def _read_wait(text: str) -> float:
     try:
         wait = float(text or DEFAULT_WAIT)
     except ValueError as error:
-        raise HandshakeRefused("'wait' must be a number of seconds from 0 to 60") from error
+        raise BadRequest("'wait' must be a number of seconds from 0 to 60") from error
     if not 0 <= wait <= MAX_WAIT:
-        raise HandshakeRefused("'wait' must be a number of seconds from 0 to 60")
+        raise BadRequest("'wait' must be a number of seconds from 0 to 60")
     return wait

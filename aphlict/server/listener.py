@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from tornado.ioloop import IOLoop
 
-from aphlict.core.stats import Hits
-from aphlict.server.limits import Pace
+from aphlict.core.stats import LimitCounters
+from aphlict.server.limits import TokenBucket
 from aphlict.server.poller import EXHAUSTED, READ, Poller
 from aphlict.server.timer_wheel import TICK
 
@@ -28,8 +28,8 @@ class Listener:
         sock: socket.socket,
         poller: Poller,
         on_accept: Callable[[socket.socket, str], None],
-        pace: Pace,
-        hits: Hits,
+        pace: TokenBucket,
+        hits: LimitCounters,
     ) -> None:
         self._socket = sock
         self._poller = poller

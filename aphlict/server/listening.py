@@ -3,10 +3,10 @@
 from aphlict.core.hub import Hub
 from aphlict.core.subscriptions import Subscriber
 from aphlict.server.streaming import BrowserConnection
-from aphlict.server.timer_wheel import Timed
+from aphlict.server.timer_wheel import HasDeadline
 
 
-class Listening(Timed):
+class Listening(HasDeadline):
     """Part of the connection's Stream, and of the hub's Receiver. `term` ends it, on a port that asks for tokens."""
 
     __slots__ = ("_connection", "_hub", "subscriber", "term")
@@ -18,7 +18,7 @@ class Listening(Timed):
         self._connection = connection
         self._hub = hub
         self.subscriber = None
-        self.term: Timed | None = None
+        self.term: HasDeadline | None = None
 
     @property
     def holder(self) -> BrowserConnection:

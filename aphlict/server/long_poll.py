@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 
 from msgspec.json import encode
 
-from aphlict.core.hub import Hub, Moment, Recovery
+from aphlict.core.hub import Hub, Offset, Recovery
 from aphlict.core.message import Frame
 from aphlict.core.subscriptions import Subscriber
 from aphlict.protocol.http import JSON, PRIVATE, whole
-from aphlict.server.listen_request import Wish
+from aphlict.server.listen_request import ListenRequest
 from aphlict.server.listening import Listening
 from aphlict.server.streaming import BrowserConnection
 from aphlict.server.timer_wheel import TICK
@@ -58,12 +58,12 @@ class Poll(Listening):
         self._recovered = True
         self._has_seen: Callable[[str], bool] = _is_new
         self._early: tuple[bytes, ...] = ()
-        self._until = Moment(0, 0.0)  # how far the messages in _texts go
+        self._until = Offset(0, 0.0)  # how far the messages in _texts go
         self._is_full = False
         self._ready = False  # what came before this request is in _texts
         self._is_answering = False
 
-    def start(self, subscriber: Subscriber, wish: Wish, now: float, /) -> None:
+    def start(self, subscriber: Subscriber, wish: ListenRequest, now: float, /) -> None:
         """Begin to wait: for what comes later than `after`, or where that is empty for what comes from now on."""
         self.subscriber = subscriber
         self._connection.stream(self)
@@ -84,7 +84,7 @@ class Poll(Listening):
 
     # What the hub has to say
 
-    def _on_replayed(self, recovery: Recovery, begin: Moment) -> None:
+    def _on_replayed(self, recovery: Recovery, begin: Offset) -> None:
         self._ready = True
         self._recovered = recovery.recovered
         if not self._is_full:
@@ -142,7 +142,7 @@ class Poll(Listening):
             encode(self._recovered),
         )
 
-    def _moment(self, subscriber: Subscriber) -> Moment:
+    def _moment(self, subscriber: Subscriber) -> Offset:
         """How far the reader is with this answer."""
         if self._is_full or subscriber.instance.queue:
             return self._until

@@ -4,13 +4,13 @@ import logging
 import socket
 from collections.abc import Callable
 
-from aphlict.errors import NotProxied
+from aphlict.errors import BadProxyHeader
 from aphlict.protocol import proxy_protocol as proxy
-from aphlict.protocol.proxy_protocol import V1_LIMIT, V2_HEAD, V2_LIMIT, Proxied
+from aphlict.protocol.proxy_protocol import V1_LIMIT, V2_HEAD, V2_LIMIT, ProxyHeader
 from aphlict.server.context import Surroundings
-from aphlict.server.limits import Porch
+from aphlict.server.limits import PendingSlots
 from aphlict.server.poller import EXHAUSTED
-from aphlict.server.timer_wheel import Timed
+from aphlict.server.timer_wheel import HasDeadline
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ LONGEST = max(V1_LIMIT, V2_HEAD + V2_LIMIT)
 Accept = Callable[[socket.socket, str], None]
 
 
-class Arrival(Timed):
+class PendingProxyConnection(HasDeadline):
     """Reads the PROXY protocol header of a socket, not a byte more, and hands the socket on.
 
     What follows may be a TLS handshake, which reads from the socket by itself. `accept` gets the browser's address,
@@ -33,7 +33,7 @@ class Arrival(Timed):
         sock: socket.socket,
         address: str,
         surroundings: Surroundings,
-        porch: Porch,
+        porch: PendingSlots,
         accept: Accept,
         accept_check: Accept,
     ) -> None:
@@ -62,7 +62,7 @@ class Arrival(Timed):
             self._read += self._socket.recv(len(ahead) if found is None else found.size - len(self._read))
         except (BlockingIOError, InterruptedError):
             return
-        except NotProxied as error:
+        except BadProxyHeader as error:
             self._refuse(str(error))
         except OSError:
             self.abort()
@@ -70,7 +70,7 @@ class Arrival(Timed):
             if found is not None:
                 self._hand_on(self._socket, found)
 
-    def _hand_on(self, sock: socket.socket, found: Proxied) -> None:
+    def _hand_on(self, sock: socket.socket, found: ProxyHeader) -> None:
         self._leave(sock)
         accept = self._accept_check if found.is_local else self._accept
         try:

@@ -2,12 +2,12 @@
 
 from aphlict.config.descriptions import shorten
 from aphlict.config.origins import Origins
-from aphlict.errors import OriginRefused
+from aphlict.errors import OriginForbidden
 from aphlict.protocol.http import Request
-from aphlict.server.admin_access import OWN_SITES, Guard, host_of
+from aphlict.server.admin_access import OWN_SITES, AdminAccess, host_of
 from aphlict.server.connection import Connection, Context
 from aphlict.tls.authorities import Authorities
-from aphlict.tokens.key_set import Keyring
+from aphlict.tokens.key_set import KeySet
 
 
 class PortContext(Context):
@@ -19,9 +19,9 @@ class PortContext(Context):
     """
 
     origins = Origins(())
-    keys: Keyring | None = None
+    keys: KeySet | None = None
     authorities: Authorities | None = None
-    guard: Guard
+    guard: AdminAccess
 
 
 def check_origin(connection: Connection, request: Request) -> None:
@@ -32,7 +32,7 @@ def check_origin(connection: Connection, request: Request) -> None:
         return
     page = shorten(header or "")
     connection.context.hits.add("origins", connection.address, f"a page of {page}")
-    raise OriginRefused(
+    raise OriginForbidden(
         f"pages of the origin {page} may not listen here: the key 'origins' of this server does not name it"
     )
 
@@ -50,14 +50,14 @@ def check_page(connection: Connection, request: Request) -> None:
         return
     if headers.get("sec-fetch-site", "none") not in OWN_SITES:
         connection.context.hits.add("origins", connection.address, "a page of another site, without 'Origin'")
-        raise OriginRefused("pages of other sites may not listen here without saying which they are")
+        raise OriginForbidden("pages of other sites may not listen here without saying which they are")
     header = headers.get("host", "")
     host = host_of(header)
     if (host is not None and context.origins.names(host)) or context.guard.knows(header):
         return
     shown = shorten(host or header)
     connection.context.hits.add("origins", connection.address, f"a request without 'Origin' to {shown}")
-    raise OriginRefused(
+    raise OriginForbidden(
         f"without 'Origin' nobody may listen here under the name {shown}: the key 'origins' of this server does not"
         " name it"
     )
@@ -68,7 +68,7 @@ def cors(connection: Connection, request: Request) -> dict[str, str]:
     return _context(connection).origins.fields(request.headers.get("origin"))
 
 
-def keys_of(connection: Connection) -> Keyring | None:
+def keys_of(connection: Connection) -> KeySet | None:
     """What tokens are proven with on the port that a connection came to."""
     return _context(connection).keys
 

@@ -6,13 +6,13 @@ from collections.abc import Hashable, Iterator
 from enum import IntEnum
 
 from aphlict.config.settings import Limits
-from aphlict.errors import Forgotten
+from aphlict.errors import HistoryEvicted
 from aphlict.protocol import websocket as frames
 from aphlict.server.context import Surroundings
 from aphlict.server.poller import READ, WRITE
-from aphlict.server.timer_wheel import Timed
+from aphlict.server.timer_wheel import HasDeadline
 from aphlict.server.tls_socket import TLSSocket
-from aphlict.server.write_buffer import Backlog, Part, Pool
+from aphlict.server.write_buffer import BufferBudget, Part, WriteBuffer
 
 DRAIN_CHUNKS = 16  # sent in a row once something waits, before other connections have their turn
 CLOSE_TIMEOUT = (
@@ -31,8 +31,8 @@ class _Nobody:
         """Nothing waits."""
 
 
-NOTHING = Backlog(
-    Pool(Limits()), _Nobody()
+NOTHING = WriteBuffer(
+    BufferBudget(Limits()), _Nobody()
 )  # stands for what waits for a closed connection: nothing, for good
 
 
@@ -47,7 +47,7 @@ class State(IntEnum):
     CLOSED = 5
 
 
-class Sender(Timed):
+class Sender(HasDeadline):
     """A socket that frames are sent to. `send`, `send_all` and `close` neither raise nor wait."""
 
     __slots__ = ("_heard", "_paused", "_socket", "_waiting", "address", "context", "state")
@@ -58,7 +58,7 @@ class Sender(Timed):
         super().__init__()
         self._socket = sock  # non-blocking; a TLSSocket where the port speaks TLS
         self._heard = context.deadlines.now
-        self._waiting: Backlog | None = None
+        self._waiting: WriteBuffer | None = None
         self._paused = False  # nothing is read for now
         self.address = address  # of the browser, as far as it is known
         self.context = context
@@ -86,13 +86,13 @@ class Sender(Timed):
         if self._waiting is not None:
             self._add(self._waiting, parts)
             return
-        self._waiting = Backlog(self.context.pool, self)
+        self._waiting = WriteBuffer(self.context.pool, self)
         self._waiting.add(parts)
         self._drain()
         if self.state <= State.OPEN and self._waiting is not None:
             self._watch(READ | WRITE)
 
-    def _add(self, waiting: Backlog, part: Part) -> None:
+    def _add(self, waiting: WriteBuffer, part: Part) -> None:
         is_over = waiting.add(part)
         if waiting.size > self.context.limits.limits_waiting:
             self.give_up("limits.waiting")
@@ -101,7 +101,7 @@ class Sender(Timed):
 
     def _wait_for(self, frame: bytes, sent: int) -> None:
         """A frame with nothing before it may be larger than `limits.waiting`, or nobody slow would ever get it."""
-        self._waiting = Backlog(self.context.pool, self)
+        self._waiting = WriteBuffer(self.context.pool, self)
         is_over = self._waiting.add(frame)
         if sent:
             self._waiting.advance(sent)
@@ -145,7 +145,7 @@ class Sender(Timed):
         for _ in range(DRAIN_CHUNKS):
             try:
                 chunk = waiting.peek()
-            except Forgotten:
+            except HistoryEvicted:
                 self.give_up("limits.waiting")
                 return
             if not chunk:
@@ -188,7 +188,7 @@ class Sender(Timed):
         self.context.deadlines.add(self, self._heard + CLOSE_TIMEOUT)
         self._paused = False
         if self._waiting is None:
-            self._waiting = Backlog(self.context.pool, self)
+            self._waiting = WriteBuffer(self.context.pool, self)
         self._waiting.add(last)
         self._drain()
         if self._waiting.size and self.state is State.CLOSING:

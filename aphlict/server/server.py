@@ -11,15 +11,15 @@ from tornado.ioloop import PeriodicCallback
 
 from aphlict.config.files import Read
 from aphlict.config.settings import ServerSettings, Settings
-from aphlict.core.stats import Hits
+from aphlict.core.stats import LimitCounters
 from aphlict.protocol.websocket import GOING_AWAY
-from aphlict.server.acceptor import Entrance, Gate
+from aphlict.server.acceptor import Acceptor, AdmissionLimits
 from aphlict.server.admin_access import own_names
 from aphlict.server.connection import Application, Connection
 from aphlict.server.context import Surroundings
 from aphlict.server.credentials import Credentials, load
 from aphlict.server.listener import Listener
-from aphlict.server.pending import Arrival
+from aphlict.server.pending import PendingProxyConnection
 from aphlict.server.poller import SPELL
 from aphlict.server.port import is_proven
 from aphlict.server.timer_wheel import TICK
@@ -29,7 +29,7 @@ TELL_HITS = 60.0  # seconds between two sums of how often limits were hit
 LAST_WORDS = 1.0  # seconds that browsers have to take their close frame
 
 
-class Role(NamedTuple):
+class PortType(NamedTuple):
     """What the servers of one type are made of."""
 
     connection: type[Connection]
@@ -43,7 +43,7 @@ class Port(NamedTuple):
     sockets: Sequence[socket.socket]
 
 
-class Frontend:
+class Server:
     """Serves some ports. `credentials[i]` are those of `ports[i]`.
 
     `start`, then `drain` (in good order) or `abort` (at once); each once, in a running loop.
@@ -54,15 +54,15 @@ class Frontend:
         settings: Settings,
         ports: Sequence[Port],
         credentials: Sequence[Credentials],
-        roles: Mapping[str, Role],
-        hits: Hits,
+        roles: Mapping[str, PortType],
+        hits: LimitCounters,
     ) -> None:
         self.settings = settings
         self._ports = ports
         self._roles = roles
         self._surroundings = Surroundings(settings, hits, time.monotonic())
         self._poller, self._deadlines = self._surroundings.poller, self._surroundings.deadlines
-        self._gates = {kind: Gate(kind, settings) for kind in roles}
+        self._gates = {kind: AdmissionLimits(kind, settings) for kind in roles}
         self._entrances = [self._entrance(port.server) for port in ports]
         for entrance, each in zip(self._entrances, credentials, strict=True):
             entrance.equip(each)
@@ -70,10 +70,10 @@ class Frontend:
         self._sweeping: asyncio.Handle | None = None  # the next turn of a sweep that has not come to its end
         self._undo = ExitStack()
 
-    def _entrance(self, server: ServerSettings) -> Entrance:
+    def _entrance(self, server: ServerSettings) -> Acceptor:
         role = self._roles[server.type]
         gate, names = self._gates[server.type], own_names(self.settings)
-        return Entrance(server, names, role.connection, role.application, gate, self._surroundings)
+        return Acceptor(server, names, role.connection, role.application, gate, self._surroundings)
 
     def start(self) -> None:
         """Serve: every listener accepts when this returns."""
@@ -206,7 +206,7 @@ class Frontend:
         for listener in self._listeners:
             listener.close()
         for arrival in self._poller.handlers():
-            if isinstance(arrival, Arrival):
+            if isinstance(arrival, PendingProxyConnection):
                 arrival.abort()
 
     def _connections(self) -> list[Connection]:

@@ -9,7 +9,7 @@ from aphlict.core.message import Frame
 from aphlict.core.resume_token import DIGEST, REMEMBERED, digest
 from aphlict.core.subscriptions import Subscriber
 from aphlict.protocol.http import PRIVATE, head
-from aphlict.server.listen_request import Wish
+from aphlict.server.listen_request import ListenRequest
 from aphlict.server.listening import Listening
 from aphlict.server.streaming import BrowserConnection
 
@@ -88,7 +88,7 @@ class EventStream(Listening):
         self._resumed = b""  # digests of what the browser had when it came
         self._recent = b""  # digests of the last messages, newest first
 
-    def start(self, subscriber: Subscriber, wish: Wish, now: float, /) -> None:
+    def start(self, subscriber: Subscriber, wish: ListenRequest, now: float, /) -> None:
         """Begin: with a head and a comment at once, so that no proxy waits for more, then with what is missing."""
         self.subscriber = subscriber
         self._connection.stream(self)

@@ -8,13 +8,13 @@ BATCH = 8  # looked at in one sweep: one that reads on after a pause may cost a 
 GROUP = 64  # entries of one list, which is what `cancel` has to search
 
 
-class Timed:
+class HasDeadline:
     """Something with a deadline, one at a time. `group` belongs to Deadlines."""
 
     __slots__ = ("group",)
 
     def __init__(self) -> None:
-        self.group: list[Timed] | None = None  # the list of Deadlines that holds it
+        self.group: list[HasDeadline] | None = None  # the list of Deadlines that holds it
 
     def on_deadline(self, now: float, /) -> float | None:
         """Do what is due. Returns the time of the next deadline, or None for no further one; a deadline that was
@@ -22,7 +22,7 @@ class Timed:
         raise NotImplementedError
 
 
-class Deadlines:
+class TimerWheel:
     """Buckets of things to look at again, one for each tick.
 
     A deadline is rarely moved: when it comes, the thing itself knows what is due, and when to ask again. So a
@@ -31,11 +31,11 @@ class Deadlines:
 
     def __init__(self, now: float) -> None:
         self.now = now  # seconds, as of the last sweep: what the time is to within a tick
-        self._buckets: dict[int, list[list[Timed]]] = {}
+        self._buckets: dict[int, list[list[HasDeadline]]] = {}
         self._swept = int(now / TICK)
-        self._due: deque[list[Timed]] = deque()
+        self._due: deque[list[HasDeadline]] = deque()
 
-    def add(self, timed: Timed, when: float) -> None:
+    def add(self, timed: HasDeadline, when: float) -> None:
         """Call `on_deadline` once `when` has come, in the place of the deadline that it had before."""
         self.cancel(timed)
         tick = max(math.ceil(when / TICK), self._swept + 1)
@@ -47,7 +47,7 @@ class Deadlines:
         groups[-1].append(timed)
         timed.group = groups[-1]
 
-    def cancel(self, timed: Timed) -> None:
+    def cancel(self, timed: HasDeadline) -> None:
         """Forget the deadline of something, if it has one. An index in each entry would be faster to find, and take
         32 bytes of every connection; a group is small."""
         if timed.group is not None:
@@ -71,7 +71,7 @@ class Deadlines:
                 self.add(timed, again)
         return any(self._due)
 
-    def _next_due(self) -> Timed | None:
+    def _next_due(self) -> HasDeadline | None:
         due = self._due
         while due and not due[0]:
             due.popleft()

@@ -18,7 +18,7 @@ REFERENCE_COST = 16  # bytes that one more place in a queue takes
 Part = bytes | Iterator[bytes]
 
 
-class Pool(Budget):
+class BufferBudget(Budget):
     """What waits for all connections, and what has arrived of what is not whole.
 
     A frame that waits for many is there once, and counts once. What a connection is charged for it is its part of the
@@ -55,14 +55,14 @@ class Pool(Budget):
             self.used -= REFERENCE_COST + FRAME_COST + len(frame)
 
 
-class Backlog:
+class WriteBuffer:
     """What waits for one connection, in order; nothing is copied. It exists only while something waits, and is to be
     cleared in the end. `size`: bytes that wait, however many connections they wait for. `stalled_since`: when it was
     first seen that nothing is taken, until something is."""
 
     __slots__ = ("_charged", "_holder", "_offset", "_parts", "_pool", "_tried", "size", "stalled_since")
 
-    def __init__(self, pool: Pool, holder: Holder) -> None:
+    def __init__(self, pool: BufferBudget, holder: Holder) -> None:
         self._pool = pool
         self._holder = holder
         self._parts: deque[Part] = deque()

@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.json import encode
 
 from aphlict.config.descriptions import show
-from aphlict.errors import NotAllowed
+from aphlict.errors import Forbidden
 from aphlict.tokens.keys import Key
 
 MAX_LIFETIME = 366 * 86400  # seconds; a time in milliseconds, a common mistake, would hold for ever
@@ -39,7 +39,7 @@ class Grant(Struct, frozen=True):
         """Raise NotAllowed, with all `channels` that may not be listened to, and the first of them in the text."""
         refused = tuple(channel for channel in channels if not self.allows(channel))
         if refused:
-            error = NotAllowed(f"the token does not name the channel {show(refused[0])}")
+            error = Forbidden(f"the token does not name the channel {show(refused[0])}")
             error.channels = refused
             raise error
 
@@ -50,7 +50,7 @@ class Grant(Struct, frozen=True):
     def check_instance(self, instance: str) -> None:
         """Raise NotAllowed where it is for another instance."""
         if instance != self.instance:
-            raise NotAllowed(f"the token is for the instance {show(self.instance)}, not {show(instance)}")
+            raise Forbidden(f"the token is for the instance {show(self.instance)}, not {show(instance)}")
 
 
 def make(

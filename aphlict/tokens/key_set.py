@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
-from aphlict.errors import TokenRefused
+from aphlict.errors import InvalidToken
 from aphlict.protocol.http import DEFAULT_INSTANCE
 from aphlict.tokens.grant import MAX_LIFETIME, Grant
 from aphlict.tokens.keys import COSTS, Key, read_keys
@@ -42,7 +42,7 @@ _claims = msgspec.json.Decoder(_Claims)
 _WRONG = (msgspec.DecodeError, ValueError, RecursionError)
 
 
-class Keyring:
+class KeySet:
     """Proves tokens. Several keys are in force at a time: one is going to be used no longer, another not yet."""
 
     def __init__(self, keys: Iterable[Key], audience: str | None = None) -> None:
@@ -64,26 +64,26 @@ class Keyring:
         `charge` is told before each proof what that costs, in commands.
         """
         if not _FORM.fullmatch(token):
-            raise TokenRefused("the token is no JWT: three parts with dots between them are expected")
+            raise InvalidToken("the token is no JWT: three parts with dots between them are expected")
         key, payload = self._prove(token, self._candidates(_read_header(token)), charge)
         try:
             claims = _claims.decode(payload)
         except _WRONG as error:
-            raise TokenRefused(f"the claims of the token are not what is expected: {error}") from error
+            raise InvalidToken(f"the claims of the token are not what is expected: {error}") from error
         self._check_claims(claims, now)
         return _grant(claims, key)
 
     def _candidates(self, header: _Header) -> list[Key]:
         """The keys that may have signed a token: it names its algorithm, but what counts is that of the key."""
         if header.crit is not None:
-            raise TokenRefused("the token demands an extension ('crit') that this server does not have")
+            raise InvalidToken("the token demands an extension ('crit') that this server does not have")
         good = [each for each in self._keys if each.algorithm == header.alg]
         if header.kid is not None:
             good = [each for each in good if each.id in (header.kid, None)]
         if not good:
-            raise TokenRefused("this server has no key with the 'alg' and the 'kid' of the token")
+            raise InvalidToken("this server has no key with the 'alg' and the 'kid' of the token")
         if len(good) > MAX_TRIED:
-            raise TokenRefused(
+            raise InvalidToken(
                 "too many keys of this server may have signed the token: it has to name one ('kid')"
             )
         return good
@@ -95,22 +95,22 @@ class Keyring:
                 return key, self._jws.decode(token, key.verifier, algorithms=[key.algorithm])
             except (InvalidTokenError, *_WRONG):
                 continue
-        raise TokenRefused("no key of this server has signed the token")
+        raise InvalidToken("no key of this server has signed the token")
 
     def _check_claims(self, claims: _Claims, now: float) -> None:
         if not math.isfinite(claims.exp) or now >= claims.exp + LEEWAY:
-            raise TokenRefused("the token has expired")
+            raise InvalidToken("the token has expired")
         if claims.exp > now + MAX_LIFETIME:
-            raise TokenRefused("the token holds for more than a year: is its 'exp' in milliseconds?")
+            raise InvalidToken("the token holds for more than a year: is its 'exp' in milliseconds?")
         if claims.nbf is not None and now < claims.nbf - LEEWAY:
-            raise TokenRefused("the token is not valid yet ('nbf'): do the clocks differ?")
+            raise InvalidToken("the token is not valid yet ('nbf'): do the clocks differ?")
         audience = [claims.aud] if isinstance(claims.aud, str) else claims.aud or []
         if self._audience is None and audience:
-            raise TokenRefused(
+            raise InvalidToken(
                 "the token is for somebody else: it has an 'aud', and this server no auth.audience"
             )
         if self._audience is not None and self._audience not in audience:
-            raise TokenRefused(
+            raise InvalidToken(
                 "the token is for somebody else: its 'aud' does not name this server's auth.audience"
             )
 
@@ -119,7 +119,7 @@ def _read_header(token: str) -> _Header:
     try:
         return _header.decode(urlsafe_b64decode(token.partition(".")[0] + "=="))
     except _WRONG as error:
-        raise TokenRefused("the header of the token is not that of a JWT") from error
+        raise InvalidToken("the header of the token is not that of a JWT") from error
 
 
 def _grant(claims: _Claims, key: Key) -> Grant:
@@ -134,7 +134,7 @@ def _grant(claims: _Claims, key: Key) -> Grant:
     )
 
 
-def load(server: ServerSettings, read: Read = read_file) -> Keyring | None:
+def load(server: ServerSettings, read: Read = read_file) -> KeySet | None:
     """Read the keys of a server; None where it asks for no tokens. Raises ConfigError."""
     if not server.auth_keys:
         return None
@@ -142,4 +142,4 @@ def load(server: ServerSettings, read: Read = read_file) -> Keyring | None:
     files = [
         read_keys(f"auth.keys[{index}] {where}", path, read) for index, path in enumerate(server.auth_keys)
     ]
-    return Keyring([key for keys in files for key in keys], server.auth_audience)
+    return KeySet([key for keys in files for key in keys], server.auth_audience)

@@ -27,7 +27,7 @@ from aphlict.errors import ConfigError
 NAME = "token="
 
 
-def take_token(url: str) -> tuple[str, str | None]:
+def pop_token_from_url(url: str) -> tuple[str, str | None]:
     """The URL without the token in its query, and that token. Raises ValueError where it is no URL."""
     parts = urlsplit(url)
     fields = parts.query.split("&")

@@ -12,15 +12,15 @@ from aphlict.core.history import Evictions
 from aphlict.core.hub import Hub
 from aphlict.node import TURN
 from aphlict.workers.ipc import (
-    Ask,
-    Confirm,
-    History,
+    Ack,
+    HistoryRecord,
     Leave,
-    Packed,
+    PackedMessage,
     Publish,
     Record,
     RecordReader,
-    Tell,
+    StatsReply,
+    StatsRequest,
     Transfer,
     encode,
 )
@@ -31,8 +31,8 @@ RETRY = 0.05  # seconds between two attempts to reach the hub
 RETRY_AFTER_ERROR = 1.0  # seconds until this edge joins again after an error of its own
 
 
-class Link(asyncio.Protocol):
-    """One stream to the hub; `LinkKeeper` makes the next one.
+class HubConnection(asyncio.Protocol):
+    """One stream to the hub; `HubConnector` makes the next one.
 
     `joined` is done once this edge has what the hub has, `lost` once the stream is over and all that came is done.
     `complete_until`: this edge has all that was published up to then (monotonic seconds). `on_gap` is called where it
@@ -63,7 +63,7 @@ class Link(asyncio.Protocol):
         self._transfer.start()
 
     def _on_transferred(self) -> None:
-        self._send(History([], self._hub.evictions()))
+        self._send(HistoryRecord([], self._hub.evictions()))
 
     def pause_writing(self) -> None:
         """Part of asyncio's interface."""
@@ -138,16 +138,16 @@ class Link(asyncio.Protocol):
                     yield from self._publish(messages, matched)
                     self.complete_until = self._received_until
                     if number:
-                        self._send(Confirm(number, matched, self._hub.load, self._hub.reach))
-                case Ask(number, instance):
+                        self._send(Ack(number, matched, self._hub.load, self._hub.reach))
+                case StatsRequest(number, instance):
                     hub = self._hub
-                    self._send(Tell(number, os.getpid(), hub.subscribed(instance), hub.load, hub.reach))
-                case History(messages, evictions):
+                    self._send(StatsReply(number, os.getpid(), hub.subscribed(instance), hub.load, hub.reach))
+                case HistoryRecord(messages, evictions):
                     yield from self._publish(messages, [])
                     if evictions is not None:
                         self._join(evictions)
 
-    def _publish(self, messages: list[Packed], matched: list[int]) -> Iterator[None]:
+    def _publish(self, messages: list[PackedMessage], matched: list[int]) -> Iterator[None]:
         for packed in messages:
             matched.append(self._hub.publish(packed.unpack(), packed.at).matched)
             self._received_until = max(self._received_until, packed.at)
@@ -170,7 +170,7 @@ class Link(asyncio.Protocol):
             self._transport.write(encode(record))
 
 
-class LinkKeeper:
+class HubConnector:
     """Keeps an edge linked to its hub. `up_to_date` is set while it is; `on_gap` as of a Link."""
 
     def __init__(self, hub: Hub, address: str, on_gap: Callable[[], None]) -> None:
@@ -180,7 +180,7 @@ class LinkKeeper:
         self._on_gap = on_gap
         self._hub = hub
         self._address = address
-        self._link: Link | None = None
+        self._link: HubConnection | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -210,10 +210,10 @@ class LinkKeeper:
             if link.has_failed:
                 await asyncio.sleep(RETRY_AFTER_ERROR)
 
-    def _make_link(self) -> Link:
-        return Link(self._hub, self._complete_until, self._on_gap)
+    def _make_link(self) -> HubConnection:
+        return HubConnection(self._hub, self._complete_until, self._on_gap)
 
-    async def _stay(self, link: Link) -> None:
+    async def _stay(self, link: HubConnection) -> None:
         self._link = link
         try:
             await asyncio.wait({link.joined, link.lost}, return_when=asyncio.FIRST_COMPLETED)

@@ -11,21 +11,21 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from aphlict.core.history import Archive, Entry
+from aphlict.core.history import Entry, HistoryStore
 from aphlict.core.hub import Hub, Receipt
 from aphlict.core.message import Message
 from aphlict.core.stats import Subscribed
 from aphlict.workers.ipc import (
     MAX_ROOM,
-    Ask,
-    Confirm,
+    Ack,
     Flow,
-    History,
+    HistoryRecord,
     Leave,
     Publish,
     Record,
     RecordReader,
-    Tell,
+    StatsReply,
+    StatsRequest,
     Transfer,
     encode,
     pack,
@@ -40,16 +40,16 @@ MAX_BUFFER = 64 * 1024 * 1024  # bytes that may wait for one edge
 class _Pending:
     """What is answered once all edges have confirmed. `done` is called once."""
 
-    def __init__(self, edges: set["EdgeStream"], done: Callable[[], None]) -> None:
+    def __init__(self, edges: set["EdgeConnection"], done: Callable[[], None]) -> None:
         self.since = time.monotonic()
         self.edges = edges
         self.done = done
 
 
-class EdgeStream(asyncio.Protocol):
+class EdgeConnection(asyncio.Protocol):
     """The stream to one edge."""
 
-    def __init__(self, distribution: "Distribution") -> None:
+    def __init__(self, distribution: "EdgePool") -> None:
         self._distribution = distribution
         self._reader = RecordReader()
         self._transport: asyncio.Transport | None = None
@@ -93,7 +93,7 @@ class EdgeStream(asyncio.Protocol):
             log.error("an edge does not read what it is sent: it has to join again")
             self._transport.abort()
 
-    def hand_over(self, archive: Archive, on_done: Callable[[], None]) -> None:
+    def hand_over(self, archive: HistoryStore, on_done: Callable[[], None]) -> None:
         """Send what an archive keeps and this edge has not, for as long as that takes."""
         assert self._transport is not None
         known = self.known
@@ -112,24 +112,24 @@ def _is_ours(sock: socket.socket) -> bool:
     return bool(uid == os.geteuid())
 
 
-class Distribution:
+class EdgePool:
     """All edges of a hub; it expects so many."""
 
     def __init__(self, hub: Hub, expected: int) -> None:
         self._hub = hub
         self._expected = expected
-        self._joined: set[EdgeStream] = set()
+        self._joined: set[EdgeConnection] = set()
         self._numbers = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._matched: dict[int, list[int]] = {}
-        self._told: dict[int, list[Tell]] = {}
+        self._told: dict[int, list[StatsReply]] = {}
         self._server: asyncio.Server | None = None
         self._whole = asyncio.Event()
 
     async def start(self, listener: socket.socket) -> None:
         """Let edges join on a listening Unix socket."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: EdgeStream(self), sock=listener)
+        self._server = await loop.create_unix_server(lambda: EdgeConnection(self), sock=listener)
 
     async def until_whole(self, patience: float) -> None:
         """Wait until all edges have joined, or for so many seconds: what is published without them has a receipt
@@ -180,16 +180,16 @@ class Distribution:
         if not edges:
             self._pending.pop(number).done()
 
-    def ask(self, instance: str, done: Callable[[list[Tell]], None]) -> None:
+    def ask(self, instance: str, done: Callable[[list[StatsReply]], None]) -> None:
         """Ask all edges how they are."""
         if not self._joined:
             done([])
             return
         number = self._expect(set(self._joined), lambda: done(self._told.pop(number)))
         self._told[number] = []
-        self._send_all(Ask(number, instance))
+        self._send_all(StatsRequest(number, instance))
 
-    def _expect(self, edges: set[EdgeStream], done: Callable[[], None]) -> int:
+    def _expect(self, edges: set[EdgeConnection], done: Callable[[], None]) -> int:
         number = next(self._numbers)
         self._pending[number] = _Pending(edges, done)
         return number
@@ -199,27 +199,27 @@ class Distribution:
         for edge in tuple(self._joined):
             edge.write(data)
 
-    def on_record(self, edge: EdgeStream, record: Record) -> None:
+    def on_record(self, edge: EdgeConnection, record: Record) -> None:
         """Act on what an edge says."""
         match record:
-            case Confirm(number, matched, load, reach):
+            case Ack(number, matched, load, reach):
                 edge.flow.on_report(load, reach, time.monotonic(), confirmed=len(matched))
                 if number in self._matched:
                     self._matched[number] = [
                         a + b for a, b in zip(self._matched[number], matched, strict=True)
                     ]
                 self._settle(number, edge)
-            case Tell(number, load=load, reach=reach):
+            case StatsReply(number, load=load, reach=reach):
                 edge.flow.on_report(load, reach, time.monotonic())
                 if number in self._told:
                     self._told[number].append(record)
                 self._settle(number, edge)
-            case History():
+            case HistoryRecord():
                 self._on_history(edge, record)
             case Leave():
                 self._joined.discard(edge)
 
-    def _settle(self, number: int, edge: EdgeStream) -> None:
+    def _settle(self, number: int, edge: EdgeConnection) -> None:
         pending = self._pending.get(number)
         if pending is not None:
             pending.edges.discard(edge)
@@ -227,7 +227,7 @@ class Distribution:
                 del self._pending[number]
                 pending.done()
 
-    def _on_history(self, edge: EdgeStream, record: History) -> None:
+    def _on_history(self, edge: EdgeConnection, record: HistoryRecord) -> None:
         """Learn from an edge what this hub does not know: it may be a new one after an accident."""
         now = time.monotonic()
         unknown = [packed for packed in record.messages if self._hub.restore(packed.unpack(), packed.at, now)]
@@ -239,16 +239,16 @@ class Distribution:
             self._hub.archive.expire(now)  # an edge may have dropped that already
             edge.hand_over(self._hub.archive, lambda: self._join(edge))
 
-    def _join(self, edge: EdgeStream) -> None:
+    def _join(self, edge: EdgeConnection) -> None:
         """Count an edge that has all up to now; what is published from now on is sent to it."""
-        edge.write(encode(History([], self._hub.evictions())))
+        edge.write(encode(HistoryRecord([], self._hub.evictions())))
         edge.known.clear()
         self._joined.add(edge)
         log.info("an edge has joined: %d serve", len(self._joined))
         if len(self._joined) >= self._expected:
             self._whole.set()
 
-    def on_lost(self, edge: EdgeStream) -> None:
+    def on_lost(self, edge: EdgeConnection) -> None:
         """Go on without an edge."""
         if edge in self._joined:
             self._joined.discard(edge)
@@ -271,6 +271,6 @@ class Distribution:
             self.ask("", lambda _: None)
 
 
-def total(told: Sequence[Tell]) -> Subscribed:
+def total(told: Sequence[StatsReply]) -> Subscribed:
     """The figures of all edges together."""
     return sum((each.figures for each in told), Subscribed())

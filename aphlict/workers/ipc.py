@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 
-from aphlict.core.history import Archive, Entry, Evictions
+from aphlict.core.history import Entry, Evictions, HistoryStore
 from aphlict.core.message import Message
 from aphlict.core.stats import Subscribed
 
 LENGTH = 4  # bytes
 
 
-class Packed(Struct, array_like=True):
+class PackedMessage(Struct, array_like=True):
     """A message, and when the node accepted it (monotonic seconds, which all processes of a machine share)."""
 
     instance: str
@@ -31,10 +31,10 @@ class Publish(Struct, array_like=True, tag="publish"):
     """Hub to edge: deliver these, and confirm `number`."""
 
     number: int
-    messages: list[Packed]
+    messages: list[PackedMessage]
 
 
-class Confirm(Struct, array_like=True, tag="confirm"):
+class Ack(Struct, array_like=True, tag="confirm"):
     """Edge to hub: the messages of `number` are on their way; each went to so many browsers.
 
     `load` and `reach` are those of its `hub.Hub`.
@@ -46,14 +46,14 @@ class Confirm(Struct, array_like=True, tag="confirm"):
     reach: float = 0.0
 
 
-class Ask(Struct, array_like=True, tag="ask"):
+class StatsRequest(Struct, array_like=True, tag="ask"):
     """Hub to edge: how are you, and this instance?"""
 
     number: int
     instance: str
 
 
-class Tell(Struct, array_like=True, tag="tell"):
+class StatsReply(Struct, array_like=True, tag="tell"):
     """Edge to hub: the figures asked for."""
 
     number: int
@@ -63,13 +63,13 @@ class Tell(Struct, array_like=True, tag="tell"):
     reach: float = 0.0
 
 
-class History(Struct, array_like=True, tag="history"):
+class HistoryRecord(Struct, array_like=True, tag="history"):
     """Either way, when an edge joins: what the sender has.
 
     The last one says what it has not. After that of the hub the edge is up to date.
     """
 
-    messages: list[Packed]
+    messages: list[PackedMessage]
     evictions: Evictions | None = None
 
 
@@ -77,7 +77,7 @@ class Leave(Struct, array_like=True, tag="leave"):
     """Edge to hub: this edge stops in good order."""
 
 
-Record = Publish | Confirm | Ask | Tell | History | Leave
+Record = Publish | Ack | StatsRequest | StatsReply | HistoryRecord | Leave
 
 _encoder = Encoder()
 _decoder = Decoder(Record)
@@ -89,9 +89,9 @@ def encode(record: Record) -> bytes:
     return len(body).to_bytes(LENGTH, "big") + body
 
 
-def pack(message: Message, at: float) -> Packed:
+def pack(message: Message, at: float) -> PackedMessage:
     """Make of a message what can travel."""
-    return Packed(message.instance, message.unique_id, message.channels, message.fields, at)
+    return PackedMessage(message.instance, message.unique_id, message.channels, message.fields, at)
 
 
 class RecordReader:
@@ -158,13 +158,13 @@ class Transfer:
 
     `is_wanted` chooses the entries. What is published meanwhile goes along: nothing waits elsewhere, and what is
     dropped before its turn is left out. Once all is written `on_done` is called, in the same turn, to write the
-    last History: nothing falls between the two. `pause` and `resume` are for the transport's flow control.
+    last HistoryRecord: nothing falls between the two. `pause` and `resume` are for the transport's flow control.
     """
 
     def __init__(
         self,
         transport: asyncio.Transport,
-        archive: Archive,
+        archive: HistoryStore,
         is_wanted: Callable[[Entry], bool],
         on_done: Callable[[], None],
     ) -> None:
@@ -201,16 +201,16 @@ class Transfer:
             return
         messages = self._take()
         if messages:
-            self._transport.write(encode(History(messages)))
+            self._transport.write(encode(HistoryRecord(messages)))
         if self._sequence == self._archive.sequence:
             self._is_over = True
             self._on_done()
         elif not self._is_paused:  # `write` may have called `pause`
             self._schedule()
 
-    def _take(self) -> list[Packed]:
+    def _take(self) -> list[PackedMessage]:
         """The messages of the next step."""
-        messages: list[Packed] = []
+        messages: list[PackedMessage] = []
         size = 0
         for entry in self._archive.entries(self._sequence):
             self._sequence = entry.sequence

@@ -20,10 +20,10 @@ from aphlict.protocol.websocket import TRY_AGAIN_LATER
 from aphlict.server import limits as capacity
 from aphlict.server.credentials import Credentials
 from aphlict.server.pages import NodeState
-from aphlict.server.server import Frontend, Port
-from aphlict.workers.edge_side import LinkKeeper
-from aphlict.workers.hub_side import PATIENCE, Distribution, total
-from aphlict.workers.ipc import Tell
+from aphlict.server.server import Port, Server
+from aphlict.workers.edge_side import HubConnector
+from aphlict.workers.hub_side import PATIENCE, EdgePool, total
+from aphlict.workers.ipc import StatsReply
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +64,9 @@ class HubNode:
         self._edges = edges
         self._relay = Relay(settings.peers, fingerprint, read=read)
         self.hub = Hub(fingerprint, self._relay, settings, lambda: None, time.monotonic())
-        self._distribution = Distribution(self.hub, settings.processes)
+        self._distribution = EdgePool(self.hub, settings.processes)
         roles = {"admin": admin_role(self, fingerprint, lambda: self.settings)}
-        self._frontend = Frontend(settings, ports, credentials, roles, self.hub.hits)
+        self._frontend = Server(settings, ports, credentials, roles, self.hub.hits)
 
     async def start(self) -> None:
         """Serve."""
@@ -109,7 +109,7 @@ class HubNode:
     def status(self, instance: str, done: Callable[[dict[str, Any]], None], /) -> None:
         """Tell how the whole node and this instance do."""
 
-        def on_told(told: list[Tell]) -> None:
+        def on_told(told: list[StatsReply]) -> None:
             is_whole = told or self.state is not NodeState.RUNNING
             done(
                 {
@@ -125,7 +125,7 @@ class HubNode:
 
         self._distribution.ask(instance, on_told)
 
-    def _figures(self, told: Sequence[Tell]) -> Subscribed:
+    def _figures(self, told: Sequence[StatsReply]) -> Subscribed:
         """Those of the edges, and the limits that were hit here: publishers come to this process."""
         return total(told) + Subscribed(limits=dict(self.hub.hits.counts))
 
@@ -176,9 +176,9 @@ class EdgeNode:
         self.settings = settings
         self._stopping = False
         self.hub = Hub(fingerprint, Nowhere(), settings, self._wake, math.inf)
-        self._link = LinkKeeper(self.hub, address, self._on_gap)
+        self._link = HubConnector(self.hub, address, self._on_gap)
         roles = {"client": client_role(self.hub, lambda: self.state)}
-        self._frontend = Frontend(settings, ports, credentials, roles, self.hub.hits)
+        self._frontend = Server(settings, ports, credentials, roles, self.hub.hits)
 
     @property
     def state(self) -> NodeState:

@@ -11,12 +11,12 @@ import sys
 import time
 
 from aphlict.config.settings import Limits
-from aphlict.core.stats import Hits
+from aphlict.core.stats import LimitCounters
 from aphlict.protocol.http import Request
-from aphlict.protocol.websocket import Received, encode
+from aphlict.protocol.websocket import WSMessage, encode
 from aphlict.server.connection import Application, Connection, Context
 from aphlict.server.context import Surroundings
-from aphlict.server.limits import Door, Pace
+from aphlict.server.limits import ConnectionLimiter, TokenBucket
 from aphlict.server.listener import Listener
 from aphlict.server.timer_wheel import TICK
 
@@ -32,7 +32,7 @@ class Echo(Application):
         """Let it in."""
         connection.upgrade(request)
 
-    def on_message(self, connection: Connection, received: Received, /) -> None:
+    def on_message(self, connection: Connection, received: WSMessage, /) -> None:
         """Send it back."""
         data = received.data.encode() if isinstance(received.data, str) else received.data
         connection.send(encode(received.opcode, data))
@@ -40,17 +40,17 @@ class Echo(Application):
 
 async def serve(sock: socket.socket, tls: ssl.SSLContext | None) -> None:
     """Serve until killed."""
-    surroundings = Surroundings(LIMITS, Hits(), time.monotonic())
+    surroundings = Surroundings(LIMITS, LimitCounters(), time.monotonic())
     poller = surroundings.poller
     poller.start()
-    context = Context(Echo(), Door(sys.maxsize, None), surroundings)
+    context = Context(Echo(), ConnectionLimiter(sys.maxsize, None), surroundings)
 
     def on_accept(accepted: socket.socket, address: str) -> None:
         if tls is not None:
             accepted = tls.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
         Connection(accepted, address, context)
 
-    Listener(sock, poller, on_accept, Pace(None), surroundings.hits).start()
+    Listener(sock, poller, on_accept, TokenBucket(None), surroundings.hits).start()
     while True:
         await asyncio.sleep(TICK)
         while surroundings.deadlines.sweep(time.monotonic()):

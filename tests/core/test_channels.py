@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from aphlict.core.subscriptions import Channels, subscription_cost
+from aphlict.core.subscriptions import SubscriptionIndex, subscription_cost
 from tests.support.holding import Connection
 
 
@@ -29,16 +29,16 @@ class Ear:
 ANN, BOB, CID = Ear("ann"), Ear("bob"), Ear("cid")
 
 
-def listening(**names: list[Ear]) -> Channels:
+def listening(**names: list[Ear]) -> SubscriptionIndex:
     """Channels with these listeners."""
-    channels = Channels()
+    channels = SubscriptionIndex()
     for name, ears in names.items():
         for ear in ears:
             channels.add(name, ear)
     return channels
 
 
-def match(channels: Channels, *names: str) -> set[tuple[str, str]]:
+def match(channels: SubscriptionIndex, *names: str) -> set[tuple[str, str]]:
     """Who hears a message on these channels, and by which of them: `("ann", "a,b")`."""
     groups = channels.match(names)
     found = [
@@ -52,7 +52,7 @@ def match(channels: Channels, *names: str) -> set[tuple[str, str]]:
 
 
 def test_nobody_listens() -> None:
-    channels = Channels()
+    channels = SubscriptionIndex()
     assert channels.listeners("a") == ()
     assert channels.match(["a", "b"]) == []
     assert len(channels) == 0
@@ -132,7 +132,7 @@ def test_channels_without_listeners_cost_nothing() -> None:
 )
 def test_a_subscription_takes_no_more_than_it_counts(name: str, listeners: int) -> None:
     """Each has names of its own, as they come out of its commands."""
-    channels, kept = Channels(), []
+    channels, kept = SubscriptionIndex(), []
     tracemalloc.start()
     try:
         for _ in range(listeners):

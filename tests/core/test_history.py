@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import pytest
 
-from aphlict.core.history import SLACK, Archive, Entry, History
+from aphlict.core.history import SLACK, Entry, HistoryStore, InstanceHistory
 from aphlict.core.message import Message
 from aphlict.core.resume_token import digest
 
@@ -22,47 +22,47 @@ def ids(entries: Collection[Entry]) -> list[str]:
     return [entry.message.unique_id for entry in entries]
 
 
-def filled(archive: Archive, *names: str, at: float = 0.0) -> History:
+def filled(archive: HistoryStore, *names: str, at: float = 0.0) -> InstanceHistory:
     """A history with these messages, all of them on channel a."""
-    history = History("origin")
+    history = InstanceHistory("origin")
     for name in names:
         archive.append(history, message(name), at)
     return history
 
 
 @pytest.fixture
-def archive() -> Archive:
+def archive() -> HistoryStore:
     """An archive with the bounds of the contract."""
-    return Archive(1 << 26)
+    return HistoryStore(1 << 26)
 
 
-def test_messages_are_kept_in_order(archive: Archive) -> None:
+def test_messages_are_kept_in_order(archive: HistoryStore) -> None:
     history = filled(archive, "1", "2", "3")
     assert ids(history.entries) == ["1", "2", "3"]
     assert len(history) == 3
     assert [entry.sequence for entry in history.entries] == [1, 2, 3]
 
 
-def test_a_message_is_known_by_its_name(archive: Archive) -> None:
+def test_a_message_is_known_by_its_name(archive: HistoryStore) -> None:
     history = filled(archive, "1")
     assert "1" in history
     assert "2" not in history
 
 
-def test_4096_messages_are_kept_of_an_instance(archive: Archive) -> None:
+def test_4096_messages_are_kept_of_an_instance(archive: HistoryStore) -> None:
     history = filled(archive, *map(str, range(4097)))
     assert len(history) == 4096
     assert "0" not in history
     assert "1" in history
 
 
-def test_another_instance_has_its_own_4096(archive: Archive) -> None:
+def test_another_instance_has_its_own_4096(archive: HistoryStore) -> None:
     quiet = filled(archive, "quiet")
     filled(archive, *map(str, range(5000)))
     assert "quiet" in quiet
 
 
-def test_messages_are_kept_for_60_seconds(archive: Archive) -> None:
+def test_messages_are_kept_for_60_seconds(archive: HistoryStore) -> None:
     history = filled(archive, "1", at=100)
     archive.expire(160)
     assert "1" in history
@@ -72,8 +72,8 @@ def test_messages_are_kept_for_60_seconds(archive: Archive) -> None:
 
 
 def test_of_all_instances_together_the_oldest_go_first() -> None:
-    archive = Archive(max_cost=5 * COST)
-    first, second = History("o"), History("o")
+    archive = HistoryStore(max_cost=5 * COST)
+    first, second = InstanceHistory("o"), InstanceHistory("o")
     for number in range(3):
         archive.append(first, message(f"first{number}"), 0)
     for number in range(4):
@@ -83,8 +83,8 @@ def test_of_all_instances_together_the_oldest_go_first() -> None:
 
 
 def test_the_bound_in_bytes_is_kept() -> None:
-    archive = Archive(max_cost=100 * COST)
-    history = History("o")
+    archive = HistoryStore(max_cost=100 * COST)
+    history = InstanceHistory("o")
     for number in range(1000):
         archive.append(history, message(str(number), size=number), 0)
         assert archive.cost <= archive.max_cost
@@ -92,14 +92,14 @@ def test_the_bound_in_bytes_is_kept() -> None:
 
 
 def test_a_message_beyond_the_bound_is_not_kept() -> None:
-    archive = Archive(max_cost=10 * COST)
+    archive = HistoryStore(max_cost=10 * COST)
     history = filled(archive, "1", "2")
     archive.append(history, message("large", size=100 * COST), 0)
     assert len(history) == 0
     assert archive.cost == 0
 
 
-def test_a_smaller_bound_holds_from_the_next_look_on(archive: Archive) -> None:
+def test_a_smaller_bound_holds_from_the_next_look_on(archive: HistoryStore) -> None:
     history = filled(archive, *map(str, range(10)))
     archive.max_cost = 3 * COST
     archive.expire(0)
@@ -107,7 +107,7 @@ def test_a_smaller_bound_holds_from_the_next_look_on(archive: Archive) -> None:
 
 
 def test_the_archive_does_not_drag_along_what_histories_have_dropped() -> None:
-    archive = Archive(1 << 26, max_messages=2)
+    archive = HistoryStore(1 << 26, max_messages=2)
     quiet = filled(archive, "quiet")
     filled(archive, *map(str, range(10 * SLACK)))
     assert "quiet" in quiet
@@ -118,8 +118,8 @@ def test_the_archive_does_not_drag_along_what_histories_have_dropped() -> None:
 
 
 @pytest.mark.parametrize("others", [0, 1, 3])
-def test_an_entry_is_found_by_its_sequence(archive: Archive, others: int) -> None:
-    history, other = History("origin"), History("other")
+def test_an_entry_is_found_by_its_sequence(archive: HistoryStore, others: int) -> None:
+    history, other = InstanceHistory("origin"), InstanceHistory("other")
     for number in range(20):
         archive.append(history, message(str(number)), number)
         for place in range(others):
@@ -133,8 +133,8 @@ def test_an_entry_is_found_by_its_sequence(archive: Archive, others: int) -> Non
     assert history.find(1) is None
 
 
-def test_nothing_is_left_of_what_is_forgotten(archive: Archive) -> None:
-    history = History("o")
+def test_nothing_is_left_of_what_is_forgotten(archive: HistoryStore) -> None:
+    history = InstanceHistory("o")
     for number in range(100):
         archive.append(history, message(str(number), f"channel{number}", "all"), 0)
     archive.expire(1000)
@@ -147,8 +147,8 @@ def test_nothing_is_left_of_what_is_forgotten(archive: Archive) -> None:
 # Finding
 
 
-def test_entries_are_found_by_channel_in_order_and_once(archive: Archive) -> None:
-    history = History("o")
+def test_entries_are_found_by_channel_in_order_and_once(archive: HistoryStore) -> None:
+    history = InstanceHistory("o")
     for name, channels in (("1", "a"), ("2", "b"), ("3", "ab"), ("4", "c"), ("5", "ba")):
         archive.append(history, message(name, *channels), 0)
     assert ids(history.select(["a"], lambda _: True)) == ["1", "3", "5"]
@@ -158,15 +158,15 @@ def test_entries_are_found_by_channel_in_order_and_once(archive: Archive) -> Non
     assert history.select([], lambda _: True) == []
 
 
-def test_a_search_goes_back_as_far_as_is_wanted(archive: Archive) -> None:
-    history = History("o")
+def test_a_search_goes_back_as_far_as_is_wanted(archive: HistoryStore) -> None:
+    history = InstanceHistory("o")
     for second in range(5):
         archive.append(history, message(str(second), "a", "b"), second)
     assert ids(history.select(["a"], lambda entry: entry.at >= 3)) == ["3", "4"]
     assert ids(history.select(["a", "b"], lambda entry: entry.sequence > 4)) == ["4"]
 
 
-def test_a_search_looks_at_no_more_than_what_it_finds(archive: Archive) -> None:
+def test_a_search_looks_at_no_more_than_what_it_finds(archive: HistoryStore) -> None:
     """A replay costs what it returns, not what the history holds."""
     history = filled(archive, *map(str, range(4000)))
     archive.append(history, message("rare", "rare"), 1)
@@ -180,7 +180,7 @@ def test_a_search_looks_at_no_more_than_what_it_finds(archive: Archive) -> None:
     assert len(looked_at) <= 3
 
 
-def test_the_place_of_a_message_is_its_sequence(archive: Archive) -> None:
+def test_the_place_of_a_message_is_its_sequence(archive: HistoryStore) -> None:
     history = filled(archive, "1", "2", "3")
     assert history.position(["2"]) == 2
     assert history.position(["3", "2", "unknown"]) == 2
@@ -189,14 +189,14 @@ def test_the_place_of_a_message_is_its_sequence(archive: Archive) -> None:
 
 
 def test_nothing_is_missing_after_the_message_just_before_the_oldest() -> None:
-    archive = Archive(1 << 26, max_messages=2)
+    archive = HistoryStore(1 << 26, max_messages=2)
     history = filled(archive, "1", "2", "3", "4")
     assert history.position(["1"]) is None
     assert history.position(["2"]) == 0
     assert history.position(["3"]) == 3
 
 
-def test_the_beginning_of_a_history_has_a_name(archive: Archive) -> None:
+def test_the_beginning_of_a_history_has_a_name(archive: HistoryStore) -> None:
     history = filled(archive)
     assert history.position(["origin"]) == 0
     archive.append(history, message("1"), 0)
@@ -205,7 +205,7 @@ def test_the_beginning_of_a_history_has_a_name(archive: Archive) -> None:
     assert history.position(["1"]) == 0
 
 
-def test_age(archive: Archive) -> None:
+def test_age(archive: HistoryStore) -> None:
     history = filled(archive, at=0)
     assert history.age(10) is None
     archive.append(history, message("1"), 10)
@@ -215,7 +215,7 @@ def test_age(archive: Archive) -> None:
 
 def test_channels_without_messages_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are: every answer to a command names the newest messages."""
-    full = filled(Archive(1 << 30), *map(str, range(100)))
+    full = filled(HistoryStore(1 << 30), *map(str, range(100)))
     monkeypatch.setattr("aphlict.core.history._is_on", lambda *_: pytest.fail("looks through the history"))
     assert full.newest([f"quiet {number}" for number in range(1000)], 1000, 8) == []
     newest = full.newest(["a", *(f"quiet {number}" for number in range(1000))], 1000, 2)
@@ -224,7 +224,7 @@ def test_channels_without_messages_cost_nothing(monkeypatch: pytest.MonkeyPatch)
 
 def test_many_channels_with_old_messages_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """However much came on others since: no answer looks through all of it."""
-    archive, history = Archive(1 << 30), History("origin")
+    archive, history = HistoryStore(1 << 30), InstanceHistory("origin")
     old = [f"old {number}" for number in range(100)]
     for name in (*old, *(f"new {number}" for number in range(1000))):
         archive.append(history, message(name, name), 0)
@@ -235,8 +235,8 @@ def test_many_channels_with_old_messages_cost_little(monkeypatch: pytest.MonkeyP
     assert len(looked_at) < 200
 
 
-def test_messages_on_very_many_channels_are_found_once(archive: Archive) -> None:
-    history, channels = History("origin"), [str(number) for number in range(100)]
+def test_messages_on_very_many_channels_are_found_once(archive: HistoryStore) -> None:
+    history, channels = InstanceHistory("origin"), [str(number) for number in range(100)]
     for name in ("1", "2", "3"):
         archive.append(history, message(name, *channels), float(name))
     archive.append(history, message("4", "other"), 4)
@@ -246,28 +246,28 @@ def test_messages_on_very_many_channels_are_found_once(archive: Archive) -> None
 
 
 def test_the_sequence_at_a_time() -> None:
-    archive, history = Archive(1 << 26, max_messages=3), History("origin")
+    archive, history = HistoryStore(1 << 26, max_messages=3), InstanceHistory("origin")
     for second in range(5):
         archive.append(history, message(str(second)), second)
     assert [history.sequence_at(at) for at in (0, 2, 2.5, 3, 9)] == [2, 3, 3, 4, 5]
 
 
-def test_the_sequence_at_a_time_among_restored_messages(archive: Archive) -> None:
+def test_the_sequence_at_a_time_among_restored_messages(archive: HistoryStore) -> None:
     """What came by then is before it; what came later never is."""
-    history = History("origin")
+    history = InstanceHistory("origin")
     for at in (10, 20, 5, 6, 30):
         archive.append(history, message(f"at {at}"), at)
     assert [history.sequence_at(at) for at in (5, 10, 20, 29, 30)] == [0, 1, 4, 4, 5]
 
 
 def test_nothing_later_than_the_time_of_the_loss_has_been_dropped() -> None:
-    archive, history = Archive(1 << 26, max_messages=1), History("origin")
+    archive, history = HistoryStore(1 << 26, max_messages=1), InstanceHistory("origin")
     for at in (10, 5, 30):
         archive.append(history, message(f"at {at}"), at)
     assert history.lost_at == 10
 
 
-def test_what_stands_for_a_message_is_computed_once(archive: Archive) -> None:
+def test_what_stands_for_a_message_is_computed_once(archive: HistoryStore) -> None:
     [entry] = filled(archive, "one").entries
     assert entry.digest == digest("one")
     assert entry.digest is entry.digest

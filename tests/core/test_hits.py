@@ -2,7 +2,7 @@
 
 import pytest
 
-from aphlict.core.stats import MOST_TOLD, Hits
+from aphlict.core.stats import MOST_TOLD, LimitCounters
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -13,7 +13,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_once_for_each_limit_and_address(caplog: pytest.LogCaptureFixture) -> None:
-    hits = Hits()
+    hits = LimitCounters()
     for _ in range(4813):
         hits.add("limits.head", "10.0.0.1")
     hits.add("limits.head", "10.0.0.2")
@@ -29,7 +29,7 @@ def test_once_for_each_limit_and_address(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_a_minute_later_it_is_news_again(caplog: pytest.LogCaptureFixture) -> None:
-    hits = Hits()
+    hits = LimitCounters()
     hits.add("limits.head", "10.0.0.1")
     hits.sweep()
     hits.add("limits.head", "10.0.0.1")
@@ -37,7 +37,7 @@ def test_a_minute_later_it_is_news_again(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_a_million_addresses_fill_neither_log_nor_memory(caplog: pytest.LogCaptureFixture) -> None:
-    hits = Hits()
+    hits = LimitCounters()
     for number in range(MOST_TOLD + 500):
         hits.add("limits.head", f"address {number}")
     assert len(lines(caplog)) == MOST_TOLD
@@ -48,7 +48,7 @@ def test_a_million_addresses_fill_neither_log_nor_memory(caplog: pytest.LogCaptu
 
 
 def test_what_is_no_news_is_counted_only(caplog: pytest.LogCaptureFixture) -> None:
-    hits = Hits()
+    hits = LimitCounters()
     hits.count("limits.idle")
     assert hits.counts == {"limits.idle": 1}
     assert lines(caplog) == []

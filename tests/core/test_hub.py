@@ -12,7 +12,7 @@ from aphlict.core.fanout import SLICE
 from aphlict.core.hub import FEW, Recovery
 from aphlict.core.message import Message, parse
 from aphlict.core.subscriptions import subscription_cost
-from aphlict.errors import CommandError, Forgotten, NameTooLong
+from aphlict.errors import CommandError, HistoryEvicted, NameTooLong
 from tests.support.hearing import OWN, Ear, Stage
 
 
@@ -261,7 +261,7 @@ def test_a_replay_ends_at_what_is_forgotten(stage: Stage) -> None:
     slow.take()
     stage.now += 30
     stage.hub.sweep(stage.now)
-    with pytest.raises(Forgotten):
+    with pytest.raises(HistoryEvicted):
         slow.take()
     assert slow.ids == ["1", "2", "3", "4", "1", "2"]
 

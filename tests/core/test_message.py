@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from aphlict.core.message import ALPHABET, Message, new_unique_id, parse, random_name
-from aphlict.errors import NameTooLong, NoSubscribers, NotJson, PublishRefused, TooManyChannels
+from aphlict.errors import InvalidJSON, InvalidMessage, NameTooLong, NoSubscribers, TooManyChannels
 
 PAST_64_BITS = 2**70
 
@@ -137,7 +137,7 @@ def test_all_of_a_list_is_checked_before_any_of_it_is_used() -> None:
     ids=lambda body: repr(body[:40]),
 )
 def test_what_is_not_json(body: bytes) -> None:
-    with pytest.raises(NotJson) as caught:
+    with pytest.raises(InvalidJSON) as caught:
         parse(body, "default")
     assert caught.value.http_status == 400
 
@@ -164,20 +164,20 @@ def test_who_it_is_for_has_to_be_said(body: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("touched", ["a", {"a": 1}, [1], [None], 7])
 def test_touched_is_a_list_of_names(touched: Any) -> None:
-    with pytest.raises(PublishRefused):
+    with pytest.raises(InvalidMessage):
         one({"subscribers": [], "touched": touched})
 
 
 def test_touched_has_room_for_the_nodes_of_a_cluster_and_no_more() -> None:
     assert len(one({"subscribers": [], "touched": ["f" * 64] * 1024}).touched) == 1024
     for touched in (["f"] * 1025, ["f" * 65]):
-        with pytest.raises(PublishRefused):
+        with pytest.raises(InvalidMessage):
             one({"subscribers": [], "touched": touched})
 
 
 @pytest.mark.parametrize("name", [[], {}, 1.5, True])
 def test_a_name_is_text(name: Any) -> None:
-    with pytest.raises(PublishRefused):
+    with pytest.raises(InvalidMessage):
         one({"subscribers": [], "uniqueID": name})
 
 

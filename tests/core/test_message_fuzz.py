@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aphlict.core.message import Message, parse
-from aphlict.errors import PublishRefused
+from aphlict.errors import InvalidMessage
 
 WORDS = st.text(st.characters(codec="utf-8"), max_size=6)
 JSON = st.recursive(
@@ -31,7 +31,7 @@ def read(body: bytes) -> list[Message] | None:
     """The messages; None where the body was refused."""
     try:
         messages, _ = parse(body, "default", lambda: "new")
-    except PublishRefused:
+    except InvalidMessage:
         return None
     return messages
 

@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aphlict.core.resume_token import DIGEST, EARLY, REMEMBERED, Position, digest, read, read_all
+from aphlict.core.resume_token import DIGEST, EARLY, REMEMBERED, ResumeToken, digest, read, read_all
 
 digests = st.binary(min_size=DIGEST, max_size=DIGEST)
 positions = st.builds(
-    Position,
+    ResumeToken,
     origin=st.text("abcXYZ019", min_size=1, max_size=16),
     sequence=st.integers(0, 1 << 59),
     at=st.integers(0, 1 << 43).map(lambda ms: ms / 1000),
@@ -17,12 +17,12 @@ positions = st.builds(
 
 
 @given(positions)
-def test_a_position_is_read_as_it_was_written(position: Position) -> None:
+def test_a_position_is_read_as_it_was_written(position: ResumeToken) -> None:
     assert read(position.text()) == position
 
 
 @given(positions)
-def test_a_position_fits_into_a_url_and_a_line(position: Position) -> None:
+def test_a_position_fits_into_a_url_and_a_line(position: ResumeToken) -> None:
     text = position.text()
     assert text.isascii()
     assert not set(text) & set(" ,&+%#?/\"'\\\r\n")
@@ -45,5 +45,5 @@ def test_a_name_that_is_no_unicode_text_has_a_digest() -> None:
 
 
 def test_positions_are_found_among_unique_ids() -> None:
-    position = Position("a", 1, 2.0)
+    position = ResumeToken("a", 1, 2.0)
     assert read_all(["PHID", position.text(), "~", ""]) == [position]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aphlict.core.history import FEW, MAX_AGE
-from aphlict.core.resume_token import OVERLAP, REMEMBERED, Position, digest
+from aphlict.core.resume_token import OVERLAP, REMEMBERED, ResumeToken, digest
 from tests.support.listeners import HOUR, Reader, join, make_hub, publish
 
 
@@ -159,7 +159,7 @@ def test_many_positions_of_other_nodes_cost_no_more_than_one() -> None:
     channels = [f"c{n}" for n in range(100)]
     for n in range(4096):
         publish(hub, f"m{n}", 50, *channels[n % 10 :: 10])
-    full = Position("other", 1, 1e9 + 49, tuple(digest(f"x{n}") for n in range(16)))
+    full = ResumeToken("other", 1, 1e9 + 49, tuple(digest(f"x{n}") for n in range(16)))
     words = [f"~other{n}{full.text().removeprefix('~other')}" for n in range(500)]
     subscriber, _ = join(hub, *channels)
     started = time.process_time()

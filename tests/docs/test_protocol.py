@@ -82,7 +82,7 @@ def table(heading: str) -> dict[str, list[str]]:
 def test_the_close_codes_are_those_of_the_code() -> None:
     documented = {int(first.split()[0]) for first in table("Close codes")}
     refusals = {each.close_code for each in errors.ProtocolError.__subclasses__()}
-    ours = {errors.ProtocolError.close_code, errors.TokenRefused.close_code}
+    ours = {errors.ProtocolError.close_code, errors.InvalidToken.close_code}
     sent = {frames.GOING_AWAY, frames.TRY_AGAIN_LATER, *ours, *refusals}
     assert documented == {BROWSERS_OWN, *sent}
 

@@ -16,7 +16,7 @@ CHUNK = 1 << 18
 WITNESSES = 3
 
 
-class Crowd:
+class SubscriberSet:
     """Browsers on one channel. What the first few of them, the witnesses, get is kept."""
 
     def __init__(self, port: int, channel: str, size: int) -> None:
@@ -81,9 +81,9 @@ def _ids(data: bytes) -> list[str]:
 
 
 @contextmanager
-def crowd(port: int, channel: str, size: int) -> Iterator[Crowd]:
+def crowd(port: int, channel: str, size: int) -> Iterator[SubscriberSet]:
     """A crowd that reads in a thread of its own."""
-    made = Crowd(port, channel, size)
+    made = SubscriberSet(port, channel, size)
     reader = threading.Thread(target=made.read)
     reader.start()
     try:

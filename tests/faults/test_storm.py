@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import psutil
 import pytest
 
-from tests.faults.crowd import Crowd, crowd
+from tests.faults.crowd import SubscriberSet, crowd
 from tests.support.installation import Installation
 from tests.support.waiting import wait_until
 
@@ -96,7 +96,7 @@ def taken(workers: Sequence[psutil.Process]) -> int:
     return sum(int(each.memory_info().rss) for each in workers)
 
 
-def check_delivery(gathered: Crowd, storm: Storm) -> None:
+def check_delivery(gathered: SubscriberSet, storm: Storm) -> None:
     """Each acknowledged message reaches each browser once, and nothing else does; nobody was cut off."""
     expected = sorted(storm.acknowledged)
     wait_until(

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from aphlict.errors import CannotWrite
-from aphlict.process.logs import Journal, LogFile, Stream, open_all
+from aphlict.errors import FileError
+from aphlict.process.logs import LogFile, LogHandler, Stream, open_all
 from aphlict.process.pidfile import is_alive
 from tests.support.installation import Installation
 from tests.support.waiting import wait_until
@@ -31,9 +31,9 @@ def log() -> Iterator[logging.Logger]:
         handler.close()
 
 
-def journal(log: logging.Logger, *sinks: Stream, count_repeats: bool = True) -> Journal:
+def journal(log: logging.Logger, *sinks: Stream, count_repeats: bool = True) -> LogHandler:
     """A journal behind the logger."""
-    made = Journal(sinks, count_repeats=count_repeats)
+    made = LogHandler(sinks, count_repeats=count_repeats)
     log.addHandler(made)
     return made
 
@@ -208,13 +208,13 @@ def test_a_file_opened_while_there_are_very_many_connections(tmp_path: Path, log
 
 def test_a_log_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(CannotWrite, match=r"cannot write the log file .*/folder: Is a directory"):
-        Journal([LogFile(tmp_path / "one"), LogFile(tmp_path / "folder")])
+    with pytest.raises(FileError, match=r"cannot write the log file .*/folder: Is a directory"):
+        LogHandler([LogFile(tmp_path / "one"), LogFile(tmp_path / "folder")])
 
 
 def test_new_files_take_over_or_nothing_changes(tmp_path: Path, log: logging.Logger) -> None:
     made = journal(log, LogFile(tmp_path / "old"))
-    with pytest.raises(CannotWrite):
+    with pytest.raises(FileError):
         opened(tmp_path / "new", tmp_path)
     log.info("one")
     made.follow(opened(tmp_path / "new"))

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from aphlict.errors import AlreadyRunning, CannotWrite
+from aphlict.errors import AlreadyRunning, FileError
 from aphlict.process.pidfile import Pidfile, find_running, is_alive, is_aphlict
 from tests.support.installation import Installation, environment, installed
 from tests.support.waiting import wait_until
@@ -63,17 +63,17 @@ def test_it_is_locked_as_long_as_it_is_held(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CannotWrite, match="cannot make the folder"):
+    with pytest.raises(FileError, match="cannot make the folder"):
         Pidfile.acquire(tmp_path / "file" / "run" / "pid")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(CannotWrite, match="cannot write the pidfile"):
+    with pytest.raises(FileError, match="cannot write the pidfile"):
         Pidfile.acquire(tmp_path / "folder")
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "valuable").write_text("keep")
     (tmp_path / "pid").symlink_to(tmp_path / "valuable")
-    with pytest.raises(CannotWrite):
+    with pytest.raises(FileError):
         Pidfile.acquire(tmp_path / "pid")
     assert (tmp_path / "valuable").read_text() == "keep"
 
@@ -81,7 +81,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 def test_a_file_with_another_name_is_not_emptied(tmp_path: Path) -> None:
     (tmp_path / "valuable").write_text("keep")
     (tmp_path / "pid").hardlink_to(tmp_path / "valuable")
-    with pytest.raises(CannotWrite):
+    with pytest.raises(FileError):
         Pidfile.acquire(tmp_path / "pid")
     assert (tmp_path / "valuable").read_text() == "keep"
 
@@ -91,7 +91,7 @@ def test_a_file_of_another_user_is_not_emptied(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     path.write_text("keep")
     os.chown(path, pwd.getpwnam("nobody").pw_uid, -1)
-    with pytest.raises(CannotWrite):
+    with pytest.raises(FileError):
         Pidfile.acquire(path)
     assert path.read_text() == "keep"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aphlict.config.settings import ServerSettings
-from aphlict.errors import CannotBind, PortTaken
+from aphlict.errors import AddressInUse, BindError
 from aphlict.process import ports
 from tests.support.ports import free_ports
 
@@ -42,14 +42,14 @@ def test_the_backlog_is_long() -> None:
 
 def test_a_failure_leaves_nothing_open() -> None:
     free, taken = free_ports(2)
-    with socket.create_server(("127.0.0.1", taken)), pytest.raises(PortTaken):
+    with socket.create_server(("127.0.0.1", taken)), pytest.raises(AddressInUse):
         ports.bind_all([server(free), server(taken)])
     ports.bind(server(free))[0].close()
 
 
 def test_a_taken_port_names_the_holder() -> None:
     (port,) = free_ports(1)
-    with socket.create_server(("127.0.0.1", port)), pytest.raises(PortTaken) as caught:
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(AddressInUse) as caught:
         ports.bind(server(port, "0.0.0.0"))
     assert f"port {port} (0.0.0.0:{port}) is taken by process {os.getpid()} (" in str(caught.value)
 
@@ -69,7 +69,7 @@ def test_a_connection_that_has_the_port_is_told_from_a_listener() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as other,
         socket.create_connection(other.getsockname(), source_address=("127.0.0.1", port)),
-        pytest.raises(PortTaken) as caught,
+        pytest.raises(AddressInUse) as caught,
     ):
         ports.bind(server(port))
     assert f"is taken by a connection that process {os.getpid()} (" in str(caught.value)
@@ -117,10 +117,10 @@ def test_a_name_is_bound_on_each_of_its_addresses() -> None:
     ],
 )
 def test_an_address_that_cannot_be_bound(address: str, why: str) -> None:
-    with pytest.raises(CannotBind, match="cannot listen on") as caught:
+    with pytest.raises(BindError, match="cannot listen on") as caught:
         ports.bind(server(9, address))
     assert (type(caught.value), why in str(caught.value) or "name resolution" in str(caught.value)) == (
-        CannotBind,
+        BindError,
         True,
     )
 

@@ -3,19 +3,19 @@
 import logging
 from itertools import pairwise
 
-from aphlict.process.logs import ALIKE, LONGEST, REMEMBERED, WINDOW, Repeats
+from aphlict.process.logs import ALIKE, LONGEST, REMEMBERED, WINDOW, LogDeduplicator
 
 ERROR = logging.ERROR
 
 
 def test_the_first_is_written_and_the_others_are_counted() -> None:
-    repeats = Repeats()
+    repeats = LogDeduplicator()
     assert [repeats.admits("full", ERROR, "full", now) for now in range(4813)] == [True] + [False] * 4812
     assert list(repeats.tell(WINDOW)) == [(ERROR, "full … 4,812 more times")]
 
 
 def test_the_count_waits_for_the_window() -> None:
-    repeats = Repeats()
+    repeats = LogDeduplicator()
     repeats.admits("full", ERROR, "full", 0)
     repeats.admits("full", ERROR, "full", 1)
     assert list(repeats.tell(WINDOW - 0.1)) == []
@@ -23,7 +23,7 @@ def test_the_count_waits_for_the_window() -> None:
 
 
 def test_what_goes_on_is_told_less_and_less_often() -> None:
-    repeats = Repeats()
+    repeats = LogDeduplicator()
     told = []
     for second in range(7200):
         repeats.admits("full", ERROR, "full", second)
@@ -34,42 +34,42 @@ def test_what_goes_on_is_told_less_and_less_often() -> None:
 
 
 def test_a_line_that_stopped_is_written_again_when_it_comes_back() -> None:
-    repeats = Repeats()
+    repeats = LogDeduplicator()
     repeats.admits("full", ERROR, "full", 0)
     assert list(repeats.tell(WINDOW)) == []
     assert repeats.admits("full", ERROR, "full", WINDOW + 1)
 
 
 def test_lines_that_differ_in_their_figures_are_counted_after_a_while() -> None:
-    repeats = Repeats()
+    repeats = LogDeduplicator()
     admitted = [repeats.admits("[%d] odd", ERROR, f"[{n}] odd", 0) for n in range(1000)]
     assert admitted.count(True) == ALIKE
     assert (ERROR, f"… {1000 - ALIKE:,} more lines like: [999] odd") in list(repeats.tell(WINDOW))
 
 
 def test_different_lines_do_not_disturb_each_other() -> None:
-    repeats = Repeats()
+    repeats = LogDeduplicator()
     assert repeats.admits("a", ERROR, "a", 0)
     assert repeats.admits("b", ERROR, "b", 0)
     assert not repeats.admits("a", ERROR, "a", 0)
 
 
 def test_memory_is_bounded() -> None:
-    repeats = Repeats()
+    repeats = LogDeduplicator()
     for n in range(10 * REMEMBERED):
         repeats.admits(f"template {n}", ERROR, f"text {n}", 0)
     assert len(repeats._seen) <= REMEMBERED
 
 
 def test_very_many_lines_that_each_come_twice_are_counted_too() -> None:
-    repeats = Repeats()
+    repeats = LogDeduplicator()
     admitted = [repeats.admits("[%d] odd", ERROR, f"[{n // 2}] odd", 0) for n in range(10 * REMEMBERED)]
     assert admitted.count(True) == ALIKE
     assert len(list(repeats.tell(WINDOW))) <= ALIKE + 1
 
 
 def test_what_counts_all_that_are_alike_stays_where_there_is_no_room() -> None:
-    repeats = Repeats()
+    repeats = LogDeduplicator()
     for n in range(ALIKE + 1):
         repeats.admits("[%d] odd", ERROR, f"[{n}] odd", 0)
     for n in range(REMEMBERED):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from aphlict.errors import AphlictError, BodyTooLarge, HandshakeRefused
-from aphlict.protocol.chunked import MAX_LINE, MAX_TRAILERS, ChunkReader
+from aphlict.errors import AphlictError, BadRequest, BodyTooLarge
+from aphlict.protocol.chunked import MAX_LINE, MAX_TRAILERS, ChunkedParser
 from tests.support.splitting import cut, splits
 
 LIMIT = 100
@@ -15,7 +15,7 @@ HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 def read(*pieces: bytes) -> tuple[bytes, bytes] | None:
     """The body and what is behind it; None where it is not whole."""
-    reader = ChunkReader(LIMIT)
+    reader = ChunkedParser(LIMIT)
     for place, piece in enumerate(pieces):
         rest = reader.feed(piece)
         if rest is not None:
@@ -93,9 +93,9 @@ def test_whole_bodies(data: bytes, body: bytes) -> None:
     ],
 )
 def test_what_is_no_body_in_chunks(data: bytes) -> None:
-    with pytest.raises(HandshakeRefused):
+    with pytest.raises(BadRequest):
         read(data)
-    with pytest.raises(HandshakeRefused):
+    with pytest.raises(BadRequest):
         read(*[data[i : i + 1] for i in range(len(data))])
 
 

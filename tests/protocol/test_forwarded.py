@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aphlict.protocol.forwarded import Proxies
+from aphlict.protocol.forwarded import TrustedProxies
 
-PROXIES = Proxies(["10.0.0.0/8", "127.0.0.1", "fd00::/8"])
+PROXIES = TrustedProxies(["10.0.0.0/8", "127.0.0.1", "fd00::/8"])
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ PROXIES = Proxies(["10.0.0.0/8", "127.0.0.1", "fd00::/8"])
     ],
 )
 def test_the_rightmost_address_that_is_no_proxy(header: str | None, browser: str) -> None:
-    assert PROXIES.find_browser("10.0.0.1", header) == browser
+    assert PROXIES.client_address("10.0.0.1", header) == browser
 
 
 @pytest.mark.parametrize(
@@ -48,27 +48,29 @@ def test_the_rightmost_address_that_is_no_proxy(header: str | None, browser: str
     ],
 )
 def test_what_is_no_address_ends_the_search(garbage: str) -> None:
-    assert PROXIES.find_browser("10.0.0.1", garbage) == "10.0.0.1"
-    assert PROXIES.find_browser("10.0.0.1", f"203.0.113.9, {garbage}") == "10.0.0.1"
-    assert PROXIES.find_browser("10.0.0.1", f"203.0.113.9, {garbage}, 10.0.0.5") == "10.0.0.5"
-    assert PROXIES.find_browser("10.0.0.1", f"{garbage}, 203.0.113.9") == "203.0.113.9"
+    assert PROXIES.client_address("10.0.0.1", garbage) == "10.0.0.1"
+    assert PROXIES.client_address("10.0.0.1", f"203.0.113.9, {garbage}") == "10.0.0.1"
+    assert PROXIES.client_address("10.0.0.1", f"203.0.113.9, {garbage}, 10.0.0.5") == "10.0.0.5"
+    assert PROXIES.client_address("10.0.0.1", f"{garbage}, 203.0.113.9") == "203.0.113.9"
 
 
 def test_a_stranger_is_not_believed() -> None:
-    assert PROXIES.find_browser("203.0.113.9", "198.51.100.1") == "203.0.113.9"
-    assert PROXIES.find_browser("203.0.113.9", "10.0.0.1") == "203.0.113.9"
-    assert PROXIES.find_browser("2001:db8::7", "10.0.0.1") == "2001:db8::7"
-    assert PROXIES.find_browser("::ffff:203.0.113.9", "10.0.0.1") == "::ffff:203.0.113.9", "as it was counted"
+    assert PROXIES.client_address("203.0.113.9", "198.51.100.1") == "203.0.113.9"
+    assert PROXIES.client_address("203.0.113.9", "10.0.0.1") == "203.0.113.9"
+    assert PROXIES.client_address("2001:db8::7", "10.0.0.1") == "2001:db8::7"
+    assert PROXIES.client_address("::ffff:203.0.113.9", "10.0.0.1") == "::ffff:203.0.113.9", (
+        "as it was counted"
+    )
 
 
 def test_a_peer_whose_address_is_of_both_kinds() -> None:
-    assert PROXIES.find_browser("::ffff:10.0.0.1", "203.0.113.9") == "203.0.113.9"
+    assert PROXIES.client_address("::ffff:10.0.0.1", "203.0.113.9") == "203.0.113.9"
 
 
 def test_a_peer_without_an_address() -> None:
-    assert PROXIES.find_browser("", "203.0.113.9") == ""
+    assert PROXIES.client_address("", "203.0.113.9") == ""
 
 
 @given(st.text(max_size=100))
 def test_no_header_does_any_harm(header: str) -> None:
-    PROXIES.find_browser("10.0.0.1", header)
+    PROXIES.client_address("10.0.0.1", header)

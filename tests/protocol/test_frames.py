@@ -4,25 +4,25 @@ from collections.abc import Sequence
 
 import pytest
 
-from aphlict.errors import BadText, MessageTooBig, ProtocolError
+from aphlict.errors import FrameTooLarge, InvalidUTF8, ProtocolError
 from aphlict.protocol import websocket as frames
 from aphlict.protocol.websocket import (
     Close,
-    FrameReader,
-    Received,
+    FrameParser,
+    WSMessage,
     decode_close,
+    decode_short_text,
     encode,
     encode_close,
-    read_single,
 )
 from tests.support.frames import BINARY, CLOSE, CONTINUATION, KEY, PING, PONG, TEXT, frame, text
 
 LIMIT = 1000
 
 
-def read(*pieces: bytes, limit: int = LIMIT) -> list[Received]:
+def read(*pieces: bytes, limit: int = LIMIT) -> list[WSMessage]:
     """All that comes out when the pieces come in one after the other."""
-    reader = FrameReader(limit)
+    reader = FrameParser(limit)
     return [received for piece in pieces for received in reader.feed(piece)]
 
 
@@ -38,33 +38,33 @@ def refuse(*pieces: bytes, error: type[ProtocolError] = ProtocolError) -> Protoc
 
 
 def test_a_text_message() -> None:
-    assert read(text("grüß Gott")) == [Received(TEXT, "grüß Gott")]
+    assert read(text("grüß Gott")) == [WSMessage(TEXT, "grüß Gott")]
 
 
 def test_a_binary_message() -> None:
-    assert read(frame(b"\x00\xff", BINARY)) == [Received(BINARY, b"\x00\xff")]
+    assert read(frame(b"\x00\xff", BINARY)) == [WSMessage(BINARY, b"\x00\xff")]
 
 
 def test_an_empty_message() -> None:
-    assert read(frame(b"")) == [Received(TEXT, "")]
+    assert read(frame(b"")) == [WSMessage(TEXT, "")]
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 70000])
 def test_every_length_form(size: int) -> None:
-    assert read(frame(b"x" * size), limit=70000) == [Received(TEXT, "x" * size)]
+    assert read(frame(b"x" * size), limit=70000) == [WSMessage(TEXT, "x" * size)]
 
 
 @pytest.mark.parametrize("form", [2, 8])
 def test_a_longer_length_form_than_needed_is_read_all_the_same(form: int) -> None:
     """5.2 obliges the sender to the shortest form; nothing depends on it, and the RFC asks no check of us."""
-    assert read(frame(b"hello", form=form)) == [Received(TEXT, "hello")]
+    assert read(frame(b"hello", form=form)) == [WSMessage(TEXT, "hello")]
 
 
 def test_several_frames_in_one_piece() -> None:
     assert read(text("one") + text("two") + frame(b"!", PING)) == [
-        Received(TEXT, "one"),
-        Received(TEXT, "two"),
-        Received(PING, b"!"),
+        WSMessage(TEXT, "one"),
+        WSMessage(TEXT, "two"),
+        WSMessage(PING, b"!"),
     ]
 
 
@@ -75,7 +75,7 @@ def test_one_byte_at_a_time() -> None:
 
 def test_any_masking_key() -> None:
     for key in (bytes(4), b"\xff" * 4, b"\x00\x01\x02\x03"):
-        assert read(frame(b"hello", key=key)) == [Received(TEXT, "hello")]
+        assert read(frame(b"hello", key=key)) == [WSMessage(TEXT, "hello")]
 
 
 # Fragments (5.4)
@@ -87,23 +87,23 @@ def test_fragments_become_one_message() -> None:
         frame(b"two ", CONTINUATION, final=False),
         frame(b"three", CONTINUATION),
     )
-    assert read(*pieces) == [Received(TEXT, "one two three")]
-    assert read(b"".join(pieces)) == [Received(TEXT, "one two three")]
+    assert read(*pieces) == [WSMessage(TEXT, "one two three")]
+    assert read(b"".join(pieces)) == [WSMessage(TEXT, "one two three")]
 
 
 def test_empty_fragments() -> None:
-    assert read(frame(b"", final=False), frame(b"", CONTINUATION)) == [Received(TEXT, "")]
+    assert read(frame(b"", final=False), frame(b"", CONTINUATION)) == [WSMessage(TEXT, "")]
 
 
 def test_a_character_may_be_split_between_fragments() -> None:
     data = "€".encode()
-    assert read(frame(data[:1], final=False), frame(data[1:], CONTINUATION)) == [Received(TEXT, "€")]
+    assert read(frame(data[:1], final=False), frame(data[1:], CONTINUATION)) == [WSMessage(TEXT, "€")]
 
 
 def test_a_control_frame_may_come_between_fragments() -> None:
     assert read(frame(b"one", final=False), frame(b"now", PING), frame(b" two", CONTINUATION)) == [
-        Received(PING, b"now"),
-        Received(TEXT, "one two"),
+        WSMessage(PING, b"now"),
+        WSMessage(TEXT, "one two"),
     ]
 
 
@@ -147,7 +147,7 @@ def test_a_control_frame_of_more_than_125_bytes(opcode: int) -> None:
 
 
 def test_a_control_frame_of_125_bytes() -> None:
-    assert read(frame(b"x" * 125, PING)) == [Received(PING, b"x" * 125)]
+    assert read(frame(b"x" * 125, PING)) == [WSMessage(PING, b"x" * 125)]
 
 
 def test_a_length_with_its_first_bit_set() -> None:
@@ -176,25 +176,25 @@ def test_the_first_byte_alone_shows_what_is_wrong() -> None:
     ids=["no start byte", "overlong", "surrogate", "past U+10FFFF", "Latin-1", "cut off"],
 )
 def test_text_that_is_not_utf8(bad: bytes) -> None:
-    assert refuse(frame(bad), error=BadText).close_code == 1007
+    assert refuse(frame(bad), error=InvalidUTF8).close_code == 1007
 
 
 def test_bad_text_is_refused_before_its_frame_is_whole() -> None:
-    refuse(frame(b"\xff" + b"x" * 100)[:7], error=BadText)
+    refuse(frame(b"\xff" + b"x" * 100)[:7], error=InvalidUTF8)
 
 
 def test_a_character_cut_off_at_the_end_of_the_last_fragment() -> None:
-    refuse(frame(b"\xe2", final=False), frame(b"\x82", CONTINUATION), error=BadText)
+    refuse(frame(b"\xe2", final=False), frame(b"\x82", CONTINUATION), error=InvalidUTF8)
 
 
 def test_binary_data_need_not_be_text() -> None:
-    assert read(frame(b"\xff", BINARY)) == [Received(BINARY, b"\xff")]
+    assert read(frame(b"\xff", BINARY)) == [WSMessage(BINARY, b"\xff")]
 
 
 def test_what_one_message_left_does_not_touch_the_next() -> None:
     assert read(frame("é".encode()[:1], BINARY), text("é")) == [
-        Received(BINARY, b"\xc3"),
-        Received(TEXT, "é"),
+        WSMessage(BINARY, b"\xc3"),
+        WSMessage(TEXT, "é"),
     ]
 
 
@@ -202,29 +202,29 @@ def test_what_one_message_left_does_not_touch_the_next() -> None:
 
 
 def test_a_message_of_just_the_limit() -> None:
-    assert read(frame(b"x" * LIMIT)) == [Received(TEXT, "x" * LIMIT)]
+    assert read(frame(b"x" * LIMIT)) == [WSMessage(TEXT, "x" * LIMIT)]
 
 
 def test_a_message_beyond_the_limit_is_refused_by_its_header() -> None:
-    error = refuse(frame(b"x" * (LIMIT + 1))[:8], error=MessageTooBig)
+    error = refuse(frame(b"x" * (LIMIT + 1))[:8], error=FrameTooLarge)
     assert error.close_code == 1009
     assert str(LIMIT) in str(error)
 
 
 def test_the_limit_is_for_all_fragments_together() -> None:
-    refuse(frame(b"x" * LIMIT, final=False), frame(b"x", CONTINUATION), error=MessageTooBig)
+    refuse(frame(b"x" * LIMIT, final=False), frame(b"x", CONTINUATION), error=FrameTooLarge)
 
 
 def test_what_came_before_an_error_is_still_read() -> None:
-    reader = FrameReader(LIMIT)
+    reader = FrameParser(LIMIT)
     received = reader.feed(text("good") + frame(b"x", 3))
-    assert next(received) == Received(TEXT, "good")
+    assert next(received) == WSMessage(TEXT, "good")
     with pytest.raises(ProtocolError):
         next(received)
 
 
 def test_a_reader_is_idle_between_messages_only() -> None:
-    reader = FrameReader(LIMIT)
+    reader = FrameParser(LIMIT)
     for piece, idle in [
         (b"", True),
         (text("x"), True),
@@ -242,7 +242,7 @@ def test_a_reader_is_idle_between_messages_only() -> None:
 
 
 def test_a_single_short_text_frame() -> None:
-    assert read_single(text("hello"), LIMIT) == Received(TEXT, "hello")
+    assert decode_short_text(text("hello"), LIMIT) == WSMessage(TEXT, "hello")
 
 
 @pytest.mark.parametrize(
@@ -264,16 +264,16 @@ def test_a_single_short_text_frame() -> None:
     ],
 )
 def test_all_else_takes_the_long_way(data: bytes) -> None:
-    assert read_single(data, LIMIT) is None
+    assert decode_short_text(data, LIMIT) is None
 
 
 def test_the_short_way_keeps_the_limit() -> None:
-    assert read_single(text("hello"), 4) is None
+    assert decode_short_text(text("hello"), 4) is None
 
 
 def test_the_short_way_refuses_bad_text() -> None:
-    with pytest.raises(BadText):
-        read_single(frame(b"\xff"), LIMIT)
+    with pytest.raises(InvalidUTF8):
+        decode_short_text(frame(b"\xff"), LIMIT)
 
 
 # Close frames (5.5.1, 7.4)
@@ -308,7 +308,7 @@ def test_half_a_code() -> None:
 
 
 def test_a_reason_that_is_not_utf8() -> None:
-    with pytest.raises(BadText):
+    with pytest.raises(InvalidUTF8):
         decode_close(close(1000, b"\xff"))
 
 

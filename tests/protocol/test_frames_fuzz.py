@@ -10,7 +10,14 @@ from websockets.frames import Opcode
 from websockets.protocol import Protocol, Side, State
 
 from aphlict.errors import ProtocolError
-from aphlict.protocol.websocket import FrameReader, Received, decode_close, encode, encode_close, read_single
+from aphlict.protocol.websocket import (
+    FrameParser,
+    WSMessage,
+    decode_close,
+    decode_short_text,
+    encode,
+    encode_close,
+)
 from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 from tests.support.splitting import cut, splits
 
@@ -29,7 +36,7 @@ CLOSES = st.one_of(
 class Outcome(NamedTuple):
     """What a stream of frames comes to: what was received, up to a close frame, and whether it was refused."""
 
-    received: list[Received]
+    received: list[WSMessage]
     refused: bool
 
 
@@ -53,7 +60,7 @@ def any_frame(draw: st.DrawFn) -> bytes:
 
 
 @st.composite
-def messages(draw: st.DrawFn) -> tuple[Received, list[bytes]]:
+def messages(draw: st.DrawFn) -> tuple[WSMessage, list[bytes]]:
     """A message and the frames that carry it, with pings between them."""
     kind = draw(st.sampled_from([TEXT, BINARY]))
     payload = draw(TEXTS if kind == TEXT else st.binary(max_size=LIMIT))
@@ -62,12 +69,12 @@ def messages(draw: st.DrawFn) -> tuple[Received, list[bytes]]:
         frame(piece, CONTINUATION if i else kind, final=i == len(pieces) - 1, key=draw(KEYS))
         for i, piece in enumerate(pieces)
     ]
-    return Received(kind, payload.decode() if kind == TEXT else payload), frames
+    return WSMessage(kind, payload.decode() if kind == TEXT else payload), frames
 
 
 def read(pieces: list[bytes]) -> Outcome:
     """What our reader makes of these."""
-    reader, received = FrameReader(LIMIT), list[Received]()
+    reader, received = FrameParser(LIMIT), list[WSMessage]()
     try:
         for piece in pieces:
             for each in reader.feed(piece):
@@ -86,7 +93,7 @@ class Oracle:
 
     def __init__(self) -> None:
         self.protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=None)  # it would count pings, too
-        self.received: list[Received] = []
+        self.received: list[WSMessage] = []
         self.kind = Opcode.TEXT
         self.decoder = codecs.getincrementaldecoder("utf-8")()
         self.parts: list[str | bytes] = []
@@ -108,7 +115,7 @@ class Oracle:
     def _take(self, event: OtherFrame) -> None:
         data = bytes(event.data)
         if event.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-            self.received.append(Received(int(event.opcode), data))
+            self.received.append(WSMessage(int(event.opcode), data))
             return
         if event.opcode is not Opcode.CONT:
             self.kind = event.opcode
@@ -123,7 +130,7 @@ class Oracle:
             whole = type(self.parts[0])().join(self.parts)  # type: ignore[arg-type]
             self.parts.clear()
             self.size = 0
-            self.received.append(Received(int(self.kind), whole))
+            self.received.append(WSMessage(int(self.kind), whole))
 
 
 @given(st.lists(any_frame(), max_size=8).map(b"".join), st.data())
@@ -141,7 +148,7 @@ def test_any_frames_mean_what_another_implementation_says(stream: bytes, data: s
 @given(st.lists(messages(), max_size=6), st.data())
 @settings(max_examples=200)
 def test_messages_in_any_fragments_and_any_split(
-    sent: list[tuple[Received, list[bytes]]], data: st.DataObject
+    sent: list[tuple[WSMessage, list[bytes]]], data: st.DataObject
 ) -> None:
     frames: list[bytes] = []
     for _, each in sent:
@@ -163,7 +170,7 @@ def test_any_bytes_are_read_or_refused_alike_in_any_split(stream: bytes, data: s
 @settings(max_examples=300)
 def test_the_short_way_says_what_the_long_way_says(data: bytes) -> None:
     try:
-        short = read_single(data, LIMIT)
+        short = decode_short_text(data, LIMIT)
     except ProtocolError:
         assert read([data]).refused
         return

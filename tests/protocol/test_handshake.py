@@ -6,12 +6,12 @@ import pytest
 
 from aphlict.errors import (
     AphlictError,
+    BadRequest,
     BodyTooLarge,
-    HandshakeRefused,
     HeadTooLarge,
     Overloaded,
     TokenMissing,
-    UnknownVersion,
+    UnsupportedVersion,
 )
 from aphlict.protocol import http as answers
 from aphlict.protocol.http import Request, accept, instance_of, read_head
@@ -37,7 +37,7 @@ def read_by_bytes(data: bytes) -> None:
 
 def refusal(data: bytes) -> AphlictError:
     """Why these bytes are no handshake."""
-    with pytest.raises(HandshakeRefused) as caught:
+    with pytest.raises(BadRequest) as caught:
         accept(read(data))
     return caught.value
 
@@ -110,14 +110,14 @@ def test_a_head_without_end_is_refused_at_the_limit() -> None:
 
 @pytest.mark.parametrize("malformed", MALFORMED, ids=str)
 def test_a_malformed_head_is_refused(malformed: Malformed) -> None:
-    with pytest.raises(HandshakeRefused) as caught:
+    with pytest.raises(BadRequest) as caught:
         read_head(malformed.data, LIMIT)
     assert caught.value.http_status == malformed.status
 
 
 @pytest.mark.parametrize("malformed", MALFORMED, ids=str)
 def test_a_malformed_head_is_never_accepted_a_byte_at_a_time(malformed: Malformed) -> None:
-    with pytest.raises(HandshakeRefused):
+    with pytest.raises(BadRequest):
         read_by_bytes(malformed.data)
 
 
@@ -232,7 +232,7 @@ def test_a_length_of_nothing_is_no_body() -> None:
 @pytest.mark.parametrize("version", ["12", "8", "", "13, 8"])
 def test_another_version_is_told_ours(version: str) -> None:
     error = refusal(head(Sec_WebSocket_Version=version))
-    assert isinstance(error, UnknownVersion)
+    assert isinstance(error, UnsupportedVersion)
     answer = answers.refuse(error)
     assert answer.startswith(b"HTTP/1.1 426 Upgrade Required\r\n")
     assert b"\r\nSec-WebSocket-Version: 13\r\n" in answer
@@ -256,7 +256,7 @@ def test_nothing_may_be_missing(missing: str) -> None:
 @pytest.mark.parametrize(
     ("error", "start"),
     [
-        (HandshakeRefused("no"), b"HTTP/1.1 400 Bad Request\r\n"),
+        (BadRequest("no"), b"HTTP/1.1 400 Bad Request\r\n"),
         (HeadTooLarge("no"), b"HTTP/1.1 431 Request Header Fields Too Large\r\n"),
         (BodyTooLarge("no"), b"HTTP/1.1 413 "),
         (Overloaded("no"), b"HTTP/1.1 503 Service Unavailable\r\n"),
@@ -299,5 +299,5 @@ def test_the_instance_in_a_path(path: str, instance: str) -> None:
 
 
 def test_an_instance_that_is_not_utf8() -> None:
-    with pytest.raises(HandshakeRefused):
+    with pytest.raises(BadRequest):
         instance_of("/~%FF/")

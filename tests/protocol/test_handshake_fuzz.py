@@ -4,7 +4,7 @@ import h11
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from aphlict.errors import HandshakeRefused
+from aphlict.errors import BadRequest
 from aphlict.protocol.http import Request, instance_of, read_head
 from tests.support.heads import MALFORMED, head
 from tests.support.splitting import cut, splits
@@ -56,7 +56,7 @@ def read(data: bytes) -> tuple[Request, int] | str | None:
     """The request, or the word that it was refused."""
     try:
         return read_head(data, LIMIT)
-    except HandshakeRefused:
+    except BadRequest:
         return "refused"
 
 
@@ -110,7 +110,7 @@ def test_what_we_take_another_implementation_reads_alike(data: bytes) -> None:
 def test_any_path_has_an_instance_or_is_refused(path: str) -> None:
     try:
         instance = instance_of(path)
-    except HandshakeRefused:
+    except BadRequest:
         return
     assert instance
     instance.encode()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aphlict.errors import NotProxied
-from aphlict.protocol.proxy_protocol import V1_LIMIT, V2_LIMIT, V2_SIGNATURE, Proxied, read
+from aphlict.errors import BadProxyHeader
+from aphlict.protocol.proxy_protocol import V1_LIMIT, V2_LIMIT, V2_SIGNATURE, ProxyHeader, read
 from tests.support.proxied import v2
 
 REST = b"GET / HTTP/1.1\r\n\r\n"
@@ -37,8 +37,8 @@ GOOD = [
 
 @pytest.mark.parametrize(("header", "address"), GOOD)
 def test_the_source_address_is_the_browser(header: bytes, address: str | None) -> None:
-    assert read(header + REST) == Proxied(len(header), address)
-    assert read(header) == Proxied(len(header), address)
+    assert read(header + REST) == ProxyHeader(len(header), address)
+    assert read(header) == ProxyHeader(len(header), address)
 
 
 @pytest.mark.parametrize("header", [header for header, _ in GOOD])
@@ -50,7 +50,7 @@ def test_more_is_awaited_until_the_header_is_whole(header: bytes) -> None:
 @pytest.mark.parametrize("family", [0x00, 0x11, 0x21, 0xFF])
 def test_a_balancer_that_speaks_for_itself(family: int) -> None:
     header = v2(None, command=0, family=family, content=b"whatever")
-    assert read(header + REST) == Proxied(len(header), None, is_local=True)
+    assert read(header + REST) == ProxyHeader(len(header), None, is_local=True)
 
 
 BAD = [
@@ -85,7 +85,7 @@ BAD = [
 
 @pytest.mark.parametrize("data", BAD)
 def test_anything_else_is_refused(data: bytes) -> None:
-    with pytest.raises(NotProxied) as caught:
+    with pytest.raises(BadProxyHeader) as caught:
         read(data)
     assert str(caught.value).startswith("it")
 
@@ -94,7 +94,7 @@ def test_anything_else_is_refused(data: bytes) -> None:
 def test_no_bytes_do_any_harm(data: bytes) -> None:
     try:
         found = read(data)
-    except NotProxied:
+    except BadProxyHeader:
         return
     assert found is None or 0 < found.size <= len(data)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from aphlict.protocol.http import Request
-from aphlict.server.listen_request import read_wish
+from aphlict.server.listen_request import parse_listen_request
 
 MANY = [f"m{number}" for number in range(40)]
 
@@ -24,7 +24,7 @@ MANY = [f"m{number}" for number in range(40)]
 )
 def test_the_last_sixteen_names_count(query: str, header: str, after: tuple[str, ...] | None) -> None:
     headers = {"last-event-id": header} if header else {}
-    wish = read_wish(Request("GET", f"/poll?channel=a{query}", 1, headers))
+    wish = parse_listen_request(Request("GET", f"/poll?channel=a{query}", 1, headers))
     if after is None:
         assert len(wish.after) == 32
     else:

@@ -6,21 +6,28 @@ import pytest
 
 from aphlict.config.settings import Limits
 from aphlict.core.budget import ACCOUNT_COST
-from aphlict.errors import Forgotten
-from aphlict.server.write_buffer import CHUNK, FRAME_COST, ITERATOR_COST, REFERENCE_COST, Backlog, Pool
+from aphlict.errors import HistoryEvicted
+from aphlict.server.write_buffer import (
+    CHUNK,
+    FRAME_COST,
+    ITERATOR_COST,
+    REFERENCE_COST,
+    BufferBudget,
+    WriteBuffer,
+)
 from tests.support.holding import Connection
 
 
-def pool(**limits: int) -> Pool:
-    return Pool(Limits(**limits))
+def pool(**limits: int) -> BufferBudget:
+    return BufferBudget(Limits(**limits))
 
 
-def waiting(shared: Pool | None = None) -> Backlog:
+def waiting(shared: BufferBudget | None = None) -> WriteBuffer:
     """The backlog of a connection."""
-    return Backlog(shared or pool(), Connection())
+    return WriteBuffer(shared or pool(), Connection())
 
 
-def taken(backlog: Backlog, at_a_time: int) -> bytes:
+def taken(backlog: WriteBuffer, at_a_time: int) -> bytes:
     """All that waits, as a socket takes it that takes so many bytes at a time."""
     got = b""
     while chunk := backlog.peek():
@@ -104,7 +111,7 @@ def test_each_is_charged_its_part_of_a_frame_that_waits_for_many() -> None:
     shared = pool()
     holders = [Connection() for _ in range(4)]
     frame = b"x" * (12_000 - FRAME_COST)
-    backlogs = [Backlog(shared, holder) for holder in holders]
+    backlogs = [WriteBuffer(shared, holder) for holder in holders]
     for backlog in backlogs:
         backlog.add(frame)
     assert [shared.held(each) - REFERENCE_COST for each in holders] == [12_000, 6000, 4000, 3000]
@@ -116,13 +123,13 @@ def test_each_is_charged_its_part_of_a_frame_that_waits_for_many() -> None:
 def test_an_iterator_that_fails_leaves_what_came_before_it() -> None:
     def replay() -> Iterator[bytes]:
         yield b"first"
-        raise Forgotten
+        raise HistoryEvicted
 
     shared = pool()
     backlog = waiting(shared)
     backlog.add(b"before")
     backlog.add(replay())
-    with pytest.raises(Forgotten):
+    with pytest.raises(HistoryEvicted):
         backlog.peek()
     assert bytes(backlog._chunk()) == b"beforefirst"
     backlog.clear()

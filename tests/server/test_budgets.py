@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aphlict.server.write_buffer import Pool
+from aphlict.server.write_buffer import BufferBudget
 from tests.support.clocks import Clock
 from tests.support.curl import curl
 from tests.support.frames import CLOSE, CONTINUATION, PING, frame, text
@@ -76,7 +76,7 @@ def hits(node: RunningNode) -> dict[str, int]:
     return node.node.hub.hits.counts
 
 
-def pool(node: RunningNode) -> Pool:
+def pool(node: RunningNode) -> BufferBudget:
     return node.node._frontend._surroundings.pool
 
 

@@ -2,10 +2,10 @@
 
 import weakref
 
-from aphlict.server.timer_wheel import BATCH, GROUP, TICK, Deadlines, Timed
+from aphlict.server.timer_wheel import BATCH, GROUP, TICK, HasDeadline, TimerWheel
 
 
-class Alarm(Timed):
+class Alarm(HasDeadline):
     """Keeps when it was looked at, and asks for the looks that it was given."""
 
     def __init__(self, *again: float) -> None:
@@ -20,7 +20,7 @@ class Alarm(Timed):
 
 
 def test_nothing_is_looked_at_before_its_time() -> None:
-    deadlines, alarm = Deadlines(100.0), Alarm(102.0)
+    deadlines, alarm = TimerWheel(100.0), Alarm(102.0)
     deadlines.add(alarm, 101.0)
     for now in (100.5, 100.9, 101.0, 101.5, 102.0, 103.0):
         assert not deadlines.sweep(now)
@@ -28,14 +28,14 @@ def test_nothing_is_looked_at_before_its_time() -> None:
 
 
 def test_a_time_that_has_passed_comes_with_the_next_tick() -> None:
-    deadlines, alarm = Deadlines(100.0), Alarm()
+    deadlines, alarm = TimerWheel(100.0), Alarm()
     deadlines.add(alarm, 50.0)
     deadlines.sweep(100.0 + TICK)
     assert alarm.looks == [100.0 + TICK]
 
 
 def test_many_at_once_are_looked_at_in_several_sweeps_and_each_once() -> None:
-    deadlines, alarms = Deadlines(0.0), [Alarm() for _ in range(3 * BATCH)]
+    deadlines, alarms = TimerWheel(0.0), [Alarm() for _ in range(3 * BATCH)]
     for alarm in alarms:
         deadlines.add(alarm, 1.0)
     assert [deadlines.sweep(1.0) for _ in range(3)] == [True, True, False]
@@ -43,7 +43,7 @@ def test_many_at_once_are_looked_at_in_several_sweeps_and_each_once() -> None:
 
 
 def test_what_is_cancelled_is_released_and_not_looked_at() -> None:
-    deadlines, alarms = Deadlines(0.0), [Alarm() for _ in range(3 * GROUP)]
+    deadlines, alarms = TimerWheel(0.0), [Alarm() for _ in range(3 * GROUP)]
     for alarm in alarms:
         deadlines.add(alarm, 1.0)
     gone = [weakref.ref(alarm) for alarm in alarms[::2]]
@@ -58,7 +58,7 @@ def test_what_is_cancelled_is_released_and_not_looked_at() -> None:
 
 
 def test_what_is_due_but_has_not_had_its_turn_can_be_cancelled() -> None:
-    deadlines, alarms = Deadlines(0.0), [Alarm() for _ in range(2 * BATCH)]
+    deadlines, alarms = TimerWheel(0.0), [Alarm() for _ in range(2 * BATCH)]
     for alarm in alarms:
         deadlines.add(alarm, 1.0)
     assert deadlines.sweep(1.0)
@@ -71,7 +71,7 @@ def test_what_is_due_but_has_not_had_its_turn_can_be_cancelled() -> None:
 
 
 def test_a_deadline_takes_the_place_of_the_one_before() -> None:
-    deadlines, alarm = Deadlines(0.0), Alarm()
+    deadlines, alarm = TimerWheel(0.0), Alarm()
     deadlines.add(alarm, 1.0)
     deadlines.add(alarm, 3.0)
     deadlines.add(alarm, 2.0)
@@ -81,7 +81,7 @@ def test_a_deadline_takes_the_place_of_the_one_before() -> None:
 
 
 def test_a_deadline_that_is_added_during_the_look_counts() -> None:
-    deadlines = Deadlines(0.0)
+    deadlines = TimerWheel(0.0)
 
     class Mover(Alarm):
         def on_deadline(self, now: float, /) -> float | None:

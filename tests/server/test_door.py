@@ -3,11 +3,11 @@
 import pytest
 
 from aphlict.errors import TooManyConnections, TooManyFromAddress
-from aphlict.server.limits import PORCH, Door, Pace, Porch
+from aphlict.server.limits import MAX_PENDING, ConnectionLimiter, PendingSlots, TokenBucket
 
 
 def test_as_many_as_there_is_room_for() -> None:
-    door = Door(2, None)
+    door = ConnectionLimiter(2, None)
     door.enter("a")
     door.enter("a")
     with pytest.raises(TooManyConnections):
@@ -18,7 +18,7 @@ def test_as_many_as_there_is_room_for() -> None:
 
 
 def test_as_many_as_an_address_may_have() -> None:
-    door = Door(100, 2)
+    door = ConnectionLimiter(100, 2)
     door.enter("a")
     door.enter("a")
     with pytest.raises(TooManyFromAddress):
@@ -41,7 +41,7 @@ def test_as_many_as_an_address_may_have() -> None:
     ],
 )
 def test_a_network_of_ipv6_counts_as_one_address(first: str, second: str, are_one: bool) -> None:
-    door = Door(100, 1)
+    door = ConnectionLimiter(100, 1)
     door.enter(first)
     if are_one:
         with pytest.raises(TooManyFromAddress):
@@ -51,7 +51,7 @@ def test_a_network_of_ipv6_counts_as_one_address(first: str, second: str, are_on
 
 
 def test_one_who_is_identified_later() -> None:
-    door = Door(100, 1)
+    door = ConnectionLimiter(100, 1)
     door.enter(None)
     door.rename("proxy", "a")
     door.enter(None)
@@ -65,7 +65,7 @@ def test_one_who_is_identified_later() -> None:
 
 
 def test_a_limit_that_comes_later_counts_who_is_in() -> None:
-    door = Door(100, None)
+    door = ConnectionLimiter(100, None)
     door.enter("a")
     door.enter("a")
     door.reload(100, 2, ["a", "a"])
@@ -76,14 +76,14 @@ def test_a_limit_that_comes_later_counts_who_is_in() -> None:
 
 
 def test_the_porch_is_small() -> None:
-    porch = Porch()
-    assert [porch.enter() for _ in range(PORCH + 1)] == [True] * PORCH + [False]
+    porch = PendingSlots()
+    assert [porch.enter() for _ in range(MAX_PENDING + 1)] == [True] * MAX_PENDING + [False]
     porch.leave("a")
     assert porch.enter()
 
 
 def test_a_pace_is_kept() -> None:
-    pace = Pace(10)
+    pace = TokenBucket(10)
     for _ in range(10):
         assert not pace.is_spent
         pace.take()
@@ -99,14 +99,14 @@ def test_a_pace_is_kept() -> None:
 
 
 def test_no_pace() -> None:
-    pace = Pace(None)
+    pace = TokenBucket(None)
     for _ in range(1000):
         pace.take()
     assert not pace.is_spent
 
 
 def test_a_pace_that_is_set_later_begins_then() -> None:
-    pace = Pace(None)
+    pace = TokenBucket(None)
     for _ in range(1000):
         pace.take()
     pace.a_second = 10

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from aphlict.config.settings import ServerSettings
-from aphlict.errors import NotAuthorized, NotForPages, UnknownHost
-from aphlict.server.admin_access import Guard, is_loopback
+from aphlict.errors import CrossSiteRequest, HostNotAllowed, Unauthorized
+from aphlict.server.admin_access import AdminAccess, is_loopback
 from tests.support.curl import curl
 from tests.support.nodes import RunningNode, receive, running_node, subscribed
 
@@ -15,12 +15,12 @@ SECRET, ANOTHER = "a secret of many letters".replace(" ", "-"), "another-secret-
 NAMES = ("web1", "web1.example.com")
 
 
-def guard(**keys: Any) -> Guard:
+def guard(**keys: Any) -> AdminAccess:
     """That of an admin server on a machine of these names."""
-    return Guard(ServerSettings(type="admin", port=1, **keys), NAMES)
+    return AdminAccess(ServerSettings(type="admin", port=1, **keys), NAMES)
 
 
-def check(guard: Guard, headers: dict[str, str], came_to: str = "127.0.0.1") -> None:
+def check(guard: AdminAccess, headers: dict[str, str], came_to: str = "127.0.0.1") -> None:
     """Check a request that came to one of this machine's addresses."""
     guard.check(headers, lambda: came_to)
 
@@ -44,7 +44,7 @@ def at(node: RunningNode, path: str = "/") -> str:
     ],
 )
 def test_a_page_is_refused(headers: dict[str, str]) -> None:
-    with pytest.raises(NotForPages):
+    with pytest.raises(CrossSiteRequest):
         check(guard(), headers)
 
 
@@ -117,7 +117,7 @@ def test_names_that_a_stranger_cannot_have(host: str) -> None:
     ],
 )
 def test_a_name_that_a_stranger_can_have_pointed_here(host: str) -> None:
-    with pytest.raises(UnknownHost):
+    with pytest.raises(HostNotAllowed):
         check(guard(), {"host": host})
 
 
@@ -125,11 +125,11 @@ def test_beyond_loopback_names_count_only_where_they_are_listed() -> None:
     everywhere = guard(listen="0.0.0.0")
     check(everywhere, {"host": "notify1.example.org:22281"}, "10.0.0.5")
     for loopback in ("127.0.0.1", "127.8.0.1", "::1", "::ffff:127.0.0.1"):
-        with pytest.raises(UnknownHost):
+        with pytest.raises(HostNotAllowed):
             check(everywhere, {"host": "notify1.example.org:22281"}, loopback)
     listed = guard(listen="0.0.0.0", admin_hosts=("Notify1.example.org",))
     check(listed, {"host": "notify1.example.org:22281"}, "10.0.0.5")
-    with pytest.raises(UnknownHost):
+    with pytest.raises(HostNotAllowed):
         check(listed, {"host": "evil.com:22281"}, "10.0.0.5")
 
 
@@ -204,7 +204,7 @@ def test_the_right_secrets(header: str) -> None:
     ],
 )
 def test_the_wrong_ones(header: str) -> None:
-    with pytest.raises(NotAuthorized):
+    with pytest.raises(Unauthorized):
         check(guard(admin_secret=f"{SECRET}\n{ANOTHER}"), {"authorization": header})
 
 

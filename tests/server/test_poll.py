@@ -7,7 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from aphlict.server import long_poll as poll
-from aphlict.server.write_buffer import Pool
+from aphlict.server.write_buffer import BufferBudget
 from tests.support.clocks import Clock
 from tests.support.curl import Answer, curl
 from tests.support.nodes import RunningNode, running_node
@@ -254,9 +254,9 @@ async def poll_slowly(node: RunningNode, field: bytes = b"") -> socket.socket:
     return browser
 
 
-def pool_of(node: RunningNode) -> Pool:
+def pool_of(node: RunningNode) -> BufferBudget:
     pool = node.node._frontend._surroundings.pool
-    assert isinstance(pool, Pool)
+    assert isinstance(pool, BufferBudget)
     return pool
 
 

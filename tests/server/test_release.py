@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aphlict.server.timer_wheel import Timed
+from aphlict.server.timer_wheel import HasDeadline
 from tests.server.test_tokens import guarded
 from tests.support.clocks import Clock
 from tests.support.heads import head
@@ -27,7 +27,7 @@ Visit = Callable[[RunningNode], Awaitable[None]]
 
 def alive() -> int:
     """How many connections, event streams, polls and terms there are, whether anything still needs them or not."""
-    return sum(isinstance(each, Timed) for each in gc.get_objects())
+    return sum(isinstance(each, HasDeadline) for each in gc.get_objects())
 
 
 async def ask(node: RunningNode, *requests: bytes, reset: bool = False) -> None:

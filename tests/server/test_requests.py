@@ -3,12 +3,12 @@
 import socket
 
 from aphlict.config.settings import Limits
-from aphlict.core.stats import Hits
+from aphlict.core.stats import LimitCounters
 from aphlict.protocol.http import Request
 from aphlict.server.connection import Context
 from aphlict.server.context import Surroundings
 from aphlict.server.http_connection import RequestApplication, RequestConnection
-from aphlict.server.limits import SideDoor
+from aphlict.server.limits import NoLimit
 from aphlict.server.poller import GONE, READ, WRITE
 from aphlict.server.sending import State
 
@@ -39,8 +39,8 @@ def waiting_connection() -> tuple[RequestConnection, socket.socket]:
     """A connection whose request has not been answered yet, and the publisher's side of it."""
     sock, publisher = socket.socketpair()
     sock.setblocking(False)
-    surroundings = Surroundings(Limits(), Hits(), 0.0)
-    connection = RequestConnection(sock, "a", Context(Silent(), SideDoor(), surroundings))
+    surroundings = Surroundings(Limits(), LimitCounters(), 0.0)
+    connection = RequestConnection(sock, "a", Context(Silent(), NoLimit(), surroundings))
     publisher.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
     connection.on_events(READ)
     return connection, publisher
@@ -68,8 +68,8 @@ def test_no_answer_takes_the_place_of_one_that_was_dropped() -> None:
     sock, publisher = socket.socketpair()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     sock.setblocking(False)
-    surroundings = Surroundings(Limits(limits_waiting_all=10 * LARGE), Hits(), 0.0)
-    connection = RequestConnection(sock, "a", Context(Repeating(), SideDoor(), surroundings))
+    surroundings = Surroundings(Limits(limits_waiting_all=10 * LARGE), LimitCounters(), 0.0)
+    connection = RequestConnection(sock, "a", Context(Repeating(), NoLimit(), surroundings))
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n"
     publisher.sendall(head + b"a" + head + b"b" + head)
     connection.on_events(READ)

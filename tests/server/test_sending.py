@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from aphlict.config.settings import Limits
-from aphlict.core.stats import Hits
+from aphlict.core.stats import LimitCounters
 from aphlict.server.connection import Application, Connection, Context
 from aphlict.server.context import Surroundings
-from aphlict.server.limits import SideDoor
+from aphlict.server.limits import NoLimit
 from aphlict.server.poller import WRITE
 from aphlict.server.sending import State
 
@@ -23,14 +23,14 @@ class Pair:
     def __init__(self, surroundings: Surroundings, address: str) -> None:
         sock, self.browser = socket.socketpair()
         sock.setblocking(False)
-        self.connection = Connection(sock, address, Context(Application(), SideDoor(), surroundings))
+        self.connection = Connection(sock, address, Context(Application(), NoLimit(), surroundings))
         self.connection.state = State.OPEN
 
 
 @pytest.fixture
 def surroundings() -> Surroundings:
     """With room for what waits of three large frames."""
-    return Surroundings(Limits(limits_waiting_all=ROOM), Hits(), 0.0)
+    return Surroundings(Limits(limits_waiting_all=ROOM), LimitCounters(), 0.0)
 
 
 @pytest.fixture

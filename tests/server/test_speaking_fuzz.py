@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from aphlict.config.origins import Origins
 from aphlict.config.settings import ServerSettings
-from aphlict.errors import NotAuthorized, NotForPages, UnknownHost
-from aphlict.server.admin_access import PRIVATE, Guard, host_of
+from aphlict.errors import CrossSiteRequest, HostNotAllowed, Unauthorized
+from aphlict.server.admin_access import PRIVATE, AdminAccess, host_of
 
 HEADER = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF))
 SCHEMES = st.sampled_from(["https://", "http://", "HTTPS://", "//", "", "https:/", "javascript:"])
@@ -45,10 +45,10 @@ def test_an_origin_that_is_let_in_is_what_others_take_it_for(header: str) -> Non
 
 @given(HEADER | st.lists(PIECES, max_size=6).map("".join))
 def test_a_host_that_is_let_in_is_no_strangers(header: str) -> None:
-    guard = Guard(ServerSettings(type="admin", port=1), ["web1.example.com"])
+    guard = AdminAccess(ServerSettings(type="admin", port=1), ["web1.example.com"])
     try:
         guard.check({"host": header}, lambda: "127.0.0.1")
-    except UnknownHost:
+    except HostNotAllowed:
         return
     host = (urlsplit(f"http://{header}").hostname or "").rstrip(".")
     if (
@@ -73,7 +73,7 @@ def test_a_host_that_is_of_an_origin_is_taken_for_that_by_others(header: str) ->
 
 @given(st.dictionaries(st.sampled_from(["host", "origin", "sec-fetch-site", "authorization"]), HEADER))
 def test_nothing_but_refusals_comes_of_any_head(headers: dict[str, str]) -> None:
-    guard = Guard(ServerSettings(type="admin", port=1, admin_secret="a-secret-of-many-letters"), [])
-    with suppress(NotForPages, UnknownHost, NotAuthorized):
+    guard = AdminAccess(ServerSettings(type="admin", port=1, admin_secret="a-secret-of-many-letters"), [])
+    with suppress(CrossSiteRequest, HostNotAllowed, Unauthorized):
         guard.check(headers, lambda: "127.0.0.1")
         raise AssertionError("nobody makes up the secret")

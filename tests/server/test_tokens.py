@@ -340,7 +340,7 @@ async def test_what_has_ended_is_not_kept_until_its_token_ends(
                 each
                 for bucket in deadlines._buckets.values()
                 for each in bucket
-                if type(each).__name__ == "Visitor"
+                if type(each).__name__ == "WebSocketSession"
             ]
 
         await eventually(lambda: not left(), "the deadlines to be forgotten")

@@ -16,9 +16,9 @@ from aphlict.core.message import Message
 from aphlict.core.resume_token import read
 from aphlict.server.credentials import load
 from aphlict.server.server import Port
-from aphlict.workers.edge_side import Link, LinkKeeper
-from aphlict.workers.hub_side import Distribution
-from aphlict.workers.ipc import Confirm, History, Publish, RecordReader, encode, pack
+from aphlict.workers.edge_side import HubConnection, HubConnector
+from aphlict.workers.hub_side import EdgePool
+from aphlict.workers.ipc import Ack, History, Publish, RecordReader, encode, pack
 from aphlict.workers.nodes import EdgeNode, Nowhere
 from tests.support.listeners import Listener, join
 from tests.support.nodes import command, subscribed
@@ -63,7 +63,7 @@ def listening() -> tuple[socket.socket, str]:
 
 
 @asynccontextmanager
-async def kept(keeper: LinkKeeper) -> AsyncIterator[None]:
+async def kept(keeper: HubConnector) -> AsyncIterator[None]:
     """Keep a link for a while; it has ended when this returns."""
     keeper.start()
     task = keeper._task
@@ -76,10 +76,10 @@ async def kept(keeper: LinkKeeper) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def distributing(hub: Hub) -> AsyncIterator[tuple[Distribution, str]]:
+async def distributing(hub: Hub) -> AsyncIterator[tuple[EdgePool, str]]:
     """Let edges join a hub, and where; they have to be gone at the end."""
     sock, address = listening()
-    distribution = Distribution(hub, 1)
+    distribution = EdgePool(hub, 1)
     await distribution.start(sock)
     try:
         yield distribution, address
@@ -88,7 +88,7 @@ async def distributing(hub: Hub) -> AsyncIterator[tuple[Distribution, str]]:
         distribution.close()
 
 
-def answered(distribution: Distribution) -> int | None:
+def answered(distribution: EdgePool) -> int | None:
     """How many edges have answered at once: 0 where there are none, None where they have to be waited for."""
     told: list[int] = []
     distribution.ask("", lambda each: told.append(len(each)))
@@ -116,7 +116,7 @@ async def test_a_long_list_for_many_browsers_does_not_hold_up_an_edge() -> None:
     _, last = join(hub, "A", "B")
     here, there = socket.socketpair()
     _, link = await asyncio.get_running_loop().create_connection(
-        lambda: Link(hub, 0.0, lambda: None), sock=here
+        lambda: HubConnection(hub, 0.0, lambda: None), sock=here
     )
     reader, writer = await asyncio.open_connection(sock=there)
     writer.write(encode(Publish(1, [pack(make_message(name), 0.0) for name in NAMES])))
@@ -125,10 +125,10 @@ async def test_a_long_list_for_many_browsers_does_not_hold_up_an_edge() -> None:
         await asyncio.sleep(0)
         seen.add(hub.counters.messages_in)
     assert len(seen - {0, len(NAMES)}) >= 2
-    records, answers = RecordReader(), list[Confirm]()
+    records, answers = RecordReader(), list[Ack]()
     while not answers:
         came = records.feed(await reader.read(65536))
-        answers += [record for record in came if isinstance(record, Confirm)]
+        answers += [record for record in came if isinstance(record, Ack)]
     assert [(each.number, each.matched) for each in answers] == [(1, [5000] * 300)]
     while hub.work():
         pass
@@ -142,7 +142,7 @@ async def test_a_link_that_is_lost_says_nothing_of_the_next_one() -> None:
     for _ in range(2000):
         join(hub, "A", "B")
     sock, address = listening()
-    keeper, loop = LinkKeeper(hub, address, lambda: None), asyncio.get_running_loop()
+    keeper, loop = HubConnector(hub, address, lambda: None), asyncio.get_running_loop()
     async with kept(keeper):
         first, _ = await loop.sock_accept(sock)
         messages = [pack(make_message(name), 0.0) for name in NAMES]
@@ -170,7 +170,7 @@ async def test_an_edge_joins_again_after_an_error(caplog: pytest.LogCaptureFixtu
     receipts: list[object] = []
     async with (
         distributing(hub) as (distribution, address),
-        kept(keeper := LinkKeeper(edge, address, lambda: None)),
+        kept(keeper := HubConnector(edge, address, lambda: None)),
     ):
         await asyncio.wait_for(keeper.up_to_date.wait(), 10)
         distribution.publish([make_message("1"), make_message("2")], time.monotonic(), receipts.append)
@@ -193,7 +193,7 @@ async def test_an_edge_joins_however_long_the_history_is() -> None:
     rest = iter(NAMES[80:])
     async with (
         distributing(hub) as (distribution, address),
-        kept(keeper := LinkKeeper(edge, address, lambda: None)),
+        kept(keeper := HubConnector(edge, address, lambda: None)),
     ):
         await eventually(lambda: listener.names, "the begin of the history")
         assert not keeper.up_to_date.is_set()
@@ -212,7 +212,7 @@ async def test_a_hub_learns_a_history_however_long_it_is() -> None:
     hub, edge = make_hub(1024 * MEBIBYTE), make_hub(1024 * MEBIBYTE)
     for name in NAMES[:80]:
         edge.publish(make_message(name, MEBIBYTE), time.monotonic())
-    async with distributing(hub) as (_, address), kept(keeper := LinkKeeper(edge, address, lambda: None)):
+    async with distributing(hub) as (_, address), kept(keeper := HubConnector(edge, address, lambda: None)):
         await asyncio.wait_for(keeper.up_to_date.wait(), 20)
     assert [entry.message.unique_id for entry in hub.archive.entries()] == NAMES[:80]
 
@@ -257,7 +257,7 @@ async def test_an_edge_that_was_cut_off_knows_what_it_missed() -> None:
         distribution.publish([make_message(name) for name in names], time.monotonic(), lambda _receipts: None)
 
     async with distributing(hub) as (distribution, address):
-        keeper = LinkKeeper(edge, address, lambda: gaps.append(edge.archive.sequence))
+        keeper = HubConnector(edge, address, lambda: gaps.append(edge.archive.sequence))
         async with kept(keeper):
             await asyncio.wait_for(keeper.up_to_date.wait(), 10)
             publish("0")
@@ -288,7 +288,7 @@ async def test_an_edge_that_was_cut_off_knows_what_it_missed() -> None:
 async def test_an_edge_that_has_not_joined_knows_nothing() -> None:
     hub, edge = make_hub(), make_edge()
     begin = time.monotonic()
-    keeper = LinkKeeper(edge, "nowhere", lambda: None)
+    keeper = HubConnector(edge, "nowhere", lambda: None)
     later = begin + 100
     subscriber, _ = join(edge, "A")
     place = edge.last(subscriber, later)

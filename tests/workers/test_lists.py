@@ -14,7 +14,7 @@ from aphlict.core.message import Message
 from aphlict.errors import Overloaded
 from aphlict.server.credentials import Credentials
 from aphlict.server.server import Port
-from aphlict.workers.edge_side import LinkKeeper
+from aphlict.workers.edge_side import HubConnector
 from aphlict.workers.ipc import History, RecordReader, encode
 from aphlict.workers.nodes import HubNode, Nowhere
 from tests.support.listeners import join
@@ -47,7 +47,7 @@ async def hub_and_edge() -> AsyncIterator[tuple[HubNode, Hub, str]]:
     now = time.monotonic()
     node = HubNode(settings, ports, [Credentials()], sock, "f" * 16, now, lambda _path: b"")
     edge = Hub("f" * 16, Nowhere(), Limits(limits_deliveries=LIMIT), lambda: None)
-    async with kept(LinkKeeper(edge, address, lambda: None)):
+    async with kept(HubConnector(edge, address, lambda: None)):
         await node.start()
         yield node, edge, address
     await node.drain()
