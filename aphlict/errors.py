@@ -153,7 +153,7 @@ class Overloaded(InvalidMessage):
     """More is waiting to be delivered than this server lets wait."""
 
     http_status = 503
-    limit = "limits.deliveries"
+    limit = "limits.delivery_queue"
     retry_after = 1
 
 
@@ -177,10 +177,10 @@ class BadProxyHeader(AphlictError):
 
 
 class HeadTooLarge(BadRequest):
-    """The head of a request is larger than `limits.head`."""
+    """The head of a request is larger than `limits.request_head`."""
 
     http_status = 431
-    limit = "limits.head"
+    limit = "limits.request_head"
 
 
 class InstanceTooLong(BadRequest):
@@ -254,14 +254,14 @@ class FrameTimeout(ProtocolError):
     """A message from a browser that has begun and does not become whole."""
 
     close_code = 1008
-    limit = "limits.message.time"
+    limit = "limits.client_frame.time"
 
 
 class FrameTooLarge(ProtocolError):
-    """A frame or a message from a browser beyond `limits.message`."""
+    """A frame or a message from a browser beyond `limits.client_frame`."""
 
     close_code = 1009
-    limit = "limits.message"
+    limit = "limits.client_frame"
 
 
 class CommandError(AphlictError):
@@ -285,7 +285,7 @@ class SubscriptionsFull(AphlictError):
 
     http_status = 503
     close_code = 1013
-    limit = "limits.subscriptions.all"
+    limit = "limits.subscriptions.total"
     retry_after = 10
 
 

@@ -50,7 +50,7 @@ class Node:
         self.fingerprint = random_name(FINGERPRINT_SIZE)
         self._started = time.monotonic()
         self._relay = Relay(settings.peers, self.fingerprint, read=read)
-        self.hub = Hub(self.fingerprint, self._relay, settings, self._wake, self._started)
+        self.hub = Hub(self.fingerprint, self._relay, settings.limits, self._wake, self._started)
         ports = [Port(server, each) for server, each in zip(settings.servers, sockets, strict=True)]
         roles = {
             "client": client_role(self.hub, lambda: self.state),
@@ -131,7 +131,7 @@ class Node:
         def switch() -> None:
             switch_frontend()
             self.settings = settings
-            self.hub.reload(settings)
+            self.hub.reload(settings.limits)
             self._relay.reload(settings.peers, read)
 
         return switch
@@ -173,7 +173,7 @@ def client_role(hub: Hub, state: Callable[[], NodeState]) -> PortType:
 
 def admin_role(desk: NodeAPI, fingerprint: str, settings: Callable[[], Settings]) -> PortType:
     """What admin ports are made of."""
-    return PortType(RequestConnection, Publishers(Admin(desk, fingerprint, settings)))
+    return PortType(RequestConnection, Publishers(Admin(desk, fingerprint, lambda: settings().limits)))
 
 
 def describe(server: ServerSettings) -> str:

@@ -19,9 +19,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from aphlict.config.settings import Settings
+from aphlict.config.loader import from_keys
 from aphlict.node import Node
 from aphlict.process.worker import tune_collector
 from aphlict.server.credentials import Credentials
@@ -155,14 +153,14 @@ def main() -> None:
     raw = {
         "servers": [{"type": "client", "port": ports[0]}, {"type": "admin", "port": ports[1]}],
         "pidfile": str(Path(tempfile.gettempdir()) / "unused"),
-        "limits.waiting": 1 << 30,
-        "limits.waiting.all": 1 << 30,
-        "limits.deliveries": 1 << 30,
+        "limits.send_buffer": 1 << 30,
+        "limits.send_buffer.total": 1 << 30,
+        "limits.delivery_queue": 1 << 30,
         "limits.connections": 1 << 20,
         "ping.interval": 3600,
         "ping.timeout": 7200,
     }
-    node = Node(msgspec.convert(raw, Settings), [[sock] for sock in sockets], [Credentials()] * 2)
+    node = Node(from_keys(raw), [[sock] for sock in sockets], [Credentials()] * 2)
     asyncio.run(measure(options, node, ports))
 
 

@@ -16,10 +16,9 @@ from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import msgspec
 import psutil
 
-from aphlict.config.settings import Settings
+from aphlict.config.loader import from_keys
 from aphlict.node import Node
 from aphlict.server.credentials import Credentials
 
@@ -40,7 +39,7 @@ def serve(pipe: Connection) -> None:
     ports = [sock.getsockname()[1] for sock in sockets]
     servers = [{"type": "client", "port": ports[0]}, {"type": "admin", "port": ports[1]}]
     with tempfile.TemporaryDirectory() as folder:
-        settings = msgspec.convert({"servers": servers, "pidfile": str(Path(folder) / "pid")}, Settings)
+        settings = from_keys({"servers": servers, "pidfile": str(Path(folder) / "pid")})
         node = Node(settings, [[sock] for sock in sockets], [Credentials(), Credentials()])
         asyncio.run(run(node, pipe, ports))
 

@@ -130,7 +130,7 @@ def fuzz_waiting(data: bytes) -> None:
 
     Each step is three bytes: a connection, what happens there, and how much of it.
     """
-    pool = BufferBudget(Limits(limits_waiting_all=20_000, limits_waiting_address=9000))
+    pool = BufferBudget(Limits(send_buffer_total=20_000, send_buffer_address=9000))
     slow = [Slow(pool, number % 3) for number in range(5)]
     shared = [bytes([number]) * (number * number) for number in range(100)]
     for who, what, size in zip(data[::3], data[1::3], data[2::3], strict=False):

@@ -12,7 +12,7 @@ from tornado.web import Application, RequestHandler
 
 from aphlict.cli.console import say
 from aphlict.config.rules import BLOCKED_PORTS
-from aphlict.config.settings import ServerSettings, Settings
+from aphlict.config.settings import Limits, ServerSettings, Settings
 from aphlict.errors import AphlictError, UsageError
 from aphlict.node import Node
 from aphlict.process import ports
@@ -47,7 +47,7 @@ async def _serve(address: str, page_port: int, client_port: int) -> None:
         ServerSettings(type="client", port=_port(client), listen=address),
         ServerSettings(type="admin", port=_port(admin), listen=LOOPBACK),
     )
-    settings = Settings(servers=servers, pidfile=NO_PIDFILE, drain_time=0, limits_handshake=PATIENCE)
+    settings = Settings(servers=servers, pidfile=NO_PIDFILE, drain_time=0, limits=Limits(handshake=PATIENCE))
     node = Node(settings, [client, admin], [Credentials()] * 2)
     await node.start()
     server = HTTPServer(_application(node, _port(client), _port(admin)))

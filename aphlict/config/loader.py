@@ -4,6 +4,7 @@ import difflib
 import math
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -16,7 +17,7 @@ from aphlict.config.files import Read, read_file
 from aphlict.config.parsing import Object, load
 from aphlict.config.rules import PEER_FILES, SERVER_FILES, check_files, check_rules
 from aphlict.config.secrets import read_secrets
-from aphlict.config.settings import Settings
+from aphlict.config.settings import Limits, Settings
 from aphlict.errors import ConfigError
 
 MIB = 1024 * 1024
@@ -29,12 +30,13 @@ def apply_memory_hint(settings: Settings) -> Settings:
     if settings.memory_hint is None:
         return settings
     share = settings.memory_hint * MIB / settings.processes
-    return structs.replace(
-        settings,
-        limits_history=min(settings.limits_history, round(share * HISTORY)),
-        limits_waiting_all=min(settings.limits_waiting_all, round(share * WAITING)),
-        limits_subscriptions_all=min(settings.limits_subscriptions_all, round(share * SUBSCRIPTIONS)),
+    limits = structs.replace(
+        settings.limits,
+        history=min(settings.limits.history, round(share * HISTORY)),
+        send_buffer_total=min(settings.limits.send_buffer_total, round(share * WAITING)),
+        subscriptions_total=min(settings.limits.subscriptions_total, round(share * SUBSCRIPTIONS)),
     )
+    return structs.replace(settings, limits=limits)
 
 
 CUSTOM, DEFAULT = "conf/aphlict/aphlict.custom.json", "conf/aphlict/aphlict.default.json"
@@ -47,6 +49,7 @@ KINDS = {
     NoneType: "null",
 }
 TABLE = inspect.type_info(Settings)
+LIMIT_KEYS = [each.encode_name for each in structs.fields(Limits)]
 
 
 def find(explicit: str | None, root: Path) -> Path:
@@ -81,9 +84,19 @@ def _convert(value: Any) -> Settings:
         raise ConfigError(f"the file holds {KINDS[type(value)]}, expected an object")
     tidy = _tidy(value, TABLE, "")
     try:
-        return msgspec.convert(tidy, Settings)
+        return from_keys(tidy)
     except msgspec.ValidationError as error:
         raise _translate(error, value) from error
+
+
+def from_keys(keys: Mapping[str, Any]) -> Settings:
+    """Return the settings of these configuration keys, without the rules between them.
+
+    Raises msgspec.ValidationError for a value that the table does not allow.
+    """
+    limits = {name: keys[name] for name in LIMIT_KEYS if name in keys}
+    others = {name: value for name, value in keys.items() if name not in limits}
+    return msgspec.convert({**others, "limits": limits}, Settings)
 
 
 def _tidy(value: Any, kind: inspect.Type, key: str) -> Any:
@@ -102,7 +115,7 @@ def _tidy(value: Any, kind: inspect.Type, key: str) -> Any:
 
 def _tidy_object(value: Object, kind: inspect.StructType, key: str) -> dict[str, Any]:
     prefix = f"{key}." if key else ""
-    fields = {field.encode_name: field for field in kind.fields}
+    fields = _fields(kind)
     if unknown := [name for name in value if name not in fields]:
         raise _unknown(prefix, unknown[0], list(fields))
     for name, (first, second) in value.twice.items():
@@ -134,7 +147,7 @@ def _unknown(prefix: str, name: str, known: list[str]) -> ConfigError:
 def _translate(error: msgspec.ValidationError, value: Any) -> ConfigError:
     """Msgspec says `… - at `$.servers[0].port``; tell the value found there, and all that the table expects."""
     found = re.search(r" - at `\$\.?(.*)`$", str(error))
-    key = found[1] if found else ""
+    key = re.sub(r"^limits\.(?=limits\.|ping\.)", "", found[1]) if found else ""
     kind: inspect.Type = TABLE
     for step in re.findall(r"\[\d+\]|[^\[\]]+", key):
         bare = unwrap(kind)
@@ -142,12 +155,19 @@ def _translate(error: msgspec.ValidationError, value: Any) -> ConfigError:
             value, kind = value[int(step[1:-1])], bare.item_type
         elif isinstance(bare, inspect.StructType):
             name = step.removeprefix(".")
-            value, kind = value[name], _field(bare, name).type
+            value, kind = value[name], _fields(bare)[name].type
     return wrong(key, value, describe(kind))
 
 
-def _field(kind: inspect.StructType, name: str) -> inspect.Field:
-    return next(field for field in kind.fields if field.encode_name == name)
+def _fields(kind: inspect.StructType) -> dict[str, inspect.Field]:
+    """The keys of an object in the file. Those of a structure inside stand beside the others."""
+    found: dict[str, inspect.Field] = {}
+    for each in kind.fields:
+        if isinstance(each.type, inspect.StructType):
+            found |= _fields(each.type)
+        else:
+            found[each.encode_name] = each
+    return found
 
 
 def _absolute(settings: Settings, folder: Path) -> Settings:

@@ -62,10 +62,13 @@ def check_rules(settings: Settings) -> None:
         _check_auth(server, f"servers[{index}]")
     _check_ports(settings)
     _check_peers(settings)
-    if settings.ping_timeout <= settings.ping_interval:
-        expected = f"more than ping.interval, {settings.ping_interval:g}"
+    if settings.limits.ping_timeout <= settings.limits.ping_interval:
+        expected = f"more than ping.interval, {settings.limits.ping_interval:g}"
         raise wrong(
-            "ping.timeout", settings.ping_timeout, expected, "a browser must have time to answer a ping"
+            "ping.timeout",
+            settings.limits.ping_timeout,
+            expected,
+            "a browser must have time to answer a ping",
         )
 
 

@@ -88,34 +88,37 @@ class PeerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a stranger may cost; sizes in bytes, times in seconds."""
 
-    limits_message: Bytes = field(default=64 * 1024, name="limits.message")
-    limits_message_time: PositiveSeconds = field(default=30.0, name="limits.message.time")
-    limits_body: Bytes = field(default=1024 * 1024, name="limits.body")
-    limits_body_time: PositiveSeconds = field(default=30.0, name="limits.body.time")
-    limits_batch: Count = field(default=1024, name="limits.batch")
-    limits_channels: Count = field(default=8192, name="limits.channels")
-    limits_head: Bytes = field(default=8 * 1024, name="limits.head")
-    limits_name: Bytes = field(default=256, name="limits.name")
-    limits_subscriptions: Count = field(default=1024, name="limits.subscriptions")
-    limits_subscriptions_all: Bytes = field(default=512 * 1024 * 1024, name="limits.subscriptions.all")
-    limits_commands: Count = field(default=50, name="limits.commands")
-    limits_commands_burst: Count = field(default=200, name="limits.commands.burst")
-    limits_handshake: PositiveSeconds = field(default=10.0, name="limits.handshake")
-    limits_idle: PositiveSeconds = field(default=75.0, name="limits.idle")
-    limits_waiting: Bytes = field(default=1024 * 1024, name="limits.waiting")
-    limits_waiting_all: Bytes = field(default=256 * 1024 * 1024, name="limits.waiting.all")
-    limits_waiting_address: Bytes | None = field(default=None, name="limits.waiting.address")
-    limits_deliveries: Count = field(default=1_000_000, name="limits.deliveries")
-    limits_connections: Count | None = field(default=None, name="limits.connections")
-    limits_connections_address: Count | None = field(default=None, name="limits.connections.address")
-    limits_connections_second: Count | None = field(default=None, name="limits.connections.second")
-    limits_history: Bytes = field(default=64 * 1024 * 1024, name="limits.history")
+    client_frame: Bytes = field(default=64 * 1024, name="limits.client_frame")
+    client_frame_time: PositiveSeconds = field(default=30.0, name="limits.client_frame.time")
+    body: Bytes = field(default=1024 * 1024, name="limits.body")
+    body_time: PositiveSeconds = field(default=30.0, name="limits.body.time")
+    batch: Count = field(default=1024, name="limits.batch")
+    channels: Count = field(default=8192, name="limits.channels")
+    request_head: Bytes = field(default=8 * 1024, name="limits.request_head")
+    name: Bytes = field(default=256, name="limits.name")
+    subscriptions: Count = field(default=1024, name="limits.subscriptions")
+    subscriptions_total: Bytes = field(default=512 * 1024 * 1024, name="limits.subscriptions.total")
+    commands: Count = field(default=50, name="limits.commands")
+    commands_burst: Count = field(default=200, name="limits.commands.burst")
+    handshake: PositiveSeconds = field(default=10.0, name="limits.handshake")
+    idle: PositiveSeconds = field(default=75.0, name="limits.idle")
+    send_buffer: Bytes = field(default=1024 * 1024, name="limits.send_buffer")
+    send_buffer_total: Bytes = field(default=256 * 1024 * 1024, name="limits.send_buffer.total")
+    send_buffer_address: Bytes | None = field(default=None, name="limits.send_buffer.address")
+    delivery_queue: Count = field(default=1_000_000, name="limits.delivery_queue")
+    connections: Count | None = field(default=None, name="limits.connections")
+    connections_address: Count | None = field(default=None, name="limits.connections.address")
+    connections_second: Count | None = field(default=None, name="limits.connections.second")
+    history: Bytes = field(default=64 * 1024 * 1024, name="limits.history")
     ping_interval: PositiveSeconds = field(default=30.0, name="ping.interval")
     ping_timeout: PositiveSeconds = field(default=60.0, name="ping.timeout")
 
 
-class Settings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole configuration, checked; every path in it is absolute."""
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole configuration, checked; every path in it is absolute.
+
+    `limits` has its keys (`limits.body`, `ping.interval`, …) at the top of the configuration file.
+    """
 
     servers: tuple[ServerSettings, ...]
     logs: tuple[LogSettings, ...] = ()
@@ -127,6 +130,7 @@ class Settings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
     group: Text | None = None
     drain_time: Seconds = field(default=2.0, name="drain.time")
     drain_delay: Seconds = field(default=0.0, name="drain.delay")
+    limits: Limits = Limits()
 
     @property
     def processes(self) -> int:

@@ -80,9 +80,9 @@ class Hub:
         self.counters = Counters()
         self.hits = LimitCounters()
         self.instances: dict[str, Instance] = {}
-        self.archive = HistoryStore(limits.limits_history)
+        self.archive = HistoryStore(limits.history)
         self.connections = 0  # the browsers that are connected now
-        self.memory = Budget("limits.subscriptions.all", limits.limits_subscriptions_all)
+        self.memory = Budget("limits.subscriptions.total", limits.subscriptions_total)
         self.epoch = 0.0
         self.in_sync_until = inf  # when messages were last known to come here as they were published
         self._origin = random_name(ORIGIN_SIZE)
@@ -95,8 +95,8 @@ class Hub:
     def reload(self, limits: Limits) -> None:
         """Use other limits from now on."""
         self.limits = limits
-        self.archive.max_cost = limits.limits_history
-        self.memory.limit = limits.limits_subscriptions_all
+        self.archive.max_cost = limits.history
+        self.memory.limit = limits.subscriptions_total
 
     # Publishing
 
@@ -109,12 +109,12 @@ class Hub:
     def load(self) -> float:
         """How much of what may wait to be delivered does: beyond 1 more would come too late, or fill the memory."""
         limits, deliveries = self.limits, self.deliveries
-        return max(deliveries.waiting / limits.limits_deliveries, deliveries.cost / limits.limits_history)
+        return max(deliveries.waiting / limits.delivery_queue, deliveries.cost / limits.history)
 
     @property
     def reach(self) -> float:
         """The load that one more message adds at most: if it is for all browsers."""
-        return self.connections / self.limits.limits_deliveries
+        return self.connections / self.limits.delivery_queue
 
     def check_load(self, elsewhere: float = 0.0) -> None:
         """Raise Overloaded where nothing more may wait. `elsewhere`: the load of other processes of this node."""
@@ -191,7 +191,7 @@ class Hub:
 
     def join(self, instance_name: str, receiver: Receiver) -> Subscriber:
         """Let a browser in. It must `leave` in the end. Raises NameTooLong."""
-        instance = self.instance(check_name(instance_name, "the instance", self.limits.limits_name))
+        instance = self.instance(check_name(instance_name, "the instance", self.limits.name))
         instance.subscribers += 1
         self.connections += 1
         self.counters.clients_total += 1
@@ -211,11 +211,9 @@ class Hub:
         """
         held = subscriber.subscriptions
         new = [name for name in channels if name not in held]
-        room = max(self.limits.limits_subscriptions - len(held), 0)
+        room = max(self.limits.subscriptions - len(held), 0)
         if len(new) > room:
-            error = TooManySubscriptions(
-                f"a connection may have {self.limits.limits_subscriptions} subscriptions"
-            )
+            error = TooManySubscriptions(f"a connection may have {self.limits.subscriptions} subscriptions")
             error.channels = tuple(new[room:])
             raise error
         self._check_names(new)
@@ -242,7 +240,7 @@ class Hub:
             raise SubscriptionsFull("this server has no room for more subscriptions now")
 
     def _check_names(self, names: Sequence[str]) -> None:
-        limit = self.limits.limits_name
+        limit = self.limits.name
         try:
             for name in names:
                 check_name(name, "a channel", limit)

@@ -135,17 +135,15 @@ def decode_body(body: bytes, instance: str, limits: Limits) -> tuple[list[dict[s
 
     Raises NotJson, NameTooLong, TooManyMessages.
     """
-    check_name(instance, "the instance", limits.limits_name)
+    check_name(instance, "the instance", limits.name)
     try:
         text = body.decode()  # msgspec skips over strings that are only passed on
         many = text.lstrip(" \t\r\n")[:1] == "["
         objects = _objects.decode(body) if many else [_object.decode(body)]
     except _JSON_ERRORS as error:
         raise InvalidJSON(f"the body is not a JSON object or a list of objects: {error}") from error
-    if len(objects) > limits.limits_batch:
-        raise TooManyMessages(
-            f"the list holds {len(objects)} messages: {limits.limits_batch} may come at once"
-        )
+    if len(objects) > limits.batch:
+        raise TooManyMessages(f"the list holds {len(objects)} messages: {limits.batch} may come at once")
     return objects, many
 
 
@@ -158,7 +156,7 @@ def read_message(
     """Make the message of one object. Raises NoSubscribers, NameTooLong, TooManyChannels, PublishRefused."""
     channels = _read_channels(fields.pop("subscribers", None), limits)
     touched = _read_touched(fields.pop("touched", None))
-    unique_id = _read_unique_id(fields.get("uniqueID"), limits.limits_name)
+    unique_id = _read_unique_id(fields.get("uniqueID"), limits.name)
     if unique_id is None:
         unique_id = new_id()
         fields["uniqueID"] = Raw(encode(unique_id))
@@ -172,13 +170,13 @@ def _read_channels(raw: Raw | None, limits: Limits) -> tuple[str, ...]:
         names = _channels.decode(raw)
     except _JSON_ERRORS as error:
         raise NoSubscribers(f"'subscribers' must be a list of channel names: {error}") from error
-    if len(names) > limits.limits_channels:
+    if len(names) > limits.channels:
         raise TooManyChannels(
-            f"a message is for {len(names)} channels: {limits.limits_channels} may be; send several messages"
+            f"a message is for {len(names)} channels: {limits.channels} may be; send several messages"
         )
     channels = tuple(dict.fromkeys(map(str, names)))
     for name in channels:
-        check_name(name, "a channel in 'subscribers'", limits.limits_name)
+        check_name(name, "a channel in 'subscribers'", limits.name)
     return channels
 
 

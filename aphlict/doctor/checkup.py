@@ -77,7 +77,7 @@ def _examine_way(settings: Settings, wishes: Wishes, checks: CheckList, clocks: 
         visit.check_delivery(checks)
         hop = fallback.check_pages(reaching, checks)
         if wishes.idle is not None:
-            visit.check_idle(checks, wishes.idle, settings.ping_interval, hop)
+            visit.check_idle(checks, wishes.idle, settings.limits.ping_interval, hop)
         fallback.check_events(reaching, admin, checks, hop)
     finally:
         browser.close()

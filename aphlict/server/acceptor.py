@@ -34,10 +34,10 @@ class AdmissionLimits:
     def _bounds(self, settings: Settings) -> tuple[int, int | None]:
         if self._kind == "admin":
             return capacity.for_publishers(settings), None
-        return capacity.for_browsers(settings).connections, settings.limits_connections_address
+        return capacity.for_browsers(settings).connections, settings.limits.connections_address
 
     def _pace(self, settings: Settings) -> int | None:
-        return None if self._kind == "admin" else settings.limits_connections_second
+        return None if self._kind == "admin" else settings.limits.connections_second
 
     def reload(self, settings: Settings, addresses: Iterable[str]) -> None:
         """Use other limits from now on. `addresses` are those of all who are in."""

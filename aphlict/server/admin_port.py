@@ -35,7 +35,7 @@ class NodeAPI(Protocol):
 
     def publish(self, messages: list[Message], done: Callable[[list[Receipt]], None], /) -> None:
         """Publish these in turn; `done` takes a receipt for each, or for the first ones alone: then the others were
-        not taken, as more waits than `limits.deliveries`. Raises Overloaded where none was."""
+        not taken, as more waits than `limits.delivery_queue`. Raises Overloaded where none was."""
 
     def status(self, instance: str, done: Callable[[dict[str, Any]], None], /) -> None:
         """Tell how the node and this instance do."""
@@ -55,7 +55,7 @@ class Admin:
     @property
     def body_limit(self) -> int:
         """Bytes that a published body may have."""
-        return self._limits().limits_body
+        return self._limits().body
 
     def handle(self, exchange: Exchange, /) -> None:
         """Answer one request."""
@@ -76,7 +76,7 @@ class Admin:
         if exchange.method in ("GET", "HEAD"):
             if sender := exchange.headers.get(NODE_HEADER):
                 self._desk.hear(sender)
-            instance = check_name(_instance(exchange), "the instance", self._limits().limits_name)
+            instance = check_name(_instance(exchange), "the instance", self._limits().name)
             self._desk.status(instance, lambda status: _tell_status(exchange, status))
         else:
             _refuse_method(exchange, "GET, HEAD")

@@ -20,7 +20,7 @@ LOOK = 30.0  # seconds after which a grant is looked at again: its key may have 
 
 def prove(connection: Connection, keys: KeySet, token: str, instance: str, unix_now: float) -> Grant:
     """Say what a token allows. Raises TokenRefused, and NotAllowed where it is for another instance."""
-    limit = connection.context.limits.limits_head
+    limit = connection.context.limits.request_head
     try:
         if len(token) > limit:
             raise InvalidToken(f"the token is longer than {limit} bytes")
@@ -92,7 +92,7 @@ class WebSocketSession(GrantTimer):
 
     def __init__(self, connection: Connection, hub: Hub, subscriber: Subscriber, grant: Grant | None) -> None:
         context = connection.context
-        self._patience = context.deadlines.now + context.limits.limits_handshake
+        self._patience = context.deadlines.now + context.limits.handshake
         self.subscriber = subscriber
         super().__init__(connection, hub, grant)
 

@@ -22,7 +22,7 @@ class Payer(Sender):
     def charge(self, cost: int) -> None:
         """Count what is going to be done for this browser, in units: past `limits.commands.burst` reading pauses."""
         self._spent += cost
-        excess = self._spent - self.context.limits.limits_commands_burst
+        excess = self._spent - self.context.limits.commands_burst
         if excess <= 0 or self._paused or self.state > State.OPEN:
             return
         self._paused = True
@@ -43,8 +43,8 @@ class Payer(Sender):
     def _pause_end(self) -> float:
         """When as much has been given back as was too much."""
         limits = self.context.limits
-        return self._heard + (self._spent - limits.limits_commands_burst) / limits.limits_commands
+        return self._heard + (self._spent - limits.commands_burst) / limits.commands
 
     def _give_back(self, now: float) -> None:
-        earned = math.ceil((now - self._heard) * self.context.limits.limits_commands)
+        earned = math.ceil((now - self._heard) * self.context.limits.commands)
         self._spent = max(0, self._spent - earned)

@@ -53,8 +53,8 @@ class Browsers(Application):
             return
         check_origin(connection, request)
         instance = instance_of(request.path)
-        if len(instance.encode()) > self._hub.limits.limits_name:
-            raise InstanceTooLong(f"the instance's name is longer than {self._hub.limits.limits_name} bytes")
+        if len(instance.encode()) > self._hub.limits.name:
+            raise InstanceTooLong(f"the instance's name is longer than {self._hub.limits.name} bytes")
         keys = keys_of(connection)
         grant = None
         if keys is not None and (token := request.token()):

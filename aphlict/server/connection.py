@@ -80,7 +80,7 @@ class Connection(Payer):
 
     def _patience(self, limits: Limits) -> float:
         """Seconds until the first look at how far it is."""
-        return limits.limits_handshake
+        return limits.handshake
 
     @property
     def certificate(self) -> bytes | None:
@@ -195,7 +195,7 @@ class Connection(Payer):
             self.charge(1 + len(data) // charges.BYTES)
             if self._paused:
                 return
-        found = handshake.read_head(head, self.context.limits.limits_head)
+        found = handshake.read_head(head, self.context.limits.request_head)
         if found is None:
             return
         request, size = found
@@ -221,7 +221,7 @@ class Connection(Payer):
                 self._frame_reader().keep(data)
                 return
         if self._reader is None:
-            received = decode_short_text(data, self.context.limits.limits_message)
+            received = decode_short_text(data, self.context.limits.client_frame)
             if received is not None:
                 self.charge(1)
                 self.context.application.on_message(self, received)
@@ -230,7 +230,7 @@ class Connection(Payer):
 
     def _frame_reader(self) -> FrameParser:
         if self._reader is None:
-            self._reader = FrameParser(self.context.limits.limits_message, self._heard)
+            self._reader = FrameParser(self.context.limits.client_frame, self._heard)
         return self._reader
 
     def _read_frames(self, reader: FrameParser, data: bytes) -> None:
@@ -319,9 +319,7 @@ class Connection(Payer):
         answer = handshake.accept(request)
         self.state = State.OPEN
         limits = self.context.limits
-        if (
-            limits.ping_interval < limits.limits_handshake
-        ):  # else the handshake's own deadline comes early enough
+        if limits.ping_interval < limits.handshake:  # else the handshake's own deadline comes early enough
             self.context.deadlines.add(self, self._heard + limits.ping_interval)
         self.send(answer)
 
@@ -396,7 +394,7 @@ class Connection(Payer):
         return None
 
     def _check_silence(self, now: float, limits: Limits) -> float | None:
-        end = math.inf if self._reader is None else self._reader.since + limits.limits_message_time
+        end = math.inf if self._reader is None else self._reader.since + limits.client_frame_time
         if now >= end:
             self._fail(FrameTimeout("a message did not become whole in time"))
             return None
@@ -425,5 +423,5 @@ class Connection(Payer):
         """Give up on who has taken nothing since the last look: what waits for it cannot wait for ever."""
         again = waiting.next_look(now, self.context.limits.ping_interval)
         if again is None:
-            self.give_up("limits.waiting")
+            self.give_up("limits.send_buffer")
         return again

@@ -73,7 +73,7 @@ class RequestConnection(Connection):
         if not self._head:
             self._begun = self._heard
         self._head = data = self._head + data
-        found = handshake.read_head(data, self.context.limits.limits_head, _parse_head)
+        found = handshake.read_head(data, self.context.limits.request_head, _parse_head)
         if found is None:
             return b""
         request, size = found
@@ -208,14 +208,14 @@ class RequestConnection(Connection):
 
     def _patience(self, limits: Limits) -> float:
         """Seconds between two looks: no request may have begun and taken too long since."""
-        return min(limits.limits_handshake, limits.limits_body_time, limits.limits_idle)
+        return min(limits.handshake, limits.body_time, limits.idle)
 
     def on_deadline(self, now: float, /) -> float | None:
         """Give up on a request that takes too long to come, and on who asks nothing."""
         if self.state is not State.HEAD:
             return self._check_progress(now)
         begun, limits = self._begun, self.context.limits
-        end = self._heard + limits.limits_idle if begun is None else begun + limits.limits_body_time
+        end = self._heard + limits.idle if begun is None else begun + limits.body_time
         if now < end:
             return end if begun is not None else min(end, now + self._patience(limits))
         if begun is None:

@@ -175,9 +175,9 @@ class Debts:
     def add(self, address: str, units: int, now: float, limits: Limits, *, forgives: bool = True) -> None:
         """A connection that has spent so many units ends. Few are forgiven, unless told otherwise: a whole company
         may share an address."""
-        if units <= (limits.limits_commands_burst // FORGIVEN if forgives else 0):
+        if units <= (limits.commands_burst // FORGIVEN if forgives else 0):
             return
-        self._paid_at.setdefault(party(address), []).append(now + units / limits.limits_commands)
+        self._paid_at.setdefault(party(address), []).append(now + units / limits.commands)
         self._count += 1
         if self._count > MAX_DEBTS:
             self._count -= len(self._paid_at.pop(next(iter(self._paid_at))))
@@ -191,10 +191,10 @@ class Debts:
         units = 0
         while paid_at and not units:
             self._count -= 1
-            units = max(0, round((paid_at.pop() - now) * limits.limits_commands))
+            units = max(0, round((paid_at.pop() - now) * limits.commands))
         if not paid_at:
             self._paid_at.pop(key, None)
-        burst = limits.limits_commands_burst
+        burst = limits.commands_burst
         self.add(address, units - burst, now, limits)
         return min(units, burst)
 
@@ -203,8 +203,8 @@ OTHERS = 64  # descriptors for peers, logs, listeners and the like
 ADMIN_PART = 16  # one connection in so many is for publishers
 LEAST = 16
 MEMORY_PART = 3 / 4  # of the memory is for connections; the rest is for the program and the history
-# Bytes of an idle connection, with the kernel's part for its socket (4.8 KB): see docs/performance.md. What waits for
-# slow readers has a bound of its own, `limits.waiting.all`, and so have the kernel's buffers, `net.ipv4.tcp_mem`.
+# Bytes of an idle connection, with the kernel's part for its socket (4.8 KB): see docs/performance.md. Send
+# buffers have their own limit, `limits.send_buffer.total`, and so have those of the kernel: `net.ipv4.tcp_mem`.
 PLAIN_COST = 6 * 1024
 TLS_COST = 22 * 1024
 
@@ -223,8 +223,8 @@ def for_publishers(settings: Settings) -> int:
 
 def for_browsers(settings: Settings) -> Capacity:
     """How many connections the client ports may have: `limits.connections`, or what descriptors and memory allow."""
-    if settings.limits_connections is not None:
-        return Capacity(settings.limits_connections, "limits.connections")
+    if settings.limits.connections is not None:
+        return Capacity(settings.limits.connections, "limits.connections")
     places, bound = _places(settings)
     return Capacity(max(LEAST, places - for_publishers(settings) - OTHERS - MAX_PENDING), bound)
 

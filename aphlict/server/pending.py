@@ -47,7 +47,7 @@ class PendingProxyConnection(HasDeadline):
         self._read = b""
         surroundings.poller.register(sock.fileno(), self)
         deadlines = surroundings.deadlines
-        deadlines.add(self, deadlines.now + surroundings.limits.limits_handshake)
+        deadlines.add(self, deadlines.now + surroundings.limits.handshake)
 
     def on_events(self, _events: int, /) -> None:
         """Look at what has come, and take from the socket what belongs to the header."""

@@ -19,7 +19,7 @@ CLOSE_TIMEOUT = (
     2.0  # seconds that the other side has to answer a close frame, or to take more of what is left
 )
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-REASONS = {"limits.subscriptions.all": "too many subscriptions"}  # "too slow" for the other limits
+REASONS = {"limits.subscriptions.total": "too many subscriptions"}  # "too slow" for the other limits
 
 
 class _Nobody:
@@ -65,7 +65,7 @@ class Sender(HasDeadline):
         self.state = State.TLS if isinstance(sock, TLSSocket) else State.HEAD
 
     def send(self, frame: bytes, /) -> None:
-        """Send one frame: at once if the socket takes it, else later; past `limits.waiting` the connection ends."""
+        """Send one frame now or, if the socket is full, later; past `limits.send_buffer` the connection is closed."""
         if self._waiting is None:
             try:
                 sent = self._socket.send(frame)
@@ -94,13 +94,13 @@ class Sender(HasDeadline):
 
     def _add(self, waiting: WriteBuffer, part: Part) -> None:
         is_over = waiting.add(part)
-        if waiting.size > self.context.limits.limits_waiting:
-            self.give_up("limits.waiting")
+        if waiting.size > self.context.limits.send_buffer:
+            self.give_up("limits.send_buffer")
         elif is_over:
             self._make_room()
 
     def _wait_for(self, frame: bytes, sent: int) -> None:
-        """A frame with nothing before it may be larger than `limits.waiting`, or nobody slow would ever get it."""
+        """A single frame may be larger than `limits.send_buffer`, or no slow client would ever receive it."""
         self._waiting = WriteBuffer(self.context.pool, self)
         is_over = self._waiting.add(frame)
         if sent:
@@ -146,7 +146,7 @@ class Sender(HasDeadline):
             try:
                 chunk = waiting.peek()
             except HistoryEvicted:
-                self.give_up("limits.waiting")
+                self.give_up("limits.send_buffer")
                 return
             if not chunk:
                 self._drained()

@@ -60,7 +60,7 @@ class Server:
         self.settings = settings
         self._ports = ports
         self._roles = roles
-        self._surroundings = Surroundings(settings, hits, time.monotonic())
+        self._surroundings = Surroundings(settings.limits, hits, time.monotonic())
         self._poller, self._deadlines = self._surroundings.poller, self._surroundings.deadlines
         self._gates = {kind: AdmissionLimits(kind, settings) for kind in roles}
         self._entrances = [self._entrance(port.server) for port in ports]
@@ -151,9 +151,9 @@ class Server:
     def _limit(self, settings: Settings) -> None:
         """Use other limits from now on."""
         self.settings = settings
-        self._surroundings.reload(settings)
+        self._surroundings.reload(settings.limits)
         for entrance in self._entrances:
-            entrance.limit(settings)
+            entrance.limit(settings.limits)
         for kind, gate in self._gates.items():
             gate.reload(settings, self._addresses(kind))
 

@@ -85,7 +85,7 @@ class BrowserConnection(Connection):
 
     def _check_progress(self, now: float) -> float | None:
         """Give up on a request that takes too long; what waits for messages has deadlines of its own."""
-        limit = self.context.limits.limits_handshake
+        limit = self.context.limits.handshake
         if self.state is State.STREAM:
             return now + limit if self._waiting is None else self._check_stall(self._waiting, now)
         if self.state is State.HEAD and now < self._since + limit:

@@ -8,7 +8,7 @@ from aphlict.core.budget import Budget, Holder
 
 CHUNK = 16 * 1024  # bytes that are joined for one `send`; a longer frame goes by itself
 SHARE = 64 * 1024  # bytes that a connection may hold without being closed in favour of others
-ADDRESS_PART = 4  # one address may hold one in so many bytes, where `limits.waiting.address` is not given
+ADDRESS_PART = 4  # one address may hold one in so many bytes, where `limits.send_buffer.address` is not given
 ITERATOR_COST = (
     32 * 1024
 )  # bytes that a replay counts for, whatever it may bring: the list that it works from
@@ -26,14 +26,14 @@ class BufferBudget(Budget):
     """
 
     def __init__(self, limits: Limits) -> None:
-        super().__init__("limits.waiting.all", 0, SHARE, "limits.waiting.address")
+        super().__init__("limits.send_buffer.total", 0, SHARE, "limits.send_buffer.address")
         self._waits: dict[int, int] = {}  # id of a frame to how often it waits
         self.reload(limits)
 
     def reload(self, limits: Limits) -> None:
         """Use other limits from now on."""
-        self.limit = limits.limits_waiting_all
-        self.part = limits.limits_waiting_address or limits.limits_waiting_all // ADDRESS_PART
+        self.limit = limits.send_buffer_total
+        self.part = limits.send_buffer_address or limits.send_buffer_total // ADDRESS_PART
 
     def add(self, frame: bytes) -> int:
         """A frame waits for one more: returns what that one is charged for it."""

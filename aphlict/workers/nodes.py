@@ -63,7 +63,7 @@ class HubNode:
         self._ports = ports
         self._edges = edges
         self._relay = Relay(settings.peers, fingerprint, read=read)
-        self.hub = Hub(fingerprint, self._relay, settings, lambda: None, time.monotonic())
+        self.hub = Hub(fingerprint, self._relay, settings.limits, lambda: None, time.monotonic())
         self._distribution = EdgePool(self.hub, settings.processes)
         roles = {"admin": admin_role(self, fingerprint, lambda: self.settings)}
         self._frontend = Server(settings, ports, credentials, roles, self.hub.hits)
@@ -140,7 +140,7 @@ class HubNode:
         def switch() -> None:
             switch_frontend()
             self.settings = settings
-            self.hub.reload(settings)
+            self.hub.reload(settings.limits)
             self._relay.reload(settings.peers, read)
 
         return switch
@@ -175,7 +175,7 @@ class EdgeNode:
     ) -> None:
         self.settings = settings
         self._stopping = False
-        self.hub = Hub(fingerprint, Nowhere(), settings, self._wake, math.inf)
+        self.hub = Hub(fingerprint, Nowhere(), settings.limits, self._wake, math.inf)
         self._link = HubConnector(self.hub, address, self._on_gap)
         roles = {"client": client_role(self.hub, lambda: self.state)}
         self._frontend = Server(settings, ports, credentials, roles, self.hub.hits)
@@ -222,7 +222,7 @@ class EdgeNode:
         def switch() -> None:
             switch_frontend()
             self.settings = settings
-            self.hub.reload(settings)
+            self.hub.reload(settings.limits)
 
         return switch
 

@@ -228,7 +228,7 @@ def test_a_listener_that_is_refused_ends(installation: Installation) -> None:
 def test_the_publisher_is_told_what_is_wrong(installation: Installation) -> None:
     done = installation.run("notify", "demo", "--message", "x")
     assert (done.returncode, "does not answer: " in done.stderr) == (1, True)
-    installation.write(limits_body=1000)
+    installation.write(body=1000)
     installation.start()
     done = installation.run("notify", "demo", "--message", "x" * 2000)
     assert (done.returncode, "answers 413: " in done.stderr) == (1, True)

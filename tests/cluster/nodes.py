@@ -186,9 +186,7 @@ def read_post(request: HTTPServerRequest) -> Post:
     assert request.path == "/"
     content = json.loads(request.body)
     instance = unquote(request.query.removeprefix("instance="))
-    return Post(
-        instance, content if isinstance(content, list) else [content], isinstance(content, list)
-    )
+    return Post(instance, content if isinstance(content, list) else [content], isinstance(content, list))
 
 
 def send(request: HTTPServerRequest, answer: Reply) -> None:

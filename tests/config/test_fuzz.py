@@ -12,6 +12,7 @@ from msgspec import structs
 from aphlict.config.loader import read
 from aphlict.config.settings import LogSettings, PeerSettings, ServerSettings, Settings
 from aphlict.errors import ConfigError
+from tests.support.configuration import FIELDS
 
 SCALARS = (
     st.none()
@@ -29,7 +30,8 @@ ANYTHING = st.recursive(
 
 def like(table: type[Any], **better: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Objects with the keys of a table, most of them with values that could be right."""
-    keys = {each.encode_name: better.get(each.name, ANYTHING) for each in structs.fields(table)}
+    fields = FIELDS.values() if table is Settings else structs.fields(table)
+    keys = {each.encode_name: better.get(each.name, ANYTHING) for each in fields}
     return st.fixed_dictionaries({}, optional=keys | {"stranger": ANYTHING}) | ANYTHING
 
 

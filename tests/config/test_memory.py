@@ -25,12 +25,10 @@ def test_what_may_grow_fits(
     hint: int | None, workers: int, history: float, waiting: float, subscriptions: float, tmp_path: Path
 ) -> None:
     settings = read(write_configuration(tmp_path, memory_hint=hint, workers=workers))
-    assert (settings.limits_history, settings.limits_waiting_all) == (history * MIB, waiting * MIB)
-    assert settings.limits_subscriptions_all == subscriptions * MIB
+    assert (settings.limits.history, settings.limits.send_buffer_total) == (history * MIB, waiting * MIB)
+    assert settings.limits.subscriptions_total == subscriptions * MIB
 
 
 def test_lower_limits_stay(tmp_path: Path) -> None:
-    settings = read(
-        write_configuration(tmp_path, memory_hint=128, limits_history=1000, limits_waiting_all=2000)
-    )
-    assert (settings.limits_history, settings.limits_waiting_all) == (1000, 2000)
+    settings = read(write_configuration(tmp_path, memory_hint=128, history=1000, send_buffer_total=2000))
+    assert (settings.limits.history, settings.limits.send_buffer_total) == (1000, 2000)

@@ -22,7 +22,7 @@ from aphlict.server.timer_wheel import TICK
 
 LARGEST = 16 * 1024 * 1024  # the suite sends messages of this size
 FRAMES = 1_000_000  # that it sends in a row
-LIMITS = Limits(limits_message=LARGEST, limits_waiting=4 * LARGEST, limits_commands_burst=FRAMES)
+LIMITS = Limits(client_frame=LARGEST, send_buffer=4 * LARGEST, commands_burst=FRAMES)
 
 
 class Echo(Application):

@@ -424,7 +424,7 @@ def test_what_is_forgotten_is_freed_at_once(stage: Stage) -> None:
 
 
 def test_a_connection_may_have_so_many_subscriptions() -> None:
-    stage = Stage(limits_subscriptions=3)
+    stage = Stage(subscriptions=3)
     ann, subscriber = stage.join("a", "b")
     with pytest.raises(CommandError):
         stage.hub.subscribe(subscriber, ["c", "d"])

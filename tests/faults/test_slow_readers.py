@@ -144,7 +144,7 @@ def test_browsers_that_wait_for_the_same_messages(installation: Installation, st
     print(f"memory {scene.memory_before / 2**20:.1f} to {memory / 2**20:.1f} MiB")
     assert memory - scene.memory_before < SHARED
     scene.publisher.check_haste()
-    assert installation.answers()["limits"]["limits.waiting"] == BROWSERS
+    assert installation.answers()["limits"]["limits.send_buffer"] == BROWSERS
     for last in had:
         assert resume(installation.client_port, last) == [str(each) for each in range(last + 1, number)]
 
@@ -191,6 +191,6 @@ def test_browsers_that_wait_for_messages_of_their_own(installation: Installation
     assert memory < MOST
     assert scene.kernel_memory() < BROWSERS * OF_THE_KERNEL
     scene.publisher.check_haste()
-    assert installation.answers()["limits"]["limits.waiting.all"] >= CUT_OFF
+    assert installation.answers()["limits"]["limits.send_buffer.total"] >= CUT_OFF
     with browsing.listening_to(installation.client_port, "a"):
         wait_until(lambda: installation.publish({"subscribers": ["a"]})[1]["matched"] == 1)

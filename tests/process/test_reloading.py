@@ -16,10 +16,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import psutil
 import pytest
 
+from aphlict.config.loader import from_keys
 from aphlict.config.settings import Settings
 from aphlict.process.pidfile import is_alive
 from aphlict.process.reload import merge
@@ -40,7 +40,7 @@ def test_new_limits_take_over(installation: Installation) -> None:
     supervisor = installation.start()
     worker = installation.worker()
     assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 200
-    installation.write(limits_body=50)
+    installation.write(body=50)
     hang_up(installation, supervisor, "read ")
     assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 413
     assert installation.worker() == worker
@@ -53,7 +53,7 @@ def test_limits_of_connections_take_over_and_are_counted(installation: Installat
     supervisor = installation.start()
     with ExitStack() as stack:
         opened = [stack.enter_context(browsing.listening_to(installation.client_port, "a")) for _ in range(8)]
-        installation.write(workers=workers, limits_connections_address=1, limits_subscriptions=1)
+        installation.write(workers=workers, connections_address=1, subscriptions=1)
         hang_up(installation, supervisor, "read ")
         wait_until(lambda: is_refused(installation.client_port), "the new limit")
         for browser in opened:
@@ -80,7 +80,7 @@ def is_refused(port: int) -> bool:
 
 def test_a_worker_that_follows_has_the_new_limits_too(installation: Installation) -> None:
     supervisor = installation.start()
-    installation.write(limits_body=50)
+    installation.write(body=50)
     hang_up(installation, supervisor, "read ")
     worker = installation.worker()
     worker.kill()
@@ -114,7 +114,7 @@ def test_what_needs_a_restart_is_told_and_stays(installation: Installation) -> N
     before = installation.client_port
     servers = json.loads(installation.config.read_text())["servers"]
     servers[0]["port"] = 1
-    installation.write(servers=servers, pidfile="elsewhere", limits_body=50)
+    installation.write(servers=servers, pidfile="elsewhere", body=50)
     hang_up(installation, supervisor, "read ")
     assert installation.logged('"servers[0].port" has changed in')
     assert installation.logged('"pidfile" has changed in')
@@ -254,7 +254,7 @@ def test_a_server_that_is_no_longer_there_keeps_its_keys(installation: Installat
     installation.write(servers=both)
     supervisor = installation.start()
     Path(key).unlink()
-    installation.write(servers=servers, limits_body=50)
+    installation.write(servers=servers, body=50)
     hang_up(installation, supervisor, "read ")
     assert poll_status(second, 0) == 200
     assert poll_status(second, 1) == 401
@@ -329,7 +329,7 @@ def test_nothing_changes_where_a_worker_has_no_descriptor_left(
     before, hard = resource.prlimit(edge.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(edge.pid, resource.RLIMIT_NOFILE, (NONE_LEFT, hard))
     another = installation.folder / "another.log"
-    installation.write(workers=2, limits_body=50, logs=[{"path": str(another)}])
+    installation.write(workers=2, body=50, logs=[{"path": str(another)}])
     hang_up(installation, supervisor, REFUSED)
     assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 200
     assert not installation.logged("read ")
@@ -345,7 +345,7 @@ def test_nothing_changes_where_a_worker_hangs(
     supervisor, edge = two
     edge.suspend()
     try:
-        installation.write(workers=2, limits_body=50)
+        installation.write(workers=2, body=50)
         supervisor.send_signal(signal.SIGHUP)
         wait_until(lambda: installation.logged(REFUSED), "the refusal", timeout=30)
     finally:
@@ -360,7 +360,7 @@ def test_a_worker_that_ends_during_a_reload_does_not_hold_it_up(
 ) -> None:
     supervisor, edge = two
     edge.suspend()
-    installation.write(workers=2, limits_body=50)
+    installation.write(workers=2, body=50)
     supervisor.send_signal(signal.SIGHUP)
     edge.kill()
     wait_until(lambda: installation.logged("read "), "the reload", timeout=8)
@@ -373,7 +373,7 @@ def test_a_reload_during_a_reload_follows_it(
     supervisor, edge = two
     edge.suspend()
     for size in (10_000, 50):
-        installation.write(workers=2, limits_body=size)
+        installation.write(workers=2, body=size)
         supervisor.send_signal(signal.SIGHUP)
         wait_until(lambda: supervisor.status() == psutil.STATUS_SLEEPING, "the supervisor to wait")
     edge.resume()
@@ -385,7 +385,7 @@ def test_a_reload_during_a_reload_follows_it(
 
 def settings_of(*servers: dict[str, Any], **keys: Any) -> Settings:
     """Settings with these servers."""
-    return msgspec.convert({"servers": servers, "pidfile": "/run/pid", **keys}, Settings)
+    return from_keys({"servers": servers, "pidfile": "/run/pid", **keys})
 
 
 CLIENT, ADMIN = {"type": "client", "port": 1}, {"type": "admin", "port": 2}

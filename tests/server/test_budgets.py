@@ -87,7 +87,7 @@ async def listening(node: RunningNode, count: int) -> None:
 async def test_slow_browsers_get_all_while_others_read_nothing() -> None:
     names = [f"c{number}" for number in range(40)]
     slow = ["one", "two", "three"]
-    async with running_node(limits__waiting__all=16 * MIB) as node:
+    async with running_node(limits__send_buffer__total=16 * MIB) as node:
         with (
             browsers(node, [[name] for name in names], ADDRESSES),
             browsers(node, [[name] for name in slow], ["127.0.2.1", "127.0.2.2", "127.0.2.3"]) as phones,
@@ -100,13 +100,13 @@ async def test_slow_browsers_get_all_while_others_read_nothing() -> None:
                     await node.publish({"subscribers": [name], "text": "x" * TEXT_SIZE})
             for phone in phones:
                 assert await phone.read(b"x" * TEXT_SIZE, MESSAGES) == MESSAGES
-        assert set(hits(node)) == {"limits.waiting.all"}
+        assert set(hits(node)) == {"limits.send_buffer.total"}
         assert not pool(node).is_full
 
 
 async def test_one_address_does_not_take_what_is_for_all() -> None:
     names = [f"c{number}" for number in range(40)]
-    async with running_node(limits__waiting__all=16 * MIB) as node:
+    async with running_node(limits__send_buffer__total=16 * MIB) as node:
         with (
             browsers(node, [[name] for name in names], ADDRESSES[:1]) as strangers,
             browsers(node, [["other"]], ADDRESSES[1:2]) as [other],
@@ -116,18 +116,18 @@ async def test_one_address_does_not_take_what_is_for_all() -> None:
                 await node.publish({"subscribers": ["other"], "text": LONG})
                 await node.publish({"subscribers": names, "text": LONG})
                 assert pool(node).used < 6 * MIB
-            assert set(hits(node)) == {"limits.waiting.address"}
+            assert set(hits(node)) == {"limits.send_buffer.address"}
             assert await other.read(LONG.encode(), 20) == 20
             assert (await strangers[0].end()).endswith(CLOSED[0])
 
 
 async def test_subscriptions_beyond_the_memory_for_them() -> None:
     """Pages with few are served while strangers have very many: those that have most are closed."""
-    async with running_node(limits__subscriptions__all=MIB) as node:
+    async with running_node(limits__subscriptions__total=MIB) as node:
         greedy = [[f"{number}.{name}" for name in range(500)] for number in range(20)]
         with browsers(node, greedy, ADDRESSES) as strangers:
             await eventually(
-                lambda: hits(node).get("limits.subscriptions.all", 0) >= 12, "those that make room"
+                lambda: hits(node).get("limits.subscriptions.total", 0) >= 12, "those that make room"
             )
             with browsers(node, [[f"page{number}"] for number in range(100)], ["127.0.2.1"]) as pages:
                 await eventually(lambda: node.node.hub.instance("default").channels.listeners("page99"))
@@ -142,7 +142,7 @@ async def test_subscriptions_beyond_the_memory_for_them() -> None:
 
 async def test_subscriptions_that_there_is_no_room_for_though_all_have_few() -> None:
     names = [[f"{number}.{name}" for name in range(32)] for number in range(10)]
-    async with running_node(limits__subscriptions__all=100_000) as node:
+    async with running_node(limits__subscriptions__total=100_000) as node:
         with browsers(node, names, ADDRESSES) as pages:
             await eventually(lambda: len(node.node.hub.instance("default").channels) == 320)
             node.node.hub.memory.limit = node.node.hub.memory.used
@@ -151,7 +151,7 @@ async def test_subscriptions_that_there_is_no_room_for_though_all_have_few() -> 
             for path in ("events", "poll"):
                 answer = await curl(f"http://127.0.0.1:{node.client_port}/{path}?channel=another")
                 assert (answer.status, answer.headers["retry-after"]) == (503, "10")
-            assert hits(node) == {"limits.subscriptions.all": 3}
+            assert hits(node) == {"limits.subscriptions.total": 3}
             await node.publish({"subscribers": ["0.0"], "text": "for it"})
             assert await pages[0].read(b"for it") == 1
 
@@ -160,13 +160,15 @@ async def test_subscriptions_that_there_is_no_room_for_though_all_have_few() -> 
 async def test_messages_that_are_not_whole_count(fragments: bool) -> None:
     part = frame(bytes(65_000), final=not fragments)
     part = part if fragments else part[:-1]
-    async with running_node(limits__waiting__all=2 * MIB) as node:
+    async with running_node(limits__send_buffer__total=2 * MIB) as node:
         with browsers(node, [()] * 60, ADDRESSES) as strangers:
             for each in strangers:
                 each.send(part[:30_000])
             for each in strangers:
                 each.send(part[30_000:])
-            await eventually(lambda: hits(node).get("limits.waiting.all", 0) >= 28, "those that make room")
+            await eventually(
+                lambda: hits(node).get("limits.send_buffer.total", 0) >= 28, "those that make room"
+            )
             await eventually(lambda: node.node.hub.connections <= 32, "their end")
             assert pool(node).used <= 2 * MIB
             assert (await strangers[0].end()) in CLOSED
@@ -178,7 +180,7 @@ async def test_bodies_that_are_not_whole_count() -> None:
     """The largest gets an answer that says when to try again."""
     begin = b"POST / HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\n"
     size, chunked = begin % b"Content-Length: 1000000", begin % b"Transfer-Encoding: chunked"
-    async with running_node(limits__waiting__all=2 * MIB) as node, contextlib.AsyncExitStack() as stack:
+    async with running_node(limits__send_buffer__total=2 * MIB) as node, contextlib.AsyncExitStack() as stack:
         asked = []
         for number, request in enumerate([size, chunked + b"f4240\r\n"] * 3):
             reader, writer = await asyncio.open_connection(
@@ -188,7 +190,7 @@ async def test_bodies_that_are_not_whole_count() -> None:
             asked.append((reader, writer))
             writer.write(request + bytes(500_000 + number))
             await writer.drain()
-        await eventually(lambda: hits(node).get("limits.waiting.all") == 2, "those that make room")
+        await eventually(lambda: hits(node).get("limits.send_buffer.total") == 2, "those that make room")
         refused = [reader for reader, _ in asked if reader._buffer]  # type: ignore[attr-defined]
         assert len(refused) == 2
         for reader in refused:
@@ -221,12 +223,12 @@ async def test_a_replay_that_is_read_too_slowly_ends_and_says_so() -> None:
             assert names == [f"m{number}" for number in range(1, len(names) + 1)]
             assert 0 < len(names) < 39
             assert b'"recovered"' not in received
-        assert hits(node) == {"limits.waiting": 1}
+        assert hits(node) == {"limits.send_buffer": 1}
         await eventually(lambda: pool(node).used == 0, "nothing that is kept")
 
 
 async def test_a_message_has_to_become_whole_in_time(clock: Clock) -> None:
-    async with running_node(limits__message__time=20, ping__interval=15) as node:
+    async with running_node(limits__client_frame__time=20, ping__interval=15) as node:
         with browsers(node, [()] * 2, ADDRESSES) as [slow, steady]:
             begun, rest = frame(b"{", final=False), frame(b"}", CONTINUATION)
             for each in (slow, steady):
@@ -239,7 +241,7 @@ async def test_a_message_has_to_become_whole_in_time(clock: Clock) -> None:
                 await were_read(slow, steady)
             clock.advance(node, 9)
             assert closed_with(await slow.end()) == 1008
-            assert hits(node) == {"limits.message.time": 1}
+            assert hits(node) == {"limits.client_frame.time": 1}
             assert node.node.hub.connections == 1
 
 

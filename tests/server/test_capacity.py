@@ -45,7 +45,7 @@ def test_what_the_descriptors_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_limit_that_is_given(tmp_path: Path) -> None:
-    assert capacity.for_browsers(settings(tmp_path, limits_connections=7)) == (7, "limits.connections")
+    assert capacity.for_browsers(settings(tmp_path, connections=7)) == (7, "limits.connections")
 
 
 @pytest.mark.usefixtures("many_descriptors")

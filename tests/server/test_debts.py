@@ -3,7 +3,7 @@
 from aphlict.config.settings import Limits
 from aphlict.server.limits import FORGIVEN, MAX_DEBTS, Debts
 
-LIMITS = Limits(limits_commands=50, limits_commands_burst=200)
+LIMITS = Limits(commands=50, commands_burst=200)
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 
 

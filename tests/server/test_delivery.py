@@ -200,7 +200,7 @@ async def test_a_long_list_for_many_browsers_does_not_hold_up_the_loop() -> None
         if not told:
             asyncio.get_running_loop().call_soon(turn)
 
-    async with running_node(limits__deliveries=10_000_000) as node:
+    async with running_node(limits__delivery_queue=10_000_000) as node:
         hub = node.node.hub
         readers = [join(hub, "A", "B") for _ in range(5000)]
         body = json.dumps([{"subscribers": ["A", "B"], "uniqueID": str(number)} for number in range(300)])

@@ -204,7 +204,7 @@ async def test_streams_end_when_the_server_stops() -> None:
 
 
 async def test_who_reads_too_slowly_is_cut_off_and_resumes() -> None:
-    async with running_node(limits__waiting=100_000) as node:
+    async with running_node(limits__send_buffer=100_000) as node:
         reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port, limit=1024)
         writer.write(b"GET /events?channel=a HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.readuntil(b"id: ~")

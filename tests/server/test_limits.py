@@ -18,6 +18,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from aphlict.config.settings import Settings
 from aphlict.server.connection import Connection
 from tests.support.certificates import self_signed
 from tests.support.clocks import Clock
@@ -158,18 +159,20 @@ async def test_more_connections_than_an_address_may_have() -> None:
         assert await hits(node, "limits.connections.address") == 1
 
 
+def with_limits(settings: Settings, **limits: int | None) -> Settings:
+    return msgspec.structs.replace(settings, limits=msgspec.structs.replace(settings.limits, **limits))
+
+
 async def test_limits_are_read_again() -> None:
     async with running_node() as node, raw(node.client_port) as first:
         assert b" 101 " in await first.ask(UPGRADE)
-        changed = msgspec.structs.replace(
-            node.node.settings, limits_connections_address=1, limits_commands_burst=1, limits_commands=1
-        )
+        changed = with_limits(node.node.settings, connections_address=1, commands_burst=1, commands=1)
         node.node.prepare_reload(changed)()
         async with raw(node.client_port) as second:
             assert b" 429 " in await second.ask(UPGRADE)
         first.writer.write(PING * 2)
         await eventually_async(lambda: has_hits(node, "limits.commands", 1), "the first to be slowed down")
-        node.node.prepare_reload(msgspec.structs.replace(changed, limits_connections_address=None))()
+        node.node.prepare_reload(with_limits(changed, connections_address=None))()
         assert await is_let_in(node)
 
 
@@ -556,7 +559,7 @@ async def test_a_body_as_large_as_it_may_be(options: tuple[str, ...]) -> None:
 
 
 async def test_a_list_is_taken_until_too_many_deliveries_wait() -> None:
-    async with running_node(limits__deliveries=10) as node:
+    async with running_node(limits__delivery_queue=10) as node:
         browsers = [await subscribed(node.url(), "A") for _ in range(3)]
         messages = [
             {"subscribers": ["A"], "uniqueID": str(number), "number": number} for number in range(1024)
@@ -572,11 +575,11 @@ async def test_a_list_is_taken_until_too_many_deliveries_wait() -> None:
             rest = rest[len(taken) :]
         for browser in browsers:
             assert [each["number"] for each in await receive(browser, 1024)] == list(range(1024))
-        assert await hits(node, "limits.deliveries") == refusals > 1
+        assert await hits(node, "limits.delivery_queue") == refusals > 1
 
 
 async def test_more_deliveries_than_may_wait() -> None:
-    async with running_node(limits__deliveries=1000) as node:
+    async with running_node(limits__delivery_queue=1000) as node:
         browser = await subscribed(node.url(), "A")
         messages = [{"subscribers": ["A"], "number": number} for number in range(600)]
         await node.publish(*messages)
@@ -592,14 +595,14 @@ async def test_more_deliveries_than_may_wait() -> None:
         assert [each["number"] for each in await receive(browser, 600)] == list(range(600))
         await node.publish({"subscribers": ["A"], "number": 600})
         assert [each["number"] for each in await receive(browser, 1)] == [600]
-        assert await hits(node, "limits.deliveries") == 1
+        assert await hits(node, "limits.delivery_queue") == 1
 
 
 # What was counted already
 
 
 async def test_what_is_refused_is_counted() -> None:
-    async with running_node(limits__subscriptions=1, limits__name=7, limits__message=100) as node:
+    async with running_node(limits__subscriptions=1, limits__name=7, limits__client_frame=100) as node:
         async with connect(node.url()) as browser:
             assert (await command(browser, "subscribe", ["A", "B"]))["type"] == "error"
             assert (await command(browser, "subscribe", ["too long"]))["type"] == "error"
@@ -615,9 +618,9 @@ async def test_what_is_refused_is_counted() -> None:
         assert {name: count for name, count in found.items() if count} == {
             "limits.subscriptions": 1,
             "limits.name": 3,
-            "limits.message": 1,
+            "limits.client_frame": 1,
             "limits.body": 1,
-            "limits.head": 1,
+            "limits.request_head": 1,
         }
 
 
@@ -644,5 +647,7 @@ async def test_what_was_counted_is_summed_up_in_the_log(
     monkeypatch.setattr("aphlict.server.server.TELL_HITS", 0.1)
     async with running_node() as node:
         for _ in range(3):
-            node.node.hub.hits.add("limits.head", "192.0.2.1")
-        await eventually(lambda: "limits.head was hit by 192.0.2.1 2 more times" in caplog.text, "the sum")
+            node.node.hub.hits.add("limits.request_head", "192.0.2.1")
+        await eventually(
+            lambda: "limits.request_head was hit by 192.0.2.1 2 more times" in caplog.text, "the sum"
+        )

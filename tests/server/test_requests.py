@@ -68,7 +68,7 @@ def test_no_answer_takes_the_place_of_one_that_was_dropped() -> None:
     sock, publisher = socket.socketpair()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     sock.setblocking(False)
-    surroundings = Surroundings(Limits(limits_waiting_all=10 * LARGE), LimitCounters(), 0.0)
+    surroundings = Surroundings(Limits(send_buffer_total=10 * LARGE), LimitCounters(), 0.0)
     connection = RequestConnection(sock, "a", Context(Repeating(), NoLimit(), surroundings))
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n"
     publisher.sendall(head + b"a" + head + b"b" + head)
@@ -77,7 +77,7 @@ def test_no_answer_takes_the_place_of_one_that_was_dropped() -> None:
     publisher.recv(100)
     connection.on_events(WRITE)
     assert connection.state is State.CLOSED
-    assert surroundings.hits.counts == {"limits.waiting.all": 1}
+    assert surroundings.hits.counts == {"limits.send_buffer.total": 1}
     assert surroundings.pool.used < 10 * LARGE
     publisher.settimeout(10)
     while data := publisher.recv(LARGE):

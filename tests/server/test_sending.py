@@ -30,7 +30,7 @@ class Pair:
 @pytest.fixture
 def surroundings() -> Surroundings:
     """With room for what waits of three large frames."""
-    return Surroundings(Limits(limits_waiting_all=ROOM), LimitCounters(), 0.0)
+    return Surroundings(Limits(send_buffer_total=ROOM), LimitCounters(), 0.0)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_who_is_gone_is_sent_nothing(pairs: list[Pair]) -> None:
 
 
 def test_a_first_frame_may_be_larger_than_what_may_wait(pairs: list[Pair]) -> None:
-    pairs[0].connection.context.limits = Limits(limits_waiting=1000)
+    pairs[0].connection.context.limits = Limits(send_buffer=1000)
     pairs[0].connection.send(bytes(LARGE))
     assert pairs[0].connection.state is State.OPEN
 
@@ -96,7 +96,7 @@ def test_first_frames_do_not_wait_where_there_is_no_room(
     states = [each.connection.state for each in pairs]
     assert states == [State.CLOSED] + [State.OPEN] * 3, "the one that has waited for longest is closed"
     assert surroundings.pool.used <= ROOM
-    assert surroundings.hits.counts == {"limits.waiting.all": 1}
+    assert surroundings.hits.counts == {"limits.send_buffer.total": 1}
 
 
 def test_the_frames_of_replays_do_not_wait_where_there_is_no_room(

@@ -14,7 +14,7 @@ from tests.support.heads import head
 from tests.support.nodes import running_node
 from tests.support.waiting import eventually
 
-TOO_MUCH = 200  # messages of 64 KiB: more than the sockets' buffers and `limits.waiting` hold
+TOO_MUCH = 200  # messages of 64 KiB: more than the sockets' buffers and `limits.send_buffer` hold
 
 
 def connect(port: int, tls: ssl.SSLContext | None) -> socket.socket:

@@ -167,7 +167,7 @@ async def test_answers_to_records_get_between_frames_that_wait(tmp_path: Path) -
     """A slow browser renews its keys while large frames wait for it: each frame arrives whole."""
     files = self_signed().write(tmp_path)
 
-    limits = {"limits__waiting": 1 << 26, "limits__commands__burst": 10_000}
+    limits = {"limits__send_buffer": 1 << 26, "limits__commands__burst": 10_000}
     async with running_node(client=files.settings(), **limits) as node:  # type: ignore[arg-type]
         client = await asyncio.to_thread(websocket, node.client_port, 8192)
         client.sock.sendall(client.encrypted(text('{"command":"subscribe","data":["a"],"id":1}')))

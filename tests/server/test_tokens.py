@@ -262,7 +262,7 @@ async def test_a_token_is_as_long_as_a_head_may_be_at_most(tmp_path: Path) -> No
     async with running_node(client=guarded(tmp_path)) as node, connect(node.url()) as browser:
         assert (await command(browser, "auth", long))["error"] == "the token is longer than 8192 bytes"
     async with (
-        running_node(client=guarded(tmp_path), limits__head=32768) as node,
+        running_node(client=guarded(tmp_path), limits__request_head=32768) as node,
         connect(node.url()) as browser,
     ):
         assert "error" not in await command(browser, "auth", long)

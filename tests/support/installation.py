@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from tests.support.configuration import named
 from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 
@@ -46,8 +47,8 @@ class Installation:
             {"type": "admin", "port": self.admin_port},
         ]
         base = {"servers": servers, "logs": [{"path": str(self.log)}], "pidfile": str(self.pidfile)}
-        named = {key.replace("_", "."): value for key, value in changes.items()}
-        self.config.write_text(json.dumps(base | {"drain.time": 0.2} | named))
+        by_key = named(changes)
+        self.config.write_text(json.dumps(base | {"drain.time": 0.2} | by_key))
 
     def run(self, command: str, *options: str, **more: Any) -> "subprocess.CompletedProcess[str]":
         """Run one command to its end."""

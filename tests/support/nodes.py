@@ -7,11 +7,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from websockets.asyncio.client import ClientConnection, connect
 
-from aphlict.config.settings import Settings
+from aphlict.config.loader import from_keys
 from aphlict.node import Node
 from aphlict.server.credentials import load
 
@@ -81,7 +80,7 @@ async def running_node(
         "drain.time": 0,
         **{name.replace("__", "."): value for name, value in keys.items()},
     }
-    settings = msgspec.convert(raw, Settings)
+    settings = from_keys(raw)
     credentials = [load(server) for server in settings.servers]
     node = Node(settings, [[client_socket], [admin_socket]], credentials)
     await node.start()

@@ -18,7 +18,7 @@ from aphlict.server.credentials import load
 from aphlict.server.server import Port
 from aphlict.workers.edge_side import HubConnection, HubConnector
 from aphlict.workers.hub_side import EdgePool
-from aphlict.workers.ipc import Ack, History, Publish, RecordReader, encode, pack
+from aphlict.workers.ipc import Ack, HistoryRecord, Publish, RecordReader, encode, pack
 from aphlict.workers.nodes import EdgeNode, Nowhere
 from tests.support.listeners import Listener, join
 from tests.support.nodes import command, subscribed
@@ -33,7 +33,7 @@ MEBIBYTE = 1024 * 1024
 
 def make_hub(history: int = 64 * MEBIBYTE, started: float = 0.0) -> Hub:
     """A hub that keeps messages of so many bytes."""
-    return Hub("f" * 16, Nowhere(), Limits(limits_history=history), lambda: None, started)
+    return Hub("f" * 16, Nowhere(), Limits(history=history), lambda: None, started)
 
 
 def make_edge() -> Hub:
@@ -149,7 +149,7 @@ async def test_a_link_that_is_lost_says_nothing_of_the_next_one() -> None:
         records = (
             Publish(1, messages[:1]),
             Publish(0, messages[1:]),
-            History([], Evictions(0.0, 0.0, {})),
+            HistoryRecord([], Evictions(0.0, 0.0, {})),
         )
         await loop.sock_sendall(first, b"".join(encode(record) for record in records))
         first.close()  # which the edge notices when it confirms
@@ -225,7 +225,7 @@ async def test_nothing_waits_for_an_edge_that_joins_and_does_not_read() -> None:
     async with distributing(hub) as (distribution, address):
         reader, writer = await asyncio.open_unix_connection(address, limit=1024)
         with closing(writer):
-            writer.write(encode(History([], Evictions(math.inf, 0.0, {}))))
+            writer.write(encode(HistoryRecord([], Evictions(math.inf, 0.0, {}))))
             data = await reader.readexactly(1)
             for name in NAMES[3:100]:
                 distribution.publish([make_message(name, MEBIBYTE)], time.monotonic(), lambda _receipts: None)
@@ -234,7 +234,7 @@ async def test_nothing_waits_for_an_edge_that_joins_and_does_not_read() -> None:
             while True:
                 size += len(data)
                 for record in records.feed(data):
-                    assert isinstance(record, History)
+                    assert isinstance(record, HistoryRecord)
                     names += [each.unique_id for each in record.messages]
                 if "99" in names:
                     break
@@ -311,7 +311,7 @@ async def test_browsers_of_an_edge_that_missed_messages_have_to_resume() -> None
 
     async def let_join(dropped_at: float) -> socket.socket:
         link, _ = await loop.sock_accept(sock)
-        await loop.sock_sendall(link, encode(History([], Evictions(0.0, dropped_at, {}))))
+        await loop.sock_sendall(link, encode(HistoryRecord([], Evictions(0.0, dropped_at, {}))))
         return link
 
     starting = asyncio.create_task(edge.start())

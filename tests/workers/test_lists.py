@@ -5,17 +5,17 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 
-import msgspec
 import pytest
 
-from aphlict.config.settings import Limits, Settings
+from aphlict.config.loader import from_keys
+from aphlict.config.settings import Limits
 from aphlict.core.hub import Hub, Receipt
 from aphlict.core.message import Message
 from aphlict.errors import Overloaded
 from aphlict.server.credentials import Credentials
 from aphlict.server.server import Port
 from aphlict.workers.edge_side import HubConnector
-from aphlict.workers.ipc import History, RecordReader, encode
+from aphlict.workers.ipc import HistoryRecord, RecordReader, encode
 from aphlict.workers.nodes import HubNode, Nowhere
 from tests.support.listeners import join
 from tests.support.nodes import listening
@@ -39,14 +39,14 @@ async def hub_and_edge() -> AsyncIterator[tuple[HubNode, Hub, str]]:
         "servers": [{"type": "client", "port": 1}, {"type": "admin", "port": admin.getsockname()[1]}],
         "pidfile": "/nowhere/pid",
         "drain.time": 0,
-        "limits.deliveries": LIMIT,
+        "limits.delivery_queue": LIMIT,
     }
-    settings = msgspec.convert(raw, Settings)
+    settings = from_keys(raw)
     sock, address = listening_for_edges()
     ports = [Port(settings.servers[1], [admin])]
     now = time.monotonic()
     node = HubNode(settings, ports, [Credentials()], sock, "f" * 16, now, lambda _path: b"")
-    edge = Hub("f" * 16, Nowhere(), Limits(limits_deliveries=LIMIT), lambda: None)
+    edge = Hub("f" * 16, Nowhere(), Limits(delivery_queue=LIMIT), lambda: None)
     async with kept(HubConnector(edge, address, lambda: None)):
         await node.start()
         yield node, edge, address
@@ -105,11 +105,11 @@ async def test_an_edge_that_hangs_holds_up_a_list_once() -> None:
         _, listener = join(edge, "A")
         reader, writer = await asyncio.open_unix_connection(address)
         with closing(writer):
-            writer.write(encode(History([], edge.evictions())))
+            writer.write(encode(HistoryRecord([], edge.evictions())))
             records, joined = RecordReader(), False
             while not joined:
                 came = records.feed(await reader.read(65536))
-                joined = any(isinstance(each, History) and each.evictions is not None for each in came)
+                joined = any(isinstance(each, HistoryRecord) and each.evictions is not None for each in came)
             receipts = await publish(node, make_list(0, 1000))
             assert [receipt.unique_id for receipt in receipts] == [str(n) for n in range(1000)]
         while edge.work():

@@ -305,7 +305,7 @@ async def test_any_edge_answers_a_poll_that_another_began(server: Installation) 
 
 
 def test_publishers_are_turned_away_while_an_edge_is_behind_and_no_longer(tmp_path: Path) -> None:
-    with installed(tmp_path, workers=2, limits_deliveries=1) as server:
+    with installed(tmp_path, workers=2, delivery_queue=1) as server:
         server.start()
         names = [str(number) for number in range(20)]
         rest, refusals = [{"subscribers": ["a"], "uniqueID": name} for name in names], 0
@@ -316,5 +316,5 @@ def test_publishers_are_turned_away_while_an_edge_is_behind_and_no_longer(tmp_pa
                 assert status == (503 if rest else 200)
                 refusals += status == 503
             wait_until(lambda: browsers.heard() == [names] * 3, "the messages, each once, in order")
-        assert server.answers()["limits"]["limits.deliveries"] == refusals > 0
+        assert server.answers()["limits"]["limits.delivery_queue"] == refusals > 0
         server.run("stop")
