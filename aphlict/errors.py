@@ -1,108 +1,143 @@
-"""Everything that can go wrong: one tree; each class knows its sentence, and what it maps to outside."""
+"""All errors: one tree. A class has a stable code and what it becomes in HTTP, on a WebSocket and at exit."""
 
 
 class AphlictError(Exception):
-    """The root. `str()` is one sentence for the person who has to act.
+    """The root. `str()` is one sentence for the person who can fix it; programs go by `code`.
 
-    The class attributes are the table of what an error becomes outside: `http_status` in an HTTP answer,
-    `close_code` on a WebSocket (RFC 6455, 7.4), `exit_status` of a command (`docs/operations.md`).
+    The class attributes are what an error becomes outside: `code` wherever a machine reads it (docs/protocol.md),
+    `http_status` in an HTTP response, `close_code` on a WebSocket (RFC 6455, 7.4), `exit_status` of a command
+    (docs/operations.md).
     """
 
+    code = "internal_error"
     http_status = 500
     close_code = 1011
     exit_status = 1
-    limit: str | None = None  # the configuration key of the limit that was passed
-    retry_after: int | None = None  # seconds after which trying again makes sense
-    challenge: str | None = None  # the WWW-Authenticate of an HTTP answer
-    channels: tuple[str, ...] = ()  # those refused, where others of the same request might not be
+    limit: str | None = None  # configuration key of the limit that was reached
+    retry_after: int | None = None  # seconds after which a retry makes sense
+    challenge: str | None = None  # WWW-Authenticate of the HTTP response
+    channels: tuple[str, ...] = ()  # the refused ones, where others of the same request might be accepted
 
 
-# The operator has to act.
+# For the operator.
 
 
 class UsageError(AphlictError):
-    """The command line cannot be understood."""
+    """The command line is invalid."""
 
+    code = "usage_error"
     exit_status = 77
 
 
 class ConfigError(AphlictError):
-    """The configuration is wrong: the sentence names key, value and what was expected."""
+    """The configuration is invalid: the sentence has the key, its value and what was expected."""
 
+    code = "config_invalid"
     exit_status = 77
 
 
 class CertificateError(ConfigError):
-    """A key, certificate or chain cannot serve."""
+    """A key, certificate or chain is not usable."""
+
+    code = "certificate_invalid"
 
 
 class AlreadyRunning(AphlictError):
-    """A server with this pidfile runs."""
+    """Another server with this pidfile is running."""
 
+    code = "already_running"
     exit_status = 77
 
 
 class BindError(AphlictError):
-    """A listener could not be opened."""
+    """A listening socket cannot be opened."""
+
+    code = "bind_failed"
 
 
 class AddressInUse(BindError):
-    """Another process holds the port."""
+    """Another process listens on the address and port."""
+
+    code = "address_in_use"
 
 
 class FileError(AphlictError):
-    """A pidfile or a log file cannot be made, read or written."""
+    """A pidfile or log file cannot be created, read or written."""
+
+    code = "file_error"
 
 
 class StartFailed(AphlictError):
-    """The server ended before it was ready."""
+    """The server exited before it was ready."""
+
+    code = "start_failed"
 
 
 class ReloadRejected(AphlictError):
-    """A worker cannot use the new configuration, so that none does."""
+    """A worker cannot apply the new configuration, so no worker does."""
+
+    code = "reload_rejected"
 
 
 class NotPermitted(AphlictError):
     """The server belongs to another user."""
 
-
-class NoAnswer(AphlictError):
-    """The admin server refused what a command asked of it, or did not answer."""
+    code = "permission_denied"
 
 
-# The publisher has to act.
+class AdminUnreachable(AphlictError):
+    """The admin server rejected a command's request, or did not respond."""
+
+    code = "admin_unreachable"
+
+
+# For the publisher.
+
+
+class PublishFailed(AphlictError):
+    """No admin server accepted the message. `code` is that of the last server's response, if it sent one."""
+
+    code = "publish_failed"
 
 
 class InvalidMessage(AphlictError):
-    """A published body is not a message."""
+    """A published body is not a valid message."""
 
+    code = "invalid_message"
     http_status = 400
 
 
 class InvalidJSON(InvalidMessage):
-    """The body is not JSON, or not an object or a list of objects."""
+    """The body is not JSON, or neither an object nor a list of objects."""
+
+    code = "invalid_json"
 
 
 class NoSubscribers(InvalidMessage):
-    """A message does not say which channels it is for."""
+    """A message has no list of channels in `subscribers`."""
+
+    code = "no_subscribers"
 
 
 class NameTooLong(InvalidMessage):
-    """A channel, instance or uniqueID is longer than a name may be."""
+    """A channel, instance or uniqueID is longer than `limits.name`."""
 
+    code = "name_too_long"
     limit = "limits.name"
 
 
 class TooManyMessages(InvalidMessage):
-    """A list holds more messages than one request may publish."""
+    """A list holds more messages than `limits.batch`."""
 
+    code = "too_many_messages"
     http_status = 413
     limit = "limits.batch"
 
 
 class TooManyChannels(InvalidMessage):
-    """A message names more channels than one may."""
+    """A message has more channels than `limits.channels`."""
 
+    code = "too_many_channels"
     http_status = 413
     limit = "limits.channels"
 
@@ -110,26 +145,44 @@ class TooManyChannels(InvalidMessage):
 class UnexpectedBody(InvalidMessage):
     """A request with a body on a client port."""
 
+    code = "unexpected_body"
     http_status = 501
 
 
 class BodyTooLarge(InvalidMessage):
     """The body is larger than `limits.body`."""
 
+    code = "body_too_large"
     http_status = 413
     limit = "limits.body"
 
 
-class CrossSiteRequest(AphlictError):
-    """A request to an admin server that a web page may have made, without anyone's doing."""
+class NotFound(AphlictError):
+    """The server has no such path."""
 
+    code = "not_found"
+    http_status = 404
+
+
+class MethodNotAllowed(AphlictError):
+    """The path exists, but not for this method."""
+
+    code = "method_not_allowed"
+    http_status = 405
+
+
+class CrossSiteRequest(AphlictError):
+    """A request to an admin server that a web page may have made without its user's intent."""
+
+    code = "cross_site_request"
     http_status = 403
     limit = "admin.pages"
 
 
 class HostNotAllowed(AphlictError):
-    """A request to an admin server under a name that is not known to be the server's own."""
+    """A request to an admin server under a host name that is not known to be its own (DNS rebinding)."""
 
+    code = "host_not_allowed"
     http_status = 403
     limit = "admin.hosts"
 
@@ -137,136 +190,175 @@ class HostNotAllowed(AphlictError):
 class Unauthorized(AphlictError):
     """A request to an admin server without its secret."""
 
+    code = "unauthorized"
     http_status = 401
     limit = "admin.secret"
     challenge = 'Bearer realm="aphlict"'
 
 
 class BufferFull(InvalidMessage):
-    """There is no memory for a request that arrives slowly. It is counted with its limit where it is refused."""
+    """No memory is left for a request that arrives slowly. The limit is counted where this is raised."""
 
+    code = "buffer_full"
     http_status = 503
     retry_after = 1
 
 
 class Overloaded(InvalidMessage):
-    """More is waiting to be delivered than this server lets wait."""
+    """More deliveries are queued than `limits.delivery_queue`."""
 
+    code = "overloaded"
     http_status = 503
     limit = "limits.delivery_queue"
     retry_after = 1
 
 
-# The browser, or who pretends to be one, has to act.
+# For the client.
 
 
 class BadRequest(AphlictError):
-    """An HTTP head that cannot become a WebSocket."""
+    """An HTTP request that cannot be served."""
 
+    code = "bad_request"
     http_status = 400
 
 
-class OriginForbidden(BadRequest):
-    """A page of an origin that `origins` does not name. It is counted with the origin where it is raised."""
+class UpgradeRequired(BadRequest):
+    """A plain HTTP request to a path of a client port that serves WebSockets only."""
 
+    code = "upgrade_required"
+    http_status = 501  # what the Node.js server responds
+
+
+class OriginForbidden(BadRequest):
+    """A page of an origin that is not in `origins`. It is counted, with the origin, where it is raised."""
+
+    code = "origin_forbidden"
     http_status = 403
 
 
 class BadProxyHeader(AphlictError):
-    """A connection on a port with `proxy.protocol` that does not begin as it should."""
+    """A connection to a port with `proxy.protocol` that does not begin with a PROXY header."""
+
+    code = "bad_proxy_header"
 
 
 class HeadTooLarge(BadRequest):
     """The head of a request is larger than `limits.request_head`."""
 
+    code = "request_head_too_large"
     http_status = 431
     limit = "limits.request_head"
 
 
-class InstanceTooLong(BadRequest):
-    """The path of a request names an instance that is longer than a name may be."""
-
-    limit = "limits.name"
-
-
 class TooManyConnections(BadRequest):
-    """More connections than this server has room for."""
+    """The server has as many connections as `limits.connections` allows."""
 
+    code = "too_many_connections"
     http_status = 503
     limit = "limits.connections"
     retry_after = 10
 
 
 class TooManyPublishers(TooManyConnections):
-    """More connections to admin ports than are kept free for them."""
+    """The admin ports have as many connections as are reserved for them."""
 
+    code = "too_many_publishers"
     limit = "admin.connections"
 
 
 class TooManyFromAddress(BadRequest):
-    """More connections than one address may have."""
+    """One address has as many connections as `limits.connections.address` allows."""
 
+    code = "too_many_connections_from_address"
     http_status = 429
     limit = "limits.connections.address"
     retry_after = 10
 
 
 class UnsupportedVersion(BadRequest):
-    """The browser speaks another version of the WebSocket protocol than 13 (RFC 6455, 4.4)."""
+    """The client does not speak version 13 of the WebSocket protocol (RFC 6455, 4.4)."""
 
+    code = "unsupported_websocket_version"
     http_status = 426
 
 
 class InvalidToken(BadRequest):
-    """A token that proves nothing, or nothing any more."""
+    """A token that is malformed, not signed by a known key, or not valid now."""
 
+    code = "token_invalid"
     http_status = 401
     close_code = 4001
     challenge = 'Bearer realm="aphlict", error="invalid_token"'
 
 
-class TokenMissing(InvalidToken):
-    """A token is asked for, and there is none."""
+class TokenExpired(InvalidToken):
+    """A token whose `exp` has passed."""
 
+    code = "token_expired"
+
+
+class TokenMissing(InvalidToken):
+    """The port requires a token and the request has none."""
+
+    code = "token_missing"
     challenge = 'Bearer realm="aphlict"'
 
 
 class Forbidden(BadRequest):
-    """The token is good, but not for this."""
+    """The token is valid, but does not allow this. Raised as one of the subclasses."""
 
+    code = "forbidden"
     http_status = 403
     challenge = 'Bearer realm="aphlict", error="insufficient_scope"'
+
+
+class InstanceForbidden(Forbidden):
+    """The token is for another instance."""
+
+    code = "instance_forbidden"
+
+
+class ChannelForbidden(Forbidden):
+    """The token does not allow a channel."""
+
+    code = "channel_forbidden"
 
 
 class ProtocolError(AphlictError):
     """A frame that RFC 6455 does not allow."""
 
+    code = "protocol_error"
     close_code = 1002
 
 
 class InvalidUTF8(ProtocolError):
     """A text message that is not UTF-8."""
 
+    code = "invalid_utf8"
     close_code = 1007
 
 
 class FrameTimeout(ProtocolError):
-    """A message from a browser that has begun and does not become whole."""
+    """A message from a client has begun and is not complete within `limits.client_frame.time`."""
 
+    code = "frame_timeout"
     close_code = 1008
     limit = "limits.client_frame.time"
 
 
 class FrameTooLarge(ProtocolError):
-    """A frame or a message from a browser beyond `limits.client_frame`."""
+    """A frame or message from a client is larger than `limits.client_frame`."""
 
+    code = "frame_too_large"
     close_code = 1009
     limit = "limits.client_frame"
 
 
 class CommandError(AphlictError):
-    """A command of a browser that cannot be done; the connection stays. `id`: what the answer must bear."""
+    """A client's command is invalid; the connection stays open. `id` is that of the command."""
 
+    code = "invalid_command"
     http_status = 400
 
     def __init__(self, sentence: str, id: str | float | None = None) -> None:
@@ -275,14 +367,16 @@ class CommandError(AphlictError):
 
 
 class TooManySubscriptions(CommandError):
-    """A connection wants more channels than it may have."""
+    """A connection has as many subscriptions as `limits.subscriptions` allows."""
 
+    code = "too_many_subscriptions"
     limit = "limits.subscriptions"
 
 
 class SubscriptionsFull(AphlictError):
-    """All connections together have as many subscriptions as there is memory for: the one that asks is closed."""
+    """The subscriptions of all connections reach `limits.subscriptions.total`: the asking connection is closed."""
 
+    code = "subscriptions_full"
     http_status = 503
     close_code = 1013
     limit = "limits.subscriptions.total"
@@ -290,43 +384,58 @@ class SubscriptionsFull(AphlictError):
 
 
 class HistoryEvicted(AphlictError):
-    """A message that a replay has yet to send is no longer kept."""
+    """The history no longer has a message that a replay has yet to send."""
 
+    code = "history_evicted"
     close_code = 1013
 
 
-# The operator of another node has to act: `str()` goes on from "peer NAME: ".
+# For the operator of a peer: `str()` continues "peer NAME: ".
 
 
 class PeerError(AphlictError):
-    """Another node of the cluster did not take what it was sent."""
+    """A peer did not accept what was sent to it."""
+
+    code = "peer_error"
 
 
 class PeerUnreachable(PeerError):
-    """No connection could be made."""
+    """No connection to the peer can be made."""
+
+    code = "peer_unreachable"
 
 
 class PeerTLSError(PeerError):
-    """A connection was made, but not a TLS session with a certificate that can be believed."""
+    """The TLS handshake with the peer failed, or its certificate is not trusted."""
+
+    code = "peer_tls_error"
 
 
 class PeerDisconnected(PeerError):
-    """The connection ended before a whole answer had come."""
+    """The peer closed the connection before its response was complete."""
+
+    code = "peer_disconnected"
 
 
 class PeerTimeout(PeerError):
-    """No answer came in time."""
+    """The peer did not respond in time."""
+
+    code = "peer_timeout"
 
 
 class BadResponse(PeerError):
-    """What came is not an answer of an admin server."""
+    """The response is not one of an admin server."""
+
+    code = "peer_bad_response"
 
 
 class PeerHTTPError(PeerError):
-    """An admin server that answers with an error; `status` is its HTTP status.
+    """The admin server responded with an error; `status` is the HTTP status.
 
-    `taken`: of a list, the first so many messages were published, and only the others were refused.
+    `taken`: of a list, so many messages from its start were published, and only the rest was refused.
     """
+
+    code = "peer_http_error"
 
     def __init__(self, status: int, reason: str, taken: int = 0) -> None:
         super().__init__(f"it answered {status}: {reason}")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 from urllib.parse import SplitResult, quote, urlsplit
 
-from aphlict.errors import InvalidMessage, NoAnswer
+from aphlict.errors import InvalidMessage, PublishFailed
 
 LOCAL_SERVER = ("http://127.0.0.1:22281/",)
 TIMEOUT = 2.0  # seconds
@@ -43,7 +43,7 @@ def publish(
     `servers` are the URLs of admin servers that are tried in random order until one has taken the message, all
     within `timeout` seconds, but for looking up their names; `context` is for those with https, and `secret` is
     their `admin.secret`. The message bears a `uniqueID`, so that it is delivered once even where a server took it
-    and could not say so. Raises PublishRefused where the message is at fault, NoAnswer where no server took it, and
+    and could not confirm it. Raises InvalidMessage for an invalid message, PublishFailed if no server accepts it, and
     TypeError for text where a list is expected.
     """
     _refuse_text("servers", servers)
@@ -57,7 +57,7 @@ def publish(
     for left, server in zip(range(len(servers), 0, -1), random.sample(servers, len(servers)), strict=True):
         try:
             answer = _post(server, instance, body, headers, _share(deadline, left), context)
-        except (OSError, http.client.HTTPException, NoAnswer) as error:
+        except (OSError, http.client.HTTPException, PublishFailed) as error:
             failures.append(f"{server}: {_why(error)}")
         else:
             return Receipt(
@@ -66,7 +66,7 @@ def publish(
                 answer.get("matched"),
                 answer.get("duplicate", False),
             )
-    raise NoAnswer(f"no server took the message ({'; '.join(failures) or 'none is given'})")
+    raise PublishFailed(f"no server took the message ({'; '.join(failures) or 'none is given'})")
 
 
 async def publish_async(
@@ -210,7 +210,7 @@ class _Received(io.RawIOBase):
 
 
 def _read(status: int, text: bytes) -> dict[str, Any]:
-    """The answer's JSON. Raises PublishRefused where another server would refuse too, NoAnswer where it may not."""
+    """The JSON of a response. Raises InvalidMessage if every server would reject it, else PublishFailed."""
     try:
         answer = json.loads(text)
     except ValueError:
@@ -220,7 +220,7 @@ def _read(status: int, text: bytes) -> dict[str, Any]:
     reason = answer.get("error") if isinstance(answer, dict) else None
     if status in (http.client.BAD_REQUEST, http.client.REQUEST_ENTITY_TOO_LARGE):
         raise InvalidMessage(str(reason or "the server does not take the message"))
-    raise NoAnswer(f"it answers {status}{f': {reason}' if reason else ''}")
+    raise PublishFailed(f"it answers {status}{f': {reason}' if reason else ''}")
 
 
 def _why(error: Exception) -> str:

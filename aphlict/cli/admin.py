@@ -10,18 +10,18 @@ from aphlict.cli.configured import reachable
 from aphlict.cli.console import reason
 from aphlict.config.secrets import read_secrets
 from aphlict.config.settings import ServerSettings, Settings
-from aphlict.errors import ConfigError, NoAnswer
+from aphlict.errors import AdminUnreachable, ConfigError
 from aphlict.tls.context import show_certificate
 
 TIMEOUT = 2.0  # seconds: what publishers wait
 
 
 def ask(settings: Settings, method: str, path: str, instance: str | None, body: bytes | None = None) -> Any:
-    """Send one request to the first admin server and return its JSON. Raises NoAnswer."""
+    """Send one request to the first admin server and return its JSON. Raises AdminUnreachable."""
     try:
         settings = read_secrets(settings)
     except ConfigError as error:
-        raise NoAnswer(f"the admin server wants a secret: {error}") from error
+        raise AdminUnreachable(f"the admin server wants a secret: {error}") from error
     server = next(server for server in settings.servers if server.type == "admin")
     where = reachable(server)
     if instance is not None:
@@ -33,7 +33,7 @@ def ask(settings: Settings, method: str, path: str, instance: str | None, body: 
         text = answer.read()
     except (OSError, http.client.HTTPException) as error:
         why = f"no answer within {TIMEOUT:g} s" if isinstance(error, TimeoutError) else reason(error)
-        raise NoAnswer(f"the admin server at {where} does not answer: {why}") from error
+        raise AdminUnreachable(f"the admin server at {where} does not answer: {why}") from error
     finally:
         connection.close()
     return _decode(where, answer.status, text)
@@ -73,8 +73,8 @@ def _decode(where: str, status: int, text: bytes) -> Any:
     try:
         answer = json.loads(text)
     except ValueError as error:
-        raise NoAnswer(f"the admin server at {where} answers {status}, and not with JSON") from error
+        raise AdminUnreachable(f"the admin server at {where} answers {status}, and not with JSON") from error
     if status != 200:
         reason = answer.get("error") if isinstance(answer, dict) else None
-        raise NoAnswer(f"the admin server at {where} answers {status}: {reason or text[:200]!r}")
+        raise AdminUnreachable(f"the admin server at {where} answers {status}: {reason or text[:200]!r}")
     return answer

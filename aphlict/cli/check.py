@@ -31,7 +31,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _find_unwritable(settings: Settings) -> Iterator[str]:
-    """Only a warning: who checks need not be the user that the server is started by. Raises CannotWrite."""
+    """Only a warning: who checks need not be the user that the server is started by. Raises FileError."""
     for path in files(settings):
         if path.is_dir():
             raise FileError(f"cannot write {path}: it is a folder, expected the path of a file")

@@ -16,7 +16,7 @@ from aphlict.cli import configured
 from aphlict.cli.admin import unverified
 from aphlict.cli.console import reason, remark, say_json
 from aphlict.doctor.target import Target, from_url, of_server
-from aphlict.errors import InvalidToken, NoAnswer
+from aphlict.errors import AdminUnreachable, InvalidToken
 
 CONNECT_TIMEOUT = 10.0
 PING_INTERVAL = 20.0
@@ -62,7 +62,7 @@ class Listening:
         self._pause = FIRST_PAUSE
 
     async def run(self) -> None:
-        """Connect again and again. Raises TokenRefused, or NoAnswer where the server refuses the channels."""
+        """Connect again and again. Raises InvalidToken, or AdminUnreachable where the server refuses the channels."""
         while True:
             why = await self._connect_once()
             pause = self._pause * random.uniform(0.75, 1.25)  # noqa: S311 -- so that many do not come at once
@@ -109,7 +109,9 @@ class Listening:
             self._on_message(message)
         elif message.get("type") == "error":
             if message.get("id") == SUBSCRIBE:
-                raise NoAnswer(f"{self._url} refused to be listened to: {_advise(str(message.get('error')))}")
+                raise AdminUnreachable(
+                    f"{self._url} refused to be listened to: {_advise(str(message.get('error')))}"
+                )
             remark(f"The server refused: {message.get('error')}")
         elif message.get("type") == "ack":
             self._on_ack(message, last)

@@ -11,7 +11,7 @@ import psutil
 from aphlict.cli import configured
 from aphlict.cli.admin import ask
 from aphlict.cli.console import complain, remark, say, say_json
-from aphlict.errors import NoAnswer
+from aphlict.errors import AdminUnreachable
 from aphlict.process.pidfile import find_running
 
 RUNNING, NOT_RUNNING = 0, 1
@@ -31,7 +31,7 @@ def run(arguments: Namespace) -> int:
         facts |= _processes(process)
         try:
             facts |= _node(ask(settings, "GET", "/status/", None), facts["workers"])
-        except NoAnswer as error:
+        except AdminUnreachable as error:
             complain(str(error))
             facts["error"] = str(error)
     if arguments.json:

@@ -123,8 +123,8 @@ def parse(
 ) -> tuple[list[Message], bool]:
     """Read a published body: the messages in it, and whether it was a list.
 
-    All of it is checked before any of it is used. Raises NotJson, NoSubscribers, NameTooLong, TooManyChannels,
-    TooManyMessages, PublishRefused.
+    All of it is checked before any of it is used. Raises InvalidJSON, NoSubscribers, NameTooLong, TooManyChannels,
+    TooManyMessages, InvalidMessage.
     """
     objects, many = decode_body(body, instance, limits)
     return [read_message(fields, instance, new_id, limits) for fields in objects], many
@@ -133,7 +133,7 @@ def parse(
 def decode_body(body: bytes, instance: str, limits: Limits) -> tuple[list[dict[str, Raw]], bool]:
     """Take a published body apart: the objects in it, each for `read_message`, and whether it was a list.
 
-    Raises NotJson, NameTooLong, TooManyMessages.
+    Raises InvalidJSON, NameTooLong, TooManyMessages.
     """
     check_name(instance, "the instance", limits.name)
     try:
@@ -153,7 +153,7 @@ def read_message(
     new_id: Callable[[], str] = new_unique_id,
     limits: Limits = DEFAULTS,
 ) -> Message:
-    """Make the message of one object. Raises NoSubscribers, NameTooLong, TooManyChannels, PublishRefused."""
+    """Make the message of one object. Raises NoSubscribers, NameTooLong, TooManyChannels, InvalidMessage."""
     channels = _read_channels(fields.pop("subscribers", None), limits)
     touched = _read_touched(fields.pop("touched", None))
     unique_id = _read_unique_id(fields.get("uniqueID"), limits.name)

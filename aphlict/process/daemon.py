@@ -21,7 +21,7 @@ def open_descriptors() -> frozenset[int]:
 def detach(serve: Callable[[report.Sender], int], inherited: frozenset[int]) -> None:
     """Run serve(sender) in a process of its own session and return once it reported that it is ready.
 
-    Raises Failed or CannotStart when it did not come to that. `inherited` are the caller's descriptors,
+    Raises Failed or StartFailed when it did not come to that. `inherited` are the caller's descriptors,
     which the background process closes: whoever waits for their end must not wait for the server's.
     """
     receiver, sender = os.pipe()

@@ -104,7 +104,7 @@ class Sink(Protocol):
     lost: int  # lines, and not told of yet
 
     def open(self) -> None:
-        """Open it the first time. Raises CannotWrite."""
+        """Open it the first time. Raises FileError."""
 
     def reopen(self) -> None:
         """Open it again, if that makes sense."""
@@ -175,7 +175,7 @@ class LogFile(Stream):
         os.close(descriptor)
 
     def open(self) -> None:
-        """Make the folder and open for appending. Raises CannotWrite."""
+        """Make the folder and open for appending. Raises FileError."""
         make_folder(self.path.parent, None)
         try:
             self._open()
@@ -222,7 +222,7 @@ class LogFile(Stream):
 
 
 def open_all(sinks: Iterable[Sink]) -> None:
-    """Open them. Raises CannotWrite, with none left open."""
+    """Open them. Raises FileError, with none left open."""
     with ExitStack() as undo:
         for sink in sinks:
             sink.open()
@@ -234,7 +234,7 @@ class LogHandler(logging.Handler):
     """The one handler of the process: formats a record into one line, and hands it to every sink."""
 
     def __init__(self, sinks: Sequence[Sink], *, count_repeats: bool = True) -> None:
-        """Open every sink; raises CannotWrite, with none left open."""
+        """Open every sink; raises FileError, with none left open."""
         super().__init__()
         self._sinks = list(sinks)
         self._repeats = LogDeduplicator() if count_repeats else None

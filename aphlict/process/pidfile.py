@@ -34,7 +34,7 @@ class Pidfile:
 
     @classmethod
     def acquire(cls, path: Path, owner: Owner | None = None) -> "Pidfile":
-        """Lock it. Raises AlreadyRunning when a living server has it, CannotWrite when it cannot be made.
+        """Lock it. Raises AlreadyRunning when a living server has it, FileError when it cannot be made.
 
         As root, it is opened with the rights of the owner, unless the owner cannot change anything on its way.
         """
@@ -52,7 +52,7 @@ class Pidfile:
         return cls(path, lock, descriptor, leftover, rights)
 
     def write(self, pid: int) -> None:
-        """Name the process that the lock stands for. Raises CannotWrite."""
+        """Name the process that the lock stands for. Raises FileError."""
         try:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{pid}\n".encode(), 0)
@@ -96,7 +96,7 @@ def find_running(path: Path) -> psutil.Process | None:
 
 
 def _open_both(path: Path, undo: ExitStack) -> tuple[int, int]:
-    """The locked lock of a pidfile, and the pidfile. Raises AlreadyRunning or CannotWrite."""
+    """The locked lock of a pidfile, and the pidfile. Raises AlreadyRunning or FileError."""
     try:
         lock = _lock(_lock_of(path))
         undo.callback(os.close, lock)
@@ -114,7 +114,7 @@ def _open_both(path: Path, undo: ExitStack) -> tuple[int, int]:
 
 
 def _check_ownership(path: Path, descriptor: int, owner: Owner | None) -> None:
-    """Raise CannotWrite for a file that is not a pidfile of ours: it would be emptied."""
+    """Raise FileError for a file that is not a pidfile of ours: it would be emptied."""
     status = os.fstat(descriptor)
     users = {os.geteuid(), os.geteuid() if owner is None else owner.uid}
     if not is_plain(status) or status.st_uid not in users:
@@ -172,7 +172,7 @@ def _lock(path: Path) -> int:
 
 
 def _is_locked(path: Path) -> bool | None:
-    """Whether the lock of a pidfile is held; None where this user cannot know. Raises CannotWrite."""
+    """Whether the lock of a pidfile is held; None where this user cannot know. Raises FileError."""
     try:
         descriptor = _open(_lock_of(path))
     except FileNotFoundError:
@@ -192,7 +192,7 @@ def _is_locked(path: Path) -> bool | None:
 
 
 def _look(path: Path) -> tuple[int | None, int]:
-    """The pid in a pidfile, and the user that owns it. Raises CannotWrite."""
+    """The pid in a pidfile, and the user that owns it. Raises FileError."""
     try:
         descriptor = _open(path)
     except FileNotFoundError:

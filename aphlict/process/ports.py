@@ -22,7 +22,7 @@ def bind_all(servers: Sequence[ServerSettings], processes: int = 1) -> list[list
 
     With several processes that hold browsers, each gets its own copy of the client servers' sockets, among which
     the kernel spreads the connections (SO_REUSEPORT, socket(7)); the first has the admin servers' too.
-    Raises PortTaken or CannotBind, and then leaves nothing open.
+    Raises AddressInUse or BindError, and then leaves nothing open.
     """
     with ExitStack() as undo:
         copies = [_bind_copy(servers, copy, undo, shared=processes > 1) for copy in range(processes)]
@@ -48,7 +48,7 @@ def _bind_copy(
 
 
 def _check_free(server: ServerSettings, *, ipv6_only: bool) -> None:
-    """Raise PortTaken where somebody listens: another server of the same user could share the port unnoticed."""
+    """Raise AddressInUse where somebody listens: another server of the same user could share the port unnoticed."""
     for sock in bind(server, ipv6_only=ipv6_only):
         sock.close()
 

@@ -128,7 +128,7 @@ def _can_write(owner: Owner, status: os.stat_result) -> bool:
 
 
 def make_folder(folder: Path, owner: Owner | None) -> None:
-    """Make a folder and those above it that are missing, all the owner's. Raises CannotWrite.
+    """Make a folder and those above it that are missing, all the owner's. Raises FileError.
 
     Root makes what is in a folder that is out of the owner's reach; the rest is made with the owner's rights.
     """

@@ -172,7 +172,7 @@ class Handover:
             os.close(descriptor)
 
     def on_answer(self, worker: WorkerProcess, answer: Prepared | Committed) -> None:
-        """Raises CannotReload where a worker cannot follow: nothing has changed."""
+        """Raises ReloadRejected where a worker cannot follow: nothing has changed."""
         if answer.number != self._number or worker not in self._silent:
             return  # to one that was given up
         if isinstance(answer, Prepared) and answer.refusal is not None:
@@ -188,7 +188,7 @@ class Handover:
         self._advance()
 
     def on_time(self, now: float) -> None:
-        """Raises CannotReload where a worker has not prepared in time: nothing has changed."""
+        """Raises ReloadRejected where a worker has not prepared in time: nothing has changed."""
         if self.deadline is None or now < self.deadline:
             return
         self.deadline = None

@@ -66,7 +66,7 @@ class Sender:
 
 
 def receive(descriptor: int, who: str) -> None:
-    """Wait for the report. Raises Failed with what it says, CannotStart when the process ended without one."""
+    """Wait for the report. Raises Failed with what it says, StartFailed when the process ended without one."""
     data = os.read(descriptor, PIPE_BUF)
     if not data:
         raise StartFailed(f"the {who} ended before it was ready")

@@ -144,7 +144,7 @@ class Supervisor:
     # What follows from it
 
     def _fill(self, post: WorkerSlot) -> None:
-        """Fork a worker, or try again later. Raises CannotStart where that keeps the server from starting."""
+        """Fork a worker, or try again later. Raises StartFailed where that keeps the server from starting."""
         try:
             post.fill(self._launch, self._release)
         except OSError as error:

@@ -27,7 +27,7 @@ class ChunkedParser:
     def feed(self, data: bytes) -> bytes | None:
         """Take data: what comes behind the body once that is whole, else None.
 
-        Raises BodyTooLarge when a chunk is announced that passes the limit, HandshakeRefused for what is no chunk.
+        Raises BodyTooLarge when a chunk is announced that passes the limit, BadRequest for what is no chunk.
         """
         start = 0
         while start < len(data):

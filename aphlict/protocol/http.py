@@ -85,7 +85,7 @@ def _split(value: str) -> list[str]:
 
 
 def parse_head(head: bytes) -> Request:
-    """Parse a whole head without the empty line that ends it. Raises HandshakeRefused where RFC 9112 is broken."""
+    """Parse a whole head without the empty line that ends it. Raises BadRequest where RFC 9112 is broken."""
     lines = head.split(b"\r\n")
     start = _START.fullmatch(lines[0])
     if start is None:
@@ -113,7 +113,7 @@ def read_head(
 ) -> tuple[Request, int] | None:
     """Read the head at the beginning of data: the request, and how many bytes it took. None: more must come.
 
-    Raises HeadTooLarge past `limit` bytes, HandshakeRefused where RFC 9112 is broken.
+    Raises HeadTooLarge past `limit` bytes, BadRequest where RFC 9112 is broken.
     """
     end = data.find(END, 0, limit + len(END))
     if end < 0:
@@ -170,7 +170,7 @@ def _check_framing(request: Request) -> None:
 def accept(request: Request) -> bytes:
     """Make the answer that turns the connection into a WebSocket (RFC 6455, 4.2.2).
 
-    Raises HandshakeRefused, UnknownVersion.
+    Raises BadRequest, UnsupportedVersion.
     """
     headers = request.headers
     if request.method != "GET" or not request.minor:
@@ -198,7 +198,7 @@ def accept(request: Request) -> bytes:
 def instance_of(path: str) -> str:
     """Read the instance out of a path: what follows the first `~`, up to the next, without slashes.
 
-    Raises HandshakeRefused where the name is not UTF-8 in percent-encoding.
+    Raises BadRequest where the name is not UTF-8 in percent-encoding.
     """
     parts = path.split("~", 2)
     if len(parts) < 2:
@@ -253,8 +253,12 @@ def json(status: int, fields: Mapping[str, str], value: object, *, keep: bool) -
 
 
 def refusal(error: AphlictError) -> dict[str, object]:
-    """What the body of an answer says of an error: `channels` only where some of several were refused."""
-    return {"error": str(error), **({"channels": error.channels} if error.channels else {})}
+    """The JSON of an error: `channels` only where some of several were refused."""
+    return {
+        "error": str(error),
+        "code": error.code,
+        **({"channels": error.channels} if error.channels else {}),
+    }
 
 
 def fields_of(error: AphlictError) -> dict[str, str]:

@@ -37,7 +37,7 @@ class ProxyHeader(Struct, frozen=True):
 def read(data: bytes) -> ProxyHeader | None:
     """Read the header at the beginning of data; None: more must come, and all of data belongs to the header.
 
-    Raises NotProxied as soon as it can be seen that there is none.
+    Raises BadProxyHeader as soon as it can be seen that there is none.
     """
     if data.startswith(V2_SIGNATURE):
         return _read_v2(data)

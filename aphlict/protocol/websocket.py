@@ -18,7 +18,7 @@ NORMAL, GOING_AWAY, NO_STATUS, TRY_AGAIN_LATER = 1000, 1001, 1005, 1013
 # RFC 6455, 7.4, and the IANA registry: what may travel in a close frame.
 CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
 
-READER_COST = 1500  # bytes of a FrameReader itself
+READER_COST = 1500  # bytes of a FrameParser itself
 
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 
@@ -55,7 +55,7 @@ def encode_close(code: int, reason: str = "") -> bytes:
 
 
 def decode_close(payload: bytes) -> Close:
-    """Read a close frame's payload; raises ProtocolError or BadText (RFC 6455, 5.5.1)."""
+    """Read a close frame's payload; raises ProtocolError or InvalidUTF8 (RFC 6455, 5.5.1)."""
     if not payload:
         return Close(NO_STATUS, "")
     if len(payload) == 1:
@@ -67,7 +67,7 @@ def decode_close(payload: bytes) -> Close:
 
 
 def decode_text(payload: bytes) -> str:
-    """Decode UTF-8; raises BadText."""
+    """Decode UTF-8; raises InvalidUTF8."""
     try:
         return payload.decode()
     except UnicodeDecodeError as error:
@@ -77,7 +77,7 @@ def decode_text(payload: bytes) -> str:
 def decode_short_text(data: bytes, limit: int) -> WSMessage | None:
     """Read data that is exactly one short, whole, masked text frame: what browsers send nearly always.
 
-    None where it is anything else: a FrameReader must read it then. Raises BadText.
+    None where it is anything else: a FrameParser must read it then. Raises InvalidUTF8.
     """
     size = len(data) - 6
     if size < 0 or data[0] != FINAL | TEXT or data[1] != MASKED | size or size > limit:

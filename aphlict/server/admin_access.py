@@ -44,7 +44,7 @@ class AdminAccess:
     def check(self, headers: Mapping[str, str], came_to: Callable[[], str]) -> None:
         """Look at a request; `came_to` tells the address of ours that it came to.
 
-        Raises NotForPages, UnknownHost or NotAuthorized.
+        Raises CrossSiteRequest, HostNotAllowed or Unauthorized.
         """
         _refuse_pages(headers)
         host = headers.get("host", "")

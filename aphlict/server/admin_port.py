@@ -11,7 +11,7 @@ from msgspec import Raw
 from aphlict.config.settings import Limits
 from aphlict.core.hub import Receipt
 from aphlict.core.message import Message, check_name, decode_body, read_message
-from aphlict.errors import AphlictError, Overloaded
+from aphlict.errors import MethodNotAllowed, NotFound, Overloaded
 from aphlict.protocol.http import PRIVATE, Request
 from aphlict.server.exchange import Exchange
 from aphlict.server.http_connection import RequestApplication, RequestConnection
@@ -22,12 +22,6 @@ log = logging.getLogger(__name__)
 DEFAULT_INSTANCE = "default"
 TURN = 0.005  # seconds of reading a list after which other work of the loop has its turn
 NODE_HEADER = "x-aphlict-node"  # in which another node names itself
-
-
-class NotFound(AphlictError):
-    """A request for a path that the server does not have."""
-
-    http_status = 404
 
 
 class NodeAPI(Protocol):
@@ -154,7 +148,9 @@ def _instance(exchange: Exchange) -> str:
 
 def _refuse_method(exchange: Exchange, allowed: str) -> None:
     sentence = f"{exchange.method} is not for {exchange.path}: use {allowed}"
-    exchange.answer_json(405, {"error": sentence}, {"Allow": allowed, **PRIVATE})
+    exchange.answer_json(
+        405, {"error": sentence, "code": MethodNotAllowed.code}, {"Allow": allowed, **PRIVATE}
+    )
 
 
 class Publishers(RequestApplication):

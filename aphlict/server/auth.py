@@ -19,7 +19,7 @@ LOOK = 30.0  # seconds after which a grant is looked at again: its key may have 
 
 
 def prove(connection: Connection, keys: KeySet, token: str, instance: str, unix_now: float) -> Grant:
-    """Say what a token allows. Raises TokenRefused, and NotAllowed where it is for another instance."""
+    """Say what a token allows. Raises InvalidToken, and Forbidden where it is for another instance."""
     limit = connection.context.limits.request_head
     try:
         if len(token) > limit:
@@ -106,7 +106,7 @@ class WebSocketSession(GrantTimer):
         return self.grant is not None or keys_of(self.connection) is None
 
     def check(self, command: Command) -> None:
-        """Raise TokenMissing or NotAllowed for a command that it may not give."""
+        """Raise TokenMissing or Forbidden for a command that it may not give."""
         if isinstance(command, Auth | Ping | Unsubscribe) or keys_of(self.connection) is None:
             return
         if self.grant is None:

@@ -9,7 +9,6 @@ from aphlict.core.subscriptions import Subscriber
 from aphlict.errors import (
     BadRequest,
     CommandError,
-    InstanceTooLong,
     NameTooLong,
     SubscriptionsFull,
     UnexpectedBody,
@@ -42,8 +41,8 @@ class Browsers(Application):
         self._fallback = Fallback(hub, clock)
 
     def on_request(self, connection: Connection, request: Request, /) -> None:
-        """Upgrade to a WebSocket, or answer the request. Raises AphlictError, NoBodyHere for any request with a body:
-        what is not read would be taken for the next request (RFC 9112, 11.2)."""
+        """Upgrade to a WebSocket, or answer the request. Raises AphlictError: UnexpectedBody for any body, as
+        an unread one would be parsed as the next request (RFC 9112, 11.2)."""
         if request.body_size() != 0:
             raise UnexpectedBody("this is a client port, which takes no body: publish to the admin port")
         if not request.wants_websocket():
@@ -54,7 +53,7 @@ class Browsers(Application):
         check_origin(connection, request)
         instance = instance_of(request.path)
         if len(instance.encode()) > self._hub.limits.name:
-            raise InstanceTooLong(f"the instance's name is longer than {self._hub.limits.name} bytes")
+            raise NameTooLong(f"the instance's name is longer than {self._hub.limits.name} bytes")
         keys = keys_of(connection)
         grant = None
         if keys is not None and (token := request.token()):

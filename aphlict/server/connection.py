@@ -315,7 +315,7 @@ class Connection(Payer):
         return None if proxies and self.address == self.peer and proxies.trusts(self.peer) else self.address
 
     def upgrade(self, request: Request) -> None:
-        """Answer the handshake; the connection is a WebSocket from here on. Raises HandshakeRefused."""
+        """Answer the handshake; the connection is a WebSocket from here on. Raises BadRequest."""
         answer = handshake.accept(request)
         self.state = State.OPEN
         limits = self.context.limits

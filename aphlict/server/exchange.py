@@ -28,7 +28,7 @@ class Handler(Protocol):
 
 
 def read_query(query: str) -> dict[str, list[str]]:
-    """Read the arguments in a target. Raises PublishRefused where they cannot be read."""
+    """Read the arguments in a target. Raises InvalidMessage where they cannot be read."""
     if not query:
         return {}
     try:
@@ -59,7 +59,7 @@ class Exchange:
         self._answered = False
 
     def argument(self, name: str) -> str | None:
-        """The last value of a query argument. Raises PublishRefused where the query cannot be read."""
+        """The last value of a query argument. Raises InvalidMessage where the query cannot be read."""
         values = read_query(self._query).get(name)
         return values[-1] if values else None
 

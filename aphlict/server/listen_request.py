@@ -22,7 +22,7 @@ class ListenRequest(Struct, frozen=True):
 
 
 def parse_listen_request(request: Request) -> ListenRequest:
-    """Read the target and the headers of a request; raises HandshakeRefused."""
+    """Read the target and the headers of a request; raises BadRequest."""
     path, _, query = request.target.partition("?")
     arguments = _read_query(query)
     channels = tuple(dict.fromkeys(arguments.get("channel", ())))

@@ -8,6 +8,7 @@ from enum import Enum
 from functools import cache
 from importlib.resources import files
 
+from aphlict.errors import UpgradeRequired
 from aphlict.protocol.http import PRIVATE
 from aphlict.server.exchange import Exchange
 
@@ -88,7 +89,7 @@ class Pages:
             self._script.answer(exchange)
         else:
             sentence = "this port serves WebSockets: the request asked for no upgrade"
-            exchange.answer_json(501, {"error": sentence}, PRIVATE)
+            exchange.answer_json(501, {"error": sentence, "code": UpgradeRequired.code}, PRIVATE)
 
     def _answer_status(self, exchange: Exchange) -> None:
         state = self._state()

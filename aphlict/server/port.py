@@ -25,7 +25,7 @@ class PortContext(Context):
 
 
 def check_origin(connection: Connection, request: Request) -> None:
-    """Count and refuse a page of an origin that is not wanted. Raises OriginRefused."""
+    """Count and refuse a page of an origin that is not wanted. Raises OriginForbidden."""
     header = request.headers.get("origin")
     origins = _context(connection).origins
     if origins.allows(header):
@@ -38,7 +38,7 @@ def check_origin(connection: Connection, request: Request) -> None:
 
 
 def check_page(connection: Connection, request: Request) -> None:
-    """As `check_origin`, for a request that a page may make without `Origin`. Raises OriginRefused.
+    """As `check_origin`, for a request that a page may make without `Origin`. Raises OriginForbidden.
 
     A browser leaves `Origin` out of a GET to the page's own origin (Fetch, 3.2). The page may have its name lead here
     (DNS rebinding): over plain HTTP only `Host` shows that, as browsers send no `Sec-Fetch-Site` there.

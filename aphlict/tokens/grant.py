@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.json import encode
 
 from aphlict.config.descriptions import show
-from aphlict.errors import Forbidden
+from aphlict.errors import ChannelForbidden, InstanceForbidden
 from aphlict.tokens.keys import Key
 
 MAX_LIFETIME = 366 * 86400  # seconds; a time in milliseconds, a common mistake, would hold for ever
@@ -36,10 +36,10 @@ class Grant(Struct, frozen=True):
         return channel in self.names or channel.startswith(self.prefixes)
 
     def check_channels(self, channels: tuple[str, ...]) -> None:
-        """Raise NotAllowed, with all `channels` that may not be listened to, and the first of them in the text."""
+        """Raise Forbidden, with all `channels` that may not be listened to, and the first of them in the text."""
         refused = tuple(channel for channel in channels if not self.allows(channel))
         if refused:
-            error = Forbidden(f"the token does not name the channel {show(refused[0])}")
+            error = ChannelForbidden(f"the token does not name the channel {show(refused[0])}")
             error.channels = refused
             raise error
 
@@ -48,9 +48,11 @@ class Grant(Struct, frozen=True):
         return int(max(self.expires - unix_now, 0))
 
     def check_instance(self, instance: str) -> None:
-        """Raise NotAllowed where it is for another instance."""
+        """Raise Forbidden where it is for another instance."""
         if instance != self.instance:
-            raise Forbidden(f"the token is for the instance {show(self.instance)}, not {show(instance)}")
+            raise InstanceForbidden(
+                f"the token is for the instance {show(self.instance)}, not {show(instance)}"
+            )
 
 
 def make(

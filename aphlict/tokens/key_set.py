@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
-from aphlict.errors import InvalidToken
+from aphlict.errors import InvalidToken, TokenExpired
 from aphlict.protocol.http import DEFAULT_INSTANCE
 from aphlict.tokens.grant import MAX_LIFETIME, Grant
 from aphlict.tokens.keys import COSTS, Key, read_keys
@@ -59,7 +59,7 @@ class KeySet:
         return thumbprint in self._thumbprints
 
     def check(self, token: str, now: float, charge: Callable[[int], None]) -> Grant:
-        """Prove a token at a Unix time, and say what it allows. Raises TokenRefused.
+        """Prove a token at a Unix time, and say what it allows. Raises InvalidToken.
 
         `charge` is told before each proof what that costs, in commands.
         """
@@ -99,7 +99,7 @@ class KeySet:
 
     def _check_claims(self, claims: _Claims, now: float) -> None:
         if not math.isfinite(claims.exp) or now >= claims.exp + LEEWAY:
-            raise InvalidToken("the token has expired")
+            raise TokenExpired("the token has expired")
         if claims.exp > now + MAX_LIFETIME:
             raise InvalidToken("the token holds for more than a year: is its 'exp' in milliseconds?")
         if claims.nbf is not None and now < claims.nbf - LEEWAY:

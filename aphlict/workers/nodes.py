@@ -44,7 +44,7 @@ class HubNode:
 
     `edges` is a listening Unix socket, where edges join. `fingerprint` is the node's, and outlives this process,
     and `started` (monotonic seconds) is when the node was.
-    `ports` and `credentials` as of a Frontend; `read` as of a Node.
+    `ports` and `credentials` as of a Server; `read` as of a Node.
     """
 
     def __init__(

@@ -61,7 +61,7 @@ def test_a_page_of_others_does_not(any_profile: Profile, strict: tuple[Server, s
     server, address = strict
     port = urlsplit(address).port
     tab = any_profile.new_tab(f"http://localhost:{port}/")
-    assert [tab.evaluate(way) for way in ways(server)] == ["error"] * 3
+    assert [tab.evaluate(way) for way in ways(server)] == ["error", "code"] * 3
     assert server.status()["clients.total"] == 0
     assert server.status()["refused"]["origins"] >= 3
 

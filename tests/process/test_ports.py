@@ -130,11 +130,11 @@ def test_a_low_port_says_what_it_needs() -> None:
     code = (
         "import os; ''.encode('idna')\n"
         "from aphlict.process import ports; from aphlict.config.settings import ServerSettings\n"
-        "from aphlict.errors import CannotBind\n"
+        "from aphlict.errors import BindError\n"
         "open('/proc/sys/net/ipv4/ip_unprivileged_port_start').read().strip() == '0' and print('needs root')\n"
         "os.setresuid(65534, 65534, 65534)\n"
         "try: ports.bind(ServerSettings(type='client', port=81, listen='127.0.0.1'))\n"
-        "except CannotBind as error: print(error)\n"
+        "except BindError as error: print(error)\n"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "needs root" in shown

@@ -189,7 +189,13 @@ def test_the_ack_of_a_replay_says_more() -> None:
 
 def test_refusal() -> None:
     error = CommandError("No.")
-    assert payload(commands.refusal(7, error)) == {"type": "error", "id": 7, "status": 400, "error": "No."}
+    assert payload(commands.refusal(7, error)) == {
+        "type": "error",
+        "id": 7,
+        "status": 400,
+        "error": "No.",
+        "code": error.code,
+    }
     error.channels = ("a", "b")
     assert payload(commands.refusal(7, error))["channels"] == ["a", "b"]
 

@@ -268,7 +268,7 @@ def test_a_refusal_is_a_whole_answer_in_json(error: AphlictError, start: bytes) 
     assert b"\r\nConnection: close" in top
     assert b"\r\nContent-Type: application/json" in top
     assert b"\r\nContent-Length: %d" % len(body) in top
-    assert json.loads(body) == {"error": "no"}
+    assert json.loads(body) == {"error": "no", "code": error.code}
 
 
 def test_a_refusal_may_say_more() -> None:

@@ -233,7 +233,7 @@ async def test_nothing_is_told_to_strangers(caplog: pytest.LogCaptureFixture) ->
             answer = await curl(at(node, path), *options)
             assert answer.status == 401
             assert answer.headers["www-authenticate"] == 'Bearer realm="aphlict"'
-            assert list(answer.json) == ["error"]
+            assert list(answer.json) == ["error", "code"]
         status = (await curl(at(node, "/status/"), "-H", f"Authorization: Bearer {SECRET}")).json
         assert status["messages.in"] == 0
         assert status["refused"]["admin.secret"] == 5

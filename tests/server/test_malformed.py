@@ -31,7 +31,7 @@ def check_refused(answer: bytes, status: int) -> None:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status)
     assert b"\r\nConnection: close" in head
-    assert list(json.loads(body)) == ["error"]
+    assert list(json.loads(body)) == ["error", "code"]
 
 
 @PORTS

@@ -31,7 +31,7 @@ async def is_let_in(node: RunningNode, origin: str | None) -> bool:
             return True
     except InvalidStatus as error:
         refusal = error.response
-    assert (refusal.status_code, list(json.loads(refusal.body))) == (403, ["error"])
+    assert (refusal.status_code, list(json.loads(refusal.body))) == (403, ["error", "code"])
     return False
 
 
