@@ -100,3 +100,41 @@ async def test_the_keys_of_the_status_are_those_of_the_server() -> None:
     async with running_node() as node:
         status = await node.status()
     assert documented == list(status)
+
+
+def error_classes() -> dict[str, type[errors.AphlictError]]:
+    """The errors that are raised, by code."""
+    pending, found = [errors.AphlictError], {}
+    while pending:
+        each = pending.pop()
+        pending += each.__subclasses__()
+        if each is not errors.Forbidden:  # the base of two others
+            assert each.code not in found
+            found[each.code] = each
+    return found
+
+
+def test_each_error_code_is_documented_once() -> None:
+    part = TEXT.split("\n## Error codes\n")[1].split("\n## ")[0]
+    documented = re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE)
+    assert sorted(documented) == sorted(error_classes())
+
+
+@pytest.mark.parametrize(
+    ("heading", "columns"),
+    [
+        ("Errors of publishers", {0: "http_status"}),
+        ("Errors of clients", {0: "http_status", 1: "close_code"}),
+        ("Errors of commands and peers", {0: "exit_status"}),
+    ],
+)
+def test_error_codes_have_these_numbers(heading: str, columns: dict[int, str]) -> None:
+    """An empty cell is for an error that never becomes a response, a close frame or an exit status."""
+    classes = error_classes()
+    wrong = [
+        (code, attribute)
+        for code, cells in table(heading).items()
+        for column, attribute in columns.items()
+        if cells[column] and int(cells[column]) != getattr(classes[code.strip("`")], attribute)
+    ]
+    assert wrong == []
