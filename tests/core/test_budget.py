@@ -7,13 +7,13 @@ from collections.abc import Hashable
 import pytest
 
 from aphlict.core.budget import ACCOUNT_COST, MAX_CLOSED, Budget, Ranking
-from tests.support.holding import Connection
+from tests.support.hub import FakeConnection
 
 SHARE = 1000
 LIMIT = 100_000
 
 
-class Asker(Connection):
+class Asker(FakeConnection):
     """A connection that releases all that it holds when it has to."""
 
     def __init__(self, budget: Budget, party: Hashable = "a") -> None:

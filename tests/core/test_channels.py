@@ -1,40 +1,21 @@
 """Who listens to what."""
 
 import tracemalloc
-from collections.abc import Iterator
 
 import pytest
 
 from aphlict.core.subscriptions import SubscriptionIndex, subscription_cost
-from tests.support.holding import Connection
+from tests.support.hub import FakeSubscriber
+
+ANN, BOB, CID = FakeSubscriber("ann"), FakeSubscriber("bob"), FakeSubscriber("cid")
 
 
-class Ear:
-    """A receiver that is told apart by its name."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.holder = Connection()
-
-    def send(self, frame: bytes, /) -> None:
-        """Nothing is sent in these tests."""
-
-    def send_all(self, frames: Iterator[bytes], /) -> None:
-        """Nothing is sent in these tests."""
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-ANN, BOB, CID = Ear("ann"), Ear("bob"), Ear("cid")
-
-
-def listening(**names: list[Ear]) -> SubscriptionIndex:
+def listening(**names: list[FakeSubscriber]) -> SubscriptionIndex:
     """Channels with these listeners."""
     channels = SubscriptionIndex()
-    for name, ears in names.items():
-        for ear in ears:
-            channels.add(name, ear)
+    for name, subscribers in names.items():
+        for subscriber in subscribers:
+            channels.add(name, subscriber)
     return channels
 
 
@@ -92,8 +73,8 @@ def test_to_add_twice_is_to_add_once() -> None:
 
 def test_who_left_hears_nothing() -> None:
     channels = listening(a=[ANN, BOB, CID])
-    for ear, left in ((BOB, {ANN, CID}), (ANN, {CID}), (CID, set())):
-        channels.discard("a", ear)
+    for subscriber, left in ((BOB, {ANN, CID}), (ANN, {CID}), (CID, set())):
+        channels.discard("a", subscriber)
         assert set(channels.listeners("a")) == left
     assert len(channels) == 0
 
@@ -137,11 +118,11 @@ def test_a_subscription_takes_no_more_than_it_counts(name: str, listeners: int) 
     try:
         for _ in range(listeners):
             names = [name.format(number) for number in range(500)]
-            ear, held = Ear(""), dict.fromkeys(names, 1)
+            subscriber, held = FakeSubscriber(), dict.fromkeys(names, 1)
             for each in names:
                 each.encode()
-                channels.add(each, ear)
-            kept.append((ear, held))
+                channels.add(each, subscriber)
+            kept.append((subscriber, held))
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -10,7 +10,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from aphlict.core import fanout as deliveries
 from aphlict.core.hub import Recovery
 from aphlict.core.subscriptions import Subscriber
-from tests.support.hearing import Ear, Stage
+from tests.support.hub import FakeSubscriber, HubHarness
 
 CHANNELS = st.sampled_from(["a", "b", "c"])
 SETS = st.lists(CHANNELS, max_size=3, unique=True)
@@ -33,7 +33,7 @@ class Published:
 class Browser:
     """A browser, and what it must have heard by the time that all work is done: (uniqueID, subscribers)."""
 
-    ear: Ear
+    fake: FakeSubscriber
     subscriber: Subscriber
     instance: str
     channels: set[str] = field(default_factory=set)
@@ -53,7 +53,7 @@ class HubMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._slice, deliveries.SLICE = deliveries.SLICE, SMALL_SLICE
-        self.stage = Stage()
+        self.harness = HubHarness()
         self.published: list[Published] = []
         self.open: list[Browser] = []
         self.recoveries: list[tuple[Recovery, Recovery]] = []
@@ -64,14 +64,14 @@ class HubMachine(RuleBasedStateMachine):
         deliveries.SLICE = self._slice
 
     def _kept(self, instance: str) -> list[Published]:
-        horizon = self.stage.now - WINDOW
+        horizon = self.harness.now - WINDOW
         return [each for each in self.published if each.instance == instance and each.at >= horizon]
 
     @rule(target=browsers, instance=INSTANCES, channels=SETS)
     def connect(self, instance: str, channels: list[str]) -> Browser:
         """A browser comes."""
-        ear = Ear()
-        browser = Browser(ear, self.stage.hub.join(instance, ear), instance)
+        fake = FakeSubscriber()
+        browser = Browser(fake, self.harness.hub.join(instance, fake), instance)
         self.open.append(browser)
         self._subscribe(browser, channels)
         return browser
@@ -83,7 +83,7 @@ class HubMachine(RuleBasedStateMachine):
         self._subscribe(browser, channels)
 
     def _subscribe(self, browser: Browser, channels: list[str]) -> None:
-        self.stage.hub.subscribe(browser.subscriber, channels)
+        self.harness.hub.subscribe(browser.subscriber, channels)
         for name in channels:
             browser.since.setdefault(name, len(self.published))
         browser.channels.update(channels)
@@ -92,7 +92,7 @@ class HubMachine(RuleBasedStateMachine):
     def unsubscribe(self, browser: Browser, channels: list[str]) -> None:
         """A browser wants less. What is still on its way to it may arrive, so that is waited for."""
         self.finish_work()
-        self.stage.hub.unsubscribe(browser.subscriber, channels)
+        self.harness.hub.unsubscribe(browser.subscriber, channels)
         browser.channels.difference_update(channels)
         for name in channels:
             browser.since.pop(name, None)
@@ -101,21 +101,21 @@ class HubMachine(RuleBasedStateMachine):
     def disconnect(self, browser: Browser) -> None:
         """A browser goes."""
         self.finish_work()
-        self.stage.hub.leave(browser.subscriber)
+        self.harness.hub.leave(browser.subscriber)
         self.open.remove(browser)
 
     @rule(instance=INSTANCES, channels=SETS, seconds=st.sampled_from([0, 0, 0, 0.5, 20]))
     def publish(self, instance: str, channels: list[str], seconds: float) -> None:
         """A message comes, after some time."""
-        self.stage.now += seconds
-        message = Published(f"m{len(self.published)}", instance, channels, self.stage.now)
+        self.harness.now += seconds
+        message = Published(f"m{len(self.published)}", instance, channels, self.harness.now)
         self.published.append(message)
         for_whom = [
             browser
             for browser in self.open
             if browser.instance == instance and browser.channels.intersection(channels)
         ]
-        receipt = self.stage.publish(message.name, channels, instance)
+        receipt = self.harness.publish(message.name, channels, instance)
         assert receipt.matched == len(for_whom)
         assert not receipt.duplicate
         for browser in for_whom:
@@ -127,7 +127,7 @@ class HubMachine(RuleBasedStateMachine):
         instance = data.draw(INSTANCES)
         if kept := self._kept(instance):
             message = data.draw(st.sampled_from(kept))
-            assert self.stage.publish(message.name, ["a", "b", "c"], instance).duplicate
+            assert self.harness.publish(message.name, ["a", "b", "c"], instance).duplicate
 
     @rule(browser=browsers, age=st.sampled_from([0.0, 0.5, 10.0, 25.0, 60.0, 1000.0]))
     def replay_age(self, browser: Browser, age: float) -> None:
@@ -135,7 +135,7 @@ class HubMachine(RuleBasedStateMachine):
         again = [
             each
             for each in self._kept(browser.instance)
-            if each.at >= self.stage.now - age and browser.channels.intersection(each.channels)
+            if each.at >= self.harness.now - age and browser.channels.intersection(each.channels)
         ]
         for message in again:
             browser.expect(message)
@@ -168,9 +168,9 @@ class HubMachine(RuleBasedStateMachine):
     def _replay(self, browser: Browser, expected: Recovery, **what: Any) -> None:
         def on_done(recovery: Recovery) -> None:
             self.recoveries.append((recovery, expected))
-            assert browser.ear.ids == [name for name, _ in browser.expected][: len(browser.ear.ids)]
+            assert browser.fake.ids == [name for name, _ in browser.expected][: len(browser.fake.ids)]
 
-        hub, now = self.stage.hub, self.stage.now
+        hub, now = self.harness.hub, self.harness.now
         if "age" in what:
             hub.replay_age(browser.subscriber, what["age"], now, on_done)
         else:
@@ -179,19 +179,19 @@ class HubMachine(RuleBasedStateMachine):
     @rule()
     def work(self) -> None:
         """Some of the work that waits is done."""
-        self.stage.hub.work()
+        self.harness.hub.work()
 
     @rule()
     def sweep(self) -> None:
         """The hub tidies up."""
-        self.stage.hub.sweep(self.stage.now)
+        self.harness.hub.sweep(self.harness.now)
 
     @rule()
     def finish_work(self) -> None:
         """All work that waits is done: everybody has heard what is for them, in order, and nothing else."""
-        self.stage.finish()
+        self.harness.finish()
         for browser in self.open:
-            heard = [(each["uniqueID"], each["subscribers"]) for each in browser.ear.heard]
+            heard = [(each["uniqueID"], each["subscribers"]) for each in browser.fake.messages]
             assert heard == browser.expected
         for recovery, expected in self.recoveries:
             assert recovery == expected
@@ -202,14 +202,14 @@ class HubMachine(RuleBasedStateMachine):
         """At any time, what was heard is the beginning of what is to be heard."""
         for browser in self.open:
             expected = [name for name, _ in browser.expected]
-            assert browser.ear.ids == expected[: len(browser.ear.heard)]
+            assert browser.fake.ids == expected[: len(browser.fake.frames)]
 
     @invariant()
     def counts_are_right(self) -> None:
         """The status page tells the truth."""
-        assert self.stage.hub.connections == len(self.open)
+        assert self.harness.hub.connections == len(self.open)
         for instance in ("default", "acme"):
-            status = self.stage.hub.status(instance, self.stage.now)
+            status = self.harness.hub.status(instance, self.harness.now)
             assert status["clients.active"] == sum(each.instance == instance for each in self.open)
             assert status["history.size"] == len(self._kept(instance))
 

@@ -4,20 +4,20 @@ from aphlict.config import settings as charges
 from aphlict.core.fanout import SLICE
 from aphlict.core.history import MAX_AGE
 from aphlict.core.hub import Hub, Recovery
-from tests.support.listeners import join, make_hub, publish
+from tests.support.hub import join, make_hub, publish
 
 
 def resume(hub: Hub, after: str | None, now: float = 0.0) -> Recovery:
     assert after is not None
     results: list[Recovery] = []
-    subscriber, _ = join(hub, "A")
+    _, subscriber = join(hub, "A")
     hub.replay_after(subscriber, [after], now, results.append)
     return results[0]
 
 
 def test_the_newest_message_of_any_channel_is_where_to_resume() -> None:
     hub = make_hub()
-    here, _ = join(hub, "A")
+    _, here = join(hub, "A")
     publish(hub, "one", 0)
     publish(hub, "two", 0, "B")
     where = hub.last(here, now=0)
@@ -27,7 +27,7 @@ def test_the_newest_message_of_any_channel_is_where_to_resume() -> None:
 
 def test_nothing_is_missing_after_a_quiet_time_longer_than_the_history() -> None:
     hub = make_hub()
-    here, _ = join(hub, "A")
+    _, here = join(hub, "A")
     publish(hub, "one", 0)
     hub.sweep(now=MAX_AGE * 3)
     where = hub.last(here, now=MAX_AGE * 3)
@@ -38,7 +38,7 @@ def test_nothing_is_missing_after_a_quiet_time_longer_than_the_history() -> None
 
 def test_a_message_that_came_and_went_meanwhile_is_missing() -> None:
     hub = make_hub()
-    here, _ = join(hub, "A")
+    _, here = join(hub, "A")
     publish(hub, "one", 0)
     where = hub.last(here, now=0)
     publish(hub, "two", 1)
@@ -47,7 +47,7 @@ def test_a_message_that_came_and_went_meanwhile_is_missing() -> None:
 
 def test_the_beginning_of_a_history_is_a_place_to_resume_at() -> None:
     hub = make_hub()
-    here, _ = join(hub, "A")
+    _, here = join(hub, "A")
     where = hub.last(here, now=1)
     publish(hub, "one", 1)
     assert resume(hub, where, now=1) == (1, True)
@@ -56,7 +56,7 @@ def test_the_beginning_of_a_history_is_a_place_to_resume_at() -> None:
 
 def test_no_place_is_named_while_messages_are_on_their_way() -> None:
     hub = make_hub()
-    subscribers = [join(hub, "A")[0] for _ in range(SLICE + 1)]
+    subscribers = [join(hub, "A")[1] for _ in range(SLICE + 1)]
     publish(hub, "one", 0)
     assert hub.last(subscribers[0], now=0) is None
     while hub.work():
@@ -66,7 +66,7 @@ def test_no_place_is_named_while_messages_are_on_their_way() -> None:
 
 def test_the_words_that_a_reader_brings_cost_it_something() -> None:
     hub = make_hub()
-    subscriber, _ = join(hub, "A")
+    _, subscriber = join(hub, "A")
     words = [f"name {number}" for number in range(3200)]
     assert hub.replay_after(subscriber, words, 0.0, lambda _: None) == 3200 // charges.MESSAGES
     assert hub.replay_after(subscriber, words[:3], 0.0, lambda _: None) == 0

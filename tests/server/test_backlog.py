@@ -15,7 +15,7 @@ from aphlict.server.write_buffer import (
     BufferBudget,
     WriteBuffer,
 )
-from tests.support.holding import Connection
+from tests.support.hub import FakeConnection
 
 
 def pool(**limits: int) -> BufferBudget:
@@ -24,7 +24,7 @@ def pool(**limits: int) -> BufferBudget:
 
 def waiting(shared: BufferBudget | None = None) -> WriteBuffer:
     """The backlog of a connection."""
-    return WriteBuffer(shared or pool(), Connection())
+    return WriteBuffer(shared or pool(), FakeConnection())
 
 
 def taken(backlog: WriteBuffer, at_a_time: int) -> bytes:
@@ -109,7 +109,7 @@ def test_a_replay_counts_whatever_it_brings() -> None:
 
 def test_each_is_charged_its_part_of_a_frame_that_waits_for_many() -> None:
     shared = pool()
-    holders = [Connection() for _ in range(4)]
+    holders = [FakeConnection() for _ in range(4)]
     frame = b"x" * (12_000 - FRAME_COST)
     backlogs = [WriteBuffer(shared, holder) for holder in holders]
     for backlog in backlogs:

@@ -20,7 +20,7 @@ from aphlict.workers.edge_side import HubConnection, HubConnector
 from aphlict.workers.hub_side import EdgePool
 from aphlict.workers.ipc import Ack, HistoryRecord, Publish, RecordReader, encode, pack
 from aphlict.workers.nodes import EdgeNode, Nowhere
-from tests.support.listeners import Listener, join
+from tests.support.hub import FakeSubscriber, join
 from tests.support.nodes import command, subscribed
 from tests.support.nodes import listening as listening_port
 from tests.support.waiting import eventually
@@ -45,7 +45,7 @@ def resume(hub: Hub, after: str | None) -> tuple[int, bool]:
     """How many messages a browser gets that goes on from there, and whether these are all."""
     assert after is not None
     results: list[Recovery] = []
-    subscriber, _ = join(hub, "A")
+    _, subscriber = join(hub, "A")
     hub.replay_after(subscriber, [after], time.monotonic(), results.append)
     while hub.work():
         pass
@@ -95,7 +95,7 @@ def answered(distribution: EdgePool) -> int | None:
     return told[0] if told else None
 
 
-class Faulty(Listener):
+class Faulty(FakeSubscriber):
     """A receiver with a bug."""
 
     def send(self, _frame: bytes, /) -> None:
@@ -110,10 +110,10 @@ def make_message(name: str, size: int = 0) -> Message:
 
 async def test_a_long_list_for_many_browsers_does_not_hold_up_an_edge() -> None:
     hub = make_hub()
-    _, first = join(hub, "A", "B")
+    first, _ = join(hub, "A", "B")
     for _ in range(4998):
         join(hub, "A", "B")
-    _, last = join(hub, "A", "B")
+    last, _ = join(hub, "A", "B")
     here, there = socket.socketpair()
     _, link = await asyncio.get_running_loop().create_connection(
         lambda: HubConnection(hub, 0.0, lambda: None), sock=here
@@ -132,7 +132,7 @@ async def test_a_long_list_for_many_browsers_does_not_hold_up_an_edge() -> None:
     assert [(each.number, each.matched) for each in answers] == [(1, [5000] * 300)]
     while hub.work():
         pass
-    assert first.names == last.names == NAMES
+    assert first.ids == last.ids == NAMES
     link.close()
     writer.close()
 
@@ -176,10 +176,10 @@ async def test_an_edge_joins_again_after_an_error(caplog: pytest.LogCaptureFixtu
         distribution.publish([make_message("1"), make_message("2")], time.monotonic(), receipts.append)
         await eventually(lambda: receipts, "the receipts")
         edge.leave(faulty)
-        _, listener = join(edge, "A")
-        await eventually(lambda: listener.names == ["2"], "what came behind the error")
+        listener, _ = join(edge, "A")
+        await eventually(lambda: listener.ids == ["2"], "what came behind the error")
         distribution.publish([make_message("3")], time.monotonic(), receipts.append)
-        await eventually(lambda: listener.names == ["2", "3"], "what came later")
+        await eventually(lambda: listener.ids == ["2", "3"], "what came later")
     errors = [each for each in caplog.records if each.levelname == "ERROR"]
     assert [str(each.exc_info[1]) for each in errors if each.exc_info] == ["a bug"]
 
@@ -187,7 +187,7 @@ async def test_an_edge_joins_again_after_an_error(caplog: pytest.LogCaptureFixtu
 async def test_an_edge_joins_however_long_the_history_is() -> None:
     """What is published meanwhile comes once, in order, and behind the history."""
     hub, edge = make_hub(1024 * MEBIBYTE), make_hub(1024 * MEBIBYTE)
-    _, listener = join(edge, "A")
+    listener, _ = join(edge, "A")
     for name in NAMES[:80]:
         hub.publish(make_message(name, MEBIBYTE), time.monotonic())
     rest = iter(NAMES[80:])
@@ -195,7 +195,7 @@ async def test_an_edge_joins_however_long_the_history_is() -> None:
         distributing(hub) as (distribution, address),
         kept(keeper := HubConnector(edge, address, lambda: None)),
     ):
-        await eventually(lambda: listener.names, "the begin of the history")
+        await eventually(lambda: listener.frames, "the begin of the history")
         assert not keeper.up_to_date.is_set()
         for name in rest:
             distribution.publish([make_message(name)], time.monotonic(), lambda _receipts: None)
@@ -204,8 +204,8 @@ async def test_an_edge_joins_however_long_the_history_is() -> None:
                 break
         for name in rest:
             distribution.publish([make_message(name)], time.monotonic(), lambda _receipts: None)
-        await eventually(lambda: not edge.work() and len(listener.names) == len(NAMES), "all messages")
-    assert listener.names == NAMES
+        await eventually(lambda: not edge.work() and len(listener.frames) == len(NAMES), "all messages")
+    assert listener.ids == NAMES
 
 
 async def test_a_hub_learns_a_history_however_long_it_is() -> None:
@@ -246,7 +246,7 @@ async def test_nothing_waits_for_an_edge_that_joins_and_does_not_read() -> None:
 
 async def test_an_edge_that_was_cut_off_knows_what_it_missed() -> None:
     hub, edge, gaps = make_hub(), make_edge(), list[int]()
-    subscriber, _ = join(edge, "A")
+    _, subscriber = join(edge, "A")
 
     def place() -> str | None:
         while edge.work():
@@ -290,13 +290,13 @@ async def test_an_edge_that_has_not_joined_knows_nothing() -> None:
     begin = time.monotonic()
     keeper = HubConnector(edge, "nowhere", lambda: None)
     later = begin + 100
-    subscriber, _ = join(edge, "A")
+    _, subscriber = join(edge, "A")
     place = edge.last(subscriber, later)
     assert place is not None
     position = read(place)
     assert position is not None
     assert position.at < edge.epoch + begin + 50, "not where it was asked, but where it knew all"
-    elsewhere = hub.last(join(hub, "A")[0], later)
+    elsewhere = hub.last(join(hub, "A")[1], later)
     for after in (place, elsewhere, "0"):
         assert resume(edge, after) == (0, False)
     keeper.close()

@@ -17,7 +17,7 @@ from aphlict.server.server import Port
 from aphlict.workers.edge_side import HubConnector
 from aphlict.workers.ipc import HistoryRecord, RecordReader, encode
 from aphlict.workers.nodes import HubNode, Nowhere
-from tests.support.listeners import join
+from tests.support.hub import join
 from tests.support.nodes import listening
 from tests.support.waiting import eventually
 from tests.workers.test_link import kept
@@ -72,7 +72,7 @@ def accepts(node: HubNode, messages: list[Message]) -> bool:
 
 async def test_a_list_is_taken_until_too_many_deliveries_wait_at_an_edge() -> None:
     async with hub_and_edge() as (node, edge, _):
-        listeners = [join(edge, "A")[1] for _ in range(BROWSERS)]
+        listeners = [join(edge, "A")[0] for _ in range(BROWSERS)]
         receipts = await publish(node, make_list(0, 1000))
         taken = len(receipts)
         assert [receipt.unique_id for receipt in receipts] == [str(n) for n in range(taken)]
@@ -84,7 +84,7 @@ async def test_a_list_is_taken_until_too_many_deliveries_wait_at_an_edge() -> No
         while edge.work():
             pass
         for listener in listeners:
-            assert listener.names == [str(n) for n in range(taken)]
+            assert listener.ids == [str(n) for n in range(taken)]
         await eventually(
             lambda: accepts(node, make_list(taken, taken + 1)), "a hub that knows that its edge has time"
         )
@@ -92,17 +92,17 @@ async def test_a_list_is_taken_until_too_many_deliveries_wait_at_an_edge() -> No
 
 async def test_a_list_to_few_is_published_in_few_parts() -> None:
     async with hub_and_edge() as (node, edge, _):
-        _, listener = join(edge, "A")
+        listener, _ = join(edge, "A")
         receipts = await publish(node, make_list(0, 1000))
         assert [receipt.matched for receipt in receipts] == [1] * 1000
         while edge.work():
             pass
-        assert listener.names == [str(n) for n in range(1000)]
+        assert listener.ids == [str(n) for n in range(1000)]
 
 
 async def test_an_edge_that_hangs_holds_up_a_list_once() -> None:
     async with hub_and_edge() as (node, edge, address):
-        _, listener = join(edge, "A")
+        listener, _ = join(edge, "A")
         reader, writer = await asyncio.open_unix_connection(address)
         with closing(writer):
             writer.write(encode(HistoryRecord([], edge.evictions())))
@@ -114,4 +114,4 @@ async def test_an_edge_that_hangs_holds_up_a_list_once() -> None:
             assert [receipt.unique_id for receipt in receipts] == [str(n) for n in range(1000)]
         while edge.work():
             pass
-        assert listener.names == [str(n) for n in range(1000)]
+        assert listener.ids == [str(n) for n in range(1000)]

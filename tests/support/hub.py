@@ -1,0 +1,140 @@
+"""A hub without sockets: subscribers that record what they receive, and a clock that the test sets."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from aphlict.config.settings import Limits
+from aphlict.core.hub import Hub, Receipt, Recovery
+from aphlict.core.message import Message, parse
+from aphlict.core.subscriptions import Subscriber
+
+THIS_NODE = "thisnode00000000"
+
+
+class FakeConnection:
+    """A connection as a budget sees it: `party` is its address, `limit` the limit that it was closed for."""
+
+    def __init__(self, party: object = None) -> None:
+        self.party = party
+        self.limit: str | None = None
+
+    def give_up(self, limit: str, /) -> None:
+        """Record the limit."""
+        self.limit = limit
+
+
+class FakeSubscriber:
+    """Records the frames that a hub sends to it."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.frames: list[bytes] = []
+        self.holder = FakeConnection()
+
+    def send(self, frame: bytes, /) -> None:
+        """Record a frame."""
+        self.frames.append(frame)
+
+    def send_all(self, frames: Iterator[bytes], /) -> None:
+        """Record the frames of a replay."""
+        for frame in frames:
+            self.send(frame)
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The messages in the frames."""
+        return [json.loads(frame[{126: 4, 127: 10}.get(frame[1], 2) :]) for frame in self.frames]
+
+    @property
+    def ids(self) -> list[str]:
+        """The uniqueIDs of the messages."""
+        return [each["uniqueID"] for each in self.messages]
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class FakeForwarder:
+    """Records what a hub forwards to other nodes: uniqueIDs, and the nodes that had the message before."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.touched: list[tuple[str, ...]] = []
+
+    def forward(self, message: Message, /) -> None:
+        """Record a message, without keeping it alive."""
+        self.ids.append(message.unique_id)
+        self.touched.append(message.touched)
+
+
+def make_hub(*, started: float = 0.0, epoch: float = 1e9) -> Hub:
+    """Make a node's hub; `epoch` is the Unix time at which its clock begins."""
+    hub = Hub(THIS_NODE, FakeForwarder(), Limits(), lambda: None, started)
+    hub.epoch = epoch
+    return hub
+
+
+def join(hub: Hub, *channels: str) -> tuple[FakeSubscriber, Subscriber]:
+    """Subscribe to these channels of the default instance."""
+    fake = FakeSubscriber()
+    subscriber = hub.join("default", fake)
+    hub.subscribe(subscriber, channels)
+    return fake, subscriber
+
+
+def publish(hub: Hub, unique_id: str, now: float, *channels: str) -> None:
+    """Publish a message, on channel A if none is given."""
+    body = json.dumps({"uniqueID": unique_id, "subscribers": channels or ("A",)}).encode()
+    hub.publish(parse(body, "default")[0][0], now)
+
+
+class HubHarness:
+    """A hub, what it forwards, and the time, which a test moves."""
+
+    def __init__(self, **limits: int) -> None:
+        self.now = 1000.0
+        self.wakes = 0
+        self.forwarder = FakeForwarder()
+        self.hub = Hub(THIS_NODE, self.forwarder, Limits(**limits), self._on_wake)
+
+    def _on_wake(self) -> None:
+        self.wakes += 1
+
+    def publish(
+        self, name: str, channels: Sequence[str] = ("a",), instance: str = "default", **more: Any
+    ) -> Receipt:
+        """Publish a message with this uniqueID."""
+        body = {"uniqueID": name, "subscribers": list(channels), **more}
+        messages, _ = parse(json.dumps(body).encode(), instance)
+        return self.hub.publish(messages[0], self.now)
+
+    def join(
+        self, *channels: str, instance: str = "default", fake: FakeSubscriber | None = None
+    ) -> tuple[FakeSubscriber, Subscriber]:
+        """Subscribe to these channels."""
+        fake = fake or FakeSubscriber()
+        subscriber = self.hub.join(instance, fake)
+        self.hub.subscribe(subscriber, channels)
+        return fake, subscriber
+
+    def replay_age(self, subscriber: Subscriber, age: float = 60.0) -> Recovery:
+        """Replay the messages of this age or younger."""
+        done: list[Recovery] = []
+        self.hub.replay_age(subscriber, age, self.now, done.append)
+        self.finish()
+        return done.pop()
+
+    def replay_after(self, subscriber: Subscriber, *after: str) -> Recovery:
+        """Replay the messages after these."""
+        done: list[Recovery] = []
+        self.hub.replay_after(subscriber, after, self.now, done.append)
+        self.finish()
+        return done.pop()
+
+    def finish(self) -> int:
+        """Do all pending work; return the number of slices."""
+        slices = 0
+        while self.hub.work():
+            slices += 1
+        return slices
