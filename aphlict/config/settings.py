@@ -26,6 +26,13 @@ Origin = Annotated[str, Meta(min_length=1, extra={"kind": "an origin"})]
 Name = Annotated[str, Meta(min_length=1, extra={"kind": "a name"})]
 Secret = Annotated[str, Meta(min_length=16, extra={"kind": "text of at least 16 characters"})]
 
+# What one command of `limits.commands` pays for: about 20 µs of work. docs/configuration.md has the table.
+BYTES_PER_COMMAND = 512  # received, in addition to one command for each frame, head or piece of one
+CHANNELS_PER_COMMAND = 32
+QUERY_CHANNELS_PER_COMMAND = 16  # of an event stream or a poll
+SUBSCRIPTIONS_PER_COMMAND = 32  # looked up for the resume token of a replay or an `ack`
+ENTRIES_PER_COMMAND = 24  # of the history that are examined, and names to resume after
+
 DEFAULT_ADDRESS = {"admin": "127.0.0.1", "client": "0.0.0.0"}  # noqa: S104 -- browsers come from everywhere
 
 
@@ -154,10 +161,3 @@ def _identify(peer: PeerSettings, secret: str | None, proven: ServerSettings | N
     if proven is None or peer.protocol != "https" or peer.ssl_cert:
         return peer
     return structs.replace(peer, ssl_key=proven.ssl_key, ssl_cert=proven.ssl_cert)
-
-
-BYTES = 512  # that come at once, beside a unit for each frame, head, or piece of one
-NAMES = 32  # channels of a command
-QUERY_NAMES = 16  # channels of an event stream or a poll
-SUBSCRIPTIONS = 32  # whose newest messages are looked up: for a replay, and for `last` in an answer
-MESSAGES = 24  # of the history that are looked at, and names to resume after

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from aphlict.config import settings as charges
-from aphlict.config.settings import Limits
+from aphlict.config.settings import ENTRIES_PER_COMMAND, Limits
 from aphlict.core import resume_token as position
 from aphlict.core.budget import Budget
 from aphlict.core.fanout import FanOut
@@ -275,7 +274,7 @@ class Hub:
         )
         entries = [entry for entry in later if entry.at >= oldest]
         self._replay(subscriber, entries, Recovery(len(entries), recovered=True), done)
-        return len(later) // charges.MESSAGES
+        return len(later) // ENTRIES_PER_COMMAND
 
     def resume(self, subscriber: Subscriber, after: Sequence[str], now: float) -> Resumption:
         """Find where a reader goes on that had the messages `after`, or was told these positions."""
@@ -294,7 +293,7 @@ class Hub:
         missing = resumption.missing(subscriber.instance.history, subscriber.subscriptions)
         entries = [entry for entry in missing if not _is_live(subscriber, entry)]
         self._replay(subscriber, entries, Recovery(len(entries), resumption.recovered), done)
-        return resumption.looked_at // charges.MESSAGES
+        return resumption.looked_at // ENTRIES_PER_COMMAND
 
     def position(self, subscriber: Subscriber, until: Offset, early: tuple[bytes, ...] = ()) -> str:
         """Name the place at which a subscriber stands that has had everything accepted until a moment.

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from aphlict.config import settings as charges
+from aphlict.config.settings import CHANNELS_PER_COMMAND, SUBSCRIPTIONS_PER_COMMAND
 from aphlict.core.hub import Hub, Recovery
 from aphlict.core.subscriptions import Subscriber
 from aphlict.errors import (
@@ -95,10 +95,10 @@ class Browsers(Application):
         log.debug("[%d] %s", connection.number, command)
         match command:
             case Subscribe(channels):
-                connection.charge(len(channels) // charges.NAMES)
+                connection.charge(len(channels) // CHANNELS_PER_COMMAND)
                 self._hub.subscribe(subscriber, channels)
             case Unsubscribe(channels):
-                connection.charge(len(channels) // charges.NAMES)
+                connection.charge(len(channels) // CHANNELS_PER_COMMAND)
                 self._hub.unsubscribe(subscriber, channels)
             case Replay():
                 self._replay(connection, subscriber, command, id)
@@ -112,7 +112,7 @@ class Browsers(Application):
             connection.send(commands.ack(id, **self._where(connection, subscriber)))
 
     def _replay(self, connection: Connection, subscriber: Subscriber, command: Replay, id: Id) -> None:
-        connection.charge(len(subscriber.subscriptions) // charges.SUBSCRIPTIONS)
+        connection.charge(len(subscriber.subscriptions) // SUBSCRIPTIONS_PER_COMMAND)
 
         def on_done(recovery: Recovery) -> None:
             log.debug("[%d] %s", connection.number, recovery)
@@ -147,7 +147,7 @@ class Browsers(Application):
         position counts the messages of the server."""
         if isinstance(connection.tag, WebSocketSession) and not connection.tag.is_admitted:
             return {}
-        connection.charge(len(subscriber.subscriptions) // charges.SUBSCRIPTIONS)
+        connection.charge(len(subscriber.subscriptions) // SUBSCRIPTIONS_PER_COMMAND)
         last = self._hub.last(subscriber, self._clock())
         return {} if last is None else {"last": last}
 

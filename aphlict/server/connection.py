@@ -6,8 +6,7 @@ import socket
 import ssl
 from collections.abc import Hashable
 
-from aphlict.config import settings as charges
-from aphlict.config.settings import Limits
+from aphlict.config.settings import BYTES_PER_COMMAND, Limits
 from aphlict.errors import AphlictError, FrameTimeout, ProtocolError
 from aphlict.protocol import http as answers
 from aphlict.protocol import http as handshake
@@ -192,7 +191,7 @@ class Connection(Payer):
         """Read a head. It is charged before; what cannot be paid yet is read after a pause, where `data` is empty."""
         self._head = head = self._head + data
         if data:
-            self.charge(1 + len(data) // charges.BYTES)
+            self.charge(1 + len(data) // BYTES_PER_COMMAND)
             if self._paused:
                 return
         found = handshake.read_head(head, self.context.limits.request_head)
@@ -215,8 +214,8 @@ class Connection(Payer):
 
     def _on_frames(self, data: bytes) -> None:
         """Do what came. It is charged before; what cannot be paid yet is done after a pause: then `data` is empty."""
-        if len(data) >= charges.BYTES:
-            self.charge(len(data) // charges.BYTES)
+        if len(data) >= BYTES_PER_COMMAND:
+            self.charge(len(data) // BYTES_PER_COMMAND)
             if self._paused:
                 self._frame_reader().keep(data)
                 return

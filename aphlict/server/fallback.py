@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from aphlict.config import settings as charges
+from aphlict.config.settings import QUERY_CHANNELS_PER_COMMAND
 from aphlict.core.hub import Hub
 from aphlict.core.subscriptions import Receiver, Subscriber
 from aphlict.errors import (
@@ -87,7 +87,7 @@ class Fallback:
         fields: dict[str, str] = {}
         try:
             wish = parse_listen_request(request)
-            connection.charge(len(wish.channels) // charges.QUERY_NAMES)
+            connection.charge(len(wish.channels) // QUERY_CHANNELS_PER_COMMAND)
             grant = self._admit(connection, request, wish)
             if grant is not None:
                 fields = self._expiry(grant)

@@ -3,7 +3,7 @@
 import socket
 from typing import Protocol
 
-from aphlict.config import settings as charges
+from aphlict.config.settings import BYTES_PER_COMMAND
 from aphlict.server.connection import Connection, Context
 from aphlict.server.sending import State
 
@@ -63,7 +63,7 @@ class BrowserConnection(Connection):
     def _on_data(self, data: bytes) -> None:
         if self.state is State.STREAM:
             self._head = data[:1]
-            self.charge(1 + len(data) // charges.BYTES)
+            self.charge(1 + len(data) // BYTES_PER_COMMAND)
         else:
             super()._on_data(data)
 

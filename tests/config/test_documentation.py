@@ -8,10 +8,20 @@ from typing import Any
 import pytest
 from msgspec import inspect
 
-from aphlict.config import settings as charges
 from aphlict.config.descriptions import describe
 from aphlict.config.loader import read
-from aphlict.config.settings import Limits, LogSettings, PeerSettings, ServerSettings, Settings
+from aphlict.config.settings import (
+    BYTES_PER_COMMAND,
+    CHANNELS_PER_COMMAND,
+    ENTRIES_PER_COMMAND,
+    QUERY_CHANNELS_PER_COMMAND,
+    SUBSCRIPTIONS_PER_COMMAND,
+    Limits,
+    LogSettings,
+    PeerSettings,
+    ServerSettings,
+    Settings,
+)
 from aphlict.core.budget import ACCOUNT_COST
 from aphlict.core.hub import FEW
 from aphlict.core.message import CHANNEL_COST, MESSAGE_COST
@@ -109,11 +119,11 @@ def test_sizes_that_people_read() -> None:
 def test_units_are_those_that_are_charged() -> None:
     documented = [int(units.split()[-1]) for units, *_ in rows("Units").values() if "every" in units]
     assert documented == [
-        charges.BYTES,
-        charges.NAMES,
-        charges.QUERY_NAMES,
-        charges.SUBSCRIPTIONS,
-        charges.MESSAGES,
+        BYTES_PER_COMMAND,
+        CHANNELS_PER_COMMAND,
+        QUERY_CHANNELS_PER_COMMAND,
+        SUBSCRIPTIONS_PER_COMMAND,
+        ENTRIES_PER_COMMAND,
     ]
     [(proofs, _)] = [(units, key) for key, (units, *_) in rows("Units").items() if key.startswith("proof")]
     assert [int(number) for number in re.findall(r"\d", proofs.partition(" for")[0])] == list(COSTS.values())

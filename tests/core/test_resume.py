@@ -1,6 +1,6 @@
 """Where a browser may resume, and when the hub can promise that nothing is missing."""
 
-from aphlict.config import settings as charges
+from aphlict.config.settings import ENTRIES_PER_COMMAND
 from aphlict.core.fanout import SLICE
 from aphlict.core.history import MAX_AGE
 from aphlict.core.hub import Hub, Recovery
@@ -68,5 +68,5 @@ def test_the_words_that_a_reader_brings_cost_it_something() -> None:
     hub = make_hub()
     _, subscriber = join(hub, "A")
     words = [f"name {number}" for number in range(3200)]
-    assert hub.replay_after(subscriber, words, 0.0, lambda _: None) == 3200 // charges.MESSAGES
+    assert hub.replay_after(subscriber, words, 0.0, lambda _: None) == 3200 // ENTRIES_PER_COMMAND
     assert hub.replay_after(subscriber, words[:3], 0.0, lambda _: None) == 0
