@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from aphlict.config.loader import read as read_configuration
+from aphlict.config.loader import load as load_configuration
 from aphlict.config.settings import Limits
 from aphlict.core.message import Message, parse
 from aphlict.core.resume_token import read as read_position
@@ -273,7 +273,7 @@ def fuzz_configuration(data: bytes) -> None:
     path = _folder() / "aphlict.json"
     path.write_bytes(data)
     try:
-        read_configuration(path, files=False)
+        load_configuration(path, files=False)
     except ConfigError as error:
         str(error).encode()
 

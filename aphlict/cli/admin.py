@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from aphlict.cli.configured import reachable
 from aphlict.cli.console import reason
-from aphlict.config.secrets import read_secrets
+from aphlict.config.files import read_secrets
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.errors import AdminUnreachable, ConfigError
 from aphlict.tls.context import show_certificate

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from aphlict import __version__
-from aphlict.config.secrets import is_sendable
+from aphlict.config.files import is_sendable
 from aphlict.errors import UsageError
 from aphlict.tokens.grant import MAX_LIFETIME
 

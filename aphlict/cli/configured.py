@@ -6,7 +6,7 @@ from pathlib import Path
 
 import aphlict
 from aphlict.cli.console import say
-from aphlict.config import loader as reading
+from aphlict.config import loader
 from aphlict.config.settings import ServerSettings, Settings
 
 LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- compared with, not bound to
@@ -17,12 +17,12 @@ def load(
 ) -> tuple[Path, Settings]:
     """Read the configuration and name its file on the console; `files` also checks the files that it names."""
     path = find(arguments, tell=tell)
-    return path, reading.read(path, files=files)
+    return path, loader.load(path, files=files)
 
 
 def find(arguments: Namespace, *, tell: Callable[[str], None] = say) -> Path:
     """Find the configuration, and name its file on the console."""
-    path = reading.find(arguments.config, _root())
+    path = loader.find(arguments.config, _root())
     tell(f"Using the configuration {path}")
     return path
 

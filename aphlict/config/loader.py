@@ -1,6 +1,7 @@
 """From a configuration file to checked Settings, or one sentence that says what is wrong with it."""
 
 import difflib
+import json
 import math
 import os
 import re
@@ -13,32 +14,14 @@ import msgspec
 from msgspec import inspect, structs
 
 from aphlict.config.descriptions import describe, means_null, missing, show, show_of, unwrap, wrong
-from aphlict.config.files import Read, read_file
-from aphlict.config.parsing import Object, load
+from aphlict.config.files import Read, read_file, read_secrets
 from aphlict.config.rules import PEER_FILES, SERVER_FILES, check_files, check_rules
-from aphlict.config.secrets import read_secrets
 from aphlict.config.settings import Limits, Settings
 from aphlict.errors import ConfigError
 
 MIB = 1024 * 1024
 # Parts of a process's memory; the rest is for connections and the program.
 HISTORY, WAITING, SUBSCRIPTIONS = 1 / 4, 1 / 2, 1 / 8
-
-
-def apply_memory_hint(settings: Settings) -> Settings:
-    """Lower the limits of what may grow, where `memory.hint` leaves less room than they do."""
-    if settings.memory_hint is None:
-        return settings
-    share = settings.memory_hint * MIB / settings.processes
-    limits = structs.replace(
-        settings.limits,
-        history=min(settings.limits.history, round(share * HISTORY)),
-        send_buffer_total=min(settings.limits.send_buffer_total, round(share * WAITING)),
-        subscriptions_total=min(settings.limits.subscriptions_total, round(share * SUBSCRIPTIONS)),
-    )
-    return structs.replace(settings, limits=limits)
-
-
 CUSTOM, DEFAULT = "conf/aphlict/aphlict.custom.json", "conf/aphlict/aphlict.default.json"
 KINDS = {
     list: "a list",
@@ -52,6 +35,23 @@ TABLE = inspect.type_info(Settings)
 LIMIT_KEYS = [each.encode_name for each in structs.fields(Limits)]
 
 
+class JSONObject(dict[str, Any]):
+    """A JSON object that remembers the keys that it was given twice, with both values."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.twice: dict[str, tuple[Any, Any]] = {}
+        if len(self) < len(pairs):
+            self._find_twice(pairs)
+
+    def _find_twice(self, pairs: list[tuple[str, Any]]) -> None:
+        first: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in first:
+                self.twice.setdefault(key, (first[key], value))
+            first.setdefault(key, value)
+
+
 def find(explicit: str | None, root: Path) -> Path:
     """Say which configuration file to use: the explicit one, else the custom one, else the default."""
     if explicit is not None:
@@ -62,25 +62,25 @@ def find(explicit: str | None, root: Path) -> Path:
     raise ConfigError(f"{root / DEFAULT} does not exist, expected it or a file named with --config")
 
 
-def read(path: Path, *, files: bool = True, read: Read = read_file) -> Settings:
+def load(path: Path, *, files: bool = True, read: Read = read_file) -> Settings:
     """Read and check a configuration; raises ConfigError with a sentence that begins with the file's name.
 
     Every path in the result is absolute, and `workers` is a number. `files=False` leaves the files that it names
     alone: `stop` and `status` work for a user who may not read the private key. They are read with `read`.
     """
     try:
-        settings = _absolute(_convert(load(path)), path.absolute().parent)
+        settings = _absolute(_convert(_read_json(path)), path.absolute().parent)
         check_rules(settings)
         if files:
             check_files(settings, read)
             settings = read_secrets(settings, read)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error.__cause__
-    return apply_memory_hint(structs.replace(settings, workers=settings.processes))
+    return _apply_memory_hint(structs.replace(settings, workers=settings.processes))
 
 
 def _convert(value: Any) -> Settings:
-    if not isinstance(value, Object):
+    if not isinstance(value, JSONObject):
         raise ConfigError(f"the file holds {KINDS[type(value)]}, expected an object")
     tidy = _tidy(value, TABLE, "")
     try:
@@ -102,7 +102,7 @@ def from_keys(keys: Mapping[str, Any]) -> Settings:
 def _tidy(value: Any, kind: inspect.Type, key: str) -> Any:
     """Follow the table through the values: what msgspec cannot see is refused, what is not given is left out."""
     bare = unwrap(kind)
-    if isinstance(bare, inspect.StructType) and isinstance(value, Object):
+    if isinstance(bare, inspect.StructType) and isinstance(value, JSONObject):
         return _tidy_object(value, bare, key)
     if isinstance(bare, inspect.VarTupleType) and isinstance(value, list):
         return [_tidy(item, bare.item_type, f"{key}[{index}]") for index, item in enumerate(value)]
@@ -113,7 +113,7 @@ def _tidy(value: Any, kind: inspect.Type, key: str) -> Any:
     return value
 
 
-def _tidy_object(value: Object, kind: inspect.StructType, key: str) -> dict[str, Any]:
+def _tidy_object(value: JSONObject, kind: inspect.StructType, key: str) -> dict[str, Any]:
     prefix = f"{key}." if key else ""
     fields = _fields(kind)
     if unknown := [name for name in value if name not in fields]:
@@ -170,6 +170,20 @@ def _fields(kind: inspect.StructType) -> dict[str, inspect.Field]:
     return found
 
 
+def _apply_memory_hint(settings: Settings) -> Settings:
+    """Lower the limits of what may grow, where `memory.hint` leaves less room than they do."""
+    if settings.memory_hint is None:
+        return settings
+    share = settings.memory_hint * MIB / settings.processes
+    limits = structs.replace(
+        settings.limits,
+        history=min(settings.limits.history, round(share * HISTORY)),
+        send_buffer_total=min(settings.limits.send_buffer_total, round(share * WAITING)),
+        subscriptions_total=min(settings.limits.subscriptions_total, round(share * SUBSCRIPTIONS)),
+    )
+    return structs.replace(settings, limits=limits)
+
+
 def _absolute(settings: Settings, folder: Path) -> Settings:
     """Take relative paths from the folder that holds the configuration."""
     base = folder.resolve()
@@ -193,3 +207,40 @@ def _absolute(settings: Settings, folder: Path) -> Settings:
     return structs.replace(
         settings, servers=servers, logs=logs, cluster=cluster, pidfile=at(settings.pidfile)
     )
+
+
+def _read_json(path: Path) -> Any:
+    """Read a JSON file; its objects are `JSONObject`s. Raises ConfigError without the file's name in it."""
+    return parse_json(_read_text(path))
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON. NaN and Infinity pass here, as values that no key accepts: so the sentence names the key."""
+    try:
+        return json.loads(text, object_pairs_hook=JSONObject)
+    except json.JSONDecodeError as error:
+        raise ConfigError(_json_error(error)) from error
+    except RecursionError:
+        raise ConfigError("the file is nested deeper than any configuration, expected an object") from None
+    except ValueError as error:  # a whole number of more digits than Python reads
+        raise ConfigError(
+            f"the file holds a number that is too long, expected a shorter one ({error})"
+        ) from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = error.object[error.start]
+        raise ConfigError(f"byte {error.start} is 0x{found:02x}, expected text in UTF-8") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"cannot be read ({reason}), expected a configuration file") from error
+
+
+def _json_error(error: json.JSONDecodeError) -> str:
+    """The place, and nothing of what stands there: it may be a secret."""
+    end = "" if error.doc[error.pos :].strip() else ", found the end of the file"
+    expected = error.msg[:1].lower() + error.msg[1:]
+    return f"not JSON at line {error.lineno}, column {error.colno}: {expected}{end}"

@@ -5,9 +5,8 @@ import re
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from aphlict.config.descriptions import missing, wrong
-from aphlict.config.files import Read
+from aphlict.config.files import Read, is_sendable
 from aphlict.config.origins import read_pattern
-from aphlict.config.secrets import is_sendable
 from aphlict.config.settings import PeerSettings, ServerSettings, Settings
 
 # https://fetch.spec.whatwg.org/#port-blocking, "bad port"; Chromium says ERR_UNSAFE_PORT.

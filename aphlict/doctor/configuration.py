@@ -3,7 +3,7 @@
 from datetime import datetime, timezone
 from pathlib import Path
 
-from aphlict.config import loader as reading
+from aphlict.config import loader
 from aphlict.config.settings import Settings
 from aphlict.doctor.findings import CheckList, Trouble
 from aphlict.errors import CertificateError, ConfigError
@@ -15,7 +15,7 @@ def check_configuration(path: Path, checks: CheckList) -> Settings:
     """Read it. Raises Trouble."""
     with checks.check("configuration") as note:
         try:
-            settings = reading.read(path)
+            settings = loader.load(path)
         except ConfigError as error:
             raise Trouble(str(error), "correct the file; docs/configuration.md lists every key") from error
         note.says = f"{path} is good"

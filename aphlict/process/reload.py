@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from aphlict.config import loader as reading
+from aphlict.config import loader
 from aphlict.config.files import FileReader
 from aphlict.config.rules import PEER_FILES, SERVER_FILES
 from aphlict.config.settings import PeerSettings, ServerSettings, Settings
@@ -45,7 +45,7 @@ def read_again(
     `files` reads the files that they name; what is no longer named, but still in use, is taken from `earlier`.
     Raises ConfigError when the file is wrong.
     """
-    settings, waiting = merge(reading.read(config, read=files.read), current)
+    settings, waiting = merge(loader.load(config, read=files.read), current)
     files.adopt(earlier, _paths(settings))
     return settings, waiting
 

@@ -9,7 +9,7 @@ import pytest
 from msgspec import inspect
 
 from aphlict.config.descriptions import describe
-from aphlict.config.loader import read
+from aphlict.config.loader import load
 from aphlict.config.settings import (
     BYTES_PER_COMMAND,
     CHANNELS_PER_COMMAND,
@@ -135,10 +135,10 @@ def test_examples(text: str, sentence: str, tmp_path: Path, monkeypatch: pytest.
     path = Path("aphlict.json")
     path.write_text(text)
     if not sentence:
-        assert read(path, files=False).servers
+        assert load(path, files=False).servers
         return
     with pytest.raises(ConfigError) as caught:
-        read(path)
+        load(path)
     assert str(caught.value) == sentence
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from aphlict.config.loader import read
+from aphlict.config.loader import load
 from aphlict.config.settings import LogSettings, PeerSettings, ServerSettings, Settings
 from aphlict.errors import ConfigError
 from tests.support.configuration import FIELDS
@@ -53,7 +53,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def outcome(file: Path) -> Settings | str:
     try:
-        return read(file)
+        return load(file)
     except ConfigError as error:
         return str(error)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from aphlict.config.loader import read
+from aphlict.config.loader import load
 from tests.support.configuration import write_configuration
 
 MIB = 1024 * 1024
@@ -24,11 +24,11 @@ MIB = 1024 * 1024
 def test_what_may_grow_fits(
     hint: int | None, workers: int, history: float, waiting: float, subscriptions: float, tmp_path: Path
 ) -> None:
-    settings = read(write_configuration(tmp_path, memory_hint=hint, workers=workers))
+    settings = load(write_configuration(tmp_path, memory_hint=hint, workers=workers))
     assert (settings.limits.history, settings.limits.send_buffer_total) == (history * MIB, waiting * MIB)
     assert settings.limits.subscriptions_total == subscriptions * MIB
 
 
 def test_lower_limits_stay(tmp_path: Path) -> None:
-    settings = read(write_configuration(tmp_path, memory_hint=128, history=1000, send_buffer_total=2000))
+    settings = load(write_configuration(tmp_path, memory_hint=128, history=1000, send_buffer_total=2000))
     assert (settings.limits.history, settings.limits.send_buffer_total) == (1000, 2000)

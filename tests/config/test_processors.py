@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aphlict.config.loader import read
+from aphlict.config.loader import load
 from aphlict.config.machine import count_processors
 from tests.support.configuration import write_configuration
 
@@ -46,5 +46,5 @@ def test_a_quota_counts(tmp_path: Path, groups: str, quotas: dict[str, str], exp
 
 def test_auto_is_a_number_from_the_start(tmp_path: Path) -> None:
     """A quota that changes while the server runs must not change what it believes its number of workers to be."""
-    settings = read(write_configuration(tmp_path, workers="auto"))
+    settings = load(write_configuration(tmp_path, workers="auto"))
     assert settings.workers == settings.processes == count_processors()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from aphlict.config.loader import find, read
+from aphlict.config.loader import find, load
 from aphlict.config.settings import Limits, PeerSettings, ServerSettings, Settings
 from aphlict.errors import ConfigError
 from tests.support import certificates
@@ -29,7 +29,7 @@ PHORGE = """{
 def refusal(path: Path) -> str:
     """Read a file that must be refused: the sentence without the file's name, which must begin it."""
     with pytest.raises(ConfigError) as caught:
-        read(path)
+        load(path)
     sentence = str(caught.value)
     assert sentence.startswith(f"{path}: ")
     assert "\n" not in sentence
@@ -74,7 +74,7 @@ class TestFind:
 
 class TestRead:
     def test_an_existing_installation(self, tmp_path: Path) -> None:
-        settings = read(write_configuration(tmp_path, PHORGE))
+        settings = load(write_configuration(tmp_path, PHORGE))
         assert settings == Settings(
             servers=(
                 ServerSettings(type="client", port=22280, listen="0.0.0.0"),
@@ -89,20 +89,20 @@ class TestRead:
         assert [log.path for log in settings.logs] == ["/var/log/aphlict.log"]
 
     def test_default_addresses(self, tmp_path: Path) -> None:
-        client, admin = read(write_configuration(tmp_path)).servers
+        client, admin = load(write_configuration(tmp_path)).servers
         assert (client.address, admin.address) == ("0.0.0.0", "127.0.0.1")
 
     def test_null_is_not_given_wherever_a_key_is_optional(self, tmp_path: Path) -> None:
         nulls = {each.encode_name: None for each in FIELDS.values() if not each.required}
-        plain = read(write_configuration(tmp_path))
-        assert read(write_configuration(tmp_path, {**configuration(), **nulls})) == plain
+        plain = load(write_configuration(tmp_path))
+        assert load(write_configuration(tmp_path, {**configuration(), **nulls})) == plain
 
     def test_what_existing_configurations_have_for_not_given(self, tmp_path: Path) -> None:
         """As Phorge's checker and the Node.js server read it."""
         empty = {"listen": "", "ssl.key": "", "ssl.cert": "", "ssl.chain": ""}
         servers = [CLIENT | empty, ADMIN | empty]
-        plain = read(write_configuration(tmp_path))
-        assert read(write_configuration(tmp_path, servers=servers, memory_hint=0)) == plain
+        plain = load(write_configuration(tmp_path))
+        assert load(write_configuration(tmp_path, servers=servers, memory_hint=0)) == plain
 
     def test_an_empty_key_beside_a_certificate(self, tmp_path: Path) -> None:
         sentence = refusal_of_server(tmp_path, **{"ssl.key": "", "ssl.cert": "/x/cert"})
@@ -110,7 +110,7 @@ class TestRead:
 
     def test_null_protocol_of_a_peer(self, tmp_path: Path) -> None:
         peer = {"host": "a", "port": 1, "protocol": None}
-        assert read(write_configuration(tmp_path, cluster=[peer])).cluster[0].protocol == "http"
+        assert load(write_configuration(tmp_path, cluster=[peer])).cluster[0].protocol == "http"
 
     def test_relative_paths_are_taken_from_the_folder_of_the_file(self, tmp_path: Path) -> None:
         folder = tmp_path / "conf/aphlict"
@@ -125,7 +125,7 @@ class TestRead:
             cluster=[peer],
             pidfile="run/aphlict.pid",
         )
-        settings = read(path)
+        settings = load(path)
         assert settings.servers[0].ssl_key == files.key
         assert settings.servers[0].ssl_cert == files.cert
         assert settings.cluster[0].ssl_ca == files.ca
@@ -136,26 +136,26 @@ class TestRead:
         (tmp_path / "etc/deep").mkdir(parents=True)
         (tmp_path / "link").symlink_to(tmp_path / "etc/deep")
         write_configuration(tmp_path / "etc/deep", pidfile="../a.pid")
-        assert read(tmp_path / "link/aphlict.json").pidfile == str(tmp_path / "etc/a.pid")
+        assert load(tmp_path / "link/aphlict.json").pidfile == str(tmp_path / "etc/a.pid")
 
     def test_the_file_may_be_named_from_the_current_folder(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write_configuration(tmp_path)
         monkeypatch.chdir(tmp_path)
-        assert read(Path("aphlict.json")).pidfile == str(tmp_path / "aphlict.pid")
+        assert load(Path("aphlict.json")).pidfile == str(tmp_path / "aphlict.pid")
 
     def test_a_byte_order_mark_is_no_mistake(self, tmp_path: Path) -> None:
         path = write_configuration(tmp_path)
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-        assert read(path).pidfile
+        assert load(path).pidfile
 
     def test_a_whole_number_is_a_number(self, tmp_path: Path) -> None:
-        assert read(write_configuration(tmp_path, drain_time=5)).drain_time == 5.0
+        assert load(write_configuration(tmp_path, drain_time=5)).drain_time == 5.0
 
     def test_files_can_be_left_alone(self, tmp_path: Path) -> None:
         server = {**CLIENT, "ssl.key": "/nowhere/key", "ssl.cert": "/nowhere/cert"}
-        assert read(write_configuration(tmp_path, servers=[server, ADMIN]), files=False).servers[0].tls
+        assert load(write_configuration(tmp_path, servers=[server, ADMIN]), files=False).servers[0].tls
 
 
 class TestNotJson:
@@ -379,7 +379,7 @@ class TestRules:
     )
     def test_one_port_of_two_addresses(self, tmp_path: Path, one: str, other: str) -> None:
         servers = [CLIENT | {"listen": one}, ADMIN | {"listen": other, "port": 22280}]
-        assert read(write_configuration(tmp_path, servers=servers)).servers
+        assert load(write_configuration(tmp_path, servers=servers)).servers
 
     def test_a_key_without_a_certificate(self, tmp_path: Path) -> None:
         sentence = refusal_of_server(tmp_path, **{"ssl.key": "/x/key"})

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from aphlict.config.loader import read
-from aphlict.config.secrets import read_secrets
+from aphlict.config.files import read_secrets
+from aphlict.config.loader import load
 from aphlict.errors import ConfigError
 from tests.support.configuration import ADMIN, CLIENT, write_configuration
 
@@ -16,7 +16,7 @@ SECRET, ANOTHER = "a-secret-of-many-letters", "another-secret-of-many-letters"
 def refusal(folder: Path, **changes: Any) -> str:
     path = write_configuration(folder, **changes)
     with pytest.raises(ConfigError) as caught:
-        read(path)
+        load(path)
     return str(caught.value).removeprefix(f"{path}: ")
 
 
@@ -92,7 +92,7 @@ def test_a_mistake_shows_no_secret(tmp_path: Path, key: str, text: str) -> None:
     right, wrong = f'"admin.secret": "{SECRET}"', text.format(key=key, secret=SECRET)
     path.write_text(path.read_text().replace(right, wrong))
     with pytest.raises(ConfigError) as caught:
-        read(path)
+        load(path)
     assert SECRET not in str(caught.value)
 
 
@@ -101,7 +101,7 @@ def test_a_file_of_a_secret_in_the_place_of_the_configuration(tmp_path: Path) ->
         path = tmp_path / "secret"
         path.write_text(content)
         with pytest.raises(ConfigError) as caught:
-            read(path)
+            load(path)
         assert content.strip('"') not in str(caught.value)
 
 
@@ -130,9 +130,9 @@ def written(folder: Path, content: str) -> str:
 def test_secrets_in_a_file(tmp_path: Path, content: str, secrets: tuple[str, ...]) -> None:
     written(tmp_path, content)
     path = write_configuration(tmp_path, servers=[CLIENT, ADMIN | {"admin.secret.file": "secret"}])
-    assert read(path).servers[1].secrets == secrets
-    assert read(path, files=False).servers[1].secrets == ()
-    assert read_secrets(read(path, files=False)).servers[1].secrets == secrets
+    assert load(path).servers[1].secrets == secrets
+    assert load(path, files=False).servers[1].secrets == ()
+    assert read_secrets(load(path, files=False)).servers[1].secrets == secrets
 
 
 @pytest.mark.parametrize("content", ["", "short", f"{SECRET}\nshort", "müllers-secret-of-many-letters"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aphlict.config.loader import read
+from aphlict.config.loader import load
 from aphlict.process.bootstrap import find_exposed
 from tests.support import certificates
 from tests.support.configuration import ADMIN, CLIENT, write_configuration
@@ -46,7 +46,7 @@ def exposed(folder: Path, **changes: Any) -> list[str]:
     """The keys of the warnings."""
     path = write_configuration(folder, **changes)
     path.chmod(0o644)
-    return [sentence.split()[0] for sentence in find_exposed(path, read(path))]
+    return [sentence.split()[0] for sentence in find_exposed(path, load(path))]
 
 
 def with_keys(*paths: str) -> dict[str, Any]:
@@ -129,6 +129,6 @@ def test_the_group_of_the_servers_user_gets_the_file(folder: Path) -> None:
     os.chown(path, 0, 0)
     servers = [CLIENT, ADMIN | {"admin.secret.file": str(path)}]
     config = write_configuration(folder, servers=servers, user="nobody")
-    [sentence] = find_exposed(config, read(config))
+    [sentence] = find_exposed(config, load(config))
     name = shlex.quote(str(path))
     assert sentence.endswith(f": chgrp nogroup {name} && chmod g=r,o= {name}")

@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 import pytest
 
-from aphlict.config.loader import read
+from aphlict.config.loader import load
 from aphlict.config.settings import Settings
 from aphlict.server import limits as capacity
 from tests.support.configuration import ADMIN, CLIENT, write_configuration
@@ -33,7 +33,7 @@ def machine(root: Path, groups: str, **limits: str) -> Path:
 
 
 def settings(folder: Path, **changes: Any) -> Settings:
-    return read(write_configuration(folder, **changes), files=False)
+    return load(write_configuration(folder, **changes), files=False)
 
 
 def test_what_the_descriptors_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

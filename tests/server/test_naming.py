@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aphlict.config.loader import read
+from aphlict.config.loader import load
 from aphlict.server import admin_access as naming
 from tests.support.configuration import write_configuration
 
@@ -16,7 +16,7 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch, resolver: str, hosts: s
     for name, text in (("RESOLVER", resolver), ("HOSTS", hosts)):
         (folder / name).write_text(text)
         monkeypatch.setattr(naming, name, folder / name)
-    return set(naming.own_names(read(write_configuration(folder))))
+    return set(naming.own_names(load(write_configuration(folder))))
 
 
 @pytest.mark.parametrize(
