@@ -36,7 +36,7 @@ from aphlict.server.listen_request import MAX_WAIT, parse_listen_request
 from aphlict.server.write_buffer import BufferBudget, WriteBuffer
 from aphlict.tokens.grant import MAX_LIFETIME, sign
 from aphlict.tokens.key_set import LEEWAY, KeySet
-from aphlict.tokens.keys import Unfit, parse_keys
+from aphlict.tokens.keys import UnusableKey, parse_keys
 
 LIMIT = 4096
 MOST_BESIDE = 125 + 14  # bytes of a control frame and of a header, which may be kept beside a message
@@ -284,7 +284,7 @@ def fuzz_token(data: bytes) -> None:
     keys = KeySet([key])
     for text in (data.decode("latin-1"), sign(key, data)):
         try:
-            grant = keys.check(text, 1e9, lambda _cost: None)
+            grant = keys.verify(text, 1e9, lambda _cost: None)
         except InvalidToken as error:
             str(error).encode()
         else:
@@ -296,7 +296,7 @@ def fuzz_keys(data: bytes) -> None:
     """The content of a key file is refused with one sentence, or is keys that have an algorithm each."""
     try:
         keys = parse_keys(data, "name")
-    except Unfit as error:
+    except UnusableKey as error:
         str(error).encode()
         return
     assert keys

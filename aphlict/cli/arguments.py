@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from aphlict import __version__
-from aphlict.config.files import is_sendable
+from aphlict.config.files import is_header_safe
 from aphlict.errors import UsageError
 from aphlict.tokens.grant import MAX_LIFETIME
 
@@ -171,7 +171,7 @@ def utf8(text: str) -> str:
 
 
 def jwt(text: str) -> str:
-    if not is_sendable(text):
+    if not is_header_safe(text):
         raise ArgumentTypeError("expected a token: letters, digits and signs, without spaces")
     return text
 
@@ -186,7 +186,7 @@ def jwt_in(path: str) -> str:
     ) as error:  # ValueError: not ASCII; a NUL in the name
         why = error.strerror if isinstance(error, OSError) else "not ASCII"
         raise ArgumentTypeError(f"{path} cannot be read ({why}), expected a file with a token") from error
-    if not is_sendable(text) or len(text) > MAX_TOKEN:
+    if not is_header_safe(text) or len(text) > MAX_TOKEN:
         raise ArgumentTypeError(f"{path} holds no token, or more than one")
     return text
 

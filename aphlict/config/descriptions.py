@@ -8,7 +8,9 @@ from msgspec import inspect
 from aphlict.errors import ConfigError
 from aphlict.printable import escape
 
-SHOWN = 120  # letters of an offending value: a path fits, a certificate that was pasted in its place does not
+MAX_SHOWN = (
+    120  # letters of an offending value: a path fits, a certificate that was pasted in its place does not
+)
 
 PEM = "-----BEGIN "
 
@@ -95,19 +97,19 @@ def show(value: object) -> str:
 def shorten(text: str) -> str:
     """A piece of a file, on one line, and printable on any console."""
     text = escape(text)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 20]}…{text[-20:]}"
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 20]}…{text[-20:]}"
 
 
 HIDDEN = "…"  # a sentence ends up in logs, terminals and tickets
 
 
-def wrong(key: str, value: object, expected: str, because: str = "") -> ConfigError:
+def invalid(key: str, value: object, expected: str, because: str = "") -> ConfigError:
     """The value of a key cannot be."""
     reason = f" ({because})" if because else ""
-    return ConfigError(f"{key} is {show_of(key, value)}, expected {expected}{reason}")
+    return ConfigError(f"{key} is {show_value(key, value)}, expected {expected}{reason}")
 
 
-def show_of(key: str, value: object) -> str:
+def show_value(key: str, value: object) -> str:
     """The value of a key, unless that is a secret."""
     is_secret = (
         isinstance(value, str | int | float) and "secret" in key.casefold() and not key.endswith(".file")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from msgspec import structs
 
-from aphlict.config.descriptions import wrong
+from aphlict.config.descriptions import invalid
 from aphlict.config.settings import ServerSettings, Settings
 
-SHORTEST = 16
-MOST = 16  # secrets in a file: the present one, and those that are being given up
-SENDABLE = re.compile(r"[!-~]+")  # what a header can carry without quoting
+MIN_SECRET = 16
+MAX_SECRETS = 16  # secrets in a file: the present one, and those that are being given up
+HEADER_SAFE = re.compile(r"[!-~]+")  # what a header can carry without quoting
 
 Read = Callable[[str], bytes]  # returns the content of a file; raises OSError
 
@@ -62,14 +62,14 @@ def _read(server: ServerSettings, key: str, read: Read) -> ServerSettings:
     try:
         lines = read(name).decode("ascii").split()
     except OSError as error:
-        raise wrong(key, name, "a file that can be read", str(error.strerror)) from error
+        raise invalid(key, name, "a file that can be read", str(error.strerror)) from error
     except UnicodeDecodeError as error:
-        raise wrong(key, name, "a file of letters, digits and signs (ASCII)") from error
-    if not 1 <= len(lines) <= MOST or any(len(line) < SHORTEST for line in lines):
-        raise wrong(key, name, f"a file with a secret of at least {SHORTEST} characters on each line")
+        raise invalid(key, name, "a file of letters, digits and signs (ASCII)") from error
+    if not 1 <= len(lines) <= MAX_SECRETS or any(len(line) < MIN_SECRET for line in lines):
+        raise invalid(key, name, f"a file with a secret of at least {MIN_SECRET} characters on each line")
     return structs.replace(server, admin_secret="\n".join(lines))
 
 
-def is_sendable(secret: str) -> bool:
+def is_header_safe(secret: str) -> bool:
     """Whether a header can carry it."""
-    return SENDABLE.fullmatch(secret) is not None
+    return HEADER_SAFE.fullmatch(secret) is not None

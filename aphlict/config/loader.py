@@ -1,4 +1,4 @@
-"""From a configuration file to checked Settings, or one sentence that says what is wrong with it."""
+"""From a configuration file to checked Settings, or one sentence that says what is invalid with it."""
 
 import difflib
 import json
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect, structs
 
-from aphlict.config.descriptions import describe, means_null, missing, show, show_of, unwrap, wrong
+from aphlict.config.descriptions import describe, invalid, means_null, missing, show, show_value, unwrap
 from aphlict.config.files import Read, read_file, read_secrets
 from aphlict.config.rules import PEER_FILES, SERVER_FILES, check_files, check_rules
 from aphlict.config.settings import Limits, Settings
@@ -21,9 +21,9 @@ from aphlict.errors import ConfigError
 
 MIB = 1024 * 1024
 # Parts of a process's memory; the rest is for connections and the program.
-HISTORY, WAITING, SUBSCRIPTIONS = 1 / 4, 1 / 2, 1 / 8
+HISTORY_SHARE, SEND_BUFFER_SHARE, SUBSCRIPTIONS_SHARE = 1 / 4, 1 / 2, 1 / 8
 CUSTOM, DEFAULT = "conf/aphlict/aphlict.custom.json", "conf/aphlict/aphlict.default.json"
-KINDS = {
+JSON_TYPES = {
     list: "a list",
     str: "a text",
     int: "a number",
@@ -81,12 +81,12 @@ def load(path: Path, *, files: bool = True, read: Read = read_file) -> Settings:
 
 def _convert(value: Any) -> Settings:
     if not isinstance(value, JSONObject):
-        raise ConfigError(f"the file holds {KINDS[type(value)]}, expected an object")
-    tidy = _tidy(value, TABLE, "")
+        raise ConfigError(f"the file holds {JSON_TYPES[type(value)]}, expected an object")
+    tidy = _normalize(value, TABLE, "")
     try:
         return from_keys(tidy)
     except msgspec.ValidationError as error:
-        raise _translate(error, value) from error
+        raise _explain(error, value) from error
 
 
 def from_keys(keys: Mapping[str, Any]) -> Settings:
@@ -99,33 +99,33 @@ def from_keys(keys: Mapping[str, Any]) -> Settings:
     return msgspec.convert({**others, "limits": limits}, Settings)
 
 
-def _tidy(value: Any, kind: inspect.Type, key: str) -> Any:
+def _normalize(value: Any, kind: inspect.Type, key: str) -> Any:
     """Follow the table through the values: what msgspec cannot see is refused, what is not given is left out."""
     bare = unwrap(kind)
     if isinstance(bare, inspect.StructType) and isinstance(value, JSONObject):
-        return _tidy_object(value, bare, key)
+        return _normalize_object(value, bare, key)
     if isinstance(bare, inspect.VarTupleType) and isinstance(value, list):
-        return [_tidy(item, bare.item_type, f"{key}[{index}]") for index, item in enumerate(value)]
+        return [_normalize(item, bare.item_type, f"{key}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
-        raise wrong(key, value, describe(kind))
+        raise invalid(key, value, describe(kind))
     if isinstance(value, str) and not _is_text(value):
-        raise wrong(key, value, "text of whole characters, without NUL")
+        raise invalid(key, value, "text of whole characters, without NUL")
     return value
 
 
-def _tidy_object(value: JSONObject, kind: inspect.StructType, key: str) -> dict[str, Any]:
+def _normalize_object(value: JSONObject, kind: inspect.StructType, key: str) -> dict[str, Any]:
     prefix = f"{key}." if key else ""
     fields = _fields(kind)
     if unknown := [name for name in value if name not in fields]:
-        raise _unknown(prefix, unknown[0], list(fields))
+        raise _unknown_key(prefix, unknown[0], list(fields))
     for name, (first, second) in value.twice.items():
-        shown = f"{show_of(name, first)} and {show_of(name, second)}"
+        shown = f"{show_value(name, first)} and {show_value(name, second)}"
         raise ConfigError(f"{prefix}{name} is given twice ({shown}), expected once")
     for name, field in fields.items():
         if field.required and name not in value:
             raise missing(prefix + name, describe(field.type))
     return {
-        name: _tidy(item, fields[name].type, prefix + name)
+        name: _normalize(item, fields[name].type, prefix + name)
         for name, item in value.items()
         if fields[name].required or not means_null(item, fields[name].type)
     }
@@ -136,15 +136,15 @@ def _is_text(value: str) -> bool:
     return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def _unknown(prefix: str, name: str, known: list[str]) -> ConfigError:
-    """Nothing of the value: the key may be that of a secret, with a letter wrong."""
+def _unknown_key(prefix: str, name: str, known: list[str]) -> ConfigError:
+    """Nothing of the value: the key may be that of a secret, with a letter invalid."""
     lowered = {each.casefold(): each for each in known}
     near = difflib.get_close_matches(name.casefold().replace("_", "."), lowered, n=1)
     expected = prefix + lowered[near[0]] if near else f"one of {', '.join(known)}"
     return ConfigError(f"{prefix}{show(name)[1:-1]} is an unknown key, expected {expected}")
 
 
-def _translate(error: msgspec.ValidationError, value: Any) -> ConfigError:
+def _explain(error: msgspec.ValidationError, value: Any) -> ConfigError:
     """Msgspec says `… - at `$.servers[0].port``; tell the value found there, and all that the table expects."""
     found = re.search(r" - at `\$\.?(.*)`$", str(error))
     key = re.sub(r"^limits\.(?=limits\.|ping\.)", "", found[1]) if found else ""
@@ -156,7 +156,7 @@ def _translate(error: msgspec.ValidationError, value: Any) -> ConfigError:
         elif isinstance(bare, inspect.StructType):
             name = step.removeprefix(".")
             value, kind = value[name], _fields(bare)[name].type
-    return wrong(key, value, describe(kind))
+    return invalid(key, value, describe(kind))
 
 
 def _fields(kind: inspect.StructType) -> dict[str, inspect.Field]:
@@ -177,9 +177,9 @@ def _apply_memory_hint(settings: Settings) -> Settings:
     share = settings.memory_hint * MIB / settings.processes
     limits = structs.replace(
         settings.limits,
-        history=min(settings.limits.history, round(share * HISTORY)),
-        send_buffer_total=min(settings.limits.send_buffer_total, round(share * WAITING)),
-        subscriptions_total=min(settings.limits.subscriptions_total, round(share * SUBSCRIPTIONS)),
+        history=min(settings.limits.history, round(share * HISTORY_SHARE)),
+        send_buffer_total=min(settings.limits.send_buffer_total, round(share * SEND_BUFFER_SHARE)),
+        subscriptions_total=min(settings.limits.subscriptions_total, round(share * SUBSCRIPTIONS_SHARE)),
     )
     return structs.replace(settings, limits=limits)
 

@@ -18,7 +18,7 @@ class ControlGroup(NamedTuple):
         return _text(self.folder / name)
 
 
-def find_groups(controller: str, root: Path = Path("/")) -> Iterator[ControlGroup]:
+def control_groups(controller: str, root: Path = Path("/")) -> Iterator[ControlGroup]:
     """The groups that limit what this process gets of "cpu" or "memory": its own, and each one above it.
 
     A limit of any of them applies (cgroups(7)). `root` has /proc and /sys.
@@ -42,12 +42,12 @@ def _text(path: Path) -> str:
         return ""
 
 
-def count_processors(root: Path = Path("/")) -> int:
+def count_cpus(root: Path = Path("/")) -> int:
     """The processors that the process may run on, or as many as its control groups allow the time of, rounded up.
 
     `cpu.max` of cgroup v2, `cpu.cfs_quota_us` of v1, of the group and those above it. `root` has /proc and /sys.
     """
-    allowed = [math.ceil(quota) for group in find_groups("cpu", root) for quota in _quota(group)]
+    allowed = [math.ceil(quota) for group in control_groups("cpu", root) for quota in _quota(group)]
     return max(1, min([len(os.sched_getaffinity(0)), *allowed]))
 
 

@@ -4,8 +4,8 @@ import itertools
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-from aphlict.config.descriptions import missing, wrong
-from aphlict.config.files import Read, is_sendable
+from aphlict.config.descriptions import invalid, missing
+from aphlict.config.files import Read, is_header_safe
 from aphlict.config.origins import read_pattern
 from aphlict.config.settings import PeerSettings, ServerSettings, Settings
 
@@ -36,7 +36,7 @@ SERVER_FILES = {
 PEER_FILES = {"ssl_ca": "ssl.ca", "ssl_key": "ssl.key", "ssl_cert": "ssl.cert"}
 
 # The keys that only one type of server has, and why.
-OF_ONE_TYPE = {
+ONE_TYPE_ONLY = {
     "proxy.protocol": ("client", "browsers come there"),
     "proxy.trusted": ("client", "browsers come there"),
     "origins": ("client", "pages connect to it"),
@@ -63,7 +63,7 @@ def check_rules(settings: Settings) -> None:
     _check_peers(settings)
     if settings.limits.ping_timeout <= settings.limits.ping_interval:
         expected = f"more than ping.interval, {settings.limits.ping_interval:g}"
-        raise wrong(
+        raise invalid(
             "ping.timeout",
             settings.limits.ping_timeout,
             expected,
@@ -94,9 +94,9 @@ def _check_tls(server: ServerSettings, key: str) -> None:
     _check_pair(server, key, "TLS needs both; no TLS, neither")
     both = f"{key}.ssl.key and {key}.ssl.cert beside it"
     if server.ssl_chain and not server.ssl_key:
-        raise wrong(f"{key}.ssl.chain", server.ssl_chain, both, "a chain belongs to a certificate")
+        raise invalid(f"{key}.ssl.chain", server.ssl_chain, both, "a chain belongs to a certificate")
     if server.ssl_ca and server.type == "admin" and not server.ssl_key:
-        raise wrong(f"{key}.ssl.ca", server.ssl_ca, both, "without TLS nobody shows a certificate")
+        raise invalid(f"{key}.ssl.ca", server.ssl_ca, both, "without TLS nobody shows a certificate")
 
 
 def _check_pair(one: ServerSettings | PeerSettings, key: str, because: str) -> None:
@@ -105,15 +105,15 @@ def _check_pair(one: ServerSettings | PeerSettings, key: str, because: str) -> N
     if len(given) == 1:
         [(name, value)] = given.items()
         other = "ssl.cert" if name == "ssl.key" else "ssl.key"
-        raise wrong(f"{key}.{name}", value, f"{key}.{other} beside it", because)
+        raise invalid(f"{key}.{name}", value, f"{key}.{other} beside it", because)
 
 
 def _check_type(server: ServerSettings, key: str) -> None:
-    for name, (kind, because) in OF_ONE_TYPE.items():
+    for name, (kind, because) in ONE_TYPE_ONLY.items():
         value = getattr(server, name.replace(".", "_"))
         if value and server.type != kind:
             value = list(value) if isinstance(value, tuple) else value
-            raise wrong(f"{key}.{name}", value, f'it on a server of type "{kind}" alone', because)
+            raise invalid(f"{key}.{name}", value, f'it on a server of type "{kind}" alone', because)
 
 
 def _check_origins(server: ServerSettings, key: str) -> None:
@@ -122,23 +122,23 @@ def _check_origins(server: ServerSettings, key: str) -> None:
             read_pattern(origin)
         except ValueError as error:
             expected = "an origin such as https://example.com, or *.example.com"
-            raise wrong(f"{key}.origins[{index}]", origin, expected, str(error)) from error
+            raise invalid(f"{key}.origins[{index}]", origin, expected, str(error)) from error
 
 
 def _check_admin(server: ServerSettings, key: str) -> None:
     if server.admin_secret and server.admin_secret_file:
         at = f"{key}.admin.secret.file"
-        raise wrong(at, server.admin_secret_file, f"no {key}.admin.secret beside it", "one of the two")
-    _check_sendable(f"{key}.admin.secret", server.admin_secret)
+        raise invalid(at, server.admin_secret_file, f"no {key}.admin.secret beside it", "one of the two")
+    _check_header_safe(f"{key}.admin.secret", server.admin_secret)
     for index, name in enumerate(server.admin_hosts):
         if not _HOST.fullmatch(name):
             expected = "a name such as notify.example.com, without a port"
-            raise wrong(f"{key}.admin.hosts[{index}]", name, expected)
+            raise invalid(f"{key}.admin.hosts[{index}]", name, expected)
 
 
-def _check_sendable(key: str, secret: str | None) -> None:
-    if secret is not None and not is_sendable(secret):
-        raise wrong(key, secret, "letters, digits and signs (ASCII), without spaces")
+def _check_header_safe(key: str, secret: str | None) -> None:
+    if secret is not None and not is_header_safe(secret):
+        raise invalid(key, secret, "letters, digits and signs (ASCII), without spaces")
 
 
 def _check_proxies(server: ServerSettings, key: str) -> None:
@@ -147,29 +147,29 @@ def _check_proxies(server: ServerSettings, key: str) -> None:
             ip_network(network)
         except ValueError as error:
             expected = "a network such as 10.0.0.0/8 or fd00::/8"
-            raise wrong(f"{key}.proxy.trusted[{index}]", network, expected, str(error)) from error
+            raise invalid(f"{key}.proxy.trusted[{index}]", network, expected, str(error)) from error
 
 
 def _check_auth(server: ServerSettings, key: str) -> None:
     if server.auth_audience and not server.auth_keys:
         expected = f"{key}.auth.keys beside it"
-        raise wrong(f"{key}.auth.audience", server.auth_audience, expected, "no token is asked for")
+        raise invalid(f"{key}.auth.audience", server.auth_audience, expected, "no token is asked for")
 
 
 def _check_ports(settings: Settings) -> None:
     for (first, one), (second, other) in itertools.combinations(enumerate(settings.servers), 2):
-        clash = _find_clash(one.address, other.address) if one.port == other.port else None
+        clash = _find_conflict(one.address, other.address) if one.port == other.port else None
         if clash is not None:
             expected = f"another port than that of servers[{first}]"
-            raise wrong(f"servers[{second}].port", other.port, expected, clash)
+            raise invalid(f"servers[{second}].port", other.port, expected, clash)
 
 
-def _find_clash(one: str, other: str) -> str | None:
+def _find_conflict(one: str, other: str) -> str | None:
     """Why two addresses cannot be bound with one port; None where they can.
 
     The IPv6 wildcard leaves IPv4 to another server of the same port that names an IPv4 address.
     """
-    first, second = _normal(one), _normal(other)
+    first, second = _canonical(one), _canonical(other)
     if first == second:
         return f"both listen on {one}" if one == other else f"{one} is {other}"
     if _includes(first, second):
@@ -183,7 +183,7 @@ def _includes(address: Address, other: Address) -> bool:
     return isinstance(other, str) or address.version == other.version  # a name can be any address
 
 
-def _normal(address: str) -> Address:
+def _canonical(address: str) -> Address:
     name = address.casefold().rstrip(".")
     try:
         return ip_address("127.0.0.1" if name == "localhost" else address)
@@ -194,18 +194,18 @@ def _normal(address: str) -> Address:
 def _check_peers(settings: Settings) -> None:
     seen: dict[tuple[Address, int], int] = {}
     for index, peer in enumerate(settings.cluster):
-        first = seen.setdefault((_normal(peer.host), peer.port), index)
+        first = seen.setdefault((_canonical(peer.host), peer.port), index)
         if first != index:
             expected = f"another host and port than those of cluster[{first}]"
-            raise wrong(f"cluster[{index}].host", peer.host, expected, f"both are {peer.host}:{peer.port}")
+            raise invalid(f"cluster[{index}].host", peer.host, expected, f"both are {peer.host}:{peer.port}")
         if peer.ssl_ca and peer.protocol != "https":
             expected = f'cluster[{index}].protocol "https" beside it'
-            raise wrong(f"cluster[{index}].ssl.ca", peer.ssl_ca, expected, "plain HTTP proves nothing")
+            raise invalid(f"cluster[{index}].ssl.ca", peer.ssl_ca, expected, "plain HTTP proves nothing")
         _check_pair(peer, f"cluster[{index}]", "a certificate needs its key")
         if peer.ssl_cert and peer.protocol != "https":
             expected = f'cluster[{index}].protocol "https" beside it'
-            raise wrong(f"cluster[{index}].ssl.cert", peer.ssl_cert, expected, "plain HTTP proves nothing")
-        _check_sendable(f"cluster[{index}].secret", peer.secret)
+            raise invalid(f"cluster[{index}].ssl.cert", peer.ssl_cert, expected, "plain HTTP proves nothing")
+        _check_header_safe(f"cluster[{index}].secret", peer.secret)
 
 
 def _check_readable(key: str, name: str | None, read: Read) -> None:
@@ -214,4 +214,4 @@ def _check_readable(key: str, name: str | None, read: Read) -> None:
     try:
         read(name)
     except OSError as error:
-        raise wrong(key, name, "a file that can be read", str(error.strerror)) from error
+        raise invalid(key, name, "a file that can be read", str(error.strerror)) from error

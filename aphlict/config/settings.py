@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field, structs
 
-from aphlict.config.machine import count_processors
+from aphlict.config.machine import count_cpus
 
 # `extra` says in words what a key holds: the sentences of errors and the documentation use it. Its `not_given` is a
 # value that means the same as null, because existing configurations have it: see OptionalPath.
@@ -145,7 +145,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
         That can change at any time: `config.reading` makes a number of it.
         """
-        return count_processors() if self.workers == "auto" else self.workers
+        return count_cpus() if self.workers == "auto" else self.workers
 
     @property
     def peers(self) -> tuple[PeerSettings, ...]:

@@ -7,7 +7,7 @@ from aphlict.config import loader
 from aphlict.config.settings import Settings
 from aphlict.doctor.findings import CheckList, Trouble
 from aphlict.errors import CertificateError, ConfigError
-from aphlict.tls.certificates import prove
+from aphlict.tls.certificates import inspect_server
 from aphlict.tokens.key_set import load
 
 
@@ -31,7 +31,7 @@ def check_certificates(settings: Settings, checks: CheckList) -> None:
     with checks.check("certificates") as note:
         for server in servers:
             try:
-                findings = prove(server, datetime.now(timezone.utc))
+                findings = inspect_server(server, datetime.now(timezone.utc))
             except CertificateError as error:
                 raise Trouble(
                     str(error), "correct the files; docs/configuration.md says what goes into each"

@@ -13,7 +13,7 @@ from aphlict.doctor.stream import Ended, NotHttp, Stream
 from aphlict.doctor.target import Target
 from aphlict.doctor.trusting import distrust, end_of
 from aphlict.errors import UsageError
-from aphlict.tls.certificates import RENEWAL
+from aphlict.tls.certificates import RENEWAL_PERIOD
 
 TIMEOUT = 5.0  # seconds for each step
 LOCAL_PREFACE = b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"  # PROXY protocol 2, 2.2: LOCAL, nothing follows
@@ -70,7 +70,7 @@ class Reaching:
             ends = end_of(stream.socket)
             note.says = f"{stream.socket.version()}, a certificate that is good for {self.target.host}"
             stream.close()
-        if ends is not None and ends - time.time() < RENEWAL.total_seconds():
+        if ends is not None and ends - time.time() < RENEWAL_PERIOD.total_seconds():
             days = max(0, int((ends - time.time()) / DAY))
             checks.doubt("TLS", f"the certificate ends in {days} days", "renew it where TLS is ended")
 

@@ -25,7 +25,7 @@ from aphlict.server import credentials
 from aphlict.server import pages as script
 from aphlict.server.admin_access import is_loopback
 from aphlict.server.credentials import Credentials
-from aphlict.tls.certificates import Findings, prove
+from aphlict.tls.certificates import CertificateReport, inspect_server
 from aphlict.tls.context import client_context
 from aphlict.tokens.keys import read_keys
 
@@ -247,10 +247,10 @@ def _describe_blocked(server: ServerSettings) -> str:
     )
 
 
-def find_findings(settings: Settings, read: Read = read_file) -> list[Findings]:
+def find_findings(settings: Settings, read: Read = read_file) -> list[CertificateReport]:
     """What there is to say of each certificate. Raises CertificateError."""
     now = datetime.now(timezone.utc)
-    return [prove(server, now, read) for server in settings.servers if server.tls]
+    return [inspect_server(server, now, read) for server in settings.servers if server.tls]
 
 
 def log_files(settings: Settings) -> list[logs.LogFile]:

@@ -24,7 +24,7 @@ def prove(connection: Connection, keys: KeySet, token: str, instance: str, unix_
     try:
         if len(token) > limit:
             raise InvalidToken(f"the token is longer than {limit} bytes")
-        grant = keys.check(token, unix_now, connection.charge)
+        grant = keys.verify(token, unix_now, connection.charge)
         grant.check_instance(instance)
     except (InvalidToken, Forbidden) as error:
         connection.context.hits.add("auth.keys", connection.address, str(error))

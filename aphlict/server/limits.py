@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aphlict.config.machine import find_groups
+from aphlict.config.machine import control_groups
 from aphlict.config.settings import Limits, Settings
 from aphlict.errors import TooManyConnections, TooManyFromAddress
 
@@ -257,5 +257,5 @@ def memory(root: Path = Path("/")) -> int:
     """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     names = {1: "memory.limit_in_bytes", 2: "memory.max"}
-    limits = [group.read(names[group.version]).strip() for group in find_groups("memory", root)]
+    limits = [group.read(names[group.version]).strip() for group in control_groups("memory", root)]
     return min([machine, *(int(limit) for limit in limits if limit.isdigit())])  # `max`: no limit

@@ -9,7 +9,7 @@ from OpenSSL import crypto
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CertificateError
-from aphlict.tls.certificates import show_name, unfit
+from aphlict.tls.certificates import format_name, unusable
 
 
 class Authorities:
@@ -41,21 +41,21 @@ class Authorities:
 
 
 def load_authorities(server: ServerSettings, name: str, read: Read = read_file) -> Authorities:
-    """Read the file and prove that it holds authorities. Raises CertificateError."""
+    """Read the file and check that it holds authorities. Raises CertificateError."""
     try:
         certificates = x509.load_pem_x509_certificates(read(name))
     except OSError as error:
-        raise _unfit(server, name, f"a file that can be read ({error.strerror})") from error
+        raise _unusable(server, name, f"a file that can be read ({error.strerror})") from error
     except ValueError as error:
-        raise _unfit(server, name, "certificates of authorities, in PEM") from error
+        raise _unusable(server, name, "certificates of authorities, in PEM") from error
     for each in certificates:
-        if not _can_vouch(each):
+        if not _is_authority(each):
             expected = "certificates of authorities, which sign those of clients"
-            raise _unfit(server, name, f"{expected}: {show_name(each.subject)} is not one")
+            raise _unusable(server, name, f"{expected}: {format_name(each.subject)} is not one")
     return Authorities(certificates)
 
 
-def _can_vouch(certificate: x509.Certificate) -> bool:
+def _is_authority(certificate: x509.Certificate) -> bool:
     """An authority; or a certificate that signed itself, which then is the client's own."""
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
@@ -64,5 +64,5 @@ def _can_vouch(certificate: x509.Certificate) -> bool:
     return constraints.ca or certificate.issuer == certificate.subject
 
 
-def _unfit(server: ServerSettings, name: str, expected: str) -> CertificateError:
-    return unfit(server, "ssl.ca", name, expected)
+def _unusable(server: ServerSettings, name: str, expected: str) -> CertificateError:
+    return unusable(server, "ssl.ca", name, expected)

@@ -46,12 +46,12 @@ Certificate = x509.Certificate
 class Identity:
     """What a server proves itself with: its key, its own certificate, then the certificates above it.
 
-    `strangers` signed none of them, and are not sent. `in_order`: whether the files had this order already.
+    `unrelated` signed none of them, and are not sent. `in_order`: whether the files had this order already.
     """
 
     server: ServerSettings
     certificates: tuple[Certificate, ...]
-    strangers: tuple[Certificate, ...]
+    unrelated: tuple[Certificate, ...]
     in_order: bool
     pem: bytes = field(repr=False)  # the key and the certificates to send: what is proven is what is used
 
@@ -69,37 +69,37 @@ def load(server: ServerSettings, read: Read = read_file) -> Identity:
         given += _read_certificates(server, "ssl.chain", server.ssl_chain, read)
     given = list(dict.fromkeys(given))
     _check_match(server, key, given)
-    line, strangers = _line_up(given)
-    if strangers and len(line) == 1:
+    line, unrelated = _order_chain(given)
+    if unrelated and len(line) == 1:
         at = "ssl.chain" if server.ssl_chain is not None else "ssl.cert"
-        expected = f"a chain with the certificate that signed the server's own: {show_name(line[0].issuer)}"
-        raise unfit(server, at, server.ssl_chain or server.ssl_cert, expected)
+        expected = f"a chain with the certificate that signed the server's own: {format_name(line[0].issuer)}"
+        raise unusable(server, at, server.ssl_chain or server.ssl_cert, expected)
     pem = _to_pem(key, line)
     _check_with_openssl(server, pem)
-    in_order = line == [each for each in given if each not in strangers]
-    return Identity(server, tuple(line), tuple(strangers), in_order, pem)
+    in_order = line == [each for each in given if each not in unrelated]
+    return Identity(server, tuple(line), tuple(unrelated), in_order, pem)
 
 
-def show_name(name: x509.Name) -> str:
+def format_name(name: x509.Name) -> str:
     """A subject or an issuer, printable."""
     return show(name.rfc4514_string())
 
 
-def name_server(server: ServerSettings) -> str:
+def describe_server(server: ServerSettings) -> str:
     """Which server of the configuration a sentence is about."""
     return f"the {server.type} server on port {server.port}"
 
 
-def unfit(server: ServerSettings, key: str, value: str, expected: str) -> CertificateError:
+def unusable(server: ServerSettings, key: str, value: str, expected: str) -> CertificateError:
     """The value of a key of a server cannot serve."""
-    return CertificateError(f"{key} of {name_server(server)} is {show(value)}, expected {expected}")
+    return CertificateError(f"{key} of {describe_server(server)} is {show(value)}, expected {expected}")
 
 
 def _read(server: ServerSettings, key: str, name: str, read: Read) -> bytes:
     try:
         return read(name)
     except OSError as error:
-        raise unfit(server, key, name, f"a file that can be read ({error.strerror})") from error
+        raise unusable(server, key, name, f"a file that can be read ({error.strerror})") from error
 
 
 def _read_key(server: ServerSettings, name: str, read: Read) -> PrivateKeyTypes:
@@ -108,9 +108,9 @@ def _read_key(server: ServerSettings, name: str, read: Read) -> PrivateKeyTypes:
         return load_pem_private_key(content, password=None)
     except TypeError as error:
         expected = "a key that is not encrypted: nobody can type a passphrase when the server starts"
-        raise unfit(server, "ssl.key", name, expected) from error
+        raise unusable(server, "ssl.key", name, expected) from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise unfit(server, "ssl.key", name, "a private key in PEM") from error
+        raise unusable(server, "ssl.key", name, "a private key in PEM") from error
 
 
 def _read_certificates(server: ServerSettings, key: str, name: str, read: Read) -> list[Certificate]:
@@ -120,7 +120,7 @@ def _read_certificates(server: ServerSettings, key: str, name: str, read: Read) 
         for each in certificates:
             _parse_fully(each)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise unfit(server, key, name, "certificates in PEM") from error
+        raise unusable(server, key, name, "certificates in PEM") from error
     return certificates
 
 
@@ -136,18 +136,18 @@ def _check_match(server: ServerSettings, key: PrivateKeyTypes, certificates: lis
     matches = [_public_bytes(each.public_key()) == public for each in certificates]
     if matches[0]:
         return
-    own = show_name(certificates[0].subject)
+    own = format_name(certificates[0].subject)
     expected = f"the key of the first certificate in ssl.cert, {own}"
     if any(matches):
         expected += f"; it is that of certificate {matches.index(True) + 1}, which has to come first"
-    raise unfit(server, "ssl.key", str(server.ssl_key), expected)
+    raise unusable(server, "ssl.key", str(server.ssl_key), expected)
 
 
 def _public_bytes(key: PublicKeyTypes) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _line_up(given: list[Certificate]) -> tuple[list[Certificate], list[Certificate]]:
+def _order_chain(given: list[Certificate]) -> tuple[list[Certificate], list[Certificate]]:
     """Line up certificates so that each signed one before it, the last where it can be; and tell the rest."""
     line, rest = given[:1], given[1:]
     while (found := _find_issuer(line, rest)) is not None:
@@ -174,7 +174,7 @@ def _to_pem(key: PrivateKeyTypes, certificates: list[Certificate]) -> bytes:
 
 
 def _check_with_openssl(server: ServerSettings, pem: bytes) -> None:
-    """Have OpenSSL prove the pair: it also refuses keys that are too weak."""
+    """Have OpenSSL check the pair: it also refuses keys that are too weak."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     try:
         with in_memory(pem) as path:
@@ -182,12 +182,14 @@ def _check_with_openssl(server: ServerSettings, pem: bytes) -> None:
             context.use_privatekey_file(path)
             context.check_privatekey()
     except SSL.Error as error:
-        raise refused(server, _reason(error)) from error
+        raise rejected_by_openssl(server, _reason(error)) from error
 
 
-def refused(server: ServerSettings, reason: str) -> CertificateError:
+def rejected_by_openssl(server: ServerSettings, reason: str) -> CertificateError:
     """OpenSSL does not take the pair, for a reason of its own."""
-    return unfit(server, "ssl.cert", str(server.ssl_cert), f"a certificate that OpenSSL accepts ({reason})")
+    return unusable(
+        server, "ssl.cert", str(server.ssl_cert), f"a certificate that OpenSSL accepts ({reason})"
+    )
 
 
 def _reason(error: SSL.Error) -> str:
@@ -196,11 +198,13 @@ def _reason(error: SSL.Error) -> str:
     return ", ".join(str(entry[-1]) for entry in queue) or "it gives no reason"
 
 
-RENEWAL = timedelta(days=30)  # whoever renews by machine has done so by then, and is not warned in vain
+RENEWAL_PERIOD = timedelta(
+    days=30
+)  # whoever renews by machine has done so by then, and is not warned in vain
 
 
 @dataclass(frozen=True)
-class Findings:
+class CertificateReport:
     """Sentences for the operator, and when the first certificate of the chain ends.
 
     Errors are what browsers refuse: `check` fails, a start warns loudly. Warnings can wait a little.
@@ -211,19 +215,19 @@ class Findings:
     not_after: datetime
 
 
-def prove(server: ServerSettings, now: datetime, read: Read = read_file) -> Findings:
-    """Read and examine the certificates of a TLS server. Raises CertificateError where they cannot serve."""
-    return examine(load(server, read), now)
+def inspect_server(server: ServerSettings, now: datetime, read: Read = read_file) -> CertificateReport:
+    """Read and inspect the certificates of a TLS server. Raises CertificateError where they cannot serve."""
+    return inspect(load(server, read), now)
 
 
-def examine(identity: Identity, now: datetime) -> Findings:
+def inspect(identity: Identity, now: datetime) -> CertificateReport:
     """Say what is wrong with certificates that can serve; `now` has a time zone."""
     dated = _dated(identity)
     expired = (_check_dates(each, identity, now) for each in dated)
-    errors = [*_find_strangers(identity), *filter(None, expired)]
-    ending = (_check_end(each, identity, now) for each in dated)
-    warnings = [*_find_disorder(identity), *filter(None, ending)]
-    return Findings(tuple(errors), tuple(warnings), min(each.not_valid_after_utc for each in dated))
+    errors = [*_find_unrelated(identity), *filter(None, expired)]
+    ending = (_check_expiry_soon(each, identity, now) for each in dated)
+    warnings = [*_find_wrong_order(identity), *filter(None, ending)]
+    return CertificateReport(tuple(errors), tuple(warnings), min(each.not_valid_after_utc for each in dated))
 
 
 def _dated(identity: Identity) -> list[Certificate]:
@@ -232,16 +236,18 @@ def _dated(identity: Identity) -> list[Certificate]:
     return [own, *(each for each in above if each.issuer != each.subject)]
 
 
-def _find_strangers(identity: Identity) -> list[str]:
+def _find_unrelated(identity: Identity) -> list[str]:
     reason = "signed no other certificate of its chain and is not sent: remove it"
-    return [f"{_name(each, identity)} {reason}" for each in identity.strangers]
+    return [f"{_name(each, identity)} {reason}" for each in identity.unrelated]
 
 
-def _find_disorder(identity: Identity) -> list[str]:
+def _find_wrong_order(identity: Identity) -> list[str]:
     if identity.in_order:
         return []
-    order = ", then ".join(show_name(each.subject) for each in identity.certificates)
-    return [f"the certificates of {name_server(identity.server)} are not in order: they are sent as {order}"]
+    order = ", then ".join(format_name(each.subject) for each in identity.certificates)
+    return [
+        f"the certificates of {describe_server(identity.server)} are not in order: they are sent as {order}"
+    ]
 
 
 def _check_dates(certificate: Certificate, identity: Identity, now: datetime) -> str | None:
@@ -253,9 +259,9 @@ def _check_dates(certificate: Certificate, identity: Identity, now: datetime) ->
     return None
 
 
-def _check_end(certificate: Certificate, identity: Identity, now: datetime) -> str | None:
+def _check_expiry_soon(certificate: Certificate, identity: Identity, now: datetime) -> str | None:
     ends = certificate.not_valid_after_utc
-    if not now < ends <= now + RENEWAL:
+    if not now < ends <= now + RENEWAL_PERIOD:
         return None
     days = (ends - now).days
     left = "in less than a day" if days == 0 else "in 1 day" if days == 1 else f"in {days} days"
@@ -263,7 +269,7 @@ def _check_end(certificate: Certificate, identity: Identity, now: datetime) -> s
 
 
 def _name(certificate: Certificate, identity: Identity) -> str:
-    return f"the certificate {show_name(certificate.subject)} of {name_server(identity.server)}"
+    return f"the certificate {format_name(certificate.subject)} of {describe_server(identity.server)}"
 
 
 def _show_time(time: datetime) -> str:

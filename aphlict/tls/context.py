@@ -8,7 +8,7 @@ from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CertificateError
 from aphlict.tls.authorities import load_authorities
-from aphlict.tls.certificates import in_memory, load, refused
+from aphlict.tls.certificates import in_memory, load, rejected_by_openssl
 
 HTTP_1_1 = ["http/1.1"]  # a WebSocket over HTTP/2 (RFC 8441) is another protocol
 
@@ -29,7 +29,7 @@ def server_context(server: ServerSettings, read: Read = read_file) -> ssl.SSLCon
         with in_memory(identity.pem) as path:
             context.load_cert_chain(path)
     except ssl.SSLError as error:  # Python's OpenSSL may be another, and stricter, than pyOpenSSL's
-        raise refused(server, error.reason or str(error)) from error
+        raise rejected_by_openssl(server, error.reason or str(error)) from error
     if server.ssl_ca is not None:
         context.load_verify_locations(cadata=load_authorities(server, server.ssl_ca, read).pem)
         context.verify_mode = ssl.CERT_REQUIRED

@@ -15,7 +15,7 @@ from aphlict.config.settings import ServerSettings
 from aphlict.errors import InvalidToken, TokenExpired
 from aphlict.protocol.http import DEFAULT_INSTANCE
 from aphlict.tokens.grant import MAX_LIFETIME, Grant
-from aphlict.tokens.keys import COSTS, Key, read_keys
+from aphlict.tokens.keys import COSTS_IN_COMMANDS, Key, read_keys
 
 LEEWAY = 5.0  # seconds by which the clock of who made a token may differ from ours
 MAX_TRIED = 4  # keys for one token: a proof with ES256 takes 60 µs
@@ -49,7 +49,7 @@ class KeySet:
         self._keys = tuple(keys)
         self._audience = audience
         self._thumbprints = {each.thumbprint for each in self._keys}
-        self._jws = PyJWS(algorithms=list(COSTS))
+        self._jws = PyJWS(algorithms=list(COSTS_IN_COMMANDS))
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._keys)
@@ -58,14 +58,14 @@ class KeySet:
         """Whether a key is still in force."""
         return thumbprint in self._thumbprints
 
-    def check(self, token: str, now: float, charge: Callable[[int], None]) -> Grant:
+    def verify(self, token: str, now: float, on_cost: Callable[[int], None]) -> Grant:
         """Prove a token at a Unix time, and say what it allows. Raises InvalidToken.
 
         `charge` is told before each proof what that costs, in commands.
         """
         if not _FORM.fullmatch(token):
             raise InvalidToken("the token is no JWT: three parts with dots between them are expected")
-        key, payload = self._prove(token, self._candidates(_read_header(token)), charge)
+        key, payload = self._verify_signature(token, self._candidates(_read_header(token)), on_cost)
         try:
             claims = _claims.decode(payload)
         except _WRONG as error:
@@ -88,9 +88,11 @@ class KeySet:
             )
         return good
 
-    def _prove(self, token: str, keys: Sequence[Key], charge: Callable[[int], None]) -> tuple[Key, bytes]:
+    def _verify_signature(
+        self, token: str, keys: Sequence[Key], on_cost: Callable[[int], None]
+    ) -> tuple[Key, bytes]:
         for key in keys:
-            charge(key.cost)
+            on_cost(key.cost)
             try:
                 return key, self._jws.decode(token, key.verifier, algorithms=[key.algorithm])
             except (InvalidTokenError, *_WRONG):

@@ -20,7 +20,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 from msgspec import Struct
 
-from aphlict.config.descriptions import wrong
+from aphlict.config.descriptions import invalid
 from aphlict.config.files import Read, read_file
 from aphlict.errors import ConfigError
 
@@ -36,10 +36,10 @@ def pop_token_from_url(url: str) -> tuple[str, str | None]:
     return (urlunsplit(parts._replace(query=rest)), tokens[0]) if tokens else (url, None)
 
 
-LEAST_SECRET = 32  # bytes (RFC 7518, 3.2)
-LEAST_RSA = 2048  # bits
+MIN_SECRET_BYTES = 32  # bytes (RFC 7518, 3.2)
+MIN_RSA_BITS = 2048  # bits
 BEGIN, PRIVATE = b"-----BEGIN ", b"PRIVATE KEY-----"
-COSTS = {"HS256": 1, "RS256": 2, "ES256": 3, "EdDSA": 4}  # of one proof, in commands: 20 µs each
+COSTS_IN_COMMANDS = {"HS256": 1, "RS256": 2, "ES256": 3, "EdDSA": 4}  # of one proof, in commands: 20 µs each
 EXPECTED = "a public key (RSA, EC P-256 or Ed25519) in PEM, a JWKS, or a secret on one line"
 
 # What json, PyJWT and cryptography say of something that is none.
@@ -77,10 +77,10 @@ class Key(Struct, frozen=True):
     @property
     def cost(self) -> int:
         """What it costs to prove a token with it, in commands."""
-        return COSTS[self.algorithm]
+        return COSTS_IN_COMMANDS[self.algorithm]
 
 
-class Unfit(ConfigError):
+class UnusableKey(ConfigError):
     """A key that cannot be used; `str()` says what was expected, and what there is."""
 
 
@@ -89,11 +89,11 @@ def read_keys(key: str, path: str, read: Read = read_file) -> list[Key]:
     try:
         content = read(path)
     except OSError as error:
-        raise wrong(key, path, "a file that can be read", str(error.strerror)) from error
+        raise invalid(key, path, "a file that can be read", str(error.strerror)) from error
     try:
         return parse_keys(content, Path(path).stem)
-    except Unfit as error:
-        raise wrong(key, path, str(error)) from error
+    except UnusableKey as error:
+        raise invalid(key, path, str(error)) from error
 
 
 def read_signing_key(path: str) -> Key:
@@ -101,103 +101,107 @@ def read_signing_key(path: str) -> Key:
     try:
         content = Path(path).read_bytes()
         if BEGIN not in content:
-            return _key_of(None, _secret_of(content))
+            return _make_key(None, _parse_secret(content))
         private = load_pem_private_key(content, password=None)
-        return _key_of(None, _supported(private.public_key()), private)
+        return _make_key(None, _supported(private.public_key()), private)
     except OSError as error:
-        raise wrong("--key", path, "a file that can be read", str(error.strerror)) from error
-    except Unfit as error:
-        raise wrong("--key", path, str(error)) from error
+        raise invalid("--key", path, "a file that can be read", str(error.strerror)) from error
+    except UnusableKey as error:
+        raise invalid("--key", path, str(error)) from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise wrong("--key", path, "a private key in PEM, without a passphrase, or a secret") from error
+        raise invalid("--key", path, "a private key in PEM, without a passphrase, or a secret") from error
 
 
 def parse_keys(content: bytes, name: str) -> list[Key]:
-    """Read the content of a key file; its name is the ID of a key that has none of its own. Raises Unfit."""
+    """Read the content of a key file; its name is the ID of a key that has none of its own. Raises UnusableKey."""
     if content.lstrip()[:1] == b"{":
-        return _from_jwks(content)
+        return _parse_jwks(content)
     if BEGIN in content:
-        return [_key_of(name, _from_pem(content))]
-    return [_key_of(name, _secret_of(content))]
+        return [_make_key(name, _parse_pem(content))]
+    return [_make_key(name, _parse_secret(content))]
 
 
-def _secret_of(content: bytes) -> bytes:
+def _parse_secret(content: bytes) -> bytes:
     secret = content.strip()
     if not secret or b"\n" in secret or b"\0" in secret:
-        raise Unfit(EXPECTED)
+        raise UnusableKey(EXPECTED)
     return secret
 
 
-def _from_pem(content: bytes) -> PublicKey:
+def _parse_pem(content: bytes) -> PublicKey:
     if PRIVATE in content:
-        raise Unfit(
+        raise UnusableKey(
             "the public key alone: openssl pkey -in FILE -pubout; the private one stays with who signs"
         )
     try:
         return _supported(load_pem_public_key(content))
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise Unfit(EXPECTED) from error
+        raise UnusableKey(EXPECTED) from error
 
 
-def _from_jwks(content: bytes) -> list[Key]:
+def _parse_jwks(content: bytes) -> list[Key]:
     """The keys of a JWKS, or of a single JWK, that can prove tokens. Those for other purposes are passed over."""
     try:
         value = json.loads(content)
         entries = value.get("keys", [value])
-        keys = [_from_jwk(each) for each in entries if _is_for_us(each)]
+        keys = [_parse_jwk(each) for each in entries if _is_usable(each)]
     except _NO_JWKS as error:
-        raise Unfit(f"{EXPECTED} (it is no JWKS: {error or type(error).__name__})") from error
+        raise UnusableKey(f"{EXPECTED} (it is no JWKS: {error or type(error).__name__})") from error
     if not keys:
-        raise Unfit("a JWKS with a key for HS256, RS256, ES256 or EdDSA")
+        raise UnusableKey("a JWKS with a key for HS256, RS256, ES256 or EdDSA")
     return keys
 
 
-def _is_for_us(entry: dict[str, Any]) -> bool:
+def _is_usable(entry: dict[str, Any]) -> bool:
     curve = entry.get("crv") in {"RSA": (None,), "oct": (None,), "EC": ("P-256",), "OKP": ("Ed25519",)}.get(
         entry.get("kty", ""), ()
     )
-    return curve and entry.get("use", "sig") == "sig" and entry.get("alg", "HS256") in COSTS
+    return curve and entry.get("use", "sig") == "sig" and entry.get("alg", "HS256") in COSTS_IN_COMMANDS
 
 
-def _from_jwk(entry: dict[str, Any]) -> Key:
+def _parse_jwk(entry: dict[str, Any]) -> Key:
     if "d" in entry:
-        raise Unfit("a JWKS of public keys; this one has a private key")
+        raise UnusableKey("a JWKS of public keys; this one has a private key")
     # The type of the key says what it is good for, not what stands beside it.
     algorithm = {"RSA": "RS256", "oct": "HS256", "EC": "ES256", "OKP": "EdDSA"}[entry["kty"]]
     if entry.get("alg", algorithm) != algorithm:
-        raise Unfit(f"a JWKS whose key of type {entry['kty']} is for {algorithm}")
+        raise UnusableKey(f"a JWKS whose key of type {entry['kty']} is for {algorithm}")
     id = entry.get("kid")
     if id is not None and not isinstance(id, str):
-        raise Unfit("a JWKS whose 'kid's are texts")
-    return _key_of(id, _supported(PyJWK(entry, algorithm).key))
+        raise UnusableKey("a JWKS whose 'kid's are texts")
+    return _make_key(id, _supported(PyJWK(entry, algorithm).key))
 
 
 def _supported(key: object) -> PublicKey:
     if isinstance(key, RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | bytes):
         return key
-    raise Unfit(EXPECTED)
+    raise UnusableKey(EXPECTED)
 
 
-def _key_of(id: str | None, verifier: PublicKey, signer: object = None) -> Key:
-    algorithm = _algorithm_of(verifier)
+def _make_key(id: str | None, verifier: PublicKey, signer: object = None) -> Key:
+    algorithm = _algorithm_for(verifier)
     if isinstance(verifier, bytes):
         return Key(id, algorithm, verifier, verifier, sha256(b"secret " + verifier).digest())
     data = verifier.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return Key(id, algorithm, verifier, signer, sha256(data).digest())
 
 
-def _algorithm_of(verifier: PublicKey) -> str:
+def _algorithm_for(verifier: PublicKey) -> str:
     match verifier:
         case bytes():
-            if len(verifier) < LEAST_SECRET:
-                raise Unfit(f"a secret of at least {LEAST_SECRET} bytes: openssl rand -hex 32 makes one")
+            if len(verifier) < MIN_SECRET_BYTES:
+                raise UnusableKey(
+                    f"a secret of at least {MIN_SECRET_BYTES} bytes: openssl rand -hex 32 makes one"
+                )
             return "HS256"
         case RSAPublicKey():
-            if verifier.key_size < LEAST_RSA:
-                raise Unfit(f"an RSA key of at least {LEAST_RSA} bits; this one has {verifier.key_size}")
+            if verifier.key_size < MIN_RSA_BITS:
+                raise UnusableKey(
+                    f"an RSA key of at least {MIN_RSA_BITS} bits; this one has {verifier.key_size}"
+                )
             return "RS256"
         case Ed25519PublicKey():
             return "EdDSA"
     if not isinstance(verifier.curve, SECP256R1):
-        raise Unfit(f"an EC key of the curve P-256; this one is {verifier.curve.name}")
+        raise UnusableKey(f"an EC key of the curve P-256; this one is {verifier.curve.name}")
     return "ES256"

@@ -29,7 +29,7 @@ from aphlict.core.subscriptions import SUBSCRIPTION_COST, UNICODE_COST
 from aphlict.errors import ConfigError
 from aphlict.protocol.websocket import READER_COST
 from aphlict.server.write_buffer import FRAME_COST, ITERATOR_COST, REFERENCE_COST, SHARE
-from aphlict.tokens.keys import COSTS
+from aphlict.tokens.keys import COSTS_IN_COMMANDS
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs/configuration.md").read_text()
 
@@ -126,7 +126,9 @@ def test_units_are_those_that_are_charged() -> None:
         ENTRIES_PER_COMMAND,
     ]
     [(proofs, _)] = [(units, key) for key, (units, *_) in rows("Units").items() if key.startswith("proof")]
-    assert [int(number) for number in re.findall(r"\d", proofs.partition(" for")[0])] == list(COSTS.values())
+    assert [int(number) for number in re.findall(r"\d", proofs.partition(" for")[0])] == list(
+        COSTS_IN_COMMANDS.values()
+    )
 
 
 @pytest.mark.parametrize(("text", "sentence"), EXAMPLES)

@@ -27,7 +27,7 @@ def run(*words: str, folder: Path) -> str:
 def proven(token: str, *files: Path) -> Grant:
     keys = load(ServerSettings(type="client", port=1, auth_keys=tuple(map(str, files))))
     assert keys is not None
-    return keys.check(token, time.time(), lambda _cost: None)
+    return keys.verify(token, time.time(), lambda _cost: None)
 
 
 @pytest.mark.parametrize(("language", "program"), [("python", sys.executable), ("php", "php")])

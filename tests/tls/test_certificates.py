@@ -152,7 +152,7 @@ class TestChain:
         identity = load(settings(files))
         assert len(identity.certificates) == 2
         assert identity.in_order
-        assert not identity.strangers
+        assert not identity.unrelated
 
     def test_with_the_root_last(self, files: Files, issued: Issued) -> None:
         Path(str(files.chain)).write_bytes(issued.chain + issued.root)
@@ -185,7 +185,7 @@ class TestChain:
         Path(str(files.chain)).write_bytes(certificates.root("Other").own + issued.chain)
         assert names(files) == ["localhost", "Test Intermediate"]
         identity = load(settings(files))
-        assert [each.subject.rfc4514_string() for each in identity.strangers] == ["CN=Other"]
+        assert [each.subject.rfc4514_string() for each in identity.unrelated] == ["CN=Other"]
         assert identity.in_order
 
     def test_with_two_certificates_of_one_issuer(self, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ class TestChain:
         crossed = old.cross_sign(young)
         chain = certificates.put(tmp_path / "chain", young.own + crossed.own)
         assert names(files._replace(chain=chain)) == ["localhost", "Young", "Young"]
-        assert not load(settings(files._replace(chain=chain))).strangers
+        assert not load(settings(files._replace(chain=chain))).unrelated
 
 
 @given(at=st.integers(0, 5000), junk=st.binary(max_size=6), which=st.sampled_from(["key", "cert", "chain"]))

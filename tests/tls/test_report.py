@@ -1,4 +1,4 @@
-"""What is said of certificates that can serve: dates, order, strangers."""
+"""What is said of certificates that can serve: dates, order, unrelated."""
 
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CertificateError
-from aphlict.tls.certificates import Findings, prove
+from aphlict.tls.certificates import CertificateReport, inspect_server
 from tests.support import certificates
 from tests.support.certificates import Files, Issued
 
@@ -20,14 +20,14 @@ def settings(files: Files) -> ServerSettings:
     )
 
 
-def findings(issued: Issued, folder: Path, now: datetime = NOW) -> Findings:
-    return prove(settings(issued.write(folder)), now)
+def findings(issued: Issued, folder: Path, now: datetime = NOW) -> CertificateReport:
+    return inspect_server(settings(issued.write(folder)), now)
 
 
 def test_nothing_is_wrong(tmp_path: Path) -> None:
     issued = certificates.root().intermediate().issue(days=90)
     found = findings(issued, tmp_path)
-    assert found == Findings((), (), issued.certificate.not_valid_after_utc)
+    assert found == CertificateReport((), (), issued.certificate.not_valid_after_utc)
 
 
 def test_expired(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_a_root_that_is_sent_along_does_not(tmp_path: Path) -> None:
     issued = certificates.root(days=10).issue(days=90)
     files = issued.write(tmp_path)
     chain = certificates.put(tmp_path / "chain", issued.root)
-    found = prove(settings(files._replace(chain=chain)), NOW)
-    assert found == Findings((), (), issued.certificate.not_valid_after_utc)
+    found = inspect_server(settings(files._replace(chain=chain)), NOW)
+    assert found == CertificateReport((), (), issued.certificate.not_valid_after_utc)
 
 
 def test_a_certificate_that_signed_itself_counts(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_disorder_is_a_warning(tmp_path: Path) -> None:
     issued = certificates.root().intermediate("Upper").intermediate("Lower").issue()
     files = issued.write(tmp_path)
     Path(str(files.chain)).write_bytes(certificates.pem(*reversed(issued.above[:-1])))
-    found = prove(settings(files), NOW)
+    found = inspect_server(settings(files), NOW)
     assert found.warnings == (
         "the certificates of the client server on port 443 are not in order: "
         'they are sent as "CN=localhost", then "CN=Lower", then "CN=Upper"',
@@ -111,7 +111,7 @@ def test_a_stranger_is_an_error(tmp_path: Path) -> None:
     issued = certificates.root().intermediate().issue()
     files = issued.write(tmp_path)
     Path(str(files.chain)).write_bytes(issued.chain + certificates.root("Other").own)
-    assert prove(settings(files), NOW).errors == (
+    assert inspect_server(settings(files), NOW).errors == (
         'the certificate "CN=Other" of the client server on port 443 '
         "signed no other certificate of its chain and is not sent: remove it",
     )
@@ -121,4 +121,4 @@ def test_what_cannot_serve_is_raised(tmp_path: Path) -> None:
     files = certificates.self_signed().write(tmp_path)
     Path(files.key).write_bytes(certificates.key_pem(certificates.make_key()))
     with pytest.raises(CertificateError):
-        prove(settings(files), NOW)
+        inspect_server(settings(files), NOW)

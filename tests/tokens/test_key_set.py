@@ -31,7 +31,7 @@ def keyring(
 
 
 def check(keys: KeySet, text: str, now: float = NOW) -> Grant:
-    return keys.check(text, now, lambda _cost: None)
+    return keys.verify(text, now, lambda _cost: None)
 
 
 def good(*channels: str, by: Pair | None = None, kid: str | None = None, **claims: Any) -> str:
@@ -192,7 +192,7 @@ def test_several_keys_are_in_force_at_once(tmp_path: Path) -> None:
 def test_the_name_of_a_file_is_the_name_of_its_key(tmp_path: Path) -> None:
     keys = keyring(tmp_path, pair("HS256").public, pair("HS256", 1).public, names=("old.key", "new.key"))
     costs: list[int] = []
-    keys.check(good("a", by=pair("HS256", 1), kid="new"), NOW, costs.append)
+    keys.verify(good("a", by=pair("HS256", 1), kid="new"), NOW, costs.append)
     assert len(costs) == 1
     for number, kid in ((1, "old"), (0, "new"), (0, "none")):
         with pytest.raises(InvalidToken):
@@ -206,9 +206,9 @@ def test_a_token_that_many_keys_may_have_signed_has_to_name_its_key(tmp_path: Pa
     more = {**pair("ES256", MAX_TRIED).jwk, "kid": "more"}
     keys, costs = keyring(tmp_path, jwks(*known, more)), list[int]()
     with pytest.raises(InvalidToken, match="kid"):
-        keys.check(good("a", by=pairs[-1]), NOW, costs.append)
+        keys.verify(good("a", by=pairs[-1]), NOW, costs.append)
     assert costs == []
-    assert keys.check(good("a", by=pairs[-1], kid=str(MAX_TRIED - 1)), NOW, costs.append).allows("a")
+    assert keys.verify(good("a", by=pairs[-1], kid=str(MAX_TRIED - 1)), NOW, costs.append).allows("a")
     assert len(costs) == 1
 
 
@@ -217,11 +217,11 @@ def test_what_a_proof_costs_is_told_before_it_is_made(tmp_path: Path) -> None:
     for algorithm in ALGORITHMS:
         costs: list[int] = []
         with pytest.raises(InvalidToken):
-            keys.check(good("a", by=pair(algorithm, 2)), NOW, costs.append)
+            keys.verify(good("a", by=pair(algorithm, 2)), NOW, costs.append)
         assert len(costs) == 2
     costs = []
     with pytest.raises(InvalidToken):
-        keys.check(handmade({"alg": "none"}, {}), NOW, costs.append)
+        keys.verify(handmade({"alg": "none"}, {}), NOW, costs.append)
     assert costs == []
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from aphlict.config.loader import load
-from aphlict.config.machine import count_processors
+from aphlict.config.machine import count_cpus
 from tests.support.configuration import write_configuration
 
 MANY = len(os.sched_getaffinity(0))
@@ -41,10 +41,10 @@ def machine(root: Path, groups: str, **quotas: str) -> Path:
     ],
 )
 def test_a_quota_counts(tmp_path: Path, groups: str, quotas: dict[str, str], expected: int) -> None:
-    assert count_processors(machine(tmp_path, groups, **quotas)) == expected
+    assert count_cpus(machine(tmp_path, groups, **quotas)) == expected
 
 
 def test_auto_is_a_number_from_the_start(tmp_path: Path) -> None:
     """A quota that changes while the server runs must not change what it believes its number of workers to be."""
     settings = load(write_configuration(tmp_path, workers="auto"))
-    assert settings.workers == settings.processes == count_processors()
+    assert settings.workers == settings.processes == count_cpus()
