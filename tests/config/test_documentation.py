@@ -34,7 +34,7 @@ from aphlict.tokens.keys import COSTS_IN_COMMANDS
 TEXT = (Path(__file__).resolve().parents[2] / "docs/configuration.md").read_text()
 
 SECTIONS: dict[str, type[Any]] = {
-    "The keys at the top": Settings,
+    "Top-level keys": Settings,
     "Servers": ServerSettings,
     "Logs": LogSettings,
     "Cluster": PeerSettings,
@@ -125,7 +125,9 @@ def test_units_are_those_that_are_charged() -> None:
         SUBSCRIPTIONS_PER_COMMAND,
         ENTRIES_PER_COMMAND,
     ]
-    [(proofs, _)] = [(units, key) for key, (units, *_) in rows("Units").items() if key.startswith("proof")]
+    [(proofs, _)] = [
+        (units, key) for key, (units, *_) in rows("Units").items() if key.startswith("verification")
+    ]
     assert [int(number) for number in re.findall(r"\d", proofs.partition(" for")[0])] == list(
         COSTS_IN_COMMANDS.values()
     )
