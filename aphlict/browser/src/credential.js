@@ -1,7 +1,7 @@
 // @ts-check
 /** The token of a page: requested once, used for 3/5 of its lifetime, and requested again after it was refused. */
 
-import { warn } from "./transports.js";
+import { warn } from "./transport.js";
 
 const RENEW_AFTER = 0.6; // of the lifetime: the timers of a hidden tab are late
 const MIN_RETRY = 1_000; // ms between two attempts to renew a token that is still valid

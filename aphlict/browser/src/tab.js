@@ -5,14 +5,14 @@
  * it, so every tab has every step once and in order, and any of them can go on where the leader stopped.
  */
 
-import { Link } from "./link.js";
+import { Link } from "./connection.js";
 import { hold } from "./lock.js";
-import { NOTES } from "./notes.js";
-import { Stream } from "./stream.js";
+import { NOTES } from "./tab_messages.js";
+import { Stream } from "./message_log.js";
 
 /** @typedef {import("./options.js").Message} Message */
 /** @typedef {import("./options.js").Status} Status */
-/** @typedef {import("./stream.js").Entry} Entry */
+/** @typedef {import("./message_log.js").Entry} Entry */
 
 /**
  * @typedef {object} Page
@@ -21,14 +21,14 @@ import { Stream } from "./stream.js";
  * @property {(status: Status) => void} changed the status, or the channels in force
  */
 
-/** @typedef {import("./notes.js").Note} Note */
-/** @typedef {import("./notes.js").StateNote} StateNote */
-/** @typedef {import("./notes.js").FromLeader} FromLeader */
-/** @typedef {import("./notes.js").Resend} Resend */
+/** @typedef {import("./tab_messages.js").Note} Note */
+/** @typedef {import("./tab_messages.js").StateNote} StateNote */
+/** @typedef {import("./tab_messages.js").FromLeader} FromLeader */
+/** @typedef {import("./tab_messages.js").Resend} Resend */
 
 const GREETING = 500; // how long a new leader waits for tabs it has not heard of
 
-/** What is known before there is a link. @type {Omit<import("./notes.js").State, "greet">} */
+/** What is known before there is a link. @type {Omit<import("./tab_messages.js").State, "greet">} */
 const NOTHING = { status: "connecting", subscribed: [], refused: new Map() };
 
 export class Tab {

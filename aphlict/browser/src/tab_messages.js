@@ -2,7 +2,7 @@
 /** What the tabs of an origin tell each other over their BroadcastChannel. */
 
 /** @typedef {import("./options.js").Status} Status */
-/** @typedef {import("./stream.js").Entry} Entry */
+/** @typedef {import("./message_log.js").Entry} Entry */
 
 /**
  * From any tab: `want` (these are my channels), `bye`, `ask` (does the leader live? where

@@ -1,13 +1,13 @@
 // @ts-check
 /** The WebSocket. */
 
-import { LONGEST, report, UNAUTHORIZED, warn } from "./transports.js";
+import { LONGEST, report, UNAUTHORIZED, warn } from "./transport.js";
 
 /** @typedef {import("./options.js").Message} Message */
 /** @typedef {import("./options.js").Settings} Settings */
-/** @typedef {import("./transports.js").Refused} Refused */
-/** @typedef {import("./transports.js").Sink} Sink */
-/** @typedef {import("./transports.js").Transport} Transport */
+/** @typedef {import("./transport.js").Refused} Refused */
+/** @typedef {import("./transport.js").Sink} Sink */
+/** @typedef {import("./transport.js").Transport} Transport */
 
 /**
  * An answer to a command, or a pong.

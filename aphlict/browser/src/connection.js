@@ -2,12 +2,12 @@
 /** The one connection: connects, connects again, falls back. Knows nothing of tabs. */
 
 import { Credential } from "./credential.js";
-import { EventStream, Poll } from "./requests.js";
-import { Socket } from "./socket.js";
-import { REJECTED, report, UNAUTHORIZED, warn } from "./transports.js";
+import { EventStream, Poll } from "./http_transport.js";
+import { Socket } from "./websocket_transport.js";
+import { REJECTED, report, UNAUTHORIZED, warn } from "./transport.js";
 
-/** @typedef {import("./transports.js").Refused} Refused */
-/** @typedef {import("./transports.js").Transport} Transport */
+/** @typedef {import("./transport.js").Refused} Refused */
+/** @typedef {import("./transport.js").Transport} Transport */
 /** @typedef {import("./options.js").Settings} Settings */
 
 /**
@@ -123,7 +123,7 @@ export class Link {
     }
   }
 
-  /** @param {new (settings: Settings, credential: Credential, sink: import("./transports.js").Sink) => Transport} Way */
+  /** @param {new (settings: Settings, credential: Credential, sink: import("./transport.js").Sink) => Transport} Way */
   #make(Way) {
     /** @type {Transport} */ const transport = new Way(this.#settings, this.#credential, {
       ...this.#owner,

@@ -1,12 +1,12 @@
 // @ts-check
 /** The two ways over plain HTTP: Server-Sent Events and polling. */
 
-import { LONGEST, REJECTED, report, UNAUTHORIZED } from "./transports.js";
+import { LONGEST, REJECTED, report, UNAUTHORIZED } from "./transport.js";
 
 /** @typedef {import("./options.js").Settings} Settings */
-/** @typedef {import("./transports.js").Refused} Refused */
-/** @typedef {import("./transports.js").Sink} Sink */
-/** @typedef {import("./transports.js").Transport} Transport */
+/** @typedef {import("./transport.js").Refused} Refused */
+/** @typedef {import("./transport.js").Sink} Sink */
+/** @typedef {import("./transport.js").Transport} Transport */
 
 const SILENCE = 60_000; // the server writes a comment every 25 s
 const POLL_TIME = 25; // seconds
