@@ -73,7 +73,7 @@ def running_backend() -> Iterator[Backend]:
 
 def listen(page: Page, server: Server | Cable, backend: Backend, *channels: str, **options: object) -> Page:
     """Subscribe with a token of the backend."""
-    fast = {"minDelay": 100, "maxDelay": 500, "patience": 400, "timeout": 2000, "gapJitter": 0, **options}
+    fast = {"minReconnectDelay": 100, "maxReconnectDelay": 500, "leaderCheckInterval": 400, "connectTimeout": 2000, "gapJitter": 0, **options}
     page.tab.evaluate(LISTEN, server.url, channels, fast, backend.url)
     return page
 

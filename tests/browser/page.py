@@ -19,11 +19,11 @@ PAGE = """<!doctype html>
   window.listen = async (url, channels, options) => {
     window.got = [];
     window.gaps = 0;
-    window.statuses = [];
+    window.states = [];
     window.stops = {};
     window.aphlict = new Aphlict(url, options);
     aphlict.addEventListener("gap", () => gaps++);
-    aphlict.addEventListener("statuschange", () => statuses.push(aphlict.status));
+    aphlict.addEventListener("statechange", () => states.push(aphlict.state));
     const hear = (message) => got.push(message.n);
     for (const channel of channels) {
       stops[channel] = aphlict.subscribe(channel, hear);
@@ -41,11 +41,11 @@ LEADS = """navigator.locks.request(`test ${Math.random()}`, async ({ name }) => 
 
 # Impatient, so that a test need not wait for what takes a user's network a minute.
 FAST = {
-    "minDelay": 100,
-    "maxDelay": 500,
-    "restartDelay": 200,
-    "patience": 400,
-    "timeout": 2000,
+    "minReconnectDelay": 100,
+    "maxReconnectDelay": 500,
+    "maxRestartDelay": 200,
+    "leaderCheckInterval": 400,
+    "connectTimeout": 2000,
     "gapJitter": 0,
 }
 
@@ -93,14 +93,14 @@ class Page:
         return int(self.tab.evaluate("gaps"))
 
     @property
-    def statuses(self) -> list[str]:
-        """Every status that it had after the first."""
-        return list(self.tab.evaluate("statuses"))
+    def states(self) -> list[str]:
+        """Every state after the first."""
+        return list(self.tab.evaluate("states"))
 
     @property
-    def status(self) -> str:
-        """The status of its connection."""
-        return str(self.tab.evaluate("aphlict.status"))
+    def state(self) -> str:
+        """The state of its connection."""
+        return str(self.tab.evaluate("aphlict.state"))
 
     def wait_for(self, *numbers: Any, timeout: float = 15) -> None:
         """Wait until so many messages are here; they must be these, in this order."""
@@ -109,9 +109,9 @@ class Page:
         finally:
             assert self.got == list(numbers), f"{self.got} came instead of {list(numbers)}"
 
-    def wait_status(self, status: str, timeout: float = 15) -> None:
-        """Wait until the connection has that status."""
-        wait_until(lambda: self.status == status, status, timeout)
+    def wait_state(self, state: str, timeout: float = 15) -> None:
+        """Wait until the connection has that state."""
+        wait_until(lambda: self.state == state, state, timeout)
 
 
 @contextmanager

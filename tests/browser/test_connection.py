@@ -25,9 +25,9 @@ def test_a_restarted_server_is_found_again_and_may_have_lost_messages(
     server.publish("all", n=1)
     page.wait_for(1)
     server.stop(how)
-    page.wait_status("connecting")
+    page.wait_state("connecting")
     server.start()
-    page.wait_status("open")
+    page.wait_state("open")
     server.publish("all", n=2)
     page.wait_for(1, 2)
     assert page.gaps == 1
@@ -36,7 +36,7 @@ def test_a_restarted_server_is_found_again_and_may_have_lost_messages(
 def test_what_is_published_while_the_network_is_cut_comes_after_it(
     new_page_anywhere: NewPage, server: Server, cable: Cable
 ) -> None:
-    pages = [new_page_anywhere().listen(cable.url, "all", keepAlive=300) for _ in range(2)]
+    pages = [new_page_anywhere().listen(cable.url, "all", pingInterval=300) for _ in range(2)]
     server.publish("all", n=1)
     for page in pages:
         page.wait_for(1)
@@ -44,7 +44,7 @@ def test_what_is_published_while_the_network_is_cut_comes_after_it(
     for n in range(2, 6):
         server.publish("all", n=n)
     for page in pages:
-        page.wait_status("connecting")
+        page.wait_state("connecting")
     cable.mend()
     server.publish("all", n=6)
     for page in pages:
@@ -55,10 +55,10 @@ def test_what_is_published_while_the_network_is_cut_comes_after_it(
 def test_nothing_is_missed_even_if_nothing_came_before_the_cut(
     new_page: NewPage, server: Server, cable: Cable
 ) -> None:
-    page = new_page().listen(cable.url, "all", keepAlive=300)
+    page = new_page().listen(cable.url, "all", pingInterval=300)
     cable.cut()
     server.publish("all", n=1)
-    page.wait_status("connecting")
+    page.wait_state("connecting")
     cable.mend()
     page.wait_for(1)
     assert page.gaps == 0
@@ -70,7 +70,7 @@ def test_a_short_cut_goes_unnoticed(new_page: NewPage, server: Server, cable: Ca
     server.publish("all", n=1)
     cable.mend()
     page.wait_for(1)
-    assert page.tab.evaluate("statuses") == ["open"]
+    assert page.tab.evaluate("states") == ["open"]
     assert len(cable.begun) == 1
 
 
@@ -79,34 +79,34 @@ def test_a_short_cut_goes_unnoticed(new_page: NewPage, server: Server, cable: Ca
     ["window.dispatchEvent(new Event('online'))", "document.dispatchEvent(new Event('visibilitychange'))"],
 )
 def test_who_comes_back_does_not_wait_for_a_timer(new_page: NewPage, server: Server, event: str) -> None:
-    page = new_page().listen(server.url, "all", minDelay=HOUR, maxDelay=HOUR)
+    page = new_page().listen(server.url, "all", minReconnectDelay=HOUR, maxReconnectDelay=HOUR)
     server.stop(signal.SIGKILL)
-    page.wait_status("connecting")
+    page.wait_state("connecting")
     server.start()
     page.tab.evaluate(event)
-    page.wait_status("open")
+    page.wait_state("open")
 
 
 def test_who_looks_at_a_page_finds_out_that_its_connection_is_dead(
     new_page: NewPage, server: Server, cable: Cable
 ) -> None:
-    leader = new_page().listen(cable.url, "all", keepAlive=HOUR, patience=HOUR)
-    other = new_page().listen(cable.url, "all", keepAlive=HOUR, patience=HOUR)
+    leader = new_page().listen(cable.url, "all", pingInterval=HOUR, leaderCheckInterval=HOUR)
+    other = new_page().listen(cable.url, "all", pingInterval=HOUR, leaderCheckInterval=HOUR)
     cable.cut()
     look = "document.dispatchEvent(new Event('visibilitychange'))"
     other.tab.evaluate(look)
     other.tab.evaluate(f"new Promise((done) => setTimeout(() => done({look}), 1500))")
-    other.wait_status("connecting")
+    other.wait_state("connecting")
     cable.mend()
-    leader.wait_status("open")
+    leader.wait_state("open")
     # Whoever looked a second time, when the connection was dead already, must not bring down the one that came after.
     leader.tab.evaluate("new Promise((done) => setTimeout(() => done(0), 2000))")
-    assert leader.tab.evaluate("statuses") == ["open", "connecting", "open"]
+    assert leader.tab.evaluate("states") == ["open", "connecting", "open"]
 
 
 def test_a_slow_network_is_not_taken_for_a_dead_one(new_page: NewPage, server: Server, cable: Cable) -> None:
     cable.delay = 0.4
-    page = new_page().listen(cable.url, "all", keepAlive=3000, timeout=HOUR)
+    page = new_page().listen(cable.url, "all", pingInterval=3000, connectTimeout=HOUR)
     page.tab.evaluate(
         """new Promise((done) => {
           const look = setInterval(() => document.dispatchEvent(new Event("visibilitychange")), 200);
@@ -115,13 +115,13 @@ def test_a_slow_network_is_not_taken_for_a_dead_one(new_page: NewPage, server: S
     )
     server.publish("all", n=1)
     page.wait_for(1)
-    assert page.statuses == ["open"]
+    assert page.states == ["open"]
     assert len(cable.begun) == 1
 
 
 @pytest.mark.parametrize(("chance", "gaps"), [(0.0, 1), (0.5, 0)])
 def test_a_gap_waits_for_a_random_time(new_page: NewPage, server: Server, chance: float, gaps: int) -> None:
-    pages = [new_page().listen(server.url, "all", minDelay=0, gapJitter=HOUR) for _ in range(2)]
+    pages = [new_page().listen(server.url, "all", minReconnectDelay=0, gapJitter=HOUR) for _ in range(2)]
     for page in pages:
         page.tab.evaluate(f"void (Math.random = () => {chance})")
     server.publish("all", n=1)
@@ -130,7 +130,7 @@ def test_a_gap_waits_for_a_random_time(new_page: NewPage, server: Server, chance
     server.stop()
     server.start()
     for page in pages:
-        page.wait_status("open")
+        page.wait_state("open")
         page.ready()
     server.publish("all", n=2)
     for page in pages:
@@ -141,20 +141,20 @@ def test_a_gap_waits_for_a_random_time(new_page: NewPage, server: Server, chance
 def test_a_server_that_restarts_is_left_for_another_at_once(
     new_page: NewPage, server: Server, cable: Cable, tmp_path: Path
 ) -> None:
-    page = new_page().listen(cable.url, "all", minDelay=HOUR, maxDelay=HOUR)
+    page = new_page().listen(cable.url, "all", minReconnectDelay=HOUR, maxReconnectDelay=HOUR)
     (tmp_path / "other").mkdir()
     with running_server(tmp_path / "other") as other:
         cable.target = other.client_port
         server.stop()
         wait_until(lambda: other.connections == 1, "the page to change servers")
-        page.wait_status("open")
+        page.wait_state("open")
 
 
 def test_attempts_grow_rarer_up_to_a_bound(new_page: NewPage, server: Server, cable: Cable) -> None:
     cable.target = 1  # where nobody listens
     page = new_page()
     page.tab.evaluate("(Math.random = () => 1)")
-    page.listen(cable.url, "all", ready=False, minDelay=100, maxDelay=400)
+    page.listen(cable.url, "all", ready=False, minReconnectDelay=100, maxReconnectDelay=400)
     wait_until(
         lambda: len(_attempts(cable)) >= 10, "ten attempts: without a bound the last waits take a minute", 30
     )
@@ -165,10 +165,10 @@ def test_attempts_grow_rarer_up_to_a_bound(new_page: NewPage, server: Server, ca
 
 
 def test_nobody_comes_back_at_the_same_time(new_page: NewPage, server: Server) -> None:
-    page = new_page().listen(server.url, "all", share=False)
+    page = new_page().listen(server.url, "all", sharedConnection=False)
     page.tab.evaluate("(window.asked = [], Math.random = () => { asked.push(1); return 0.5 })")
     server.stop(signal.SIGKILL)
-    page.wait_status("connecting")
+    page.wait_state("connecting")
     assert page.tab.evaluate("asked.length") >= 1, "the wait has no chance in it"
 
 

@@ -65,7 +65,7 @@ def test_server_sent_events_where_a_proxy_refuses_upgrades(
     server.publish("tab1", n="second")
     pages[0].wait_for(*range(20))
     pages[1].wait_for(*range(20), "second")
-    assert [page.status for page in pages] == ["fallback", "fallback"]
+    assert [page.state for page in pages] == ["fallback", "fallback"]
     assert server.connections == 1
     pages[0].tab.close()
     for n in range(20, 40):
@@ -87,8 +87,8 @@ def test_one_warning_says_why(new_page: NewPage, proxy: Proxy) -> None:
 def test_polling_where_a_proxy_holds_events_back(
     new_page_anywhere: NewPage, server: Server, proxy: Proxy
 ) -> None:
-    page = new_page_anywhere().listen(proxy.run(BUFFERING).url, "all", timeout=1000)
-    assert page.status == "fallback"
+    page = new_page_anywhere().listen(proxy.run(BUFFERING).url, "all", connectTimeout=1000)
+    assert page.state == "fallback"
     for n in range(50):
         server.publish("all", n=n)
     page.wait_for(*range(50))
@@ -100,7 +100,7 @@ def test_polling_where_a_proxy_holds_events_back(
 
 
 def test_a_warning_names_polling(new_page: NewPage, proxy: Proxy) -> None:
-    page = new_page().listen(proxy.run(BUFFERING).url, "all", timeout=1000)
+    page = new_page().listen(proxy.run(BUFFERING).url, "all", connectTimeout=1000)
     (warning,) = wait_until(lambda: page.chromium.console("warning"), "the warning")
     assert "polling" in warning
 
@@ -109,11 +109,11 @@ def test_a_warning_names_polling(new_page: NewPage, proxy: Proxy) -> None:
 def test_nothing_is_missed_while_the_proxy_is_away(
     new_page: NewPage, server: Server, proxy: Proxy, configuration: str
 ) -> None:
-    page = new_page().listen(proxy.run(configuration).url, "all", timeout=1000)
+    page = new_page().listen(proxy.run(configuration).url, "all", connectTimeout=1000)
     server.publish("all", n=1)
     page.wait_for(1)
     proxy.stop()
-    page.wait_status("connecting")
+    page.wait_state("connecting")
     server.publish("all", n=2)
     proxy.run(configuration)
     server.publish("all", n=3)
@@ -125,29 +125,29 @@ def test_nothing_is_missed_while_the_proxy_is_away(
 def test_a_restarted_server_may_have_lost_messages(
     new_page: NewPage, server: Server, proxy: Proxy, configuration: str
 ) -> None:
-    page = new_page().listen(proxy.run(configuration).url, "all", timeout=1000)
+    page = new_page().listen(proxy.run(configuration).url, "all", connectTimeout=1000)
     server.publish("all", n=1)
     page.wait_for(1)
     server.stop()
     server.start()
     wait_until(lambda: page.gaps == 1, "the gap")
-    page.wait_status("fallback")
+    page.wait_state("fallback")
     page.ready()
     server.publish("all", n=2)
     page.wait_for(1, 2)
 
 
 @pytest.mark.parametrize(
-    ("upgrade_after", "event"),
+    ("retry_interval", "event"),
     [(300, "0"), (HOUR, "window.dispatchEvent(new Event('online'))")],
     ids=["in time", "when the network is another"],
 )
 def test_a_websocket_is_tried_again(
-    new_page: NewPage, server: Server, cable: Cable, upgrade_after: int, event: str
+    new_page: NewPage, server: Server, cable: Cable, retry_interval: int, event: str
 ) -> None:
     cable.refuses_upgrades = True
-    page = new_page().listen(cable.url, "all", upgradeAfter=upgrade_after)
-    assert page.status == "fallback"
+    page = new_page().listen(cable.url, "all", webSocketRetryInterval=retry_interval)
+    assert page.state == "fallback"
     server.publish("all", n=1)
     page.wait_for(1)
     wait_until(lambda: page.chromium.console("warning"), "the first attempt to be over")
@@ -156,7 +156,7 @@ def test_a_websocket_is_tried_again(
     before = upgrades(cable)
     page.tab.evaluate(event)
     server.publish("all", n=2)
-    page.wait_status("open")
+    page.wait_state("open")
     server.publish("all", n=3)
     page.wait_for(1, 2, 3)
     assert page.gaps == 0
@@ -194,8 +194,8 @@ def test_nothing_is_requested_again_where_nothing_changed(
 def test_a_channel_that_another_tab_has_is_ready_at_once(
     new_page: NewPage, server: Server, network: Cable
 ) -> None:
-    leader = new_page().listen(network.url, "all", patience=HOUR)
-    new_page().listen(network.url, "more", patience=HOUR)
+    leader = new_page().listen(network.url, "all", leaderCheckInterval=HOUR)
+    new_page().listen(network.url, "more", leaderCheckInterval=HOUR)
     leader.tab.evaluate("void aphlict.subscribe('more', (message) => got.push(message.n))")
     late = "new Promise((done) => setTimeout(() => done(false), 5000))"
     assert leader.tab.evaluate(f"Promise.race([aphlict.ready().then(() => true), {late}])")
@@ -216,7 +216,7 @@ def test_a_request_that_is_past_its_time_is_made_again_when_somebody_looks(
     page.ready()
     server.publish("all", n=1)
     page.wait_for(1)
-    assert page.statuses == ["fallback"]
+    assert page.states == ["fallback"]
 
 
 SECURITY_ERROR = """void (WebSocket = class {
@@ -229,10 +229,10 @@ SECURITY_ERROR = """void (WebSocket = class {
 def test_a_websocket_that_cannot_be_made_is_reported_immediately(new_page: NewPage, server: Server) -> None:
     page = new_page()
     page.tab.evaluate(SECURITY_ERROR)
-    page.listen(server.url, "all", ready=False, timeout=HOUR)
+    page.listen(server.url, "all", ready=False, connectTimeout=HOUR)
     (error,) = wait_until(lambda: page.chromium.console("error"), "the error")
     assert "SecurityError" in error
-    page.wait_status("fallback")
+    page.wait_state("fallback")
     server.publish("all", n=1)
     page.wait_for(1)
 
@@ -243,7 +243,7 @@ def test_a_server_that_is_down_is_no_reason_to_fall_back(new_page: NewPage, serv
     page.listen(server.url, "all", ready=False)
     wait_until(lambda: page.tab.evaluate("performance.getEntriesByType('resource').length") > 4, "attempts")
     server.start()
-    page.wait_status("open")
+    page.wait_state("open")
     assert page.chromium.console("warning") == []
 
 
@@ -251,13 +251,13 @@ def test_a_network_that_passes_the_upgrade_on_but_no_frames(
     new_page: NewPage, server: Server, cable: Cable
 ) -> None:
     cable.swallows_frames = True
-    page = new_page().listen(cable.url, "all", ready=False, timeout=1000)
-    page.wait_status("fallback")
+    page = new_page().listen(cable.url, "all", ready=False, connectTimeout=1000)
+    page.wait_state("fallback")
     (warning,) = wait_until(lambda: page.chromium.console("warning"), "the end of another attempt")
     assert "WebSocket failed" in warning
-    assert page.tab.evaluate("statuses") == ["fallback"]
+    assert page.tab.evaluate("states") == ["fallback"]
     server.publish("all", n=1)
     page.wait_for(1)
     cable.swallows_frames = False
     page.tab.evaluate("window.dispatchEvent(new Event('online'))")
-    page.wait_status("open")
+    page.wait_state("open")

@@ -27,7 +27,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 def wait_settled(page: Page) -> None:
     """Wait until it is connected in one of the ways."""
-    wait_until(lambda: page.status in ("open", "fallback"), "a connection")
+    wait_until(lambda: page.state in ("open", "fallback"), "a connection")
 
 
 def test_a_refused_channel_leaves_the_others_alone(
@@ -45,7 +45,7 @@ def test_a_refused_channel_leaves_the_others_alone(
     wait_until(lambda: 4 in page.got, "a later message")
     assert 2 in page.got
     assert 3 not in page.got
-    assert len(page.statuses) == 1, "it is not connected anew"
+    assert len(page.states) == 1, "it is not connected anew"
     errors = page.chromium.console("error")
     assert len(errors) == 2, errors
     assert "secret" in errors[0]
@@ -65,7 +65,7 @@ def test_a_channel_that_was_refused_alone_is_no_reason_to_connect_anew(
     page.ready()
     server.publish("all", n=1)
     page.wait_for(1)
-    assert len(page.statuses) == 1
+    assert len(page.states) == 1
 
 
 def test_a_refused_channel_costs_the_others_no_message(
@@ -77,7 +77,7 @@ def test_a_refused_channel_costs_the_others_no_message(
     page.wait_for(1)
     network.target, port = 1, network.target  # where nobody listens
     network.break_off()
-    page.wait_status("connecting")
+    page.wait_state("connecting")
     server.publish("all", n=2)
     server.publish("all", n=3)
     network.target = port
@@ -90,11 +90,11 @@ def test_a_page_without_a_valid_token_stops_until_it_has_one(
     new_page: NewPage, server: Server, network: Cable, bad: str | None
 ) -> None:
     page = new_page().listen(network.url, "all", ready=False, **({"token": bad} if bad else {}))
-    page.wait_status("unauthorized")
+    page.wait_state("unauthorized")
     begun = len(network.begun)
     page.tab.evaluate("new Promise((done) => setTimeout(() => done(0), 1500))")  # several attempts' time
     assert len(network.begun) == begun
-    assert page.statuses == ["unauthorized"]
+    assert page.states == ["unauthorized"]
     assert "token" in page.refusal()
     assert len(page.chromium.console("error")) == 1
     page.tab.evaluate("(token) => void (aphlict.token = token)", token("all"))
@@ -107,7 +107,7 @@ def test_a_page_with_a_token_takes_over_from_one_without(
     new_page: NewPage, server: Server, network: Cable
 ) -> None:
     without = new_page().listen(network.url, "all", ready=False)
-    without.wait_status("unauthorized")
+    without.wait_state("unauthorized")
     page = new_page().listen(network.url, "all", token=token("all"))
     without.ready()
     server.publish("all", n=1)
@@ -124,7 +124,7 @@ def test_another_token_may_be_set_while_connected(new_page: NewPage, server: Ser
     wait_until(lambda: not page.refusal(), "the other token to be accepted")
     server.publish("more", n=1)
     page.wait_for(1)
-    assert len(page.statuses) == 1
+    assert len(page.states) == 1
 
 
 def test_a_token_that_is_refused_is_requested_again(
@@ -133,7 +133,7 @@ def test_a_token_that_is_refused_is_requested_again(
     backend.broken = True
     page = listen(new_page(), network, backend, "all")
     wait_until(lambda: asked(page) >= 4, "more tokens")
-    assert page.status == "connecting"
+    assert page.state == "connecting"
     backend.broken = False
     wait_settled(page)
     server.publish("all", n=1)
@@ -162,7 +162,7 @@ def test_a_token_is_renewed_and_nothing_is_interrupted(
         server.publish("all", n=n)
     page.wait_for(0, 1)
     assert asked(page) <= 4
-    assert len(page.statuses) == 1
+    assert len(page.states) == 1
     assert page.gaps == 0
 
 
@@ -190,7 +190,7 @@ def test_a_failed_renewal_is_repeated_while_the_token_is_valid(
     setattr(backend, failure, False)
     publish_until(lambda: asked(page) >= backend.failures + 2, "another attempt")
     publish_until(lambda: asked(page) >= backend.failures + 3, "the renewal of the second token")
-    assert len(page.statuses) == 1, page.statuses
+    assert len(page.states) == 1, page.states
     assert page.gaps == 0
 
 
@@ -221,4 +221,4 @@ def test_a_refused_replay_is_a_gap(new_page: NewPage, server: Server, cable: Cab
     wait_until(lambda: page.gaps == 1, "the gap")
     server.publish("all", n=2)
     page.wait_for(1, 2)
-    assert json.loads(page.tab.evaluate("JSON.stringify(statuses)")) == ["open", "connecting", "open"]
+    assert json.loads(page.tab.evaluate("JSON.stringify(states)")) == ["open", "connecting", "open"]

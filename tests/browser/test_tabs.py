@@ -24,7 +24,7 @@ def test_tabs_share_one_connection_and_each_gets_its_own(new_page_anywhere: NewP
     first.wait_for(1, 2, 4)
     second.wait_for(2, 3, 4)
     assert server.connections == 1
-    assert first.status == second.status == "open"
+    assert first.state == second.state == "open"
     assert first.gaps == second.gaps == 0
 
 
@@ -86,14 +86,14 @@ def test_another_tab_goes_on_while_the_leader_is_frozen(
 
 
 def test_a_tab_alone_where_sharing_is_off(new_page: NewPage, server: Server) -> None:
-    pages = [new_page().listen(server.url, "all", share=False) for _ in range(2)]
+    pages = [new_page().listen(server.url, "all", sharedConnection=False) for _ in range(2)]
     server.publish("all", n=1)
     for page in pages:
         page.wait_for(1)
     assert server.connections == 2
-    pages[0].tab.evaluate("aphlict.close()")
+    pages[0].tab.evaluate("aphlict.disconnect()")
     wait_until(lambda: server.connections == 1)
-    assert pages[0].status == "closed"
+    assert pages[0].state == "disconnected"
 
 
 def test_a_tab_alone_where_the_browser_has_no_locks(new_page: NewPage, server: Server) -> None:
@@ -121,7 +121,7 @@ def test_a_tab_alone_where_locks_are_refused(new_page: NewPage, server: Server) 
 
 
 def test_a_tab_alone_goes_on_after_it_was_frozen(new_page: NewPage, server: Server) -> None:
-    page = new_page().listen(server.url, "all", share=False)
+    page = new_page().listen(server.url, "all", sharedConnection=False)
     server.publish("all", n=1)
     page.wait_for(1)
     page.chromium.freeze(warned=True)
@@ -154,14 +154,14 @@ def shows(page: Page, condition: str) -> bool:
 def test_a_page_that_comes_back_from_the_cache_has_one_connection(
     new_page: NewPage, server: Server, web: str, *, share: bool
 ) -> None:
-    page = new_page().listen(server.url, "all", share=share)
+    page = new_page().listen(server.url, "all", sharedConnection=share)
     with away(page, web):
         wait_until(lambda: not server.connections, "the connection's end")
     page.ready()
     server.publish("all", n=1)
     page.wait_for(1)
     wait_until(lambda: server.connections == 1, "one connection")
-    page.tab.evaluate("aphlict.close()")
+    page.tab.evaluate("aphlict.disconnect()")
     wait_until(lambda: not server.connections, "the end of every connection")
 
 

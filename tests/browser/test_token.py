@@ -34,7 +34,7 @@ def test_a_token_is_renewed_before_it_expires(new_page: NewPage, server: Server,
     server.publish("all", n=2)
     page.wait_for(1, 2)
     assert page.gaps == 0
-    assert "connecting" not in page.tab.evaluate("statuses")
+    assert "connecting" not in page.tab.evaluate("states")
     assert server.status()["clients.total"] == 1
 
 
@@ -48,12 +48,12 @@ def test_after_a_token_that_expired_comes_a_fresh_one(
     wait_until(lambda: asked(page) >= 2, "another token")
     server.publish("all", n=0)
     page.wait_for(0)
-    assert page.status == "open", "the first token still holds"
-    page.wait_status("connecting")
+    assert page.state == "open", "the first token still holds"
+    page.wait_state("connecting")
     backend.broken = False
     server.publish("all", n=1)
     page.wait_for(0, 1)
-    page.wait_status("open")
+    page.wait_state("open")
     assert page.gaps == 0
 
 
@@ -113,17 +113,17 @@ def test_a_token_that_cannot_be_renewed_is_shown_once(
     page.tab.evaluate(COUNTING)
     # the server takes it 5 seconds longer than it says
     page.listen(network.url, "all", token=token("all", exp=time.time() + 1))
-    page.wait_status("unauthorized", 30)
+    page.wait_state("unauthorized", 30)
     assert page.tab.evaluate("count") < 60
 
 
 def test_a_token_that_comes_after_the_end_begins_nothing(new_page: NewPage, server: Server) -> None:
     page = new_page()
-    page.tab.evaluate(WAITING, server.url, ["all"], {"minDelay": 100, "maxDelay": 100})
+    page.tab.evaluate(WAITING, server.url, ["all"], {"minReconnectDelay": 100, "maxReconnectDelay": 100})
     wait_until(lambda: asked(page) == 1, "the question for a token")
-    page.tab.evaluate("(aphlict.close(), refuse(new Error('too late')), 0)")
+    page.tab.evaluate("(aphlict.disconnect(), refuse(new Error('too late')), 0)")
     page.tab.evaluate("new Promise((done) => setTimeout(() => done(0), 1000))")
-    assert (asked(page), page.status) == (1, "closed")
+    assert (asked(page), page.state) == (1, "disconnected")
     assert server.status()["clients.total"] == 1
 
 
@@ -132,7 +132,7 @@ def test_a_backend_that_is_away_at_a_renewal_costs_no_message(
 ) -> None:
     page = new_page()
     page.tab.evaluate("(window.unhandled = 0, addEventListener('unhandledrejection', () => unhandled++), 0)")
-    page.tab.evaluate(WAITING, server.url, ["all"], {"minDelay": 100, "maxDelay": 500})
+    page.tab.evaluate(WAITING, server.url, ["all"], {"minReconnectDelay": 100, "maxReconnectDelay": 500})
     backend.seconds = 5
     wait_until(lambda: asked(page) == 1, "the question for a token")
     page.tab.evaluate("(token) => give(token)", backend.make())
@@ -140,7 +140,7 @@ def test_a_backend_that_is_away_at_a_renewal_costs_no_message(
     wait_until(lambda: asked(page) == 2, "the question for another token", 15)
     wait_until(
         lambda: (
-            page.tab.evaluate("(refuse(new Error('the backend is away')), aphlict.status)") == "connecting"
+            page.tab.evaluate("(refuse(new Error('the backend is away')), aphlict.state)") == "connecting"
         ),
         "the end of the token",
         15,
@@ -178,9 +178,9 @@ def test_a_token_that_is_refused_is_asked_for_again(
     backend.broken = True
     page = listen(new_page(), server, backend, "all")
     wait_until(lambda: asked(page) >= 4, "more tokens")
-    assert page.status == "connecting"
+    assert page.state == "connecting"
     backend.broken = False
-    page.wait_status("open")
+    page.wait_state("open")
     server.publish("all", n=1)
     page.wait_for(1)
 
@@ -203,7 +203,7 @@ def test_the_fallbacks_show_it_too(new_page: NewPage, server: Server, backend: B
         "void (WebSocket = class { constructor() { setTimeout(() => this.onclose({})); } close() {} })"
     )
     listen(page, server, backend, "all")
-    page.wait_status("fallback")
+    page.wait_state("fallback")
     for n in (1, 2):
         before = asked(page)
         wait_until(lambda before=before: asked(page) > before, "another token", 20)  # type: ignore[misc]
@@ -216,4 +216,4 @@ def test_a_token_may_be_a_text(new_page: NewPage, server: Server) -> None:
     page = new_page().listen(server.url, "all", token=token("all"))
     server.publish("all", n=1)
     page.wait_for(1)
-    assert json.loads(page.tab.evaluate("JSON.stringify(statuses)"))[-1] == "open"
+    assert json.loads(page.tab.evaluate("JSON.stringify(states)"))[-1] == "open"

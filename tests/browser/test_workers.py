@@ -16,7 +16,7 @@ def test_a_page_goes_on_at_another_process(profile: ChromiumProfile, tmp_path: P
         cable_to(server.client_port) as cable,
         web_server(f"http://127.0.0.1:{server.client_port}/aphlict.js") as web,
     ):
-        page = Page(profile.new_tab(web)).listen(cable.url, "all", minDelay=10)
+        page = Page(profile.new_tab(web)).listen(cable.url, "all", minReconnectDelay=10)
         for n in range(ROUNDS):
             cable.break_off()
             server.publish("other")

@@ -1,134 +1,137 @@
 // @ts-check
-/** The one connection: connects, connects again, falls back. Knows nothing of tabs. */
+/** The connection to the server: connects, reconnects, and falls back to another transport. Shared by all tabs. */
 
 import { Credential } from "./credential.js";
-import { EventStream, Poll } from "./http_transport.js";
-import { Socket } from "./websocket_transport.js";
-import { REJECTED, report, UNAUTHORIZED, warn } from "./transport.js";
+import { connectionLost, createError, isConnectionLost, isRejected, isTokenError, report, warn } from "./errors.js";
+import { EventStreamTransport, PollTransport } from "./http_transport.js";
+import { WebSocketTransport } from "./websocket_transport.js";
 
+/** @typedef {import("./aphlict.js").ErrorDetails} ErrorDetails */
+/** @typedef {import("./options.js").Settings} Settings */
 /** @typedef {import("./transport.js").Refused} Refused */
 /** @typedef {import("./transport.js").Transport} Transport */
-/** @typedef {import("./options.js").Settings} Settings */
+/** @typedef {import("./transport.js").TransportEvents} TransportEvents */
 
 /**
- * @typedef {object} Owner
- * @property {() => string[]} after
- * @property {(message: import("./options.js").Message) => void} message
- * @property {(last: string | undefined) => void} mark
- * @property {() => void} gap
- * @property {() => void} changed `status`, `subscribed` or `refused` is another
+ * @typedef {Pick<TransportEvents, "resumeAfter" | "message" | "position" | "gap"> & {
+ *   changed: () => void
+ * }} ConnectionEvents `changed`: `state`, `subscribed`, `refused` or `error` has changed
  */
 
-const LADDER = [Socket, EventStream, Poll];
-const NAMES = ["", "Server-Sent Events", "polling"]; // of what is tried instead of a WebSocket
-const ATTEMPTS = 2; // of a WebSocket that never opened, before something else is tried
-const STABLE = 5_000; // a connection that lasted so long was a good one
-const RESTARTS = [1001, 1012];
+const TRANSPORTS = [WebSocketTransport, EventStreamTransport, PollTransport];
+const FALLBACK_NAMES = ["", "Server-Sent Events", "polling"]; // by index of TRANSPORTS
+const WEBSOCKET_ATTEMPTS = 2; // that fail before the first fallback is tried
+const STABLE_AFTER = 5_000; // ms after which a connection resets the delay of the next reconnect
+const RESTART_CODES = [1001, 1012]; // close codes of a server that stops
 
-export class Link {
-  /** @type {Exclude<import("./options.js").Status, "closed">} */ status = "connecting";
-  /** @type {string[]} the channels that are in force */ subscribed = [];
-  /** @type {Refused} those that the server refused */ refused = new Map();
-  error = ""; // why the last connection ended
+export class Connection {
+  /** @type {Exclude<import("./aphlict.js").State, "disconnected">} */ state = "connecting";
+  /** @type {string[]} acknowledged channels */ subscribed = [];
+  /** @type {Refused} */ refused = new Map();
+  /** @type {ErrorDetails | null} the last error of the server; null once a connection opens */ error = null;
   #settings;
   #credential;
-  #owner;
+  #events;
   /** @type {string[]} */ #channels = [];
   /** @type {Transport | undefined} */ #transport;
-  /** @type {Transport | undefined} a WebSocket that may replace a fallback */ #trial;
-  #rung = 0;
-  #attempts = 0; // that failed, since the last good connection
-  #refused = 0; // WebSockets in a row that never opened
-  #reason = "";
-  #reported = ""; // the last error on the console
-  #retry = 0;
-  #deadline = 0;
-  #upgrade = 0;
-  #trialDeadline = 0;
+  #transportIndex = 0;
+  #failedAttempts = 0; // since the last stable connection
+  #failedWebSockets = 0; // in a row, that never opened
+  #webSocketWorks = false; // it has opened on this network
   #openedAt = 0;
-  #webSocketWorks = false;
+  #reconnectTimer = 0;
+  #connectTimer = 0;
+  #fallbackReason = "";
+  #reported = ""; // the last message on the console
+  /** @type {Transport | undefined} a WebSocket that may replace a fallback */ #upgrade;
+  #upgradeInterval = 0;
+  #upgradeTimer = 0;
 
   /**
    * @param {Settings} settings
-   * @param {Owner} owner
+   * @param {ConnectionEvents} events
    */
-  constructor(settings, owner) {
+  constructor(settings, events) {
     this.#settings = settings;
     this.#credential = new Credential(settings.token);
-    this.#owner = owner;
+    this.#events = events;
   }
 
   /** @param {string[]} channels */
-  want(channels) {
+  setChannels(channels) {
     const wanted = new Set((this.#channels = channels));
     this.subscribed = this.subscribed.filter((name) => wanted.has(name));
     this.refused = new Map([...this.refused].filter(([name]) => wanted.has(name)));
-    this.#trial?.update(channels);
+    this.#upgrade?.setChannels(channels);
     if (this.#transport) {
-      this.#transport.update(channels);
-    } else if (!this.#retry && this.status != "unauthorized" && channels.length) {
+      this.#transport.setChannels(channels);
+    } else if (!this.#reconnectTimer && this.state != "unauthorized" && channels.length) {
       this.#connect();
     }
   }
 
-  /** @param {import("./options.js").Token | undefined} token shown from now on */
+  /** @param {import("./aphlict.js").Token | undefined} token replaces the one before */
   setToken(token) {
     this.#credential.set(token);
     this.#reported = "";
-    if (this.#retry || this.status == "unauthorized") {
-      this.#attempts = 0;
-      this.status = "connecting";
-      this.#owner.changed();
+    if (this.#reconnectTimer || this.state == "unauthorized") {
+      this.#failedAttempts = 0;
+      this.state = "connecting";
+      this.error = null;
+      this.#events.changed();
       this.#channels.length && this.#connect();
     } else {
       this.#transport?.authenticate();
     }
   }
 
-  /** Someone looks, or the computer woke up: nobody should wait for a timer. */
-  poke(changed = false) {
+  /** Detects a dead connection soon, and reconnects without further delay. */
+  probe(networkChanged = false) {
     if (this.#transport) {
-      this.#transport.probe(changed);
-    } else if (this.#retry) {
+      this.#transport.probe(networkChanged);
+    } else if (this.#reconnectTimer) {
       this.#connect();
     }
   }
 
-  /** The network is back, maybe another one. */
-  online() {
+  /** The device is online again, perhaps on another network. */
+  onNetworkChange() {
     this.#webSocketWorks = false;
-    this.#refused = this.#attempts = 0;
-    this.#endTrial();
-    this.poke(true);
-    this.#rung && this.#tryWebSocket();
+    this.#failedWebSockets = this.#failedAttempts = 0;
+    this.#endUpgrade();
+    this.probe(true);
+    this.#transportIndex && this.#tryUpgrade();
   }
 
   close() {
-    this.#stop();
-    clearTimeout(this.#retry);
-    this.#stopUpgrade();
+    this.#closeTransport();
+    clearTimeout(this.#reconnectTimer);
+    this.#stopUpgrades();
   }
 
   #connect() {
-    clearTimeout(this.#retry);
-    this.#retry = this.#openedAt = 0;
-    const { timeout } = this.#settings;
-    this.#deadline = setTimeout(() => this.#fail(`no answer in ${timeout / 1000} s`), timeout);
+    clearTimeout(this.#reconnectTimer);
+    this.#reconnectTimer = this.#openedAt = 0;
+    const { connectTimeout } = this.#settings;
+    const timedOut = connectionLost(`no response within ${connectTimeout / 1000} s`);
+    this.#connectTimer = setTimeout(() => this.#onFailure(timedOut), connectTimeout);
     try {
-      this.#transport = this.#make(LADDER[this.#rung] ?? Socket);
-      this.#transport.update(this.#channels);
+      this.#transport = this.#createTransport(TRANSPORTS[this.#transportIndex] ?? WebSocketTransport);
+      this.#transport.setChannels(this.#channels);
     } catch (error) {
-      this.#report(`${error}`); // as where a page over https names a server without TLS
-      this.#fail(`${error}`);
+      // The browser forbids the URL, as ws:// in a page over https
+      const details = createError("connection_forbidden", error);
+      this.#report(details);
+      this.#onFailure(details);
     }
   }
 
-  /** @param {new (settings: Settings, credential: Credential, sink: import("./transport.js").Sink) => Transport} Way */
-  #make(Way) {
-    /** @type {Transport} */ const transport = new Way(this.#settings, this.#credential, {
-      ...this.#owner,
-      open: (channels, refused) => this.#open(transport, channels, refused),
-      end: (reason, code) => this.#end(transport, reason, code),
+  /** @param {typeof TRANSPORTS[number]} Type */
+  #createTransport(Type) {
+    /** @type {Transport} */ const transport = new Type(this.#settings, this.#credential, {
+      ...this.#events,
+      open: (channels, refused) => this.#onOpen(transport, channels, refused),
+      end: (error, closeCode) => this.#onEnd(transport, error, closeCode),
     });
     return transport;
   }
@@ -138,149 +141,155 @@ export class Link {
    * @param {string[]} channels
    * @param {Refused} refused
    */
-  #open(transport, channels, refused) {
-    if (transport == this.#trial) {
-      this.#trial = undefined;
-      this.#stop();
-      clearTimeout(this.#retry);
+  #onOpen(transport, channels, refused) {
+    if (transport == this.#upgrade) {
+      this.#upgrade = undefined;
+      this.#closeTransport();
+      clearTimeout(this.#reconnectTimer);
       this.#transport = transport;
-      this.#retry = this.#rung = this.#openedAt = 0;
+      this.#reconnectTimer = this.#transportIndex = this.#openedAt = 0;
     }
-    clearTimeout(this.#deadline);
+    clearTimeout(this.#connectTimer);
     if (!this.#openedAt) {
       this.#openedAt = Date.now();
-      this.#webSocketWorks ||= !this.#rung;
-      this.#refused = 0;
-      this.#watchFallback();
+      this.#webSocketWorks ||= !this.#transportIndex;
+      this.#failedWebSockets = 0;
+      this.#startUpgrades();
     }
     this.#reported = "";
+    this.error = null;
     this.subscribed = channels;
     this.refused = new Map(refused);
-    this.status = this.#rung ? "fallback" : "open";
-    this.#owner.changed();
-  }
-
-  #watchFallback() {
-    this.#stopUpgrade();
-    if (this.#rung) {
-      this.#upgrade = setInterval(() => this.#tryWebSocket(), this.#settings.upgradeAfter);
-      this.#tryWebSocket(); // maybe the server was only down
-    }
-  }
-
-  #stopUpgrade() {
-    clearInterval(this.#upgrade);
-    this.#endTrial();
+    this.state = this.#transportIndex ? "fallback" : "open";
+    this.#events.changed();
   }
 
   /**
    * @param {Transport} transport
-   * @param {string} reason
-   * @param {number} [code]
+   * @param {ErrorDetails} error
+   * @param {number} [closeCode]
    */
-  #end(transport, reason, code) {
-    if (transport == this.#trial) {
-      this.#endTrial();
-      this.#warn();
+  #onEnd(transport, error, closeCode) {
+    if (transport == this.#upgrade) {
+      this.#endUpgrade();
+      this.#warnOfFallback();
     } else if (transport == this.#transport) {
-      this.#fail(reason, code);
+      this.#onFailure(error, closeCode);
     }
   }
 
   /**
-   * @param {string} reason
-   * @param {number} [code]
+   * @param {ErrorDetails} error
+   * @param {number} [closeCode]
    */
-  #fail(reason, code) {
-    this.#stop();
+  #onFailure(error, closeCode) {
+    this.#closeTransport();
     const opened = this.#openedAt;
-    if (opened && Date.now() - opened > STABLE) {
-      this.#attempts = 0;
+    if (opened && Date.now() - opened > STABLE_AFTER) {
+      this.#failedAttempts = 0;
     }
-    this.status = "connecting";
+    this.state = "connecting";
     this.subscribed = [];
-    this.error = reason;
-    if (code == UNAUTHORIZED && !this.#credential.canRetry) {
-      this.status = "unauthorized"; // until there is another token
-      this.#stopUpgrade();
-      this.#report(reason);
-    } else if (code == REJECTED) {
-      this.#report(reason);
-      this.#rung = 0; // the next fallback would have the same answer
-      this.#retry = setTimeout(() => this.#connect(), this.#delay());
-    } else if (opened || code == UNAUTHORIZED || !this.#descend(reason)) {
-      code == UNAUTHORIZED && warn(reason);
-      this.#retry = setTimeout(() => this.#connect(), this.#delay(code));
+    if (!isConnectionLost(error)) {
+      this.error = error;
+    }
+    const needsToken = isTokenError(error);
+    if (needsToken && !this.#credential.canRetry) {
+      this.state = "unauthorized";
+      this.#stopUpgrades();
+      this.#report(error);
+    } else if (isRejected(error)) {
+      this.#report(error);
+      this.#transportIndex = 0;
+      this.#scheduleReconnect();
+    } else if (opened || needsToken || !this.#selectFallback(error.message)) {
+      needsToken && warn(error.message);
+      this.#scheduleReconnect(closeCode);
     } else {
       this.#connect();
     }
-    this.#owner.changed();
+    this.#events.changed();
   }
 
   /**
-   * What never opened: whether the next way is to be tried at once. After the last comes the first, in its time.
+   * Selects the transport of the next attempt, after one that never opened. Returns whether to try it immediately,
+   * which is false once all have failed.
    *
    * @param {string} reason
    */
-  #descend(reason) {
-    if (this.#rung) {
-      this.#rung = (this.#rung + 1) % LADDER.length;
-    } else if (!this.#webSocketWorks && ++this.#refused >= ATTEMPTS) {
-      this.#rung = 1;
-      this.#reason = reason;
+  #selectFallback(reason) {
+    if (this.#transportIndex) {
+      this.#transportIndex = (this.#transportIndex + 1) % TRANSPORTS.length;
+    } else if (!this.#webSocketWorks && ++this.#failedWebSockets >= WEBSOCKET_ATTEMPTS) {
+      this.#transportIndex = 1;
+      this.#fallbackReason = reason;
     }
-    return this.#rung > 0;
+    return this.#transportIndex > 0;
   }
 
   /**
-   * Full jitter, so that nobody comes back at the same moment as everybody else.
+   * Exponential backoff with full jitter: clients that lost their connections together come back one by one.
    *
-   * @param {number} [code]
+   * @param {number} [closeCode]
    */
-  #delay(code = 0) {
-    const { minDelay, maxDelay, restartDelay } = this.#settings;
-    const most = RESTARTS.includes(code)
-      ? restartDelay
-      : Math.min(maxDelay, minDelay * 2 ** this.#attempts++);
-    return Math.random() * most;
+  #scheduleReconnect(closeCode = 0) {
+    const { minReconnectDelay, maxReconnectDelay, maxRestartDelay } = this.#settings;
+    const maxDelay = RESTART_CODES.includes(closeCode)
+      ? maxRestartDelay
+      : Math.min(maxReconnectDelay, minReconnectDelay * 2 ** this.#failedAttempts++);
+    this.#reconnectTimer = setTimeout(() => this.#connect(), Math.random() * maxDelay);
   }
 
-  /** What works is kept until a WebSocket has opened, which then takes its place. */
-  #tryWebSocket() {
-    if (!this.#trial) {
+  #startUpgrades() {
+    this.#stopUpgrades();
+    if (this.#transportIndex) {
+      const { webSocketRetryInterval } = this.#settings;
+      this.#upgradeInterval = setInterval(() => this.#tryUpgrade(), webSocketRetryInterval);
+      this.#tryUpgrade(); // the server may only have been down
+    }
+  }
+
+  #stopUpgrades() {
+    clearInterval(this.#upgradeInterval);
+    this.#endUpgrade();
+  }
+
+  /** Connects a WebSocket beside the fallback, which it replaces when it opens. */
+  #tryUpgrade() {
+    if (!this.#upgrade) {
       try {
-        const trial = (this.#trial = this.#make(Socket));
-        trial.update(this.#channels);
-        const { timeout } = this.#settings;
-        this.#trialDeadline = setTimeout(() => this.#end(trial, "no answer in time"), timeout);
-      } catch {} // it was reported when it was the first choice
+        const upgrade = (this.#upgrade = this.#createTransport(WebSocketTransport));
+        upgrade.setChannels(this.#channels);
+        const onTimeout = () => this.#onEnd(upgrade, connectionLost("timeout"));
+        this.#upgradeTimer = setTimeout(onTimeout, this.#settings.connectTimeout);
+      } catch {} // #connect has reported the same error
     }
   }
 
-  #endTrial() {
-    clearTimeout(this.#trialDeadline);
-    this.#trial?.close();
-    this.#trial = undefined;
+  #endUpgrade() {
+    clearTimeout(this.#upgradeTimer);
+    this.#upgrade?.close();
+    this.#upgrade = undefined;
   }
 
-  /** @param {string} error what the page has to change; once, however often it is tried */
+  /** @param {ErrorDetails} error which goes to the console once, however often it is repeated */
   #report(error) {
-    error == this.#reported || report(error);
-    this.#reported = error;
+    error.message == this.#reported || report(error);
+    this.#reported = error.message;
   }
 
-  #warn() {
-    if (this.#reason && this.#rung) {
-      console.warn(
-        `aphlict: ${this.#settings.base} is reached by ${NAMES[this.#rung]}, as WebSocket failed twice ` +
-          `(${this.#reason}): a proxy on the way may not pass on the upgrade`,
+  #warnOfFallback() {
+    if (this.#fallbackReason && this.#transportIndex) {
+      warn(
+        `using ${FALLBACK_NAMES[this.#transportIndex]} for ${this.#settings.base}, because WebSocket failed twice ` +
+          `(${this.#fallbackReason}): a proxy may not forward the upgrade`,
       );
-      this.#reason = "";
+      this.#fallbackReason = "";
     }
   }
 
-  #stop() {
-    clearTimeout(this.#deadline);
+  #closeTransport() {
+    clearTimeout(this.#connectTimer);
     this.#transport?.close();
     this.#transport = undefined;
   }

@@ -1,24 +1,26 @@
 // @ts-check
-/** The token of a page: requested once, used for 3/5 of its lifetime, and requested again after it was refused. */
+/** The token of a page. A page's function is called for another after 3/5 of the lifetime, and after a refusal. */
 
-import { warn } from "./transport.js";
+import { warn } from "./errors.js";
+
+/** @typedef {import("./aphlict.js").Token} Token */
 
 const RENEW_AFTER = 0.6; // of the lifetime: the timers of a hidden tab are late
 const MIN_RETRY = 1_000; // ms between two attempts to renew a token that is still valid
 
 export class Credential {
-  /** @type {import("./options.js").Token | undefined} */ #source;
+  /** @type {Token | undefined} */ #source;
   #token = ""; // for the next request or command
-  #accepted = ""; // the last one that the server accepted
-  #expires = 0; // when that one does
-  #renewal = Infinity; // when another one is due
+  #accepted = ""; // the last token that the server accepted
+  #expires = 0; // time at which `#accepted` expires
+  #renewal = Infinity; // time from which `get` requests another token
 
-  /** @param {import("./options.js").Token | undefined} source */
+  /** @param {Token | undefined} source */
   constructor(source) {
     this.set(source);
   }
 
-  /** @param {import("./options.js").Token | undefined} source */
+  /** @param {Token | undefined} source */
   set(source) {
     this.#source = source;
     this.#token = typeof source == "string" ? source : "";
@@ -31,18 +33,18 @@ export class Credential {
     this.#renewal = Infinity;
   }
 
-  /** Milliseconds until `get` requests another token; Infinity where the page has no function for that. */
+  /** Milliseconds until `get` requests another token; Infinity if the page has no function for that. */
   get renewIn() {
     return Math.max(0, this.#renewal - Date.now());
   }
 
-  /** Whether another attempt may have another outcome. */
+  /** Whether another attempt may succeed without a call of `set`. */
   get canRetry() {
     return typeof this.#source == "function" || !!this.#token;
   }
 
   /**
-   * The token to show, empty where there is none. Rejects where the page's function does and no token is valid.
+   * Resolves with the token to send, empty if there is none. Rejects if the page's function does and no token is valid.
    *
    * @returns {Promise<string>}
    */
@@ -52,7 +54,7 @@ export class Credential {
     if (typeof source == "function" && (!this.#token || now >= this.#renewal)) {
       const isValid = now < this.#expires;
       if (isValid) {
-        this.#renewal = now + Math.max(MIN_RETRY, (this.#expires - now) / 3); // the next attempt, if this one fails
+        this.#renewal = now + Math.max(MIN_RETRY, (this.#expires - now) / 3); // of the next attempt, if this one fails
       }
       /** @type {string} */ let token;
       try {
@@ -65,7 +67,7 @@ export class Credential {
         token = "";
       }
       if (source != this.#source) {
-        return this.get(); // another one was set meanwhile
+        return this.get(); // `set` was called meanwhile
       }
       this.#token = token || this.#accepted;
     }
@@ -77,7 +79,7 @@ export class Credential {
    *
    * @param {string} token
    * @param {number} [seconds] for which it is valid
-   * @param {number} [since] when the server was asked
+   * @param {number} [since] time of the request
    */
   accept(token, seconds = Infinity, since = Date.now()) {
     if (token != this.#accepted) {
@@ -90,7 +92,7 @@ export class Credential {
   }
 
   /**
-   * The server refused a token. Returns whether `get` has another one to show now.
+   * The server refused a token. Returns whether `get` has another one to send immediately.
    *
    * @param {string} token
    */

@@ -1,68 +1,49 @@
 // @ts-check
-/** The two ways over plain HTTP: Server-Sent Events and polling. */
+/** The transports over plain HTTP: Server-Sent Events and long polling. */
 
-import { LONGEST, REJECTED, report, UNAUTHORIZED } from "./transport.js";
+import { connectionLost, createError, isTokenError, report, serverError, TransportError } from "./errors.js";
+import { MAX_TIMEOUT } from "./transport.js";
 
 /** @typedef {import("./options.js").Settings} Settings */
 /** @typedef {import("./transport.js").Refused} Refused */
-/** @typedef {import("./transport.js").Sink} Sink */
 /** @typedef {import("./transport.js").Transport} Transport */
+/** @typedef {import("./transport.js").TransportEvents} TransportEvents */
 
-const SILENCE = 60_000; // the server writes a comment every 25 s
-const POLL_TIME = 25; // seconds
-
-/** An answer of the server that another transport would get as well. */
-class Refusal extends Error {
-  /**
-   * @param {string} message
-   * @param {number} code
-   */
-  constructor(message, code) {
-    super(message);
-    this.code = code;
-  }
-}
+const STREAM_TIMEOUT = 60_000; // ms without data; the server sends a comment every 25 s
+const POLL_WAIT = 25; // seconds for which the server holds a poll
 
 /**
- * @param {unknown} error why there is no token
- * @returns {never}
- */
-const unauthorized = (error) => {
-  throw new Refusal(`${error}`, UNAUTHORIZED);
-};
-
-/**
- * What the two share: a request says which channels, so other channels make another request.
+ * What both have in common: the URL of a request names the channels, so other channels need another request.
  *
  * @implements {Transport}
  */
-class Requests {
-  /** @type {string[]} the channels of the last request */ channels = [];
+class HttpTransport {
+  /** @type {string[]} of the current request */ channels = [];
   #settings;
   #credential;
   /** @type {Set<string>} */ #wanted = new Set();
-  /** @type {Refused} by the token of the last request */ #refused = new Map();
-  #token = ""; // of the last request
+  /** @type {Refused} with the token of the current request */ #refused = new Map();
+  #token = ""; // of the current request
   /** @type {AbortController | undefined} */ #request;
-  /** @type {Promise<never>} rejects when the request is given up */ #aborted = new Promise(() => {});
+  /** @type {Promise<never>} rejects when the current request is aborted */ #aborted = new Promise(() => {});
   #timer = 0;
-  #renewal = 0;
-  #due = 0; // when something should have come from the server
+  #renewalTimer = 0;
+  #deadline = 0; // of the current request
 
   /**
    * @param {Settings} settings
    * @param {import("./credential.js").Credential} credential
-   * @param {Sink} sink
+   * @param {TransportEvents} events
    */
-  constructor(settings, credential, sink) {
+  constructor(settings, credential, events) {
     this.#settings = settings;
     this.#credential = credential;
-    this.timeout = settings.timeout;
-    this.sink = sink;
+    this.timeout = settings.connectTimeout;
+    this.events = events;
   }
 
   /** @param {string[]} channels */
-  update(channels) {
+  setChannels(channels) {
     const isSame = channels.length == this.#wanted.size && channels.every((name) => this.#wanted.has(name));
     if (!isSame || !this.#request) {
       this.#wanted = new Set(channels);
@@ -70,21 +51,21 @@ class Requests {
     }
   }
 
-  /** The request is left alone unless the computer slept past its deadline. */
-  probe(/** @type {boolean} */ changed) {
-    if (changed || Date.now() > this.#due) {
+  /** The timers of a sleeping device stop: the request is repeated only if its deadline has passed. */
+  probe(/** @type {boolean} */ networkChanged) {
+    if (networkChanged || Date.now() > this.#deadline) {
       this.authenticate();
     }
   }
 
-  /** Makes the request again, with the token as it is now. */
+  /** Repeats the request, with the current token. */
   authenticate() {
     this.close();
     for (const name of this.#refused.keys()) {
       this.#wanted.has(name) || this.#refused.delete(name);
     }
     if (!this.#wanted.size) {
-      this.sink.open([], this.#refused); // nothing to ask for
+      this.events.open([], this.#refused); // there is nothing to request
       return;
     }
     const request = (this.#request = new AbortController());
@@ -94,49 +75,49 @@ class Requests {
     this.run(signal).catch((error) => {
       if (request == this.#request) {
         this.close();
-        this.sink.end(error.message ?? error, error.code);
+        this.events.end(error instanceof TransportError ? error.details : connectionLost(error.message ?? error));
       }
     });
   }
 
   close() {
     clearTimeout(this.#timer);
-    clearTimeout(this.#renewal);
+    clearTimeout(this.#renewalTimer);
     this.#request?.abort();
     this.#request = undefined;
   }
 
   /**
-   * Listens until the signal; rejects when that is no longer possible.
+   * Receives messages until the signal. Rejects if it cannot go on.
    *
    * @param {AbortSignal} _signal
    * @returns {Promise<void>}
    */
   async run(_signal) {}
 
-  /** Everything up to now is here. */
+  /** Reports that everything up to now has been delivered. */
   open() {
-    this.sink.open(this.channels, this.#refused);
+    this.events.open(this.channels, this.#refused);
   }
 
   /**
-   * Asks an endpoint, and gives up after some milliseconds, unless allow() puts that off.
+   * Makes a request, which is aborted after `timeout` ms unless setDeadline() extends it.
    *
    * @param {string} endpoint
    * @param {AbortSignal} signal
-   * @param {number} time
-   * @param {string} [more]
-   * @returns {Promise<Response>}
+   * @param {number} timeout
+   * @param {string} [query]
+   * @returns {Promise<Response>} a successful one
    */
-  async ask(endpoint, signal, time, more = "") {
-    this.allow(time);
+  async request(endpoint, signal, timeout, query = "") {
+    this.setDeadline(timeout);
     const token = await this.#getToken(signal);
     const channels = (this.channels = [...this.#wanted].filter((name) => !this.#refused.has(name)));
     if (!channels.length) {
-      await this.#wait(); // for a token that names one of them
+      await this.#waitForToken();
     } else {
       const since = Date.now();
-      const response = await this.#fetch(endpoint, token, signal, more);
+      const response = await this.#fetch(endpoint, token, signal, query);
       const seconds = response.headers.get("Aphlict-Token-Expires");
       if (seconds) {
         this.#credential.accept(token, Number(seconds), since);
@@ -144,15 +125,18 @@ class Requests {
       if (response.ok && response.body) {
         return response;
       }
-      await this.#onRefusal(response, token);
+      await this.#onErrorResponse(response, token);
     }
     signal.throwIfAborted();
-    return this.ask(endpoint, signal, time, more);
+    return this.request(endpoint, signal, timeout, query);
   }
 
   /** @param {AbortSignal} signal */
   async #getToken(signal) {
-    const token = await Promise.race([this.#credential.get().catch(unauthorized), this.#aborted]);
+    const unavailable = (/** @type {unknown} */ error) => {
+      throw new TransportError(createError("token_unavailable", error));
+    };
+    const token = await Promise.race([this.#credential.get().catch(unavailable), this.#aborted]);
     signal.throwIfAborted();
     if (token != this.#token) {
       this.#token = token;
@@ -165,57 +149,57 @@ class Requests {
    * @param {string} endpoint
    * @param {string} token
    * @param {AbortSignal} signal
-   * @param {string} more
+   * @param {string} query
    */
-  #fetch(endpoint, token, signal, more) {
-    const query = [
+  #fetch(endpoint, token, signal, query) {
+    const parameters = [
       ...this.channels.map((name) => `channel=${encodeURIComponent(name)}`),
-      ...this.sink.after().map((id) => `after=${encodeURIComponent(id)}`),
-      more,
+      ...this.events.resumeAfter().map((id) => `after=${encodeURIComponent(id)}`),
+      query,
     ];
-    const url = `${this.#settings.base.replace("ws", "http")}${endpoint}?${query.join("&")}`;
+    const url = `${this.#settings.base.replace("ws", "http")}${endpoint}?${parameters.join("&")}`;
     /** @type {HeadersInit} */ const headers = token ? { Authorization: `Bearer ${token}` } : {};
     return fetch(url, { signal, headers, cache: "no-store" });
   }
 
   /**
-   * Returns where another request may succeed at once: without some channels, or with another token.
+   * Returns if another request may succeed: without some of the channels, or with another token.
    *
    * @param {Response} response
    * @param {string} token
    */
-  async #onRefusal(response, token) {
+  async #onErrorResponse(response, token) {
     const { status } = response;
-    const { error, channels = [] } = await response.json().catch(() => ({}));
-    const refused = this.channels.filter((name) => channels.includes(name));
+    const body = await response.json().catch(() => null);
+    if (!body?.error) {
+      throw new Error(`HTTP status ${status}`); // of a proxy
+    }
+    const details = serverError({ ...body, status });
+    const refused = this.channels.filter((name) => details.channels.includes(name));
     if (refused.length) {
-      report(error);
-      refused.forEach((name) => this.#refused.set(name, error));
-    } else if (error && (status == 401 || status == 403)) {
-      if (!this.#credential.refuse(token)) {
-        unauthorized(error);
-      }
-    } else {
-      throw new Refusal(error ?? `the server answers ${status}`, error && status == 400 ? REJECTED : 0);
+      report(details);
+      refused.forEach((name) => this.#refused.set(name, details));
+    } else if (!isTokenError(details) || !this.#credential.refuse(token)) {
+      throw new TransportError(details);
     }
   }
 
-  /** Waits with nothing to ask for. */
-  async #wait() {
+  /** All channels were refused. Another token may allow one. */
+  async #waitForToken() {
     clearTimeout(this.#timer);
-    this.#due = Infinity;
+    this.#deadline = Infinity;
     this.open();
-    await new Promise((resolve) => (this.#timer = setTimeout(resolve, this.#settings.maxDelay)));
+    await new Promise((resolve) => (this.#timer = setTimeout(resolve, this.#settings.maxReconnectDelay)));
   }
 
-  /** @param {number} time after which the request is given up */
-  allow(time) {
+  /** @param {number} timeout ms from now, after which the request is aborted */
+  setDeadline(timeout) {
     clearTimeout(this.#timer);
-    this.#due = Date.now() + time;
-    this.#timer = setTimeout(() => this.#request?.abort("no answer in time"), time);
+    this.#deadline = Date.now() + timeout;
+    this.#timer = setTimeout(() => this.#request?.abort("no response in time"), timeout);
   }
 
-  /** Makes the request again before its token expires, once there is another one. */
+  /** Repeats the request with another token before the current one expires. */
   renewInTime() {
     const request = this.#request;
     const renew = async () => {
@@ -224,17 +208,17 @@ class Requests {
         token == this.#token ? this.renewInTime() : this.authenticate();
       }
     };
-    this.#renewal = setTimeout(renew, Math.min(this.#credential.renewIn, LONGEST));
+    this.#renewalTimer = setTimeout(renew, Math.min(this.#credential.renewIn, MAX_TIMEOUT));
   }
 }
 
-export class EventStream extends Requests {
+export class EventStreamTransport extends HttpTransport {
   /**
    * @override
    * @param {AbortSignal} signal
    */
   async run(signal) {
-    const response = await this.ask("events", signal, this.timeout);
+    const response = await this.request("events", signal, this.timeout);
     this.renewInTime();
     const body = /** @type {ReadableStream} */ (response.body);
     const reader = body.pipeThrough(new TextDecoderStream()).getReader();
@@ -244,49 +228,49 @@ export class EventStream extends Requests {
       if (done || signal.aborted) {
         throw new Error("the event stream ended");
       }
-      this.allow(SILENCE);
-      const blocks = (rest + value).split("\n\n");
-      rest = /** @type {string} */ (blocks.pop());
-      blocks.forEach((block) => this.#event(block));
+      this.setDeadline(STREAM_TIMEOUT);
+      const events = (rest + value).split("\n\n");
+      rest = /** @type {string} */ (events.pop());
+      events.forEach((event) => this.#onEvent(event));
       this.open();
     }
   }
 
-  /** @param {string} block */
-  #event(block) {
+  /** @param {string} event its lines */
+  #onEvent(event) {
     /** @type {Record<string, string>} */
     const fields = { data: "" };
-    for (const line of block.split("\n")) {
+    for (const line of event.split("\n")) {
       const colon = line.indexOf(":");
       const name = line.slice(0, colon);
       fields[name] = (name == "data" ? fields.data : "") + line.slice(colon + 1).trim();
     }
     if (fields.event == "gap") {
-      this.sink.gap();
+      this.events.gap();
     } else if (fields.data) {
-      this.sink.message(JSON.parse(fields.data));
+      this.events.message(JSON.parse(fields.data));
     } else {
-      this.sink.mark(fields.id);
+      this.events.position(fields.id);
     }
   }
 }
 
-export class Poll extends Requests {
+export class PollTransport extends HttpTransport {
   /**
    * @override
    * @param {AbortSignal} signal
    */
   async run(signal) {
-    for (let wait = 0; ; wait = POLL_TIME) {
-      const time = wait * 1000 + this.timeout;
-      const response = await this.ask("poll", signal, time, `wait=${wait}`);
+    for (let wait = 0; ; wait = POLL_WAIT) {
+      const timeout = wait * 1000 + this.timeout;
+      const response = await this.request("poll", signal, timeout, `wait=${wait}`);
       const { messages, last, recovered } = await response.json();
       signal.throwIfAborted();
       if (recovered === false) {
-        this.sink.gap();
+        this.events.gap();
       }
-      messages.forEach(this.sink.message);
-      this.sink.mark(last);
+      messages.forEach(this.events.message);
+      this.events.position(last);
       this.open();
     }
   }

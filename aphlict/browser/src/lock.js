@@ -1,22 +1,22 @@
 // @ts-check
-/** Web Locks that are held for as long as somebody wants them. */
+/** Web Locks with a lifetime. */
 
 /**
- * Holds a lock until the signal. Rejects when it is taken from us, or the signal comes while we queue.
+ * Requests a lock, and holds it until the signal. Rejects if another tab steals it, or on a signal before it is granted.
  *
  * @param {string} name
  * @param {AbortSignal} signal
- * @param {() => void} granted
+ * @param {() => void} onGranted
  * @param {boolean} [steal]
  */
-export function hold(name, signal, granted, steal) {
+export function holdLock(name, signal, onGranted, steal) {
   return navigator.locks.request(
     name,
-    steal ? { steal } : { signal },
+    steal ? { steal } : { signal }, // the API forbids both at once
     () =>
       new Promise((release) => {
         signal.addEventListener("abort", release);
-        signal.aborted ? release(null) : granted();
+        signal.aborted ? release(null) : onGranted();
       }),
   );
 }

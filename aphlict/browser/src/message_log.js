@@ -1,47 +1,48 @@
 // @ts-check
-/** What a tab has had of the one stream of messages: where it stands, and the recent past. */
+/** The recent messages of a tab, in the order in which all tabs receive them. */
 
-const KEPT = 512;
-const TOLD = 14; // how many uniqueIDs a server is told: nodes may differ in order. With two positions it takes 16
+const MAX_ENTRIES = 512;
+// How many uniqueIDs a request to resume names: nodes may differ in order. The server accepts 16, with two positions.
+const MAX_RESUME_IDS = 14;
 
 /**
- * One step of the stream. Without a message it is a mark: the server's history went on with what no tab wants.
+ * A message, or without one a position: the server's history has advanced by messages that no tab wants.
  *
  * @typedef {object} Entry
- * @property {string | undefined} after the step before
- * @property {string} id
- * @property {import("./options.js").Message} [message]
+ * @property {string | undefined} after the ID of the entry before
+ * @property {string} id a uniqueID, or a position
+ * @property {import("./aphlict.js").Message} [message]
  */
 
-export class Stream {
-  /** @type {string | undefined} */ last;
-  /** @type {Map<string, Entry>} in the order of the stream */ #kept = new Map();
+export class MessageLog {
+  /** @type {string | undefined} the ID of the last entry, which may not be here */ last;
+  /** @type {Map<string, Entry>} oldest first */ #entries = new Map();
 
   /** @param {string} id */
   has(id) {
-    return this.#kept.has(id);
+    return this.#entries.has(id);
   }
 
   /** @param {Entry} entry */
   add(entry) {
     this.last = entry.id;
-    this.#kept.set(entry.id, entry);
-    if (this.#kept.size > KEPT) {
-      this.#kept.delete(/** @type {string} */ (this.#kept.keys().next().value));
+    this.#entries.set(entry.id, entry);
+    if (this.#entries.size > MAX_ENTRIES) {
+      this.#entries.delete(/** @type {string} */ (this.#entries.keys().next().value));
     }
   }
 
-  /** What a server is asked to go on from: the last few uniqueIDs, oldest first, and where it last said it was. */
-  recent() {
-    const entries = [...this.#kept.values()];
-    const marks = entries.filter((entry) => !entry.message).slice(-1);
-    const messages = entries.filter((entry) => entry.message).slice(-TOLD);
-    const known = [...messages, ...marks].map((entry) => entry.id);
-    return this.last === undefined || this.has(this.last) ? known : [...known, this.last];
+  /** Returns what a server needs to resume: the last uniqueIDs, oldest first, then the last positions. */
+  resumeIds() {
+    const entries = [...this.#entries.values()];
+    const positions = entries.filter((entry) => !entry.message).slice(-1);
+    const messages = entries.filter((entry) => entry.message).slice(-MAX_RESUME_IDS);
+    const ids = [...messages, ...positions].map((entry) => entry.id);
+    return this.last === undefined || this.has(this.last) ? ids : [...ids, this.last];
   }
 
   /**
-   * What came after a step, or undefined where that is not known.
+   * Returns the entries after `id`, or undefined if they are unknown.
    *
    * @param {string} id
    * @returns {Entry[] | undefined}
@@ -50,7 +51,7 @@ export class Stream {
     if (id == this.last) {
       return [];
     }
-    const entries = [...this.#kept.values()];
+    const entries = [...this.#entries.values()];
     const next = entries.findIndex((entry) => entry.after == id);
     return next < 0 ? undefined : entries.slice(next);
   }

@@ -1,483 +1,372 @@
 // @ts-check
 /**
- * One tab among those of its origin. One of them leads: it holds a lock and has the link; what arrives there goes to
- * all tabs over a BroadcastChannel, as a chain of steps, each naming the one before. A tab that misses a step asks for
- * it, so every tab has every step once and in order, and any of them can go on where the leader stopped.
+ * One tab among those of its origin that use the same server. The leader holds the connection, and sends all that it
+ * receives to the other tabs over a BroadcastChannel: a sequence of entries, each of which names the entry before. A tab
+ * that misses an entry requests it again. So every tab has each message once and in order, and any tab can become the
+ * leader and resume where the last one stopped.
  */
 
-import { Link } from "./connection.js";
-import { hold } from "./lock.js";
-import { NOTES } from "./tab_messages.js";
-import { Stream } from "./message_log.js";
+import { Connection } from "./connection.js";
+import { Election } from "./election.js";
+import { MessageLog } from "./message_log.js";
+import { TabState } from "./tab_state.js";
+import { TAB_PROTOCOL } from "./tab_messages.js";
 
-/** @typedef {import("./options.js").Message} Message */
-/** @typedef {import("./options.js").Status} Status */
+/** @typedef {import("./aphlict.js").Message} Message */
 /** @typedef {import("./message_log.js").Entry} Entry */
+/** @typedef {import("./tab_messages.js").ConnectionState} ConnectionState */
+/** @typedef {import("./tab_messages.js").LeaderMessage} LeaderMessage */
+/** @typedef {import("./tab_messages.js").ResendMessage} ResendMessage */
+/** @typedef {import("./tab_messages.js").StateMessage} StateMessage */
+/** @typedef {import("./tab_messages.js").TabMessage} TabMessage */
 
-/**
- * @typedef {object} Page
- * @property {(message: Message) => void} message
- * @property {() => void} gap
- * @property {(status: Status) => void} changed the status, or the channels in force
- */
+const CHANNELS_TIMEOUT = 500; // ms for which a new leader waits for the channels of the other tabs
 
-/** @typedef {import("./tab_messages.js").Note} Note */
-/** @typedef {import("./tab_messages.js").StateNote} StateNote */
-/** @typedef {import("./tab_messages.js").FromLeader} FromLeader */
-/** @typedef {import("./tab_messages.js").Resend} Resend */
-
-const GREETING = 500; // how long a new leader waits for tabs it has not heard of
-
-/** What is known before there is a link. @type {Omit<import("./tab_messages.js").State, "greet">} */
-const NOTHING = { status: "connecting", subscribed: [], refused: new Map() };
+/** @returns {ConnectionState} that of a tab without a connection */
+const withoutConnection = (/** @type {"connecting" | "disconnected"} */ state) => ({
+  state,
+  subscribed: [],
+  refused: new Map(),
+  error: null,
+});
 
 export class Tab {
   #settings;
   #page;
   #name;
-  #shared;
-  #id = "";
-  #stream = new Stream();
-  /** @type {string[]} */ #channels = [];
-  /** @type {Map<string, string[]>} the channels of the other tabs */ #others = new Map();
-  /** @type {Status} */ #status = "connecting";
-  /** @type {Set<string>} */ #subscribed = new Set();
-  /** @type {Map<string, string>} the channels that the server refused, and why */ #refused = new Map();
-  #error = ""; // why the status is `unauthorized`
-  #isTried = false; // our token was refused, or we have none
+  #state;
+  #election;
+  #log = new MessageLog();
+  /** @type {Map<string, string[]>} of the other tabs, by ID */ #otherChannels = new Map();
   #term = 0;
-  /** @type {Link | undefined} */ #link;
-  /** @type {AbortController | undefined} ends our leadership */ #leading;
-  /** @type {AbortController | undefined} gives up our place in the queue for the lock, or the lock */ #place;
-  /** @type {AbortController | undefined} lets go of the lock that says we are here */ #presence;
-  /** @type {BroadcastChannel | undefined} */ #channel;
-  #listening = new AbortController();
-  #watch = 0;
-  #heard = false; // of the leader, since the last look
-  #unanswered = 0; // looks in a row at which it did not answer
-  #asked = false;
-  #gapTimer = 0;
-  #telling = false; // a note of what we want is going to be sent
+  /** @type {Connection | undefined} of the leader */ #connection;
+  /** @type {BroadcastChannel | undefined} */ #broadcast;
+  #pageListeners = new AbortController();
+  #isAnnouncing = false; // the channels of this tab are about to be sent
+  #isResending = false; // an entry was requested again
+  #isTokenRefused = false; // this tab's, or it has none
 
   /**
    * @param {import("./options.js").Settings} settings
-   * @param {Page} page
+   * @param {import("./tab_state.js").PageEvents} page
    */
   constructor(settings, page) {
     this.#settings = settings;
     this.#page = page;
-    this.#name = `aphlict ${NOTES} ${settings.base}`;
-    this.#shared = settings.share && !!navigator.locks;
-    this.#listen();
+    this.#name = `aphlict ${TAB_PROTOCOL} ${settings.base}`;
+    this.#state = new TabState(settings.gapJitter, page);
+    this.#election = new Election(this.#name, settings.leaderCheckInterval, settings.sharedConnection, {
+      joined: () => this.#announceChannels(),
+      elected: (signal) => this.#onElected(signal),
+      deposed: () => this.#closeConnection(),
+      silent: () => this.#post({ kind: "probe", connection: false }),
+      unavailable: () => this.#closeBroadcast(),
+    });
     this.#join();
+  }
+
+  get state() {
+    return this.#state.state;
   }
 
   /** @param {string[]} channels */
-  want(channels) {
-    this.#channels = channels;
-    this.#subscribed = new Set(channels.filter((name) => this.#subscribed.has(name)));
-    this.#refused = new Map([...this.#refused].filter(([name]) => channels.includes(name)));
-    if (!this.#telling) {
-      this.#telling = true;
-      queueMicrotask(() => this.#tell());
+  setChannels(channels) {
+    this.#state.setChannels(channels);
+    if (!this.#isAnnouncing) {
+      this.#isAnnouncing = true;
+      queueMicrotask(() => this.#announceChannels());
     }
   }
 
-  /**
-   * Whether these channels are in force now.
-   *
-   * @param {string[]} channels
-   */
-  covers(channels) {
-    return channels.every((name) => this.#settled && this.#subscribed.has(name));
+  /** @param {string[]} channels */
+  isSubscribed(channels) {
+    return this.#state.isSubscribed(channels);
   }
 
-  /**
-   * Why one of these channels is not going to be in force; undefined where none was refused.
-   *
-   * @param {string[]} channels
-   */
-  refusal(channels) {
-    return this.#status == "unauthorized"
-      ? this.#error
-      : channels.map((name) => this.#settled && this.#refused.get(name)).find(Boolean);
+  /** @param {string[]} channels */
+  errorOf(channels) {
+    return this.#state.errorOf(channels);
   }
 
-  /** @param {import("./options.js").Token | undefined} token */
+  /** @param {import("./aphlict.js").Token | undefined} token */
   setToken(token) {
     this.#settings.token = token;
-    this.#isTried = false;
-    if (this.#link) {
-      this.#link.setToken(token);
-    } else if (this.#status == "unauthorized") {
-      this.#takeOver();
+    this.#isTokenRefused = false;
+    if (this.#connection) {
+      this.#connection.setToken(token);
+    } else if (this.state == "unauthorized") {
+      this.#stealLeadership();
     }
   }
 
-  close() {
-    clearTimeout(this.#gapTimer);
-    this.#listening.abort();
-    this.#leave();
-    this.#update("closed", []);
-  }
-
-  get #settled() {
-    return this.#status == "open" || this.#status == "fallback";
-  }
-
-  // Coming and going
-
-  #listen() {
-    const { signal } = this.#listening;
-    /** @type {(name: string, hear: (event: any) => void, target?: EventTarget) => void} */
-    const on = (name, hear, target = globalThis) => target.addEventListener(name, hear, { signal });
-    on("online", () => this.#link?.online());
-    on("pagehide", () => this.#hide());
-    on("pageshow", (event) => event.persisted && this.#comeBack());
-    const { document } = globalThis; // a worker has none
-    if (document) {
-      on("visibilitychange", () => document.hidden || this.#poke(), document);
-      on("freeze", () => this.#stepDown(), document);
-      on("resume", () => this.#compete(), document);
+  connect() {
+    if (this.state == "disconnected") {
+      this.#rejoin();
+    } else {
+      this.#probe();
     }
   }
+
+  disconnect() {
+    this.#state.cancelGap();
+    this.#leave("disconnected");
+    this.#pageListeners.abort();
+  }
+
+  // The tab joins the others, and leaves them
 
   #join() {
-    if (!this.#shared) {
-      this.#compete();
-      return;
+    this.#listenToPage();
+    if (this.#election.isShared) {
+      this.#isAnnouncing = true; // not before the lock of this tab: a leader would take it for gone
+      this.#broadcast = new BroadcastChannel(this.#name);
+      this.#broadcast.onmessage = (event) => this.#onTabMessage(event.data);
     }
-    this.#telling = true; // not before our lock says that we are here: a leader would take us for gone
-    this.#id = crypto.randomUUID();
-    this.#channel = new BroadcastChannel(this.#name);
-    this.#channel.onmessage = (event) => this.#receive(event.data);
-    const presence = (this.#presence = new AbortController());
-    hold(`${this.#name} ${this.#id}`, presence.signal, () => {
-      this.#tell();
-      this.#compete();
-    }).catch(() => presence.signal.aborted || this.#goAlone());
-    this.#watch = setInterval(() => this.#look(), this.#settings.patience);
+    this.#election.join();
   }
 
-  #hide() {
-    this.#leave();
-    this.#update("connecting", []); // should it come back, it has to connect first
-  }
-
-  #leave() {
-    this.#post({ kind: "bye", tab: this.#id });
-    this.#stepDown();
-    this.#presence?.abort();
-    this.#disconnect();
-  }
-
-  #disconnect() {
-    this.#channel?.close();
-    this.#channel = undefined;
-    clearInterval(this.#watch);
-  }
-
-  /** The page may have no locks, as in a sandboxed frame. */
-  #goAlone() {
-    this.#disconnect();
-    this.#shared = this.#telling = false;
-    this.#compete();
-  }
-
-  /** A page out of the back/forward cache: nobody listened for it meanwhile. */
-  #comeBack() {
-    if (this.#shared) {
-      this.#stream = new Stream();
-      this.#others.clear();
-      this.#gap();
+  #listenToPage() {
+    this.#pageListeners.abort();
+    this.#pageListeners = new AbortController();
+    const { signal } = this.#pageListeners;
+    /** @type {(name: string, listener: (event: any) => void, target?: EventTarget) => void} */
+    const on = (name, listener, target = globalThis) => target.addEventListener(name, listener, { signal });
+    on("online", () => this.#connection?.onNetworkChange());
+    on("pagehide", () => this.#leave("connecting"));
+    on("pageshow", (event) => event.persisted && this.#rejoin()); // from the back/forward cache
+    const { document } = globalThis; // undefined in a worker
+    if (document) {
+      on("visibilitychange", () => document.hidden || this.#probe(), document);
+      on("freeze", () => this.#election.withdraw(), document);
+      on("resume", () => this.#election.compete(), document);
     }
+  }
+
+  /** @param {"connecting" | "disconnected"} state */
+  #leave(state) {
+    this.#post({ kind: "bye", tab: this.#election.id });
+    this.#election.leave();
+    this.#closeBroadcast();
+    this.#state.update(withoutConnection(state));
+  }
+
+  /** The tabs may have given up this tab's channels meanwhile. */
+  #rejoin() {
+    if (this.#election.isShared) {
+      this.#log = new MessageLog();
+      this.#otherChannels.clear();
+      this.#state.gapWhenSubscribed();
+    }
+    this.#state.update(withoutConnection("connecting"));
     this.#join();
   }
 
-  // The lock
-
-  #compete() {
-    this.#shared ? this.#seek() : this.#lead();
+  /** No tab is reachable without the channel; the channels of this one can be sent from now on. */
+  #closeBroadcast() {
+    this.#broadcast?.close();
+    this.#broadcast = undefined;
+    this.#isAnnouncing = false;
   }
 
-  /** Queues for the lock, or takes it from a leader that is silent. */
-  #seek(steal = false) {
-    this.#stepDown();
-    const place = (this.#place = new AbortController());
-    hold(this.#name, place.signal, () => this.#lead(), steal).catch(() => {
-      place.signal.aborted || this.#seek(); // it was taken from us
-    });
+  /** The token of the leader is refused, and this tab may have a valid one. */
+  #stealLeadership() {
+    this.#state.update(withoutConnection("connecting"));
+    this.#election.compete(true);
   }
 
-  /** The leader has no token that the server accepts, and we may have one. */
-  #takeOver() {
-    this.#update("connecting", []);
-    this.#seek(true);
+  #probe() {
+    this.#connection ? this.#connection.probe() : this.#post({ kind: "probe", connection: true });
   }
 
-  #stepDown() {
-    this.#place?.abort();
-    this.#resign();
-  }
+  // The leader
 
-  #resign() {
-    this.#leading?.abort();
-    this.#leading = undefined;
-    this.#link?.close();
-    this.#link = undefined;
-  }
-
-  /** Nobody waits for ever for a leader that does not answer: it may be frozen. One tab asks for all. */
-  #look() {
-    if (this.#leading || this.#heard) {
-      this.#unanswered = 0;
-      this.#heard = false;
-    } else if (this.#unanswered++ < 2) {
-      this.#post({ kind: "ask", poke: false });
-    } else {
-      this.#unanswered = 0;
-      this.#seek(true);
-    }
-  }
-
-  #poke() {
-    this.#link ? this.#link.poke() : this.#post({ kind: "ask", poke: true });
-  }
-
-  // Leading
-
-  async #lead() {
-    this.#resign();
-    const leading = (this.#leading = new AbortController());
+  /** @param {AbortSignal} signal */
+  async #onElected(signal) {
     this.#term = Math.max(Date.now(), this.#term + 1);
-    if (this.#shared) {
-      await this.#gather(leading.signal);
+    if (this.#election.isShared) {
+      await this.#collectChannels();
     }
-    if (!leading.signal.aborted) {
-      this.#link = new Link(this.#settings, {
-        after: () => this.#stream.recent(),
-        message: (message) => this.#step(message.uniqueID, message),
-        mark: (last) => last && this.#step(last),
+    if (!signal.aborted) {
+      this.#connection = new Connection(this.#settings, {
+        resumeAfter: () => this.#log.resumeIds(),
+        message: (message) => this.#append(message.uniqueID, message),
+        position: (position) => position && this.#append(position),
         gap: () => {
-          this.#tellGap();
-          this.#gapLater();
+          this.#broadcastGap();
+          this.#state.gapLater();
         },
-        changed: () => this.#tellState(),
+        changed: () => this.#broadcastState(),
       });
       this.#subscribeAll();
     }
   }
 
-  /**
-   * Learns what all tabs want, which decides what is resumed.
-   *
-   * @param {AbortSignal} signal
-   */
-  async #gather(signal) {
-    const { held = [] } = await navigator.locks.query();
-    const prefix = `${this.#name} `;
-    const tabs = held.flatMap(({ name = "" }) => (name.startsWith(prefix) ? [name.slice(prefix.length)] : []));
-    for (const tab of this.#others.keys()) {
-      tabs.includes(tab) ? this.#attend(tab, signal) : this.#others.delete(tab);
-    }
-    this.#post({ kind: "state", term: this.#term, ...NOTHING, greet: true });
-    const deadline = Date.now() + GREETING;
-    while (tabs.some((tab) => tab != this.#id && !this.#others.has(tab)) && Date.now() < deadline) {
-      await new Promise((resolve) => setTimeout(resolve, GREETING / 20));
-    }
+  #closeConnection() {
+    this.#connection?.close();
+    this.#connection = undefined;
   }
 
-  /**
-   * Forgets a tab when the lock that says it is here comes free.
-   *
-   * @param {string} tab
-   * @param {AbortSignal} signal
-   */
-  #attend(tab, signal) {
-    navigator.locks
-      .request(`${this.#name} ${tab}`, { signal }, () => this.#forget(tab))
-      .catch(() => {});
+  /** A connection resumes on the channels of its first subscription: these must be all channels of all tabs. */
+  async #collectChannels() {
+    const tabs = await this.#election.findTabs();
+    for (const tab of this.#otherChannels.keys()) {
+      tabs.includes(tab) ? this.#watch(tab) : this.#otherChannels.delete(tab);
+    }
+    this.#post({ kind: "state", term: this.#term, ...withoutConnection("connecting"), isNew: true });
+    const deadline = Date.now() + CHANNELS_TIMEOUT;
+    const isMissing = (/** @type {string} */ tab) => tab != this.#election.id && !this.#otherChannels.has(tab);
+    while (tabs.some(isMissing) && Date.now() < deadline) {
+      await new Promise((resolve) => setTimeout(resolve, CHANNELS_TIMEOUT / 20));
+    }
   }
 
   /** @param {string} tab */
-  #forget(tab) {
-    this.#others.delete(tab);
+  #watch(tab) {
+    this.#election.watch(tab, () => this.#removeTab(tab));
+  }
+
+  /** @param {string} tab */
+  #removeTab(tab) {
+    this.#otherChannels.delete(tab);
     this.#subscribeAll();
   }
 
   #subscribeAll() {
-    this.#link?.want([...new Set([this.#channels, ...this.#others.values()].flat())]);
+    this.#connection?.setChannels([...new Set([this.#state.channels, ...this.#otherChannels.values()].flat())]);
   }
 
   /**
    * @param {string} id
    * @param {Message} [message]
    */
-  #step(id, message) {
-    if (!this.#stream.has(id)) {
-      const entry = { after: this.#stream.last, id, message };
+  #append(id, message) {
+    if (!this.#log.has(id)) {
+      const entry = { after: this.#log.last, id, message };
       this.#post({ kind: "entry", term: this.#term, ...entry });
-      this.#take(entry);
+      this.#accept(entry);
     }
   }
 
-  #tellState() {
-    if (this.#leading) {
-      const { status, subscribed, refused, error } = this.#link ?? NOTHING;
-      const { last } = this.#stream;
-      this.#post({ kind: "state", term: this.#term, status, subscribed, refused, error, last });
-      this.#isTried ||= status == "unauthorized";
-      this.#update(status, subscribed, refused, error);
+  #broadcastState() {
+    if (this.#election.isLeader) {
+      const { state, subscribed, refused, error } = this.#connection ?? withoutConnection("connecting");
+      const current = { state, subscribed, refused, error };
+      this.#post({ kind: "state", term: this.#term, ...current, last: this.#log.last });
+      this.#isTokenRefused ||= state == "unauthorized";
+      this.#state.update(current);
     }
   }
 
   /** @param {string} [to] */
-  #tellGap(to) {
-    this.#post({ kind: "gap", term: this.#term, to, last: this.#stream.last });
+  #broadcastGap(to) {
+    this.#post({ kind: "gap", term: this.#term, to, last: this.#log.last });
   }
 
-  /** @param {Resend} note */
+  /** @param {ResendMessage} request */
   #resend({ tab, after }) {
-    if (this.#link && this.#settled) {
-      const entries = this.#stream.since(after);
+    if (this.#connection && this.#state.isConnected) {
+      const entries = this.#log.since(after);
       entries?.forEach((entry) => this.#post({ kind: "entry", term: this.#term, to: tab, ...entry }));
-      entries ?? this.#tellGap(tab);
+      entries ?? this.#broadcastGap(tab);
     }
   }
 
-  // Talking with the other tabs
+  // Messages between tabs
 
-  #tell() {
-    this.#telling = false;
-    this.#post({ kind: "want", tab: this.#id, channels: this.#channels });
+  #announceChannels() {
+    this.#isAnnouncing = false;
+    this.#post({ kind: "channels", tab: this.#election.id, channels: this.#state.channels });
     this.#subscribeAll();
-    this.#tellState(); // another tab may have had our channels before
+    this.#broadcastState(); // the channels may be those of another tab, which are in force
   }
 
-  /** @param {Note} note */
-  #post(note) {
-    this.#channel?.postMessage(note);
+  /** @param {TabMessage} message */
+  #post(message) {
+    this.#broadcast?.postMessage(message);
   }
 
-  /** @param {Note} note */
-  #receive(note) {
-    if ("term" in note) {
-      this.#hear(note);
-    } else if (note.kind == "want") {
-      const known = this.#others.has(note.tab);
-      this.#others.set(note.tab, note.channels);
-      if (this.#leading && !known) {
-        this.#attend(note.tab, this.#leading.signal);
+  /** @param {TabMessage} message */
+  #onTabMessage(message) {
+    if ("term" in message) {
+      this.#onLeaderMessage(message);
+    } else if (message.kind == "channels") {
+      const isKnown = this.#otherChannels.has(message.tab);
+      this.#otherChannels.set(message.tab, message.channels);
+      if (this.#election.isLeader && !isKnown) {
+        this.#watch(message.tab);
       }
       this.#subscribeAll();
-      this.#tellState();
-    } else if (note.kind == "bye") {
-      this.#forget(note.tab);
-    } else if (note.kind == "resend") {
-      this.#resend(note);
+      this.#broadcastState();
+    } else if (message.kind == "bye") {
+      this.#removeTab(message.tab);
+    } else if (message.kind == "resend") {
+      this.#resend(message);
     } else {
-      note.poke && this.#link?.poke();
-      this.#tellState();
+      message.connection && this.#connection?.probe();
+      this.#broadcastState();
     }
   }
 
-  /** @param {FromLeader} note */
-  #hear(note) {
-    if (note.term > this.#term) {
-      this.#term = note.term;
-      this.#asked = false;
-      this.#resign(); // we were taken for dead, and another leads
+  /** @param {LeaderMessage} message */
+  #onLeaderMessage(message) {
+    if (message.term > this.#term) {
+      this.#term = message.term;
+      this.#isResending = false;
+      this.#election.resign(); // another tab has stolen the lock
     }
-    if (note.term == this.#term && (!note.to || note.to == this.#id)) {
-      this.#heard = true;
-      if (note.kind == "entry") {
-        this.#follow(note);
-      } else if (note.kind == "gap") {
-        this.#stream.last = note.last;
-        this.#asked = false;
-        this.#gapLater();
+    if (message.term == this.#term && (!message.to || message.to == this.#election.id)) {
+      this.#election.onSignOfLife();
+      if (message.kind == "entry") {
+        this.#onEntry(message);
+      } else if (message.kind == "gap") {
+        this.#log.last = message.last;
+        this.#isResending = false;
+        this.#state.gapLater();
       } else {
-        this.#hearState(note);
+        this.#onLeaderState(message);
       }
     }
   }
 
-  /** @param {StateNote} note */
-  #hearState({ status, subscribed, refused, error, last, greet }) {
-    this.#stream.last ??= last;
-    if (greet) {
-      this.#tell();
+  /** @param {StateMessage} message */
+  #onLeaderState({ state, subscribed, refused, error, last, isNew }) {
+    this.#log.last ??= last;
+    if (isNew) {
+      this.#announceChannels();
     }
-    this.#update(status, subscribed, refused, error);
-    if (status == "unauthorized" && this.#settings.token && !this.#isTried) {
-      this.#takeOver();
-    } else if (this.#settled && last && last != this.#stream.last && !this.#stream.has(last)) {
-      this.#lack();
+    this.#state.update({ state, subscribed, refused, error });
+    if (state == "unauthorized" && this.#settings.token && !this.#isTokenRefused) {
+      this.#stealLeadership();
+    } else if (this.#state.isConnected && last && last != this.#log.last && !this.#log.has(last)) {
+      this.#requestResend();
     }
   }
 
   /** @param {Entry} entry */
-  #follow({ after, id, message }) {
-    const { last } = this.#stream;
-    if (this.#stream.has(id)) {
-      return; // an earlier leader had it, and the one that leads now did not
+  #onEntry({ after, id, message }) {
+    const { last } = this.#log;
+    if (this.#log.has(id)) {
+      return; // from an earlier leader; the new one did not have it
     }
     if (last === undefined || last == after) {
-      this.#take({ after, id, message });
-    } else if (!this.#asked) {
-      this.#lack();
+      this.#accept({ after, id, message });
+    } else if (!this.#isResending) {
+      this.#requestResend();
     }
   }
 
-  /** We lack a step: until it comes, later ones are left alone. */
-  #lack() {
-    this.#asked = true;
-    this.#post({ kind: "resend", tab: this.#id, after: /** @type {string} */ (this.#stream.last) });
+  /** Requests the entries after the last one. Until they come, later ones are ignored. */
+  #requestResend() {
+    this.#isResending = true;
+    this.#post({ kind: "resend", tab: this.#election.id, after: /** @type {string} */ (this.#log.last) });
   }
 
   /** @param {Entry} entry */
-  #take(entry) {
-    this.#asked = false;
-    this.#stream.add(entry);
+  #accept(entry) {
+    this.#isResending = false;
+    this.#log.add(entry);
     if (entry.message) {
       this.#page.message(entry.message);
     }
-  }
-
-  #gap() {
-    clearTimeout(this.#gapTimer);
-    this.#gapTimer = 0;
-    this.#page.gap();
-  }
-
-  /** A server that lost its history did so for all pages: they must not all load their state at the same moment. */
-  #gapLater() {
-    const { gapJitter } = this.#settings;
-    if (!gapJitter) {
-      this.#gap();
-    } else {
-      this.#gapTimer ||= setTimeout(() => this.#gap(), Math.random() * gapJitter);
-    }
-  }
-
-  /**
-   * @param {Status} status
-   * @param {string[]} subscribed
-   * @param {Map<string, string>} [refused]
-   * @param {string} [error]
-   */
-  #update(status, subscribed, refused = new Map(), error = "") {
-    this.#status = status;
-    this.#error = error;
-    if (this.#settled) {
-      const now = new Set(subscribed);
-      const lost = this.#channels.some((name) => this.#subscribed.has(name) && !now.has(name));
-      this.#subscribed = new Set(this.#channels.filter((name) => now.has(name)));
-      this.#refused = new Map([...refused].filter(([name]) => this.#channels.includes(name)));
-      if (lost) {
-        this.#gap(); // a new leader did not know of us in time
-      }
-    }
-    this.#page.changed(status);
   }
 }

@@ -1,26 +1,41 @@
 // @ts-check
-/** What the tabs of an origin tell each other over their BroadcastChannel. */
+/** The messages that the tabs of an origin exchange over their BroadcastChannel. */
 
-/** @typedef {import("./options.js").Status} Status */
+/** @typedef {import("./aphlict.js").ErrorDetails} ErrorDetails */
+/** @typedef {import("./aphlict.js").State} State */
 /** @typedef {import("./message_log.js").Entry} Entry */
 
 /**
- * From any tab: `want` (these are my channels), `bye`, `ask` (does the leader live? where
- * `poke`, also: does its connection?) and `resend` (I lack what came after). From the leader, with its term: `state`
- * (where `greet`: a new leader wants to know what all want), `entry` (the next step) and `gap`; `to` names one tab.
+ * The state of the connection. `error` is the last error of the server, or null after a success.
  *
- * @typedef {{ kind: "want", tab: string, channels: string[] }} Want
- * @typedef {{ kind: "bye", tab: string }} Bye
- * @typedef {{ kind: "ask", poke: boolean }} Ask
- * @typedef {{ kind: "resend", tab: string, after: string }} Resend
- * @typedef {{ status: Status, subscribed: string[], refused: Map<string, string>, error?: string,
- *   last?: string, greet?: boolean }} State
- * @typedef {{ kind: "state", term: number, to?: undefined } & State} StateNote
- * @typedef {{ kind: "entry", term: number, to?: string } & Entry} EntryNote
- * @typedef {{ kind: "gap", term: number, to?: string, last?: string }} GapNote
- * @typedef {StateNote | EntryNote | GapNote} FromLeader
- * @typedef {Want | Bye | Ask | Resend | FromLeader} Note
+ * @typedef {object} ConnectionState
+ * @property {State} state
+ * @property {string[]} subscribed
+ * @property {import("./transport.js").Refused} refused
+ * @property {ErrorDetails | null} error
  */
 
-/** The form of the notes: tabs of which the script has another are among themselves. */
-export const NOTES = 1;
+/**
+ * From any tab: `channels` (the channels of this tab), `bye` (the tab leaves), `probe` (asks the leader for its state;
+ * with `connection`, also to probe its connection) and `resend` (asks the leader for the entries after one).
+ *
+ * @typedef {{ kind: "channels", tab: string, channels: string[] }} ChannelsMessage
+ * @typedef {{ kind: "bye", tab: string }} ByeMessage
+ * @typedef {{ kind: "probe", connection: boolean }} ProbeMessage
+ * @typedef {{ kind: "resend", tab: string, after: string }} ResendMessage
+ */
+
+/**
+ * From the leader, with its term, which grows with each election: `state` (with `isNew`, the leader also asks all tabs
+ * for their channels), `entry` and `gap`. `to` names the only recipient.
+ *
+ * @typedef {{ kind: "state", term: number, to?: undefined, last?: string, isNew?: boolean } & ConnectionState
+ *   } StateMessage
+ * @typedef {{ kind: "entry", term: number, to?: string } & Entry} EntryMessage
+ * @typedef {{ kind: "gap", term: number, to?: string, last?: string }} GapMessage
+ * @typedef {StateMessage | EntryMessage | GapMessage} LeaderMessage
+ * @typedef {ChannelsMessage | ByeMessage | ProbeMessage | ResendMessage | LeaderMessage} TabMessage
+ */
+
+/** The version of these messages. Tabs whose scripts differ in it do not share a connection. */
+export const TAB_PROTOCOL = 1;

@@ -1,42 +1,30 @@
 // @ts-check
-/**
- * What the ways to the server have in common. Each is made by the link, reports to a `Sink`, and has the shape of
- * `Transport`: it resumes after what the sink has, and once closed it reports nothing more.
- */
+/** The interface of a transport: WebSocket, Server-Sent Events or polling. */
 
-/** @typedef {import("./options.js").Message} Message */
+/** @typedef {import("./aphlict.js").ErrorDetails} ErrorDetails */
+/** @typedef {import("./aphlict.js").Message} Message */
 
-/** @typedef {Map<string, string>} Refused the channels that the server refused, each with its sentence */
+/** @typedef {Map<string, ErrorDetails>} Refused channels that the server refused, each with the error */
 
 /**
- * @typedef {object} Sink
- * @property {() => string[]} after the uniqueIDs to resume after, oldest first
- * @property {(channels: string[], refused: Refused) => void} open everything up to now is here; these channels are in
- *   force, and those were refused
+ * What a transport reports to its connection. After `close()`, and after `end`, it reports nothing.
+ *
+ * @typedef {object} TransportEvents
+ * @property {() => string[]} resumeAfter the uniqueIDs and positions to resume after, oldest first
+ * @property {(channels: string[], refused: Refused) => void} open everything up to now has been delivered; `channels`
+ *   are in force
  * @property {(message: Message) => void} message
- * @property {(last: string | undefined) => void} mark the server's history has come to `last`
+ * @property {(position: string | undefined) => void} position everything up to this position has been delivered
  * @property {() => void} gap messages may be missing before the next one
- * @property {(reason: string, code?: number) => void} end this transport is over
+ * @property {(error: ErrorDetails, closeCode?: number) => void} end the transport has failed
  */
 
 /**
  * @typedef {object} Transport
- * @property {(channels: string[]) => void} update listens to these channels, no others
- * @property {(changed: boolean) => void} probe ends soon if the server does not answer; the network may have changed
- * @property {() => void} authenticate shows the token again: it is another one
+ * @property {(channels: string[]) => void} setChannels replaces the channels
+ * @property {(networkChanged: boolean) => void} probe ends soon if the server does not respond
+ * @property {() => void} authenticate sends the token, which has changed
  * @property {() => void} close
  */
 
-/** Why a transport ended: the token is missing, or not (or no longer) valid. The network is not to blame. */
-export const UNAUTHORIZED = 4001;
-
-/** Why a transport ended: the server refuses the request as it is. */
-export const REJECTED = 4400;
-
-export const LONGEST = 2e9; // milliseconds, 23 days: a timer can wait a little longer
-
-/** @param {unknown} error what fails for now */
-export const warn = (error) => console.warn(`aphlict: ${error}`);
-
-/** @param {unknown} error what the page has to change */
-export const report = (error) => console.error(`aphlict: ${error}`);
+export const MAX_TIMEOUT = 2e9; // milliseconds, 23 days: setTimeout overflows soon after

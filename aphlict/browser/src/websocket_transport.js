@@ -1,218 +1,228 @@
 // @ts-check
-/** The WebSocket. */
+/** The transport over a WebSocket. */
 
-import { LONGEST, report, UNAUTHORIZED, warn } from "./transport.js";
+import { connectionLost, createError, isTokenError, report, serverError, warn } from "./errors.js";
+import { MAX_TIMEOUT } from "./transport.js";
 
-/** @typedef {import("./options.js").Message} Message */
+/** @typedef {import("./aphlict.js").ErrorDetails} ErrorDetails */
+/** @typedef {import("./aphlict.js").Message} Message */
 /** @typedef {import("./options.js").Settings} Settings */
 /** @typedef {import("./transport.js").Refused} Refused */
-/** @typedef {import("./transport.js").Sink} Sink */
 /** @typedef {import("./transport.js").Transport} Transport */
+/** @typedef {import("./transport.js").TransportEvents} TransportEvents */
 
 /**
- * An answer to a command, or a pong.
+ * The reply to a command, or a pong.
  *
- * @typedef {object} Answer
+ * @typedef {object} Reply
  * @property {"ack" | "error" | "pong"} type
  * @property {number} [id]
- * @property {string} [last]
- * @property {number} [count]
- * @property {boolean} [recovered]
+ * @property {string} [last] the position up to which everything has been sent
+ * @property {number} [count] of `replay`: messages sent before this reply
+ * @property {boolean} [recovered] of `replay`: false if messages may be missing
+ * @property {number} [expires] of `auth`: seconds until the token expires
+ * @property {string[]} [unsubscribed] of `auth`: channels that the new token does not allow
  * @property {string} [error]
- * @property {number} [status] of an error: as over HTTP
- * @property {string[]} [channels] of an error: those that were refused, where others were not
- * @property {number} [expires] seconds until the token does
- * @property {string[]} [unsubscribed] what a new token does not name
+ * @property {string} [code] of an error
+ * @property {number} [status] of an error, as over HTTP
+ * @property {string[]} [channels] of an error: the only ones that were refused
  */
 
-const PROBE_TIME = 5_000;
+const PROBE_TIMEOUT = 5_000;
 
 /** @implements {Transport} */
-export class Socket {
+export class WebSocketTransport {
   #socket;
   #credential;
-  #sink;
-  /** @type {string[]} */ #wanted = [];
-  /** @type {Set<string>} what the server was told */ #told = new Set();
-  /** @type {Set<string>} what it acknowledged */ #confirmed = new Set();
+  #events;
+  /** @type {string[]} */ #channels = [];
+  /** @type {Set<string>} sent to the server */ #requested = new Set();
+  /** @type {Set<string>} */ #acknowledged = new Set();
   /** @type {Refused} */ #refused = new Map();
-  /** @type {Map<number, (answer: Answer) => void>} */ #unanswered = new Map();
-  /** @type {Message[] | undefined} what came before the answer to our replay */ #held = [];
-  /** @type {Set<number>} the deadlines of the pings without an answer */ #pings = new Set();
+  /** @type {Map<number, (reply: Reply) => void>} by the ID of the command */ #replyHandlers = new Map();
+  /** @type {Message[] | undefined} received before the reply to `replay` */ #buffer = [];
+  /** @type {Set<number>} timeouts of pings without a reply */ #pingTimers = new Set();
   #lastId = 0;
-  #started = false; // commands go out
-  #again = false; // the replay came before some of the subscriptions
-  #timer = 0;
-  #renewal = 0;
+  #isStarted = false; // the token was sent, so other commands may be
+  #mustReplayAgain = false; // the replay came before some of the subscriptions
+  #pingInterval = 0;
+  #renewalTimer = 0;
 
   /**
    * @param {Settings} settings
    * @param {import("./credential.js").Credential} credential
-   * @param {Sink} sink
+   * @param {TransportEvents} events
    */
-  constructor(settings, credential, sink) {
+  constructor(settings, credential, events) {
     this.#credential = credential;
-    this.#sink = sink;
+    this.#events = events;
     this.#socket = new WebSocket(settings.base);
     this.#socket.onopen = () => {
-      this.#timer = setInterval(() => this.#ping(settings.keepAlive), settings.keepAlive);
-      this.#show().then(
+      const { pingInterval } = settings;
+      this.#pingInterval = setInterval(() => this.#ping(pingInterval), pingInterval);
+      this.#sendToken().then(
         () => this.#start(),
-        (error) => this.#end(error, UNAUTHORIZED),
+        (error) => this.#end(createError("token_unavailable", error)),
       );
     };
-    this.#socket.onmessage = (event) => this.#receive(JSON.parse(event.data));
-    this.#socket.onclose = ({ code, reason }) => this.#end(reason || `close code ${code}`, code);
+    this.#socket.onmessage = (event) => this.#onFrame(JSON.parse(event.data));
+    this.#socket.onclose = ({ code, reason }) => this.#end(connectionLost(reason || `close code ${code}`), code);
   }
 
   /** @param {string[]} channels */
-  update(channels) {
-    this.#wanted = channels;
-    if (this.#started) {
+  setChannels(channels) {
+    this.#channels = channels;
+    if (this.#isStarted) {
       const wanted = new Set(channels);
-      const added = channels.filter((name) => !this.#told.has(name));
-      const gone = [...this.#told].filter((name) => !wanted.has(name));
-      this.#told = wanted;
-      gone.forEach((name) => this.#refused.delete(name));
-      this.#tell("unsubscribe", gone, (name) => this.#confirmed.delete(name));
-      this.#tell("subscribe", added, (name) => this.#confirmed.add(name));
+      const added = channels.filter((name) => !this.#requested.has(name));
+      const removed = [...this.#requested].filter((name) => !wanted.has(name));
+      this.#requested = wanted;
+      removed.forEach((name) => this.#refused.delete(name));
+      this.#sendChannels("unsubscribe", removed, (name) => this.#acknowledged.delete(name));
+      this.#sendChannels("subscribe", added, (name) => this.#acknowledged.add(name));
     }
   }
 
   probe() {
-    if (this.#started) {
-      this.#ping(PROBE_TIME);
+    if (this.#isStarted) {
+      this.#ping(PROBE_TIMEOUT);
     }
   }
 
   authenticate() {
-    if (this.#started) {
-      this.#show().catch(() => {}); // the token before it is still valid for a while
+    if (this.#isStarted) {
+      this.#sendToken().catch(() => {}); // the token before is still valid
     }
   }
 
   close() {
-    clearInterval(this.#timer);
-    clearTimeout(this.#renewal);
-    this.#stopPings();
+    clearInterval(this.#pingInterval);
+    clearTimeout(this.#renewalTimer);
+    this.#clearPings();
     this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
     this.#socket.close();
   }
 
-  /** Shows the token, and the next one when that is due. */
-  async #show() {
+  async #sendToken() {
     const token = await this.#credential.get();
     if (token) {
-      this.#send("auth", token, (answer) => this.#onShown(token, answer));
+      this.#send("auth", token, (reply) => this.#onTokenReply(token, reply));
     }
   }
 
   /**
    * @param {string} token
-   * @param {Answer} answer
+   * @param {Reply} reply
    */
-  #onShown(token, { error, expires, unsubscribed = [] }) {
+  #onTokenReply(token, reply) {
+    const { error, expires, unsubscribed = [] } = reply;
     if (!error) {
       this.#credential.accept(token, expires);
       for (const name of [...unsubscribed, ...this.#refused.keys()]) {
-        this.#told.delete(name); // what the token before did not name, this one may
-        this.#confirmed.delete(name);
+        this.#requested.delete(name); // another token may allow them
+        this.#acknowledged.delete(name);
       }
       this.#refused.clear();
     } else {
       this.#credential.refuse(token);
-      if (this.#held) {
-        this.#end(error, UNAUTHORIZED);
+      if (this.#buffer) {
+        const details = serverError(reply);
+        this.#end(isTokenError(details) ? details : { ...details, code: "token_invalid" });
         return;
       }
-      warn(error); // the token before it is still valid for a while
+      warn(error); // the token before is still valid
     }
-    clearTimeout(this.#renewal);
-    this.#renewal = setTimeout(() => this.authenticate(), Math.min(this.#credential.renewIn, LONGEST));
-    if (!this.#held) {
-      this.update(this.#wanted);
+    clearTimeout(this.#renewalTimer);
+    const delay = Math.min(this.#credential.renewIn, MAX_TIMEOUT);
+    this.#renewalTimer = setTimeout(() => this.authenticate(), delay);
+    if (!this.#buffer) {
+      this.setChannels(this.#channels);
     }
   }
 
   #start() {
-    this.#started = true;
-    this.update(this.#wanted);
+    this.#isStarted = true;
+    this.setChannels(this.#channels);
     this.#replay();
   }
 
   #replay() {
-    const after = this.#sink.after();
-    this.#send(after.length ? "replay" : "ping", { after }, (answer) => this.#catchUp(answer));
+    const after = this.#events.resumeAfter();
+    this.#send(after.length ? "replay" : "ping", { after }, (reply) => this.#onReplayed(reply));
   }
 
   /**
-   * What came live between our subscription and our replay stands before the replayed messages, and belongs after.
+   * Messages that were published between the subscription and the replay were received before the replayed messages,
+   * and are newer.
    *
-   * @param {Answer} answer
+   * @param {Reply} reply
    */
-  #catchUp({ error, count = 0, recovered }) {
-    if (this.#again) {
-      this.#again = false;
+  #onReplayed({ error, count = 0, recovered }) {
+    if (this.#mustReplayAgain) {
+      this.#mustReplayAgain = false;
       this.#replay();
       return;
     }
-    const held = /** @type {Message[]} */ (this.#held);
-    const live = held.splice(0, held.length - count);
-    this.#held = undefined;
+    const replayed = /** @type {Message[]} */ (this.#buffer);
+    const live = replayed.splice(0, replayed.length - count);
+    this.#buffer = undefined;
     if (error || recovered === false) {
       error && warn(error);
-      this.#sink.gap();
+      this.#events.gap();
     }
-    [...held, ...live].forEach(this.#sink.message);
+    [...replayed, ...live].forEach(this.#events.message);
   }
 
-  /** @param {Answer | Message} frame */
-  #receive(frame) {
-    this.#stopPings();
+  /** @param {Reply | Message} frame */
+  #onFrame(frame) {
+    this.#clearPings();
     if ("subscribers" in frame) {
-      this.#held ? this.#held.push(frame) : this.#sink.message(frame);
+      this.#buffer ? this.#buffer.push(frame) : this.#events.message(frame);
     } else if (frame.id) {
-      this.#unanswered.get(frame.id)?.(frame);
-      this.#unanswered.delete(frame.id);
-      if (!this.#held && this.#socket.onclose) {
-        this.#sink.mark(frame.last);
-        this.#sink.open([...this.#confirmed], this.#refused);
+      this.#replyHandlers.get(frame.id)?.(frame);
+      this.#replyHandlers.delete(frame.id);
+      if (!this.#buffer && this.#socket.onclose) {
+        this.#events.position(frame.last);
+        this.#events.open([...this.#acknowledged], this.#refused);
       }
     }
   }
 
-  /** @param {number} time in which anything has to come from the server */
-  #ping(time) {
-    this.#pings.add(setTimeout(() => this.#end("no answer to a ping"), time));
+  /** @param {number} timeout ms within which any frame must arrive */
+  #ping(timeout) {
+    this.#pingTimers.add(setTimeout(() => this.#end(connectionLost("ping timeout")), timeout));
     this.#send("ping", null);
   }
 
-  #stopPings() {
-    this.#pings.forEach((timer) => clearTimeout(timer));
-    this.#pings.clear();
+  #clearPings() {
+    this.#pingTimers.forEach((timer) => clearTimeout(timer));
+    this.#pingTimers.clear();
   }
 
   /**
-   * Where some of several names are refused, so are all: the others are sent again.
+   * The server carries out a command for all channels or for none. If it refuses some, the others are sent again.
    *
    * @param {string} command
    * @param {string[]} names
-   * @param {(name: string) => void} done
+   * @param {(name: string) => void} onAcknowledged
    */
-  #tell(command, names, done) {
+  #sendChannels(command, names, onAcknowledged) {
     if (names.length) {
-      this.#send(command, names, ({ error, status, channels = names }) => {
-        if (!error) {
-          names.forEach(done);
-        } else if (status == 401) {
-          this.#end(error, UNAUTHORIZED);
-        } else {
-          report(error);
-          channels.forEach((name) => this.#refused.set(name, error));
-          const rest = names.filter((name) => this.#told.has(name) && !this.#refused.has(name));
-          this.#again ||= !!this.#held && !!rest.length;
-          this.#tell(command, rest, done);
+      this.#send(command, names, (reply) => {
+        if (!reply.error) {
+          names.forEach(onAcknowledged);
+          return;
         }
+        const details = serverError({ channels: names, ...reply });
+        if (isTokenError(details)) {
+          this.#end(details);
+          return;
+        }
+        report(details);
+        details.channels.forEach((name) => this.#refused.set(name, details));
+        const rest = names.filter((name) => this.#requested.has(name) && !this.#refused.has(name));
+        this.#mustReplayAgain ||= !!this.#buffer && !!rest.length;
+        this.#sendChannels(command, rest, onAcknowledged);
       });
     }
   }
@@ -220,22 +230,22 @@ export class Socket {
   /**
    * @param {string} command
    * @param {unknown} data
-   * @param {(answer: Answer) => void} [done]
+   * @param {(reply: Reply) => void} [onReply]
    */
-  #send(command, data, done = () => {}) {
+  #send(command, data, onReply = () => {}) {
     const id = ++this.#lastId;
-    this.#unanswered.set(id, done);
+    this.#replyHandlers.set(id, onReply);
     this.#socket.send(JSON.stringify({ command, data, id }));
   }
 
   /**
-   * @param {string} reason
-   * @param {number} [code]
+   * @param {ErrorDetails} error
+   * @param {number} [closeCode]
    */
-  #end(reason, code) {
+  #end(error, closeCode) {
     if (this.#socket.onclose) {
       this.close();
-      this.#sink.end(reason, code);
+      this.#events.end(error, closeCode);
     }
   }
 }
