@@ -38,7 +38,7 @@ class Backend:
         self.url = ""
 
     def make(self) -> str:
-        """Make one; the server takes it 5 seconds longer than it says."""
+        """Make one; the server accepts it 5 seconds longer than it says, and tells clients whole seconds."""
         return "broken" if self.broken else token(*self.channels, exp=time.time() - 5 + self.seconds)
 
 
@@ -62,7 +62,7 @@ def running_backend() -> Iterator[Backend]:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # seconds until it stops
     thread.start()
     backend.url = f"http://127.0.0.1:{server.server_port}/"
     yield backend
@@ -73,7 +73,14 @@ def running_backend() -> Iterator[Backend]:
 
 def listen(page: Page, server: Server | Cable, backend: Backend, *channels: str, **options: object) -> Page:
     """Subscribe with a token of the backend."""
-    fast = {"minReconnectDelay": 100, "maxReconnectDelay": 500, "leaderCheckInterval": 400, "connectTimeout": 2000, "gapJitter": 0, **options}
+    fast = {
+        "minReconnectDelay": 100,
+        "maxReconnectDelay": 500,
+        "leaderCheckInterval": 400,
+        "connectTimeout": 2000,
+        "gapJitter": 0,
+        **options,
+    }
     page.tab.evaluate(LISTEN, server.url, channels, fast, backend.url)
     return page
 

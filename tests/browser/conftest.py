@@ -1,7 +1,6 @@
-"""What the tests in browsers share: one browser for all, a fresh profile and a fresh server for each."""
+"""Fixtures of the tests in browsers, which share the browsers and most servers; each test has a fresh profile."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,8 +10,9 @@ from tests.browser.chromium import Chromium, ChromiumProfile
 from tests.browser.driving import Profile
 from tests.browser.firefox import Firefox
 from tests.browser.page import Page, web_server
-from tests.browser.server import Server, running_server
+from tests.browser.server import Server, Servers
 from tests.proxies.programs import require
+from tests.support.tokens import key_file
 
 
 @pytest.fixture(scope="session")
@@ -48,10 +48,31 @@ def any_profile(request: pytest.FixtureRequest) -> Iterator[Profile]:
     profile.close()
 
 
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """The servers of all tests."""
+    servers = Servers(lambda: tmp_path_factory.mktemp("server"))
+    yield servers
+    servers.close()
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def server(servers: Servers) -> Iterator[Server]:
     """A running server."""
-    with running_server(tmp_path) as server:
+    with servers.lend() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def key(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The key with which backends sign tokens."""
+    return key_file(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture
+def strict_server(servers: Servers, key: str) -> Iterator[Server]:
+    """A server that requires tokens, and allows only short names."""
+    with servers.lend({"auth.keys": [key]}, **{"limits.name": 20}) as server:
         yield server
 
 

@@ -134,7 +134,7 @@ def web_server(script: str) -> Iterator[str]:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # seconds until it stops
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()

@@ -6,8 +6,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -62,8 +62,13 @@ class Server:
             self._process.wait(10)
             self._process = None
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not stopped."""
+        return self._process is not None
+
     def status(self) -> dict[str, Any]:
-        """What the status page says."""
+        """The response of the status page."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/status/") as answer:
             status: dict[str, Any] = json.load(answer)
             return status
@@ -91,3 +96,39 @@ def running_server(folder: Path, client: Mapping[str, object] = {}, **settings: 
         yield server
     finally:
         server.stop()
+
+
+class Servers:
+    """Servers that one test after the other uses: to start one takes longer than most of the tests."""
+
+    def __init__(self, new_folder: Callable[[], Path]) -> None:
+        self._new_folder = new_folder
+        self._idle: dict[str, list[Server]] = {}
+
+    @contextmanager
+    def lend(self, client: Mapping[str, object] = {}, **settings: object) -> Iterator[Server]:
+        """A server without clients, while the block lasts. Its totals and its history may not be empty."""
+        idle = self._idle.setdefault(json.dumps([client, settings]), [])
+        server = self._unused(idle) or Server(self._new_folder(), client, **settings).start()
+        try:
+            yield server
+        except BaseException:
+            server.stop()
+            raise
+        if server.is_running:
+            idle.append(server)
+
+    def _unused(self, idle: list[Server]) -> Server | None:
+        """A server that the clients of the last test have left."""
+        while idle:
+            server = idle.pop()
+            with suppress(AssertionError):
+                wait_until(lambda server=server: not server.connections, "the last clients to leave", 2)  # type: ignore[misc]
+                return server
+            server.stop()
+        return None
+
+    def close(self) -> None:
+        """Stop them."""
+        for server in [each for idle in self._idle.values() for each in idle]:
+            server.stop()

@@ -2,27 +2,24 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from tests.browser.backend import Backend, asked, listen
 from tests.browser.cable import Cable
 from tests.browser.page import FAST, Page
-from tests.browser.server import Server, running_server
-from tests.support.tokens import key_file, token
+from tests.browser.server import Server
+from tests.support.tokens import token
 from tests.support.waiting import wait_until
 
 NewPage = Callable[[], Page]
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server that asks for tokens, and takes short names only."""
-    client = {"auth.keys": [key_file(tmp_path)]}
-    with running_server(tmp_path, client, **{"limits.name": 20}) as server:
-        yield server
+def server(strict_server: Server) -> Server:
+    """A server that requires tokens."""
+    return strict_server
 
 
 def wait_settled(page: Page) -> None:
@@ -154,7 +151,7 @@ def test_a_token_is_requested_once(
 def test_a_token_is_renewed_and_nothing_is_interrupted(
     new_page: NewPage, server: Server, network: Cable, backend: Backend
 ) -> None:
-    backend.seconds = 6
+    backend.seconds = 2.9
     page = listen(new_page(), network, backend, "all")
     page.ready()
     for n in range(2):
@@ -170,7 +167,7 @@ def test_a_token_is_renewed_and_nothing_is_interrupted(
 def test_a_failed_renewal_is_repeated_while_the_token_is_valid(
     new_page: NewPage, server: Server, network: Cable, backend: Backend, failure: str
 ) -> None:
-    backend.seconds = 10
+    backend.seconds = 4.9
     page = listen(new_page(), network, backend, "all")
     page.ready()
     setattr(backend, failure, True)

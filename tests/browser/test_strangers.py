@@ -10,7 +10,7 @@ import pytest
 from tests.browser.chromium import ChromiumProfile
 from tests.browser.driving import Profile
 from tests.browser.page import Page, web_server
-from tests.browser.server import Server
+from tests.browser.server import Server, running_server
 from tests.support.waiting import wait_until
 
 # Each tells what became of it: "open" or "error", or an HTTP status (0: an answer that the page may not read).
@@ -27,6 +27,13 @@ EVENTS = """new Promise((tell) => {
 POLL = 'fetch("%s?channel=demo&wait=0").then((answer) => answer.ok ? "open" : "error", () => "error")'
 STATUS = 'fetch("%s", {mode: "%s"}).then((answer) => answer.status, () => 0)'
 PUBLISH = STATUS.replace("{m", '{method: "POST", body: `{"subscribers": ["demo"]}`, m')
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server whose totals are 0."""
+    with running_server(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture

@@ -2,30 +2,29 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from tests.browser.backend import Backend, asked, listen
 from tests.browser.cable import Cable
 from tests.browser.page import FAST, Page
-from tests.browser.server import Server, running_server
-from tests.support.tokens import key_file, token
+from tests.browser.server import Server
+from tests.support.tokens import token
 from tests.support.waiting import wait_until
 
 NewPage = Callable[[], Page]
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server that asks for tokens."""
-    with running_server(tmp_path, client={"auth.keys": [key_file(tmp_path)]}) as server:
-        yield server
+def server(strict_server: Server) -> Server:
+    """A server that requires tokens."""
+    return strict_server
 
 
 def test_a_token_is_renewed_before_it_expires(new_page: NewPage, server: Server, backend: Backend) -> None:
-    backend.seconds = 8
+    backend.seconds = 3.9
+    before = server.status()["clients.total"]
     page = listen(new_page(), server, backend, "all")
     page.ready()
     wait_until(lambda: asked(page) >= 2, "another token", 15)
@@ -35,13 +34,13 @@ def test_a_token_is_renewed_before_it_expires(new_page: NewPage, server: Server,
     page.wait_for(1, 2)
     assert page.gaps == 0
     assert "connecting" not in page.tab.evaluate("states")
-    assert server.status()["clients.total"] == 1
+    assert server.status()["clients.total"] == before + 1
 
 
 def test_after_a_token_that_expired_comes_a_fresh_one(
     new_page: NewPage, server: Server, backend: Backend
 ) -> None:
-    backend.seconds = 5
+    backend.seconds = 3.9
     page = listen(new_page(), server, backend, "all")
     page.ready()
     backend.broken = True
@@ -112,19 +111,20 @@ def test_a_token_that_cannot_be_renewed_is_shown_once(
     page = new_page()
     page.tab.evaluate(COUNTING)
     # the server takes it 5 seconds longer than it says
-    page.listen(network.url, "all", token=token("all", exp=time.time() + 1))
+    page.listen(network.url, "all", token=token("all", exp=time.time() - 2.5))
     page.wait_state("unauthorized", 30)
     assert page.tab.evaluate("count") < 60
 
 
 def test_a_token_that_comes_after_the_end_begins_nothing(new_page: NewPage, server: Server) -> None:
     page = new_page()
+    before = server.status()["clients.total"]
     page.tab.evaluate(WAITING, server.url, ["all"], {"minReconnectDelay": 100, "maxReconnectDelay": 100})
     wait_until(lambda: asked(page) == 1, "the question for a token")
     page.tab.evaluate("(aphlict.disconnect(), refuse(new Error('too late')), 0)")
     page.tab.evaluate("new Promise((done) => setTimeout(() => done(0), 1000))")
     assert (asked(page), page.state) == (1, "disconnected")
-    assert server.status()["clients.total"] == 1
+    assert server.status()["clients.total"] == before + 1
 
 
 def test_a_backend_that_is_away_at_a_renewal_costs_no_message(
@@ -133,7 +133,7 @@ def test_a_backend_that_is_away_at_a_renewal_costs_no_message(
     page = new_page()
     page.tab.evaluate("(window.unhandled = 0, addEventListener('unhandledrejection', () => unhandled++), 0)")
     page.tab.evaluate(WAITING, server.url, ["all"], {"minReconnectDelay": 100, "maxReconnectDelay": 500})
-    backend.seconds = 5
+    backend.seconds = 3.9
     wait_until(lambda: asked(page) == 1, "the question for a token")
     page.tab.evaluate("(token) => give(token)", backend.make())
     page.ready()
@@ -157,7 +157,7 @@ def test_a_backend_that_is_away_at_a_renewal_costs_no_message(
 def test_a_channel_that_a_token_takes_away_comes_back_with_another(
     new_page: NewPage, server: Server, backend: Backend
 ) -> None:
-    backend.seconds = 5
+    backend.seconds = 3.9
     backend.channels = ["all", "more"]
     page = listen(new_page(), server, backend, "all", "more")
     page.ready()
@@ -197,7 +197,7 @@ def test_tabs_share_the_connection_and_its_token(new_page: NewPage, server: Serv
 
 
 def test_the_fallbacks_show_it_too(new_page: NewPage, server: Server, backend: Backend) -> None:
-    backend.seconds = 3
+    backend.seconds = 2.9
     page = new_page()
     page.tab.evaluate(
         "void (WebSocket = class { constructor() { setTimeout(() => this.onclose({})); } close() {} })"

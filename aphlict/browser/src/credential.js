@@ -86,7 +86,7 @@ export class Credential {
       this.#accepted = token;
       this.#expires = since + seconds * 1000;
       if (typeof this.#source == "function") {
-        this.#renewal = since + MIN_RETRY + seconds * 1000 * RENEW_AFTER;
+        this.#renewal = since + Math.max(MIN_RETRY, seconds * 1000 * RENEW_AFTER);
       }
     }
   }

@@ -45,7 +45,7 @@ export class TabState {
 
   /** @param {string[]} channels */
   isSubscribed(channels) {
-    return this.isConnected && channels.every((name) => this.#subscribed.has(name));
+    return channels.every((name) => this.isConnected && this.#subscribed.has(name));
   }
 
   /**

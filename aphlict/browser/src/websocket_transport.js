@@ -28,13 +28,12 @@ import { MAX_TIMEOUT } from "./transport.js";
  * @property {string[]} [channels] of an error: the only ones that were refused
  */
 
-const PROBE_TIMEOUT = 5_000;
-
 /** @implements {Transport} */
 export class WebSocketTransport {
   #socket;
   #credential;
   #events;
+  #probeTimeout;
   /** @type {string[]} */ #channels = [];
   /** @type {Set<string>} sent to the server */ #requested = new Set();
   /** @type {Set<string>} */ #acknowledged = new Set();
@@ -56,6 +55,7 @@ export class WebSocketTransport {
   constructor(settings, credential, events) {
     this.#credential = credential;
     this.#events = events;
+    this.#probeTimeout = settings.connectTimeout / 2;
     this.#socket = new WebSocket(settings.base);
     this.#socket.onopen = () => {
       const { pingInterval } = settings;
@@ -85,7 +85,7 @@ export class WebSocketTransport {
 
   probe() {
     if (this.#isStarted) {
-      this.#ping(PROBE_TIMEOUT);
+      this.#ping(this.#probeTimeout);
     }
   }
 
