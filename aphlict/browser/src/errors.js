@@ -6,6 +6,8 @@
 /** The server refuses the token: another one may be accepted. */
 const TOKEN_CODES = ["token_missing", "token_invalid", "token_expired", "token_unavailable", "instance_forbidden"];
 
+const TOO_MANY_REQUESTS = 429;
+
 /** The connection failed, and trying again may help. The page receives no `error` event. */
 const CONNECTION_LOST = "connection_lost";
 
@@ -49,7 +51,8 @@ export const isConnectionLost = (error) => error.code == CONNECTION_LOST;
  *
  * @param {ErrorDetails} error
  */
-export const isRejected = (error) => error.status >= 400 && error.status < 500 && !isTokenError(error);
+export const isRejected = (error) =>
+  error.status >= 400 && error.status < 500 && error.status != TOO_MANY_REQUESTS && !isTokenError(error);
 
 /** A failure of a transport. */
 export class TransportError extends Error {

@@ -28,6 +28,8 @@ import { MAX_TIMEOUT } from "./transport.js";
  * @property {string[]} [channels] of an error: the only ones that were refused
  */
 
+const TOKEN_EXPIRED = 4001; // close code
+
 /** @implements {Transport} */
 export class WebSocketTransport {
   #socket;
@@ -66,7 +68,11 @@ export class WebSocketTransport {
       );
     };
     this.#socket.onmessage = (event) => this.#onFrame(JSON.parse(event.data));
-    this.#socket.onclose = ({ code, reason }) => this.#end(connectionLost(reason || `close code ${code}`), code);
+    this.#socket.onclose = ({ code, reason }) => {
+      const error = reason || `close code ${code}`;
+      const isExpired = code == TOKEN_EXPIRED;
+      this.#end(isExpired ? createError("token_expired", error, 401) : connectionLost(error), code);
+    };
   }
 
   /** @param {string[]} channels */
