@@ -61,7 +61,7 @@ class Node:
     @property
     def state(self) -> NodeState:
         """What balancers are told."""
-        if self._state is NodeState.RUNNING and not self._frontend.is_whole:
+        if self._state is NodeState.RUNNING and not self._frontend.is_healthy:
             return NodeState.ERROR
         return self._state
 

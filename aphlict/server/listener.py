@@ -1,66 +1,91 @@
-"""A listening socket: accepts what comes, as long as there are file descriptors."""
+"""Accepts connections: a listening socket, the PROXY header, and the limits that admit or reject a connection."""
 
 import errno
 import logging
 import socket
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Collection, Iterable
 
 from tornado.ioloop import IOLoop
 
+from aphlict.config.origins import Origins
+from aphlict.config.settings import Limits, ServerSettings, Settings
 from aphlict.core.stats import LimitCounters
-from aphlict.server.limits import TokenBucket
+from aphlict.errors import BadProxyHeader, BadRequest, TooManyConnections, TooManyPublishers
+from aphlict.protocol import proxy_protocol
+from aphlict.protocol.forwarded import TrustedProxies
+from aphlict.protocol.http import Request
+from aphlict.protocol.proxy_protocol import V1_LIMIT, V2_HEAD, V2_LIMIT, ProxyHeader
+from aphlict.server import limits as capacity
+from aphlict.server.admin_access import AdminAccess
+from aphlict.server.connection import Application, Connection
+from aphlict.server.context import Surroundings
+from aphlict.server.credentials import Credentials
+from aphlict.server.limits import ConnectionLimiter, NoLimit, PendingSlots, TokenBucket
 from aphlict.server.poller import EXHAUSTED, READ, Poller
-from aphlict.server.timer_wheel import TICK
+from aphlict.server.port import PortContext
+from aphlict.server.timer_wheel import TICK, HasDeadline
+from aphlict.server.tls_socket import TLSSocket
 
 log = logging.getLogger(__name__)
 
-BATCH = 32  # connections accepted in a row
-UNSENT = 64 * 1024  # bytes that the kernel takes for a connection before it has sent what came before
-PAUSE = 0.5  # seconds without accepting once file descriptors or memory have run out
-_BROKEN = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP}  # of the listening socket itself
+MAX_BATCH = 32  # connections accepted in a row
+MAX_UNSENT = 64 * 1024  # bytes of a connection that the kernel accepts before earlier ones have been sent
+PAUSE_SECONDS = 0.5  # without accepting, once file descriptors or memory have run out
+MAX_PROXY_HEADER = max(V1_LIMIT, V2_HEAD + V2_LIMIT)  # bytes
+_BROKEN = {
+    errno.EBADF,
+    errno.EINVAL,
+    errno.ENOTSOCK,
+    errno.EOPNOTSUPP,
+}  # errors of the listening socket itself
 
 
 class Listener:
-    """Accepts on one socket, which is bound, listening and non-blocking, and hands each connection on."""
+    """Accepts on one socket, which is bound, listening and non-blocking.
+
+    `on_accept` receives each connection and its address. If it raises OSError, the connection is closed.
+    """
 
     def __init__(
         self,
         sock: socket.socket,
         poller: Poller,
         on_accept: Callable[[socket.socket, str], None],
-        pace: TokenBucket,
+        rate: TokenBucket,
         hits: LimitCounters,
     ) -> None:
         self._socket = sock
         self._poller = poller
         self._on_accept = on_accept
-        self._pace = pace
+        self._rate = rate
         self._hits = hits
-        self._open = False
-        self.is_broken = False  # it will never accept again
-        # Accepted sockets inherit both (Linux): a frame must not wait for the answer to the one before, and what
-        # a slow browser does not take waits here, where all share it, and not with the kernel, up to megabytes each.
+        self._is_open = False
+        self.is_broken = False  # the socket can no longer accept
+        # Accepted sockets inherit both options (Linux). A frame must not wait for the acknowledgement of the previous
+        # one (Nagle). Data that a slow client does not read must queue in the shared, bounded send buffer, instead of
+        # megabytes for each client in the kernel.
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT)
 
     def start(self) -> None:
-        """Begin to accept."""
-        self._open = True
+        """Start accepting."""
+        self._is_open = True
         self._poller.register(self._socket.fileno(), self, READ)
 
     def close(self) -> None:
-        """Accept no more, and close the socket."""
-        if self._open:
-            self._open = False
+        """Close the listening socket."""
+        if self._is_open:
+            self._is_open = False
             self._poller.unregister(self._socket.fileno())
             self._socket.close()
 
     def on_events(self, _events: int, /) -> None:
-        """Accept what waits."""
-        for _ in range(BATCH):
-            if self._pace.is_spent:
-                self._hits.add("limits.connections.second", "those who connect")
+        """Accept up to MAX_BATCH connections."""
+        for _ in range(MAX_BATCH):
+            if self._rate.is_spent:
+                self._hits.add("limits.connections.second", "new connections")
                 self._pause(TICK)
                 return
             try:
@@ -69,49 +94,279 @@ class Listener:
                 return
             except OSError as error:
                 if error.errno in EXHAUSTED:
-                    self._wait_for_room(error)
+                    self._on_exhausted(error)
                     return
                 if error.errno in _BROKEN:
-                    self._give_up(error)
+                    self._on_broken(error)
                     return
-                continue  # it was gone before it was accepted (accept(2))
-            self._pace.take()
+                continue  # the client closed the connection before it was accepted (accept(2))
+            self._rate.take()
             sock.setblocking(False)
-            if not self._hand_on(sock, address[0]):
+            if not self._pass_on(sock, address[0]):
                 return
 
-    def _hand_on(self, sock: socket.socket, address: str) -> bool:
-        """Returns whether more can be accepted."""
+    def _pass_on(self, sock: socket.socket, address: str) -> bool:
+        """Return whether more connections can be accepted."""
         try:
-            sock.getpeername()  # raises where it is gone already, which TLS would stumble over
+            sock.getpeername()  # raises if the client is gone, which the TLS layer does not handle
             self._on_accept(sock, address)
         except OSError as error:
             sock.close()
             if error.errno in EXHAUSTED:
-                self._wait_for_room(error)
+                self._on_exhausted(error)
                 return False
-            log.debug("%s was gone at once: %s", address, error)
+            log.debug("closed a new connection from %s: %s", address, error)
         return True
 
-    def _wait_for_room(self, error: OSError) -> None:
+    def on_error(self) -> None:
+        """Continue: the poller has logged the error."""
+
+    def _on_exhausted(self, error: OSError) -> None:
         log.error(
             "cannot accept connections: %s; see 'file descriptors' in docs/operations.md", error.strerror
         )
-        self._pause(PAUSE)
+        self._pause(PAUSE_SECONDS)
 
-    def on_error(self) -> None:
-        """Go on: the error has been logged."""
-
-    def _give_up(self, error: OSError) -> None:
+    def _on_broken(self, error: OSError) -> None:
         log.error("a port accepts no more connections: %s; restart the server", error.strerror)
         self.is_broken = True
         self.close()
 
     def _pause(self, seconds: float) -> None:
-        """Stop accepting for a moment: a listener that does not accept stays ready, and would spin."""
+        """Stop accepting for a while: a listening socket that is not accepted from stays readable, and would spin."""
         self._poller.modify(self._socket.fileno(), 0)
         IOLoop.current().call_later(seconds, self._resume)
 
     def _resume(self) -> None:
-        if self._open:
+        if self._is_open:
             self._poller.modify(self._socket.fileno(), READ)
+
+
+class PendingProxyConnection(HasDeadline):
+    """A connection whose PROXY header has not been received completely.
+
+    Reads the header and not a byte more: a TLS handshake may follow, which reads from the socket itself. `on_header`
+    receives the socket, the proxy's address and the header. Until then, and for `limits.handshake` at most, the
+    connection occupies one of `slots`.
+    """
+
+    __slots__ = ("_address", "_context", "_data", "_on_header", "_slots", "_socket")
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        address: str,
+        context: Surroundings,
+        slots: PendingSlots,
+        on_header: Callable[[socket.socket, str, ProxyHeader], None],
+    ) -> None:
+        super().__init__()
+        self._socket: socket.socket | None = sock
+        self._address = address
+        self._context = context
+        self._slots = slots
+        self._on_header = on_header
+        self._data = b""
+        context.poller.register(sock.fileno(), self)
+        context.deadlines.add(self, context.deadlines.now + context.limits.handshake)
+
+    def on_events(self, _events: int, /) -> None:
+        """Peek at the data, and read only what belongs to the header."""
+        if self._socket is None:
+            return
+        try:
+            ahead = self._socket.recv(MAX_PROXY_HEADER - len(self._data), socket.MSG_PEEK)
+            if not ahead:
+                self.abort()
+                return
+            header = proxy_protocol.read(self._data + ahead)
+            size = len(ahead) if header is None else header.size - len(self._data)
+            self._data += self._socket.recv(size)
+        except (BlockingIOError, InterruptedError):
+            return
+        except BadProxyHeader as error:
+            self._reject(str(error))
+        except OSError:
+            self.abort()
+        else:
+            if header is not None:
+                self._on_complete(self._socket, header)
+
+    def _on_complete(self, sock: socket.socket, header: ProxyHeader) -> None:
+        self._release(sock)
+        try:
+            self._on_header(sock, self._address, header)
+        except OSError as error:
+            level = logging.ERROR if error.errno in EXHAUSTED else logging.DEBUG
+            log.log(level, "closed a new connection from %s: %s", self._address, error)
+            sock.close()
+
+    def _reject(self, reason: str) -> None:
+        self._context.hits.count("proxy.protocol")
+        log.warning("rejected a connection from %s: %s ('proxy.protocol' is set)", self._address, reason)
+        self.abort()
+
+    def abort(self) -> None:
+        """Close the connection. Not logged: health checks of some proxies connect and send nothing."""
+        if self._socket is not None:
+            sock = self._socket
+            self._release(sock)
+            sock.close()
+
+    def _release(self, sock: socket.socket) -> None:
+        self._context.poller.unregister(sock.fileno())
+        self._context.deadlines.cancel(self)
+        self._socket = None
+        self._slots.leave(self._address)
+
+    def on_error(self) -> None:
+        """Close the connection after an internal error."""
+        self.abort()
+
+    def on_deadline(self, _now: float, /) -> float | None:
+        """Close the connection: the header is late."""
+        if self._socket is not None:
+            self._context.hits.count("limits.handshake")
+            self._reject("its PROXY protocol header was not complete in time")
+        return None
+
+
+class AdmissionLimits:
+    """Limits that all ports of one type share."""
+
+    def __init__(self, server_type: str, settings: Settings) -> None:
+        self._server_type = server_type
+        error = TooManyPublishers if server_type == "admin" else TooManyConnections
+        self.connections = ConnectionLimiter(*self._max_connections(settings), error)
+        self.rejections = PendingSlots()
+        self.pending = PendingSlots()
+        self.rate = TokenBucket(self._max_rate(settings))
+
+    def _max_connections(self, settings: Settings) -> tuple[int, int | None]:
+        if self._server_type == "admin":
+            return capacity.for_publishers(settings), None
+        return capacity.for_browsers(settings).connections, settings.limits.connections_address
+
+    def _max_rate(self, settings: Settings) -> int | None:
+        return None if self._server_type == "admin" else settings.limits.connections_second
+
+    def reload(self, settings: Settings, addresses: Iterable[str]) -> None:
+        """Apply other limits to new connections. `addresses` are those of all present connections."""
+        self.connections.reload(*self._max_connections(settings), addresses)
+        self.rate.a_second = self._max_rate(settings)
+
+
+class Acceptor:
+    """Turns the accepted sockets of one port into connections, or rejects them."""
+
+    def __init__(
+        self,
+        server: ServerSettings,
+        local_names: Collection[str],
+        connection: type[Connection],
+        application: Application,
+        limits: AdmissionLimits,
+        shared: Surroundings,
+    ) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._shared = shared
+        self._context = PortContext(application, limits.connections, shared)
+        self._health_checks = PortContext(application, NoLimit(), shared)
+        self._rejections = PortContext(RejectAll(), limits.rejections, shared)
+        self._tls: ssl.SSLContext | None = None
+        self.set_server(server, local_names)
+
+    def set_server(self, server: ServerSettings, local_names: Collection[str]) -> None:
+        """Apply the settings of the port."""
+        self._server = server
+        for context in (self._context, self._health_checks):
+            context.proxies = TrustedProxies(server.proxy_trusted)
+            context.origins = Origins(server.origins)
+            context.guard = AdminAccess(server, local_names)
+
+    def set_credentials(self, credentials: Credentials) -> bool:
+        """Apply certificates and keys; the tokens of keys that are no longer included are revoked.
+
+        Returns whether a client certificate that was accepted before may not be accepted now.
+        """
+        before, after = self._context.authorities, credentials.authorities
+        self._tls = credentials.tls
+        for context in (self._context, self._health_checks):
+            context.keys = credentials.keys
+            context.authorities = credentials.authorities
+        return after is not None and (before is None or not after.include(before))
+
+    def set_limits(self, limits: Limits) -> None:
+        """Apply other limits, to present connections as well."""
+        for context in (self._context, self._health_checks, self._rejections):
+            context.limits = limits
+
+    def on_accept(self, sock: socket.socket, address: str) -> None:
+        """Admit or reject a connection, after its PROXY header if the port requires one. Raises OSError."""
+        if not self._server.proxy_protocol:
+            self._admit(sock, address)
+            return
+        limits = self._limits
+        if not limits.pending.enter(limits.connections.room):
+            self._shared.hits.add("limits.connections", address)
+            sock.close()
+            return
+        try:
+            PendingProxyConnection(sock, address, self._shared, limits.pending, self._on_proxy_header)
+        except OSError:
+            limits.pending.leave(address)
+            raise
+
+    def _on_proxy_header(self, sock: socket.socket, peer: str, header: ProxyHeader) -> None:
+        address = header.address or peer
+        if header.is_local:
+            self._open(self._connection, sock, address, self._health_checks)
+        else:
+            self._admit(sock, address)
+
+    def _admit(self, sock: socket.socket, address: str) -> None:
+        """Admit or reject a connection. Raises OSError if the client is gone or the system's resources are spent."""
+        counted = None if self._context.proxies.trusts(address) else address
+        try:
+            self._limits.connections.enter(counted)
+        except BadRequest as error:
+            self._reject(sock, address, error)
+            return
+        try:
+            self._open(self._connection, sock, address, self._context)
+        except OSError:
+            self._limits.connections.leave(counted)
+            raise
+
+    def _reject(self, sock: socket.socket, address: str, error: BadRequest) -> None:
+        if not self._limits.rejections.enter():
+            self._shared.hits.add(error.limit or "", address)
+            sock.close()
+            return
+        try:
+            self._open(Connection, sock, address, self._rejections).tag = error
+        except OSError:
+            self._limits.rejections.leave(address)
+            raise
+
+    def _open(
+        self, connection: type[Connection], sock: socket.socket, address: str, context: PortContext
+    ) -> Connection:
+        """Make a connection of a socket. Raises OSError as `_admit`."""
+        if self._tls is not None:
+            sock = TLSSocket(sock, self._tls, self._shared.bridge)
+        try:
+            return connection(sock, address, context)
+        except OSError:
+            sock.close()  # TLSSocket has taken the descriptor: closing the caller's object would not close it
+            raise
+
+
+class RejectAll(Application):
+    """Rejects the request of each connection with the error in its `tag`."""
+
+    def on_request(self, connection: Connection, _request: Request, /) -> None:
+        """Raise the error."""
+        assert isinstance(connection.tag, BadRequest)
+        raise connection.tag

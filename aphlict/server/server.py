@@ -1,4 +1,4 @@
-"""The ports of a process: listeners, the connections that came in, and how they are sent away."""
+"""All ports of a process: listeners, connections, reload and shutdown."""
 
 import asyncio
 import socket
@@ -13,40 +13,38 @@ from aphlict.config.files import Read
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.core.stats import LimitCounters
 from aphlict.protocol.websocket import GOING_AWAY
-from aphlict.server.acceptor import Acceptor, AdmissionLimits
 from aphlict.server.admin_access import own_names
 from aphlict.server.connection import Application, Connection
 from aphlict.server.context import Surroundings
 from aphlict.server.credentials import Credentials, load
-from aphlict.server.listener import Listener
-from aphlict.server.pending import PendingProxyConnection
+from aphlict.server.listener import Acceptor, AdmissionLimits, Listener, PendingProxyConnection
 from aphlict.server.poller import SPELL
 from aphlict.server.port import is_proven
 from aphlict.server.timer_wheel import TICK
 
-DRAIN_STEP = 0.05  # seconds between two groups of browsers that are sent away
-TELL_HITS = 60.0  # seconds between two sums of how often limits were hit
-LAST_WORDS = 1.0  # seconds that browsers have to take their close frame
+DRAIN_STEP = 0.05  # seconds between two groups of connections that are closed
+LOG_INTERVAL = 60.0  # seconds between two summaries of the limits that were reached
+CLOSE_GRACE = 1.0  # seconds after `drain.time` for the last clients to receive their close frame
 
 
 class PortType(NamedTuple):
-    """What the servers of one type are made of."""
+    """The classes that serve all ports of one type."""
 
     connection: type[Connection]
     application: Application
 
 
 class Port(NamedTuple):
-    """One server: its settings, and its sockets, which are bound and listening."""
+    """The settings of one port, and its sockets, which are bound and listening."""
 
-    server: ServerSettings
+    settings: ServerSettings
     sockets: Sequence[socket.socket]
 
 
 class Server:
-    """Serves some ports. `credentials[i]` are those of `ports[i]`.
+    """Serves ports. `credentials[i]` belong to `ports[i]`.
 
-    `start`, then `drain` (in good order) or `abort` (at once); each once, in a running loop.
+    Call `start`, then either `drain` and `close` (graceful) or `abort` (immediate), each once and in a running loop.
     """
 
     def __init__(
@@ -54,164 +52,162 @@ class Server:
         settings: Settings,
         ports: Sequence[Port],
         credentials: Sequence[Credentials],
-        roles: Mapping[str, PortType],
+        port_types: Mapping[str, PortType],
         hits: LimitCounters,
     ) -> None:
         self.settings = settings
+        self.context = Surroundings(settings.limits, hits, time.monotonic())
+        self.admission = {server_type: AdmissionLimits(server_type, settings) for server_type in port_types}
         self._ports = ports
-        self._roles = roles
-        self._surroundings = Surroundings(settings.limits, hits, time.monotonic())
-        self._poller, self._deadlines = self._surroundings.poller, self._surroundings.deadlines
-        self._gates = {kind: AdmissionLimits(kind, settings) for kind in roles}
-        self._entrances = [self._entrance(port.server) for port in ports]
-        for entrance, each in zip(self._entrances, credentials, strict=True):
-            entrance.equip(each)
+        self._port_types = port_types
+        self._acceptors = [self._make_acceptor(port.settings) for port in ports]
+        for acceptor, each in zip(self._acceptors, credentials, strict=True):
+            acceptor.set_credentials(each)
         self._listeners: list[Listener] = []
-        self._sweeping: asyncio.Handle | None = None  # the next turn of a sweep that has not come to its end
-        self._undo = ExitStack()
+        self._next_sweep: asyncio.Handle | None = None  # of a sweep that takes several turns of the loop
+        self._cleanup = ExitStack()
 
-    def _entrance(self, server: ServerSettings) -> Acceptor:
-        role = self._roles[server.type]
-        gate, names = self._gates[server.type], own_names(self.settings)
-        return Acceptor(server, names, role.connection, role.application, gate, self._surroundings)
+    def _make_acceptor(self, server: ServerSettings) -> Acceptor:
+        connection, application = self._port_types[server.type]
+        names, limits = own_names(self.settings), self.admission[server.type]
+        return Acceptor(server, names, connection, application, limits, self.context)
 
     def start(self) -> None:
-        """Serve: every listener accepts when this returns."""
-        self._poller.start()
-        self._undo.callback(self._poller.close)
-        self._undo.callback(self._stop_sweeping)
-        self.every(TICK, self._tick)
-        self.every(TELL_HITS, self._surroundings.hits.sweep)
-        for port, entrance in zip(self._ports, self._entrances, strict=True):
-            pace = self._gates[port.server.type].pace
+        """Start all listeners: they accept when this returns."""
+        self.context.poller.start()
+        self._cleanup.callback(self.context.poller.close)
+        self._cleanup.callback(self._cancel_sweep)
+        self.every(TICK, self.tick)
+        self.every(LOG_INTERVAL, self.context.hits.sweep)
+        for port, acceptor in zip(self._ports, self._acceptors, strict=True):
+            rate = self.admission[port.settings.type].rate
             for sock in port.sockets:
-                listener = Listener(sock, self._poller, entrance.on_accept, pace, self._surroundings.hits)
+                listener = Listener(sock, self.context.poller, acceptor.on_accept, rate, self.context.hits)
                 listener.start()
                 self._listeners.append(listener)
 
     @property
-    def is_whole(self) -> bool:
-        """Whether no listener has been lost."""
+    def is_healthy(self) -> bool:
+        """Whether all listeners can accept."""
         return not any(listener.is_broken for listener in self._listeners)
 
-    def _tick(self) -> None:
-        for gate in self._gates.values():
-            gate.pace.refill(TICK)
-        if self._sweeping is None:
+    def connections(self) -> list[Connection]:
+        """Return the open connections of all ports."""
+        return [each for each in self.context.poller.handlers() if isinstance(each, Connection)]
+
+    def every(self, seconds: float, work: Callable[[], None]) -> None:
+        """Call `work` periodically until the server is closed."""
+        timer = PeriodicCallback(work, seconds * 1000)
+        timer.start()
+        self._cleanup.callback(timer.stop)
+
+    def tick(self) -> None:
+        """Handle the deadlines that have passed. Called every TICK seconds."""
+        for limits in self.admission.values():
+            limits.rate.refill(TICK)
+        if self._next_sweep is None:
             self._sweep()
 
     def _sweep(self) -> None:
-        """Look at what is due, as often as it takes; other work of the loop has its turns between."""
-        self._sweeping = None
+        """Handle deadlines for up to SPELL seconds, and continue after other work of the loop."""
+        self._next_sweep = None
         until = time.monotonic() + SPELL
-        while self._deadlines.sweep(now := time.monotonic()):
+        while self.context.deadlines.sweep(now := time.monotonic()):
             if now > until:
-                self._sweeping = asyncio.get_running_loop().call_soon(self._sweep)
+                self._next_sweep = asyncio.get_running_loop().call_soon(self._sweep)
                 return
 
-    def _stop_sweeping(self) -> None:
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+    def _cancel_sweep(self) -> None:
+        if self._next_sweep is not None:
+            self._next_sweep.cancel()
 
-    def every(self, seconds: float, work: Callable[[], None]) -> None:
-        """Do some work again and again until the end."""
-        timer = PeriodicCallback(work, seconds * 1000)
-        timer.start()
-        self._undo.callback(timer.stop)
+    # Reload
 
     def prepare_reload(self, settings: Settings, read: Read) -> Callable[[], None]:
-        """Load the certificates and keys of new settings for the same ports; what is returned puts them in force for
-        what comes from then on, and cannot fail. Raises ConfigError: all stays as it was.
+        """Load the certificates and keys of new settings for the same ports.
+
+        Returns a function that applies the settings and cannot fail. Raises ConfigError, and changes nothing.
         """
-        by_port = {_port(each): each for each in settings.servers}
-        servers = [by_port[_port(port.server)] for port in self._ports]
+        by_port = {_key(each): each for each in settings.servers}
+        servers = [by_port[_key(port.settings)] for port in self._ports]
         credentials = [load(each, read) for each in servers]
         names = own_names(settings)
 
         def switch() -> None:
             is_stricter = False
-            for entrance, server, own in zip(self._entrances, servers, credentials, strict=True):
-                is_stricter |= entrance.equip(own)
-                entrance.use(server, names)
+            for acceptor, server, each in zip(self._acceptors, servers, credentials, strict=True):
+                is_stricter |= acceptor.set_credentials(each)
+                acceptor.set_server(server, names)
             if is_stricter:
-                self._end_unproven()
-            self._limit(settings)
+                self._abort_untrusted()
+            self._set_limits(settings)
 
         return switch
 
-    def _end_unproven(self) -> None:
-        """End the connections whose certificate is no longer accepted, and those that have not shown one yet."""
-        for connection in self._connections():
+    def _abort_untrusted(self) -> None:
+        """Abort connections whose client certificate is not accepted, or not yet received, under the new `ssl.ca`."""
+        for connection in self.connections():
             if not is_proven(connection):
-                self._surroundings.hits.add(
-                    "ssl.ca", connection.address, "its authority is no longer in the file"
-                )
-                connection.abort("its certificate is not accepted any more")
+                self.context.hits.add("ssl.ca", connection.address, "its authority was removed from the file")
+                connection.abort("its certificate is no longer accepted")
 
-    def _limit(self, settings: Settings) -> None:
-        """Use other limits from now on."""
+    def _set_limits(self, settings: Settings) -> None:
         self.settings = settings
-        self._surroundings.reload(settings.limits)
-        for entrance in self._entrances:
-            entrance.limit(settings.limits)
-        for kind, gate in self._gates.items():
-            gate.reload(settings, self._addresses(kind))
+        self.context.reload(settings.limits)
+        for acceptor in self._acceptors:
+            acceptor.set_limits(settings.limits)
+        for limits in self.admission.values():
+            counted = [each.counted for each in self.connections() if each.context.door is limits.connections]
+            limits.reload(settings, [address for address in counted if address is not None])
 
-    def _addresses(self, kind: str) -> list[str]:
-        """Where those come from who are in by ports of one type."""
-        door = self._gates[kind].door
-        inside = [each.counted for each in self._connections() if each.context.door is door]
-        return [address for address in inside if address is not None]
+    # Shutdown
 
     def disconnect(self, code: int, reason: str) -> None:
-        """Close all connections now, with a close frame where they are WebSockets; others may come."""
-        for connection in self._connections():
+        """Close all present connections, WebSockets with a close frame. New connections are still accepted."""
+        for connection in self.connections():
             connection.close(code, reason)
 
     async def drain(self) -> None:
-        """Accept no more, and close all connections, spread evenly over `drain.time`, so that the browsers do not
-        come back all at once."""
-        self._stop_listening()
-        connections = self._connections()
+        """Stop accepting, and close all connections, spread evenly over `drain.time`: otherwise all clients would
+        reconnect in the same second."""
+        self._stop_accepting()
+        connections = self.connections()
         steps = max(1, round(self.settings.drain_time / DRAIN_STEP))
         until = 0.0
         for step in range(steps):
             for connection in connections[step::steps]:
-                if (
-                    time.monotonic() > until
-                ):  # what waits for those that are slow is sent once more, or thrown away
+                # To close the connection of a slow client writes its send buffer again, or drops it.
+                if time.monotonic() > until:
                     await asyncio.sleep(0)
                     until = time.monotonic() + SPELL
-                connection.close(GOING_AWAY, "the server stops")
-            if not self._connections():
+                connection.close(GOING_AWAY, "server is shutting down")
+            if not self.connections():
                 break
             await asyncio.sleep(DRAIN_STEP)
-        for _ in range(round(LAST_WORDS / DRAIN_STEP)):
-            if self._connections():
+        for _ in range(round(CLOSE_GRACE / DRAIN_STEP)):
+            if self.connections():
                 await asyncio.sleep(DRAIN_STEP)
 
     def close(self) -> None:
-        """End all that is left; to be called after `drain`."""
-        self._undo.close()
+        """Release all resources, after `drain`."""
+        self._cleanup.close()
 
     def abort(self) -> None:
-        """Stop at once: what is open is closed."""
-        self._stop_listening()
-        for connection in self._connections():
-            connection.close(GOING_AWAY, "the server stops")
-            connection.abort("the server stops at once")
-        self._undo.close()
+        """Stop accepting and close all connections immediately."""
+        self._stop_accepting()
+        for connection in self.connections():
+            connection.close(GOING_AWAY, "server is shutting down")
+            connection.abort("server was stopped immediately")
+        self._cleanup.close()
 
-    def _stop_listening(self) -> None:
+    def _stop_accepting(self) -> None:
         for listener in self._listeners:
             listener.close()
-        for arrival in self._poller.handlers():
-            if isinstance(arrival, PendingProxyConnection):
-                arrival.abort()
-
-    def _connections(self) -> list[Connection]:
-        return [handler for handler in self._poller.handlers() if isinstance(handler, Connection)]
+        for handler in self.context.poller.handlers():
+            if isinstance(handler, PendingProxyConnection):
+                handler.abort()
 
 
-def _port(server: ServerSettings) -> tuple[str, int, str]:
+def _key(server: ServerSettings) -> tuple[str, int, str]:
+    """Identify a port, whatever else its settings hold."""
     return server.address, server.port, server.type

@@ -78,7 +78,9 @@ class HubNode:
         self._frontend.every(CHECK, lambda: self._distribution.sweep(time.monotonic()))
         self.state = NodeState.RUNNING
         log.info(
-            "hub %s serves %s", self.hub.fingerprint, ", ".join(describe(port.server) for port in self._ports)
+            "hub %s serves %s",
+            self.hub.fingerprint,
+            ", ".join(describe(port.settings) for port in self._ports),
         )
 
     def publish(self, messages: list[Message], done: Callable[[list[Receipt]], None], /) -> None:
@@ -186,7 +188,7 @@ class EdgeNode:
         if self._stopping:
             return NodeState.STOPPING
         is_alone = time.monotonic() > self.hub.in_sync_until + HUB_TIMEOUT
-        if is_alone or not self._frontend.is_whole:
+        if is_alone or not self._frontend.is_healthy:
             return NodeState.ERROR
         return NodeState.RUNNING
 

@@ -103,9 +103,9 @@ class TestProxyProtocol:
     ) -> None:
         async with running_node(client={"proxy.protocol": True}) as node:
             assert await exchange(node, data) == b""
-        lines = [line for line in seen(caplog).splitlines() if line.startswith("dropped")]
+        lines = [line for line in seen(caplog).splitlines() if line.startswith("rejected")]
         assert len(lines) == 1
-        assert lines[0].startswith("dropped a connection from 127.0.0.1: it")
+        assert lines[0].startswith("rejected a connection from 127.0.0.1: it")
 
     async def test_who_says_nothing_is_dropped_in_time(self, caplog: pytest.LogCaptureFixture) -> None:
         async with running_node(client={"proxy.protocol": True}, limits__handshake=0.3) as node:
@@ -113,7 +113,7 @@ class TestProxyProtocol:
                 assert await exchange(node, data) == b""
             status = await node.status()
             assert status["limits"]["limits.handshake"] == status["refused"]["proxy.protocol"] == 3
-        assert seen(caplog).count("dropped a connection") == 3
+        assert seen(caplog).count("rejected a connection") == 3
 
     async def test_a_check_that_says_nothing_is_no_news(self, caplog: pytest.LogCaptureFixture) -> None:
         async with running_node(client={"proxy.protocol": True}) as node:

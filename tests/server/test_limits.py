@@ -239,7 +239,7 @@ async def test_who_does_not_say_for_whom_it_is_takes_no_more_room_than_there_is(
         running_node(client={"proxy.protocol": True}, limits__connections=40) as node,
         contextlib.AsyncExitStack() as stack,
     ):
-        arriving = node.node._frontend._gates["client"].arriving
+        arriving = node.node._frontend.admission["client"].pending
         for _ in range(40):
             await stack.enter_async_context(raw(node.client_port))
         await eventually(lambda: arriving.inside == 40)
@@ -525,7 +525,7 @@ async def test_one_who_does_not_answer_a_close_frame() -> None:
 
 def connections(node: RunningNode) -> list[Connection]:
     """All that are open."""
-    return node.node._frontend._connections()
+    return node.node._frontend.connections()
 
 
 # Publishing
@@ -644,7 +644,7 @@ async def test_silence_is_counted(clock: Clock) -> None:
 async def test_what_was_counted_is_summed_up_in_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("aphlict.server.server.TELL_HITS", 0.1)
+    monkeypatch.setattr("aphlict.server.server.LOG_INTERVAL", 0.1)
     async with running_node() as node:
         for _ in range(3):
             node.node.hub.hits.add("limits.request_head", "192.0.2.1")
