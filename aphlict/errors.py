@@ -223,6 +223,30 @@ class BadRequest(AphlictError):
     http_status = 400
 
 
+class InvalidRequestLine(BadRequest):
+    """The request does not begin with a request line: it may be a PROXY header, or TLS."""
+
+    code = "invalid_request_line"
+
+
+class HTTP11Required(BadRequest):
+    """A WebSocket handshake that arrives as HTTP/1.0 (RFC 6455, 4.1)."""
+
+    code = "http_1_1_required"
+
+
+class ConnectionHeaderRequired(BadRequest):
+    """A WebSocket handshake whose `Connection` does not contain `Upgrade`."""
+
+    code = "connection_header_required"
+
+
+class InvalidWebSocketKey(BadRequest):
+    """A WebSocket handshake without a valid `Sec-WebSocket-Key`."""
+
+    code = "invalid_websocket_key"
+
+
 class UpgradeRequired(BadRequest):
     """A plain HTTP request to a path of a client port that serves WebSockets only."""
 

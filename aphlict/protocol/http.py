@@ -14,7 +14,16 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 from msgspec import Struct
 from msgspec.json import encode
 
-from aphlict.errors import AphlictError, BadRequest, HeadTooLarge, UnsupportedVersion
+from aphlict.errors import (
+    AphlictError,
+    BadRequest,
+    ConnectionHeaderRequired,
+    HeadTooLarge,
+    HTTP11Required,
+    InvalidRequestLine,
+    InvalidWebSocketKey,
+    UnsupportedVersion,
+)
 
 END = b"\r\n\r\n"
 MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
@@ -89,7 +98,7 @@ def parse_head(head: bytes) -> Request:
     lines = head.split(b"\r\n")
     start = _START.fullmatch(lines[0])
     if start is None:
-        raise BadRequest("the first line is no HTTP/1.1 request line")
+        raise InvalidRequestLine("the first line is no HTTP/1.1 request line")
     method, target, minor = start.groups()
     headers = _read_fields(lines[1:])
     request = Request(method.decode(), origin_form(target.decode("latin-1")), int(minor), headers)
@@ -129,7 +138,7 @@ def _refuse_early(data: bytes) -> None:
     if _BARE_LF.search(data):
         raise BadRequest("a line of the head does not end with CR LF")
     if data and not 0x21 <= data[0] <= 0x7E:
-        raise BadRequest("the first line is no HTTP/1.1 request line")
+        raise InvalidRequestLine("the first line is no HTTP/1.1 request line")
 
 
 def _read_fields(lines: list[bytes]) -> dict[str, str]:
@@ -173,17 +182,21 @@ def accept(request: Request) -> bytes:
     Raises BadRequest, UnsupportedVersion.
     """
     headers = request.headers
-    if request.method != "GET" or not request.minor:
-        raise BadRequest("a WebSocket begins with GET and HTTP/1.1")
+    if request.method != "GET":
+        raise BadRequest("a WebSocket handshake is a GET request")
+    if not request.minor:
+        raise HTTP11Required("a WebSocket handshake requires HTTP/1.1: a proxy may use HTTP/1.0")
     if request.body_size() != 0:
         raise BadRequest("a request that upgrades has no body")
     if "upgrade" not in _tokens(headers.get("connection", "")):
-        raise BadRequest("the Connection header does not name Upgrade: a proxy may have removed it")
+        raise ConnectionHeaderRequired(
+            "the Connection header does not name Upgrade: a proxy may have removed it"
+        )
     if headers.get("sec-websocket-version") != "13":
         raise UnsupportedVersion("this server speaks version 13 of the WebSocket protocol")
     key = headers.get("sec-websocket-key", "")
     if not _KEY.fullmatch(key):
-        raise BadRequest("Sec-WebSocket-Key is not 16 bytes in base64")
+        raise InvalidWebSocketKey("Sec-WebSocket-Key is not 16 bytes in base64")
     protocols = headers.get("sec-websocket-protocol")
     chosen = _CHOSEN if protocols is not None and PROTOCOL in _split(protocols) else b""
     return (
