@@ -241,7 +241,7 @@ def fuzz_body(data: bytes) -> None:
     for message in messages:
         (again,), _ = parse(message.for_peer(message.touched), "default")
         assert _essence(again) == _essence(message)
-        assert message.frame(message.channels).endswith(message.text(message.channels))
+        assert message.delivery(message.channels).ws_frame.endswith(message.text(message.channels))
 
 
 def _essence(message: Message) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ from aphlict.core.subscriptions import ChannelMatch, Group, Instance, grouped
 
 log = logging.getLogger(__name__)
 
-SLICE = 256  # frames sent in a row before other work has its turn: about 2 ms
+SLICE = 256  # deliveries made in a row before other work has its turn: about 2 ms
 REFILL = (
     SLICE // 2
 )  # what is left of the budget when it is filled up again: a turn of the loop for that costs 4 µs
@@ -52,9 +52,9 @@ class FanOut:
         for group in grouped(heard):
             if isinstance(group, Group):
                 matched += len(group.receivers)
-                frame = message.frame(group.channels)
+                delivery = message.delivery(group.channels)
                 for receiver in group.receivers:
-                    receiver.send(frame)
+                    receiver.deliver(delivery)
         return matched
 
     def enqueue(self, instance: Instance, job: Iterator[int]) -> None:
@@ -85,11 +85,11 @@ class FanOut:
                 if isinstance(group, int):
                     yield group // SORTED_FOR_ONE
                     continue
-                frame = message.frame(group.channels)
+                delivery = message.delivery(group.channels)
                 for start in range(0, len(group.receivers), SLICE):
                     part = group.receivers[start : start + SLICE]
                     for receiver in part:
-                        receiver.send(frame)
+                        receiver.deliver(delivery)
                     self.waiting -= len(part)
                     left -= len(part)
                     yield len(part)

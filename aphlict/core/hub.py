@@ -11,7 +11,7 @@ from aphlict.core import resume_token as position
 from aphlict.core.budget import Budget
 from aphlict.core.fanout import FanOut
 from aphlict.core.history import MAX_AGE, Entry, Eviction, Evictions, HistoryStore
-from aphlict.core.message import Frame, Message, check_name, random_name
+from aphlict.core.message import Delivery, Message, check_name, random_name
 from aphlict.core.resume import Resumption, replay
 from aphlict.core.resume_token import RECENT, REMEMBERED, ResumeToken
 from aphlict.core.stats import LIMIT_NAMES, REFUSALS, Counters, LimitCounters, Subscribed
@@ -316,9 +316,9 @@ class Hub:
         """What has been accepted by now."""
         return Offset(self.archive.sequence, min(now, self.in_sync_until))
 
-    def moment_of(self, frame: Frame) -> Offset:
-        """When its message was accepted; the beginning of time where it has been forgotten."""
-        entry = self.instance(frame.instance).history.entry(frame.unique_id)
+    def offset_of(self, delivery: Delivery) -> Offset:
+        """The offset at which the message was accepted; before all others where the history has evicted it."""
+        entry = self.instance(delivery.instance).history.entry(delivery.unique_id)
         return Offset(entry.sequence, entry.at) if entry else Offset(0, -self.epoch)
 
     def last(self, subscriber: Subscriber, now: float) -> str | None:
@@ -342,7 +342,7 @@ class Hub:
         """What has been forgotten before its turn came is missing."""
         kept = [entry for entry in entries if entry.history is not None]
         if kept:
-            subscriber.receiver.send_all(replay(subscriber, kept))
+            subscriber.receiver.deliver_all(replay(subscriber, kept))
             self.counters.messages_out += len(kept)
         done(Recovery(len(kept), recovered and len(kept) == len(entries)))
         yield 1 + len(kept) // 8

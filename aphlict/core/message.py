@@ -45,20 +45,26 @@ def new_unique_id() -> str:
     return f"{random.getrandbits(128):032x}"
 
 
-class Frame(bytes):
-    """A ready WebSocket text frame that knows what it carries, for those who need it in another form.
+class Delivery:
+    """A message as the subscribers of the same ones of its channels receive it.
 
-    It does not refer to its message, which may keep it: the two would wait for the garbage collector together.
+    `ws_frame`: a complete WebSocket frame. It is made once and shared by all receivers.
     """
 
-    instance: str
-    unique_id: str
-    channels: tuple[str, ...]
+    # No reference to the message, which may cache this object: a cycle would keep the memory of both until the
+    # garbage collector runs.
+    __slots__ = ("channels", "instance", "unique_id", "ws_frame")
+
+    def __init__(self, instance: str, unique_id: str, channels: tuple[str, ...], json: bytes) -> None:
+        self.instance = instance
+        self.unique_id = unique_id
+        self.channels = channels
+        self.ws_frame = encode_frame(TEXT, json)
 
     @property
-    def text(self) -> bytes:
-        """The JSON in it."""
-        return self[{126: 4, 127: 10}.get(self[1], 2) :]
+    def json(self) -> bytes:
+        """The JSON in the frame: a copy, as keeping both would double the memory of the history."""
+        return self.ws_frame[{126: 4, 127: 10}.get(self.ws_frame[1], 2) :]
 
 
 class Message:
@@ -69,7 +75,7 @@ class Message:
     without `subscribers`, `touched` and its closing brace.
     """
 
-    __slots__ = ("_frame", "channels", "cost", "fields", "instance", "touched", "unique_id")
+    __slots__ = ("_delivery", "channels", "cost", "fields", "instance", "touched", "unique_id")
 
     def __init__(
         self,
@@ -84,7 +90,7 @@ class Message:
         self.channels = channels
         self.touched = touched
         self.fields = fields
-        self._frame: Frame | None = None
+        self._delivery: Delivery | None = None
         self.cost = MESSAGE_COST + 2 * len(fields) + CHANNEL_COST * len(channels)
 
     @property
@@ -96,15 +102,14 @@ class Message:
         """Make the JSON that a subscriber of these channels may see."""
         return b'%b,"subscribers":%b}' % (self.fields, encode(channels))
 
-    def frame(self, channels: tuple[str, ...]) -> Frame:
-        """Make the frame for the subscribers of these channels; the one for all channels is made once."""
-        if self._frame is not None and self._frame.channels == channels:
-            return self._frame
-        frame = Frame(encode_frame(TEXT, self.text(channels)))
-        frame.instance, frame.unique_id, frame.channels = self.instance, self.unique_id, channels
+    def delivery(self, channels: tuple[str, ...]) -> Delivery:
+        """Return what the subscribers of these channels receive; the delivery for all channels is cached."""
+        if self._delivery is not None and self._delivery.channels == channels:
+            return self._delivery
+        delivery = Delivery(self.instance, self.unique_id, channels, self.text(channels))
         if len(channels) == len(self.channels):
-            self._frame = frame
-        return frame
+            self._delivery = delivery
+        return delivery
 
     def for_peer(self, touched: Iterable[str]) -> bytes:
         """Make the JSON that goes to another node."""

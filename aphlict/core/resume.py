@@ -7,6 +7,7 @@ from math import inf
 
 from aphlict.core import resume_token as position
 from aphlict.core.history import Entry, InstanceHistory
+from aphlict.core.message import Delivery
 from aphlict.core.resume_token import EARLY, OVERLAP, REMEMBERED, ResumeToken, digest
 from aphlict.core.subscriptions import Subscriber
 from aphlict.errors import HistoryEvicted
@@ -112,16 +113,16 @@ def _time(place: ResumeToken) -> float:
     return place.at
 
 
-def replay(subscriber: Subscriber, entries: Iterable[Entry]) -> Iterator[bytes]:
-    """The frames of these messages, for the channels that are subscribed when their turn comes.
+def replay(subscriber: Subscriber, entries: Iterable[Entry]) -> Iterator[Delivery]:
+    """The deliveries of these messages, for the channels that are subscribed when their turn comes.
 
-    Each message is looked up then: a reader that takes its time must not keep them all. Raises Forgotten where the
-    history no longer has one.
+    Each message is looked up then: a reader that takes its time must not keep them all. The iterator raises
+    HistoryEvicted where the history no longer has one.
     """
     return _look_up(subscriber, array(SEQUENCE, [entry.sequence for entry in entries]))
 
 
-def _look_up(subscriber: Subscriber, sequences: Sequence[int]) -> Iterator[bytes]:
+def _look_up(subscriber: Subscriber, sequences: Sequence[int]) -> Iterator[Delivery]:
     held = subscriber.subscriptions
     for sequence in sequences:
         if not held:
@@ -131,4 +132,4 @@ def _look_up(subscriber: Subscriber, sequences: Sequence[int]) -> Iterator[bytes
             raise HistoryEvicted("a message of the replay has been forgotten")
         channels = tuple(name for name in entry.message.channels if name in held)
         if channels:
-            yield entry.message.frame(channels)
+            yield entry.message.delivery(channels)

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from aphlict.core.budget import Holder
 from aphlict.core.history import InstanceHistory
-from aphlict.core.message import random_name
+from aphlict.core.message import Delivery, random_name
 
 STRIDE = 4096  # receivers put into groups in a row: a millisecond
 SUBSCRIPTION_COST = 270  # bytes beside its name, where it takes most: two of a channel, Python 3.10
@@ -22,17 +22,20 @@ def subscription_cost(names: Collection[str]) -> int:
 
 
 class Receiver(Protocol):
-    """Where frames for a subscriber go. Neither method raises or waits."""
+    """The connection side of a subscriber. Neither method raises or waits."""
 
     @property
     def holder(self) -> Holder:
         """The connection that they are sent over: what its subscriptions take is attributed to it."""
 
-    def send(self, frame: bytes, /) -> None:
-        """Send one frame."""
+    def deliver(self, delivery: Delivery, /) -> None:
+        """Send one message."""
 
-    def send_all(self, frames: Iterator[bytes], /) -> None:
-        """Send these before anything that is sent later, taking them as the network takes them."""
+    def deliver_all(self, deliveries: Iterator[Delivery], /) -> None:
+        """Send a replay before anything that is delivered later, pulling messages as the network takes them.
+
+        The iterator raises HistoryEvicted where the history no longer has a message.
+        """
 
 
 class SubscriberSet:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from msgspec.json import encode
 
 from aphlict.core.hub import Hub, Offset, Recovery
-from aphlict.core.message import Frame
+from aphlict.core.message import Delivery
 from aphlict.core.subscriptions import Subscriber
 from aphlict.protocol.http import JSON, PRIVATE, whole
 from aphlict.server.listen_request import ListenRequest
@@ -92,27 +92,26 @@ class Poll(Listening):
         if self._texts or not self._recovered:
             self._answer_soon()
 
-    def send(self, frame: bytes, /) -> None:
+    def deliver(self, delivery: Delivery, /) -> None:
         """Part of the hub's Receiver: a message came."""
-        self._take(frame)
+        self._take(delivery)
         if self._texts:
             self._answer_soon()
 
-    def send_all(self, frames: Iterator[bytes], /) -> None:
+    def deliver_all(self, deliveries: Iterator[Delivery], /) -> None:
         """Part of the hub's Receiver: what came before; what is beyond the bounds is left to the next request."""
-        for frame in frames:
-            self._take(frame)
+        for delivery in deliveries:
+            self._take(delivery)
             if self._is_full:
                 return
 
-    def _take(self, frame: bytes) -> None:
+    def _take(self, delivery: Delivery) -> None:
         """Keep a message for the answer, unless that is full: then it is left to the next request."""
         if self._is_full:
             return
-        assert isinstance(frame, Frame)
-        self._until = self._hub.moment_of(frame)
-        if not self._has_seen(frame.unique_id):
-            text = frame.text
+        self._until = self._hub.offset_of(delivery)
+        if not self._has_seen(delivery.unique_id):
+            text = delivery.json
             self._texts.append(text)
             self._size += len(text)
             self._is_full = len(self._texts) >= MAX_MESSAGES or self._size >= MAX_BYTES

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from aphlict.core import resume_token as position
 from aphlict.core.hub import Hub, Recovery
-from aphlict.core.message import Frame
+from aphlict.core.message import Delivery
 from aphlict.core.resume_token import DIGEST, REMEMBERED, digest
 from aphlict.core.subscriptions import Subscriber
 from aphlict.protocol.http import PRIVATE, head
@@ -38,21 +38,20 @@ class Event(NamedTuple):
 
 
 class Encoder:
-    """Makes events of frames; a fan-out brings the same frame many times in a row."""
+    """Makes events of deliveries; a fan-out brings the same delivery many times in a row."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._frame: bytes = b""
+        self._delivery: Delivery | None = None
         self._event = Event(b"", b"", b"")
 
-    def event(self, frame: bytes) -> Event:
-        """Make the event of a message's frame."""
-        if frame is not self._frame:
-            assert isinstance(frame, Frame)
-            moment = self._hub.moment_of(frame)
-            id_begin = b"id: %b" % self._hub.position_head(moment).encode()
-            self._event = Event(id_begin, encode(frame.text), digest(frame.unique_id))
-            self._frame = frame
+    def event(self, delivery: Delivery) -> Event:
+        """Make the event of a message."""
+        if delivery is not self._delivery:
+            offset = self._hub.offset_of(delivery)
+            id_begin = b"id: %b" % self._hub.position_head(offset).encode()
+            self._event = Event(id_begin, encode(delivery.json), digest(delivery.unique_id))
+            self._delivery = delivery
         return self._event
 
 
@@ -123,13 +122,11 @@ class EventStream(Listening):
         self._connection.send(mark)
         self._is_behind = False
 
-    def send(self, frame: bytes, /) -> None:
+    def deliver(self, delivery: Delivery, /) -> None:
         """Part of the hub's Receiver."""
-        if self._has_seen is not None:
-            assert isinstance(frame, Frame)
-            if self._has_seen(frame.unique_id):
-                return
-        event = self._encoder.event(frame)
+        if self._has_seen is not None and self._has_seen(delivery.unique_id):
+            return
+        event = self._encoder.event(delivery)
         self._recent = recent = (event.digest + self._recent)[:NAMED]
         if len(event.body) < LONG:
             self._connection.send(
@@ -139,14 +136,14 @@ class EventStream(Listening):
             self._connection.send(b"%b%b.%b" % (event.id_begin, position.encode(recent), self._early))
             self._connection.send(event.body)
 
-    def send_all(self, frames: Iterator[bytes], /) -> None:
+    def deliver_all(self, deliveries: Iterator[Delivery], /) -> None:
         """Part of the hub's Receiver: it has a replay ready, and says next how complete that is."""
-        self._backlog = self._encode_all(frames)
+        self._backlog = self._encode_all(deliveries)
 
-    def _encode_all(self, frames: Iterator[bytes]) -> Iterator[bytes]:
+    def _encode_all(self, deliveries: Iterator[Delivery]) -> Iterator[bytes]:
         """The events of a replay: what its browser had before is what it said when it came."""
         recent = self._resumed
-        for event in map(self._encoder.event, frames):
+        for event in map(self._encoder.event, deliveries):
             recent = (event.digest + recent)[:NAMED]
             yield b"%b%b.%b%b" % (event.id_begin, position.encode(recent), self._early, event.body)
 

@@ -3,6 +3,7 @@
 import pytest
 
 from aphlict.core.fanout import SLICE
+from aphlict.core.message import Delivery
 from tests.support.hub import FakeSubscriber, join, make_hub, publish
 
 
@@ -11,12 +12,12 @@ class Broken(FakeSubscriber):
 
     has_failed = False
 
-    def send(self, frame: bytes, /) -> None:
+    def deliver(self, delivery: Delivery, /) -> None:
         """Fail once."""
         if not self.has_failed:
             self.has_failed = True
             raise ZeroDivisionError
-        super().send(frame)
+        super().deliver(delivery)
 
 
 def test_a_bug_in_one_delivery_stops_none_behind_it(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ import pytest
 from aphlict.core.budget import ACCOUNT_COST
 from aphlict.core.fanout import SLICE
 from aphlict.core.hub import FEW, Recovery
-from aphlict.core.message import Message, parse
+from aphlict.core.message import Delivery, Message, parse
 from aphlict.core.subscriptions import subscription_cost
 from aphlict.errors import CommandError, HistoryEvicted, NameTooLong
 from tests.support.hub import THIS_NODE, FakeSubscriber, HubHarness
@@ -223,13 +223,13 @@ def test_a_message_that_is_forgotten_means_a_gap(harness: HubHarness) -> None:
 class SlowSubscriber(FakeSubscriber):
     """A receiver that takes of a replay what the test takes of it."""
 
-    def send_all(self, frames: Iterator[bytes], /) -> None:
-        """Keep the frames for later."""
-        self.replay = frames
+    def deliver_all(self, deliveries: Iterator[Delivery], /) -> None:
+        """Keep the replay for later."""
+        self.replay = deliveries
 
     def take(self) -> None:
-        """Take one more frame."""
-        self.send(next(self.replay))
+        """Take one more message."""
+        self.deliver(next(self.replay))
 
 
 def test_a_replay_that_is_not_taken_keeps_no_messages(harness: HubHarness) -> None:
@@ -272,7 +272,7 @@ def test_a_replay_leaves_out_what_was_unsubscribed_since(harness: HubHarness) ->
     for name in "12":
         for channels in (["a"], ["b"], ["a", "b"]):
             harness.publish(name + "".join(channels), channels)
-    slow.frames.clear()
+    slow.deliveries.clear()
     harness.replay_age(subscriber)
     slow.take()
     harness.hub.unsubscribe(subscriber, ["a"])
@@ -291,7 +291,7 @@ def test_what_is_forgotten_before_a_replay_begins_is_a_gap(harness: HubHarness) 
     for name in ("b1", "b2"):
         harness.publish(name, ["b"])
         harness.now += 30
-    ann.frames.clear()
+    ann.deliveries.clear()
     harness.publish("1")
     done: list[Recovery] = []
     harness.hub.replay_age(subscriber, 60.0, harness.now, done.append)
@@ -338,9 +338,9 @@ def test_a_long_fan_out_is_done_in_slices(harness: HubHarness) -> None:
     subscribers = crowd(harness, 3 * SLICE)
     assert harness.publish("1").matched == 3 * SLICE
     assert harness.wakes == 1
-    assert sum(len(each.frames) for each in subscribers) == 0
+    assert sum(len(each.deliveries) for each in subscribers) == 0
     assert harness.hub.work()
-    assert 0 < sum(len(each.frames) for each in subscribers) <= SLICE
+    assert 0 < sum(len(each.deliveries) for each in subscribers) <= SLICE
     harness.finish()
     assert all(each.ids == ["1"] for each in subscribers)
 
@@ -414,7 +414,7 @@ def test_what_is_forgotten_is_freed_at_once(harness: HubHarness) -> None:
         assert messages_alive() == before + 100
         harness.now += 61
         harness.hub.sweep(harness.now)
-        assert len(ann.frames) == 100
+        assert len(ann.deliveries) == 100
         assert messages_alive() == before
     finally:
         gc.enable()

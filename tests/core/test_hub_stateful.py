@@ -202,7 +202,7 @@ class HubMachine(RuleBasedStateMachine):
         """At any time, what was heard is the beginning of what is to be heard."""
         for browser in self.open:
             expected = [name for name, _ in browser.expected]
-            assert browser.fake.ids == expected[: len(browser.fake.frames)]
+            assert browser.fake.ids == expected[: len(browser.fake.deliveries)]
 
     @invariant()
     def counts_are_right(self) -> None:

@@ -236,25 +236,25 @@ def test_channel_names_are_escaped() -> None:
     assert seen(one({"subscribers": [name]}), name)["subscribers"] == [name]
 
 
-def test_a_frame_is_the_text_in_a_final_text_frame() -> None:
+def test_a_delivery_has_the_json_in_a_final_text_frame() -> None:
     message = one({"subscribers": ["a"]})
-    frame = message.frame(("a",))
-    assert frame[0] == 0x81
-    assert frame[2:] == message.text(("a",))
-    assert (frame.instance, frame.unique_id, frame.channels) == ("default", "new", ("a",))
+    delivery = message.delivery(("a",))
+    assert delivery.ws_frame[0] == 0x81
+    assert delivery.ws_frame[2:] == message.text(("a",))
+    assert (delivery.instance, delivery.unique_id, delivery.channels) == ("default", "new", ("a",))
 
 
 @pytest.mark.parametrize("size", [0, 1000, 100_000])
-def test_a_frame_knows_its_text(size: int) -> None:
+def test_a_delivery_has_the_json_of_its_message(size: int) -> None:
     message = one({"subscribers": ["a"], "text": "x" * size})
-    assert message.frame(("a",)).text == message.text(("a",))
+    assert message.delivery(("a",)).json == message.text(("a",))
 
 
-def test_the_frame_for_all_channels_is_made_once() -> None:
+def test_the_delivery_for_all_channels_is_made_once() -> None:
     message = one({"subscribers": ["a", "b"]})
-    assert message.frame(("a", "b")) is message.frame(("a", "b"))
-    assert json.loads(message.frame(("b",))[2:])["subscribers"] == ["b"]
-    assert json.loads(message.frame(("a", "b"))[2:])["subscribers"] == ["a", "b"]
+    assert message.delivery(("a", "b")) is message.delivery(("a", "b"))
+    assert json.loads(message.delivery(("b",)).json)["subscribers"] == ["b"]
+    assert json.loads(message.delivery(("a", "b")).json)["subscribers"] == ["a", "b"]
 
 
 # What a peer gets (1.5)

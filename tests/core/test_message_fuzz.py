@@ -81,5 +81,6 @@ def test_a_browser_sees_the_object_with_its_channels(
     expected = {key: part for key, part in value.items() if key != "touched"}
     expected |= {"subscribers": list(held), "uniqueID": "new" if unique_id is None else unique_id}
     assert json.loads(message.text(held)) == expected
-    frame = message.frame(held)
-    assert bytes(frame[-len(message.text(held)) :]) == message.text(held)
+    delivery = message.delivery(held)
+    assert delivery.ws_frame.endswith(message.text(held))
+    assert delivery.json == message.text(held)

@@ -212,5 +212,5 @@ async def test_a_long_list_for_many_browsers_does_not_hold_up_the_loop() -> None
         expected = [str(number) for number in range(300)]
         assert [(each.unique_id, each.matched) for each in told] == [(name, 5000) for name in expected]
         first, last = readers[0][0], readers[-1][0]
-        await eventually(lambda: len(first.frames) == len(last.frames) == 300, "the messages")
+        await eventually(lambda: len(first.deliveries) == len(last.deliveries) == 300, "the messages")
         assert first.ids == last.ids == expected

@@ -6,7 +6,7 @@ from typing import Any
 
 from aphlict.config.settings import Limits
 from aphlict.core.hub import Hub, Receipt, Recovery
-from aphlict.core.message import Message, parse
+from aphlict.core.message import Delivery, Message, parse
 from aphlict.core.subscriptions import Subscriber
 
 THIS_NODE = "thisnode00000000"
@@ -25,26 +25,26 @@ class FakeConnection:
 
 
 class FakeSubscriber:
-    """Records the frames that a hub sends to it."""
+    """Records what a hub delivers to it."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name
-        self.frames: list[bytes] = []
+        self.deliveries: list[Delivery] = []
         self.holder = FakeConnection()
 
-    def send(self, frame: bytes, /) -> None:
-        """Record a frame."""
-        self.frames.append(frame)
+    def deliver(self, delivery: Delivery, /) -> None:
+        """Record a delivery."""
+        self.deliveries.append(delivery)
 
-    def send_all(self, frames: Iterator[bytes], /) -> None:
-        """Record the frames of a replay."""
-        for frame in frames:
-            self.send(frame)
+    def deliver_all(self, deliveries: Iterator[Delivery], /) -> None:
+        """Record those of a replay."""
+        for delivery in deliveries:
+            self.deliver(delivery)
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The messages in the frames."""
-        return [json.loads(frame[{126: 4, 127: 10}.get(frame[1], 2) :]) for frame in self.frames]
+        """The messages as the subscriber receives them."""
+        return [json.loads(each.json) for each in self.deliveries]
 
     @property
     def ids(self) -> list[str]:

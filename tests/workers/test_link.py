@@ -12,7 +12,7 @@ import pytest
 from aphlict.config.settings import Limits, ServerSettings, Settings
 from aphlict.core.history import Evictions
 from aphlict.core.hub import Hub, Recovery
-from aphlict.core.message import Message
+from aphlict.core.message import Delivery, Message
 from aphlict.core.resume_token import read
 from aphlict.server.credentials import load
 from aphlict.server.server import Port
@@ -98,7 +98,7 @@ def answered(distribution: EdgePool) -> int | None:
 class Faulty(FakeSubscriber):
     """A receiver with a bug."""
 
-    def send(self, _frame: bytes, /) -> None:
+    def deliver(self, _delivery: Delivery, /) -> None:
         raise RuntimeError("a bug")
 
 
@@ -195,7 +195,7 @@ async def test_an_edge_joins_however_long_the_history_is() -> None:
         distributing(hub) as (distribution, address),
         kept(keeper := HubConnector(edge, address, lambda: None)),
     ):
-        await eventually(lambda: listener.frames, "the begin of the history")
+        await eventually(lambda: listener.deliveries, "the begin of the history")
         assert not keeper.up_to_date.is_set()
         for name in rest:
             distribution.publish([make_message(name)], time.monotonic(), lambda _receipts: None)
@@ -204,7 +204,7 @@ async def test_an_edge_joins_however_long_the_history_is() -> None:
                 break
         for name in rest:
             distribution.publish([make_message(name)], time.monotonic(), lambda _receipts: None)
-        await eventually(lambda: not edge.work() and len(listener.frames) == len(NAMES), "all messages")
+        await eventually(lambda: not edge.work() and len(listener.deliveries) == len(NAMES), "all messages")
     assert listener.ids == NAMES
 
 
