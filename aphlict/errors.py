@@ -18,6 +18,12 @@ class AphlictError(Exception):
     challenge: str | None = None  # WWW-Authenticate of the HTTP response
     channels: tuple[str, ...] = ()  # the refused ones, where others of the same request might be accepted
 
+    def __init__(self, sentence: str = "", *, code: str | None = None) -> None:
+        """Initialize; `code` is that of another server's response, where the error stands for one."""
+        super().__init__(sentence)
+        if code is not None:
+            self.code = code
+
 
 # For the operator.
 
