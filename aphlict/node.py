@@ -16,8 +16,8 @@ from aphlict.core.message import Message, random_name
 from aphlict.server import limits as capacity
 from aphlict.server import pages as script
 from aphlict.server.admin_port import Admin, NodeAPI, Publishers
+from aphlict.server.auth import Credentials
 from aphlict.server.client_port import Browsers
-from aphlict.server.credentials import Credentials
 from aphlict.server.http_connection import RequestConnection
 from aphlict.server.pages import NodeState, Pages
 from aphlict.server.server import Port, PortType, Server

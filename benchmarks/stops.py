@@ -22,7 +22,7 @@ from typing import Any
 from aphlict.config.loader import from_keys
 from aphlict.node import Node
 from aphlict.process.worker import tune_collector
-from aphlict.server.credentials import Credentials
+from aphlict.server.auth import Credentials
 
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -20,7 +20,7 @@ import psutil
 
 from aphlict.config.loader import from_keys
 from aphlict.node import Node
-from aphlict.server.credentials import Credentials
+from aphlict.server.auth import Credentials
 
 KINDS = ("events", "poll")
 REQUEST = "GET /{what}?channel={channel}&wait=60 HTTP/1.1\r\nHost: x\r\n\r\n"

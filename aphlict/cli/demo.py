@@ -17,7 +17,7 @@ from aphlict.errors import AphlictError, UsageError
 from aphlict.node import Node
 from aphlict.process import ports
 from aphlict.publisher import publish_async
-from aphlict.server.credentials import Credentials
+from aphlict.server.auth import Credentials
 
 LOOPBACK = "127.0.0.1"
 NO_PIDFILE = "/dev/null"  # only Ctrl-C ends a demo

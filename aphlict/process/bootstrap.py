@@ -21,10 +21,9 @@ from aphlict.errors import AddressInUse
 from aphlict.process import logs, ports, privileges
 from aphlict.process.pidfile import Pidfile
 from aphlict.process.privileges import find_owner
-from aphlict.server import credentials
 from aphlict.server import pages as script
 from aphlict.server.admin_access import is_loopback
-from aphlict.server.credentials import Credentials
+from aphlict.server.auth import Credentials, load_credentials
 from aphlict.tls.certificates import CertificateReport, inspect_server
 from aphlict.tls.context import client_context
 from aphlict.tokens.keys import read_keys
@@ -187,7 +186,7 @@ def load(settings: Settings, files: FileReader) -> Loaded:
 
 def _load_credentials(settings: Settings, read: Read) -> list[Credentials]:
     """Read each server's keys and certificate, while we may. Raises ConfigError."""
-    return [credentials.load(server, read) for server in settings.servers]
+    return [load_credentials(server, read) for server in settings.servers]
 
 
 def prove_startable(

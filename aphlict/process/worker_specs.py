@@ -11,7 +11,7 @@ from aphlict.config.settings import Settings
 from aphlict.core.message import random_name
 from aphlict.node import FINGERPRINT_SIZE, Node
 from aphlict.process.bootstrap import Launch
-from aphlict.server.credentials import Credentials
+from aphlict.server.auth import Credentials
 from aphlict.server.server import Port
 from aphlict.workers.nodes import EdgeNode, HubNode
 

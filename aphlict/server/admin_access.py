@@ -1,4 +1,4 @@
-"""Who may speak to an admin port: no web page, and where there is a secret, only who knows it."""
+"""Access to admin ports: no requests of web pages, no foreign host names, and the secret if one is set."""
 
 import hmac
 import re
@@ -12,89 +12,100 @@ from aphlict.config.descriptions import shorten
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.errors import CrossSiteRequest, HostNotAllowed, Unauthorized
 
-OWN_SITES = {
-    "none",
-    "same-origin",
-}  # of Sec-Fetch-Site: typed by hand, or a page of this server, which has none
+# Values of Sec-Fetch-Site of a request that no other site's page caused: typed by the user, or of a page of this
+# server, which has none.
+SAME_SITE = {"none", "same-origin"}
 
-# Names that nobody can register for others to look up (RFC 6761, RFC 8375, ICANN's reserved ones): a stranger
-# cannot have them lead here. A name without a dot is one of those too.
-PRIVATE = ("localhost", "localdomain", "local", "internal", "lan", "home.arpa", "test")
+# Names that nobody can register in the public DNS (RFC 6761, RFC 8375, ICANN's reserved ones): an attacker cannot
+# let them resolve to this server. A name without a dot is one as well.
+PRIVATE_DOMAINS = ("localhost", "localdomain", "local", "internal", "lan", "home.arpa", "test")
 
-MOST_HOSTS = 64  # that are remembered
-OWN_ADDRESSES = 64  # of a machine that are remembered
+MAX_KNOWN_HOSTS = 64  # values of Host that are cached
+MAX_LOCAL_ADDRESSES = 64  # addresses of this machine that are cached
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(?::[0-9]*)?")
 _BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE)
 
 
 class AdminAccess:
-    """Looks at the head of each request to one admin server, and knows the names of every server.
+    """Checks the head of each request to one admin port; on client ports, only `is_known_host` is used.
 
-    `names` are those of this machine. They count for what comes by this machine's own loopback address, which is
-    what a page whose name is pointed there is after; and for all where `admin.hosts` adds to them.
+    `local_names` are the names of this machine. Host names are checked for requests to a loopback address, as a page
+    whose name resolves to it (DNS rebinding) may reach a server there; and for all requests if `admin.hosts` is set.
     """
 
-    def __init__(self, server: ServerSettings, names: Collection[str]) -> None:
+    def __init__(self, server: ServerSettings, local_names: Collection[str]) -> None:
         self._secrets = [secret.encode() for secret in server.secrets]
-        self._names = frozenset(map(plain, (*names, *server.admin_hosts, server.address)))
-        self._always = bool(server.admin_hosts) or is_loopback(server.address)
-        self._good: set[str] = set()  # values of Host that were looked at and found good
+        self._names = frozenset(map(normalize_host, (*local_names, *server.admin_hosts, server.address)))
+        self._checks_all_hosts = bool(server.admin_hosts) or is_loopback(server.address)
+        self._known_hosts: set[str] = set()  # values of Host that have passed the check
 
-    def check(self, headers: Mapping[str, str], came_to: Callable[[], str]) -> None:
-        """Look at a request; `came_to` tells the address of ours that it came to.
+    def check(self, headers: Mapping[str, str], local_address: Callable[[], str]) -> None:
+        """Check a request. `local_address` returns the address of this server that received it.
 
         Raises CrossSiteRequest, HostNotAllowed or Unauthorized.
         """
-        _refuse_pages(headers)
+        _check_site(headers)
         host = headers.get("host", "")
-        if host not in self._good and (self._always or is_loopback(came_to())) and not self.knows(host):
-            shown = shorten(host_of(host) or host)
-            raise HostNotAllowed(
-                f"{shown} is not known as a name of this server: use its address, or add it to 'admin.hosts'"
-            )
+        if host not in self._known_hosts:
+            self._check_host(host, local_address)
         if self._secrets:
             self._check_secret(headers.get("authorization", ""))
 
-    def knows(self, header: str) -> bool:
+    def _check_host(self, header: str, local_address: Callable[[], str]) -> None:
+        is_exposed = self._checks_all_hosts or is_loopback(local_address())
+        if is_exposed and not self.is_known_host(header):
+            raise HostNotAllowed(
+                f"{shorten(host_of(header) or header)} is not known as a name of this server: use its address, or"
+                " add the name to 'admin.hosts'"
+            )
+
+    def is_known_host(self, header: str) -> bool:
         """Whether a `Host` is an address, or a name of this machine or of a private network."""
-        if header in self._good:
+        if header in self._known_hosts:
             return True
         name = host_of(header)
-        if name is None or not _is_own(name, self._names):
+        if name is None or not _is_local(name, self._names):
             return False
-        if len(self._good) < MOST_HOSTS:
-            self._good.add(header)
+        if len(self._known_hosts) < MAX_KNOWN_HOSTS:
+            self._known_hosts.add(header)
         return True
 
     def _check_secret(self, header: str) -> None:
         match = _BEARER.fullmatch(header)
         if match is None:
-            raise Unauthorized("this admin server has a secret: send it as 'Authorization: Bearer SECRET'")
-        shown = match[1].encode()
-        same = [hmac.compare_digest(shown, secret) for secret in self._secrets]  # all, whichever it is
-        if not any(same):
-            raise Unauthorized("the secret in 'Authorization' is not that of this admin server")
+            raise Unauthorized("this admin port requires a secret: send 'Authorization: Bearer SECRET'")
+        value = match[1].encode()
+        matches = [hmac.compare_digest(value, secret) for secret in self._secrets]  # all: constant time
+        if not any(matches):
+            raise Unauthorized("the secret in 'Authorization' is not one of this admin port")
 
 
-def _refuse_pages(headers: Mapping[str, str]) -> None:
-    """Browsers say by themselves, and a page cannot keep them from it, when a page is behind a request."""
+def _check_site(headers: Mapping[str, str]) -> None:
+    """Reject requests that a page caused. Browsers add these headers, and pages cannot remove them (Fetch, 2.2.2)."""
     if "origin" in headers:
         raise CrossSiteRequest(
-            f"web pages may not speak to an admin server, and this is one of {shorten(headers['origin'])}"
+            f"web pages may not send requests to an admin port: this one is from {shorten(headers['origin'])}"
         )
-    if headers.get("sec-fetch-site", "none") not in OWN_SITES:
-        raise CrossSiteRequest("web pages may not speak to an admin server, nor lead a browser to it")
+    if headers.get("sec-fetch-site", "none") not in SAME_SITE:
+        raise CrossSiteRequest(
+            "web pages may not send requests to an admin port, nor redirect a browser to it"
+        )
 
 
 def host_of(header: str) -> str | None:
-    """The name or address in a `Host`, as `plain` has it; None where it is malformed."""
+    """Return the normalized name or address in a `Host`; None if it is malformed."""
     match = _HOST.fullmatch(header)
-    return plain(match[1]) if match else None
+    return normalize_host(match[1]) if match else None
 
 
-def _is_own(name: str, names: Collection[str]) -> bool:
-    if name in names or "." not in name or name.endswith(tuple(f".{each}" for each in PRIVATE)):
+def normalize_host(name: str) -> str:
+    """Return the form of a name or address in which hosts are compared."""
+    return name.strip("[]").casefold().rstrip(".")
+
+
+def _is_local(name: str, names: Collection[str]) -> bool:
+    if name in names or "." not in name or name.endswith(tuple(f".{domain}" for domain in PRIVATE_DOMAINS)):
         return True
     return _is_address(name)
 
@@ -107,30 +118,25 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def plain(name: str) -> str:
-    """A name or address in the form in which they are compared."""
-    return name.strip("[]").casefold().rstrip(".")
-
-
-@lru_cache(OWN_ADDRESSES)  # asked again with every request; taking an address apart costs 3 µs
+@lru_cache(MAX_LOCAL_ADDRESSES)  # called for each request; to parse an address takes 3 µs
 def is_loopback(address: str) -> bool:
-    """Whether only this machine itself can reach a server that listens there."""
+    """Whether a server that listens on an address can be reached from this machine only."""
     try:
-        found = ip_address(address)
-        return ((found.version == 6 and found.ipv4_mapped) or found).is_loopback
+        parsed = ip_address(address)
+        return ((parsed.version == 6 and parsed.ipv4_mapped) or parsed).is_loopback
     except ValueError:
-        return plain(address) == "localhost"
+        return normalize_host(address) == "localhost"
 
 
 HOSTS, RESOLVER = Path("/etc/hosts"), Path("/etc/resolv.conf")
 
 
-def own_names(settings: Settings) -> frozenset[str]:
-    """The host's name, with and without the domains that it searches; what its operator wrote into /etc/hosts; and
-    the names of `cluster`, of which one may be this node's."""
+def local_names(settings: Settings) -> frozenset[str]:
+    """Return the names that may be this machine's: its host name with and without the search domains, the names in
+    /etc/hosts, and those of `cluster`, one of which may be this node's."""
     host = socket.gethostname()
-    searched = [f"{host}.{domain}" for domain in _domains()]
-    return frozenset([host, *searched, *_names_in_hosts(), *(peer.host for peer in settings.cluster)])
+    qualified = [f"{host}.{domain}" for domain in _search_domains()]
+    return frozenset([host, *qualified, *_names_in_hosts(), *(peer.host for peer in settings.cluster)])
 
 
 def _names_in_hosts() -> Iterator[str]:
@@ -138,8 +144,8 @@ def _names_in_hosts() -> Iterator[str]:
         yield from line.partition("#")[0].split()[1:]
 
 
-def _domains() -> list[str]:
-    """The search list: `search` and `domain` exclude each other, and the last line wins (resolv.conf(5))."""
+def _search_domains() -> list[str]:
+    """Return the search list. `search` and `domain` exclude each other, and the last line wins (resolv.conf(5))."""
     domains: list[str] = []
     for line in _lines(RESOLVER):
         if line[:1].isspace():  # the keyword must start the line
@@ -153,7 +159,7 @@ def _domains() -> list[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    """None where the file cannot be read: then there are fewer names."""
+    """Return the lines of a file; none if it cannot be read, and fewer names are known."""
     try:
         return path.read_text(errors="replace").splitlines()
     except OSError:

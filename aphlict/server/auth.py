@@ -1,7 +1,11 @@
-"""Who may listen, where a port asks for tokens: what is shown is proven, and what it allowed ends with it."""
+"""Credentials of the ports, tokens of clients, and the timers that end what a token allowed."""
 
 import logging
+import ssl
+from typing import NamedTuple
 
+from aphlict.config.files import Read, read_file
+from aphlict.config.settings import ServerSettings
 from aphlict.core.hub import Hub
 from aphlict.core.subscriptions import Subscriber
 from aphlict.errors import Forbidden, InvalidToken, TokenMissing
@@ -10,16 +14,36 @@ from aphlict.protocol.http import Request
 from aphlict.server.connection import Connection
 from aphlict.server.port import keys_of
 from aphlict.server.timer_wheel import HasDeadline
+from aphlict.tls.authorities import Authorities, load_authorities
+from aphlict.tls.context import server_context
 from aphlict.tokens.grant import Grant
 from aphlict.tokens.key_set import KeySet
+from aphlict.tokens.key_set import load as load_keys
 
 log = logging.getLogger(__name__)
 
-LOOK = 30.0  # seconds after which a grant is looked at again: its key may have been taken away
+CHECK_INTERVAL = 30.0  # seconds between two checks whether the key of a grant is still configured
 
 
-def prove(connection: Connection, keys: KeySet, token: str, instance: str, unix_now: float) -> Grant:
-    """Say what a token allows. Raises InvalidToken, and Forbidden where it is for another instance."""
+class Credentials(NamedTuple):
+    """The certificate of a port, and what it verifies clients with; None if its settings require none."""
+
+    tls: ssl.SSLContext | None = None
+    keys: KeySet | None = None
+    authorities: Authorities | None = None
+
+
+def load_credentials(server: ServerSettings, read: Read = read_file) -> Credentials:
+    """Read the files of a port. Raises ConfigError or its subclass CertificateError."""
+    return Credentials(
+        server_context(server, read) if server.tls else None,
+        load_keys(server, read),
+        load_authorities(server, server.ssl_ca, read) if server.ssl_ca else None,
+    )
+
+
+def verify_token(connection: Connection, keys: KeySet, token: str, instance: str, unix_now: float) -> Grant:
+    """Return what a token allows. Raises InvalidToken; Forbidden if it is for another instance."""
     limit = connection.context.limits.request_head
     try:
         if len(token) > limit:
@@ -29,21 +53,25 @@ def prove(connection: Connection, keys: KeySet, token: str, instance: str, unix_
     except (InvalidToken, Forbidden) as error:
         connection.context.hits.add("auth.keys", connection.address, str(error))
         raise
-    log.debug("[%d] %s may listen to %s", connection.number, grant.sub or "a token without 'sub'", grant)
+    log.debug("[%d] %s may subscribe to %s", connection.number, grant.sub or "a token without 'sub'", grant)
     return grant
 
 
-def admit(connection: Connection, keys: KeySet, request: Request, instance: str, unix_now: float) -> Grant:
-    """Say what the token of a request allows. Raises TokenMissing beside what `prove` does."""
+def verify_request(
+    connection: Connection, keys: KeySet, request: Request, instance: str, unix_now: float
+) -> Grant:
+    """Return what the token of a request allows. Raises TokenMissing, and as `verify_token`."""
     token = request.token()
     if not token:
-        raise TokenMissing("this server asks for a token: 'Authorization: Bearer' or ?token= is expected")
-    return prove(connection, keys, token, instance, unix_now)
+        raise TokenMissing("this server requires a token: send 'Authorization: Bearer TOKEN' or ?token=TOKEN")
+    return verify_token(connection, keys, token, instance, unix_now)
 
 
 class GrantTimer(HasDeadline):
-    """Ends what a token allowed when it expires, or when its key is taken away; one for each use of a token, to be
-    cancelled where that ends before."""
+    """Closes a connection when its token expires or the key of the token is removed from the configuration.
+
+    Must be cancelled when the connection, or the request with the token, ends before.
+    """
 
     __slots__ = ("_hub", "connection", "grant")
 
@@ -52,77 +80,78 @@ class GrantTimer(HasDeadline):
         self.connection = connection
         self.grant = grant
         self._hub = hub
-        connection.context.deadlines.add(self, self.next_look())
+        connection.context.deadlines.add(self, self.next_check())
 
-    def deadline(self) -> float:
-        """When it ends, on the clock of the deadlines."""
+    def expires(self) -> float:
+        """Return when the grant ends, in the time of `deadlines`. The system clock, by which tokens expire, may be
+        set: this may change."""
         assert self.grant is not None
-        return self.grant.expires - self._hub.epoch  # the clock that tokens go by may be set
+        return self.grant.expires - self._hub.epoch
 
-    def next_look(self) -> float:
-        """When to look at it next: a key may be taken away at any time."""
-        return min(self.deadline(), self.connection.context.deadlines.now + LOOK)
+    def next_check(self) -> float:
+        """Return when to check the grant: a reload may remove its key at any time."""
+        return min(self.expires(), self.connection.context.deadlines.now + CHECK_INTERVAL)
 
     def on_deadline(self, now: float, /) -> float | None:
-        """Part of the interface of Timed."""
+        """Close the connection if the grant has ended."""
         keys = keys_of(self.connection)
         if keys is None:
-            return now + LOOK  # no token is asked for any more
-        reason = self._why_end(now, keys)
+            return now + CHECK_INTERVAL  # a reload has removed the requirement of tokens
+        reason = self._end_reason(now, keys)
         if reason is None:
-            return self.next_look()
+            return self.next_check()
         if self.grant is None:
             self.connection.context.hits.add("auth.keys", self.connection.address, reason)
         self.connection.discard()
         self.connection.close(InvalidToken.close_code, reason, reason)
         return None
 
-    def _why_end(self, now: float, keys: KeySet) -> str | None:
-        if now >= self.deadline():
-            return "no token came in time" if self.grant is None else "the token has expired"
+    def _end_reason(self, now: float, keys: KeySet) -> str | None:
+        if now >= self.expires():
+            return "no token was received in time" if self.grant is None else "the token has expired"
         if self.grant is not None and not keys.has(self.grant.key):
-            return "the key of the token is no longer in force"
+            return "the key of the token has been removed"
         return None
 
 
 class WebSocketSession(GrantTimer):
-    """A WebSocket on a port that asks for tokens, as its tag: until it has shown one it may do nothing."""
+    """A WebSocket on a port that requires tokens. Without a token it is closed after `limits.handshake`."""
 
-    __slots__ = ("_patience", "subscriber")
+    __slots__ = ("_token_deadline", "subscriber")
 
     def __init__(self, connection: Connection, hub: Hub, subscriber: Subscriber, grant: Grant | None) -> None:
         context = connection.context
-        self._patience = context.deadlines.now + context.limits.handshake
+        self._token_deadline = context.deadlines.now + context.limits.handshake
         self.subscriber = subscriber
         super().__init__(connection, hub, grant)
 
-    def deadline(self) -> float:
-        """When it ends: without a token, as a handshake does that is not finished."""
-        return self._patience if self.grant is None else super().deadline()
+    def expires(self) -> float:
+        """Return when the grant ends, or when the client must have sent its token."""
+        return self._token_deadline if self.grant is None else super().expires()
 
     @property
-    def is_admitted(self) -> bool:
-        """Whether it has shown a token, or none is asked for any more."""
+    def is_authorized(self) -> bool:
+        """Whether the client has sent a token, or none is required any more."""
         return self.grant is not None or keys_of(self.connection) is None
 
     def check(self, command: Command) -> None:
-        """Raise TokenMissing or Forbidden for a command that it may not give."""
+        """Raise TokenMissing or Forbidden if the client may not send a command."""
         if isinstance(command, Auth | Ping | Unsubscribe) or keys_of(self.connection) is None:
             return
         if self.grant is None:
-            raise TokenMissing("this server asks for a token: the first command has to be 'auth'")
+            raise TokenMissing("this server requires a token: the first command must be 'auth'")
         if isinstance(command, Subscribe):
             self.grant.check_channels(command.channels)
 
     def renew(self, grant: Grant) -> list[str]:
-        """Go on with another token; the subscriptions that it does not allow are ended, and returned."""
+        """Replace the grant. Ends and returns the subscriptions that the new one does not allow."""
         self.grant = grant
-        lost = [name for name in self.subscriber.subscriptions if not grant.allows(name)]
-        self._hub.unsubscribe(self.subscriber, lost)
-        self.connection.context.deadlines.add(self, self.next_look())
-        return lost
+        removed = [name for name in self.subscriber.subscriptions if not grant.allows(name)]
+        self._hub.unsubscribe(self.subscriber, removed)
+        self.connection.context.deadlines.add(self, self.next_check())
+        return removed
 
     def seconds_left(self) -> int:
-        """How long the token still holds."""
+        """Return the seconds until the grant ends."""
         assert self.grant is not None
         return self.grant.seconds_left(self._hub.epoch + self.connection.context.deadlines.now)

@@ -17,7 +17,7 @@ from aphlict.protocol import commands
 from aphlict.protocol.commands import Auth, Command, Id, Ping, Replay, Subscribe, Unsubscribe
 from aphlict.protocol.http import Request, instance_of
 from aphlict.protocol.websocket import WSMessage
-from aphlict.server.auth import WebSocketSession, prove
+from aphlict.server.auth import WebSocketSession, verify_token
 from aphlict.server.connection import Application, Connection
 from aphlict.server.exchange import Exchange, Handler
 from aphlict.server.fallback import Fallback
@@ -57,7 +57,7 @@ class Browsers(Application):
         keys = keys_of(connection)
         grant = None
         if keys is not None and (token := request.token()):
-            grant = prove(connection, keys, token, instance, self._unix_now())
+            grant = verify_token(connection, keys, token, instance, self._unix_now())
         connection.upgrade(request)
         if connection.state is State.OPEN:
             subscriber = self._hub.join(instance, connection)
@@ -134,7 +134,7 @@ class Browsers(Application):
         more: dict[str, object] = {}
         if isinstance(visitor, WebSocketSession) and keys is not None:
             instance = subscriber.instance.name
-            lost = visitor.renew(prove(connection, keys, command.token, instance, self._unix_now()))
+            lost = visitor.renew(verify_token(connection, keys, command.token, instance, self._unix_now()))
             more = {"expires": visitor.seconds_left(), **({"unsubscribed": lost} if lost else {})}
         if id is not None:
             connection.send(commands.ack(id, **more, **self._where(connection, subscriber)))
@@ -145,7 +145,7 @@ class Browsers(Application):
     def _where(self, connection: Connection, subscriber: Subscriber) -> dict[str, str]:
         """What an ack says beside: where to resume after this connection. Nothing before a token that is asked for: a
         position counts the messages of the server."""
-        if isinstance(connection.tag, WebSocketSession) and not connection.tag.is_admitted:
+        if isinstance(connection.tag, WebSocketSession) and not connection.tag.is_authorized:
             return {}
         connection.charge(len(subscriber.subscriptions) // SUBSCRIPTIONS_PER_COMMAND)
         last = self._hub.last(subscriber, self._clock())

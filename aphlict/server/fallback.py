@@ -20,7 +20,7 @@ from aphlict.errors import (
 from aphlict.protocol import http as answers
 from aphlict.protocol.http import Request
 from aphlict.server import sse as events
-from aphlict.server.auth import GrantTimer, admit
+from aphlict.server.auth import GrantTimer, verify_request
 from aphlict.server.listen_request import ListenRequest, parse_listen_request
 from aphlict.server.long_poll import Poll
 from aphlict.server.port import check_page, cors, keys_of
@@ -109,7 +109,7 @@ class Fallback:
         keys = keys_of(connection)
         if keys is None:
             return None
-        return admit(connection, keys, request, wish.instance, self._hub.epoch + self._clock())
+        return verify_request(connection, keys, request, wish.instance, self._hub.epoch + self._clock())
 
     def _expiry(self, grant: Grant) -> dict[str, str]:
         """The fields of an answer that let the page know how long its token holds."""

@@ -18,9 +18,9 @@ from aphlict.protocol.http import Request
 from aphlict.protocol.proxy_protocol import V1_LIMIT, V2_HEAD, V2_LIMIT, ProxyHeader
 from aphlict.server import limits as capacity
 from aphlict.server.admin_access import AdminAccess
+from aphlict.server.auth import Credentials
 from aphlict.server.connection import Application, Connection
 from aphlict.server.context import Surroundings
-from aphlict.server.credentials import Credentials
 from aphlict.server.limits import ConnectionLimiter, NoLimit, PendingSlots, TokenBucket
 from aphlict.server.poller import EXHAUSTED, READ, Poller
 from aphlict.server.port import PortContext

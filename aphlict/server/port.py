@@ -4,7 +4,7 @@ from aphlict.config.descriptions import shorten
 from aphlict.config.origins import Origins
 from aphlict.errors import OriginForbidden
 from aphlict.protocol.http import Request
-from aphlict.server.admin_access import OWN_SITES, AdminAccess, host_of
+from aphlict.server.admin_access import SAME_SITE, AdminAccess, host_of
 from aphlict.server.connection import Connection, Context
 from aphlict.tls.authorities import Authorities
 from aphlict.tokens.key_set import KeySet
@@ -48,12 +48,12 @@ def check_page(connection: Connection, request: Request) -> None:
     headers = request.headers
     if not context.origins or "origin" in headers:
         return
-    if headers.get("sec-fetch-site", "none") not in OWN_SITES:
+    if headers.get("sec-fetch-site", "none") not in SAME_SITE:
         connection.context.hits.add("origins", connection.address, "a page of another site, without 'Origin'")
         raise OriginForbidden("pages of other sites may not listen here without saying which they are")
     header = headers.get("host", "")
     host = host_of(header)
-    if (host is not None and context.origins.names(host)) or context.guard.knows(header):
+    if (host is not None and context.origins.names(host)) or context.guard.is_known_host(header):
         return
     shown = shorten(host or header)
     connection.context.hits.add("origins", connection.address, f"a request without 'Origin' to {shown}")

@@ -13,10 +13,10 @@ from aphlict.config.files import Read
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.core.stats import LimitCounters
 from aphlict.protocol.websocket import GOING_AWAY
-from aphlict.server.admin_access import own_names
+from aphlict.server.admin_access import local_names
+from aphlict.server.auth import Credentials, load_credentials
 from aphlict.server.connection import Application, Connection
 from aphlict.server.context import Surroundings
-from aphlict.server.credentials import Credentials, load
 from aphlict.server.listener import Acceptor, AdmissionLimits, Listener, PendingProxyConnection
 from aphlict.server.poller import SPELL
 from aphlict.server.port import is_proven
@@ -69,7 +69,7 @@ class Server:
 
     def _make_acceptor(self, server: ServerSettings) -> Acceptor:
         connection, application = self._port_types[server.type]
-        names, limits = own_names(self.settings), self.admission[server.type]
+        names, limits = local_names(self.settings), self.admission[server.type]
         return Acceptor(server, names, connection, application, limits, self.context)
 
     def start(self) -> None:
@@ -130,8 +130,8 @@ class Server:
         """
         by_port = {_key(each): each for each in settings.servers}
         servers = [by_port[_key(port.settings)] for port in self._ports]
-        credentials = [load(each, read) for each in servers]
-        names = own_names(settings)
+        credentials = [load_credentials(each, read) for each in servers]
+        names = local_names(settings)
 
         def switch() -> None:
             is_stricter = False

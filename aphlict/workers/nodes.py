@@ -18,7 +18,7 @@ from aphlict.core.stats import Subscribed
 from aphlict.node import FLUSH_TIMEOUT, admin_role, client_role, describe, keep_tidy
 from aphlict.protocol.websocket import TRY_AGAIN_LATER
 from aphlict.server import limits as capacity
-from aphlict.server.credentials import Credentials
+from aphlict.server.auth import Credentials
 from aphlict.server.pages import NodeState
 from aphlict.server.server import Port, Server
 from aphlict.workers.edge_side import HubConnector

@@ -203,7 +203,7 @@ def test_listen_ends_where_its_token_is_refused(installation: Installation) -> N
     assert "refused the token (the header of the token is not that of a JWT): give a good one" in done.stderr
     done = installation.run("listen", "demo")
     assert done.returncode == 1
-    assert "asks for a token: the first command has to be 'auth'; give a good one" in done.stderr
+    assert "requires a token: the first command must be 'auth'; give a good one" in done.stderr
     short = make(installation, "--channel", "demo", "--expires", "1s")
     done = installation.run("listen", "--token", short, "demo")
     assert done.returncode == 1

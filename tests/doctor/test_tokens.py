@@ -19,7 +19,7 @@ def test_a_token_lets_it_through(installation: Installation, doctor: Doctor) -> 
 def test_without_a_token_it_says_how_to_make_one(installation: Installation, doctor: Doctor) -> None:
     guard(installation, key_file(installation.folder))
     installation.start()
-    doctor.visit(installation).expect("commands", "asks for a token", "--token", "aphlict-doctor-*")
+    doctor.visit(installation).expect("commands", "requires a token", "--token", "aphlict-doctor-*")
     wrong = make(installation, "--channel", "demo")
     doctor.visit(installation, "--token", wrong).expect("commands", "does not name the channel", "--token")
     doctor.visit(installation, "--token", "a.b.c").expect("upgrade", "401", "--token")

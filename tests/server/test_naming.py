@@ -16,7 +16,7 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch, resolver: str, hosts: s
     for name, text in (("RESOLVER", resolver), ("HOSTS", hosts)):
         (folder / name).write_text(text)
         monkeypatch.setattr(naming, name, folder / name)
-    return set(naming.own_names(load(write_configuration(folder))))
+    return set(naming.local_names(load(write_configuration(folder))))
 
 
 @pytest.mark.parametrize(

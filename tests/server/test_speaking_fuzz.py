@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from aphlict.config.origins import Origins
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CrossSiteRequest, HostNotAllowed, Unauthorized
-from aphlict.server.admin_access import PRIVATE, AdminAccess, host_of
+from aphlict.server.admin_access import PRIVATE_DOMAINS, AdminAccess, host_of
 
 HEADER = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF))
 SCHEMES = st.sampled_from(["https://", "http://", "HTTPS://", "//", "", "https:/", "javascript:"])
@@ -54,7 +54,7 @@ def test_a_host_that_is_let_in_is_no_strangers(header: str) -> None:
     if (
         "." in host
         and host != "web1.example.com"
-        and not host.endswith(tuple(f".{each}" for each in PRIVATE))
+        and not host.endswith(tuple(f".{each}" for each in PRIVATE_DOMAINS))
     ):
         ip_address(host)
 

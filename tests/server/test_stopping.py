@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from aphlict.node import Node
-from aphlict.server.credentials import Credentials
+from aphlict.server.auth import Credentials
 from aphlict.server.pages import NodeState
 from tests.support.curl import curl, event_source
 from tests.support.nodes import RunningNode, listening, running_node, subscribed

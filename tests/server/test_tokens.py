@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from aphlict.core.subscriptions import Subscriber
-from aphlict.server.auth import LOOK
+from aphlict.server.auth import CHECK_INTERVAL
 from aphlict.tokens.key_set import LEEWAY
 from tests.support.clocks import Clock
 from tests.support.curl import curl
@@ -138,7 +138,7 @@ async def test_without_a_token_nothing_is_done_but_a_ping(tmp_path: Path) -> Non
     async with running_node(client=guarded(tmp_path)) as node, connect(node.url()) as browser:
         for name, data in (("subscribe", ["a"]), ("replay", {"age": 60000})):
             answer = await command(browser, name, data)
-            assert answer["error"] == "this server asks for a token: the first command has to be 'auth'"
+            assert answer["error"] == "this server requires a token: the first command must be 'auth'"
         await browser.send('{"command": "ping"}')
         assert json.loads(await browser.recv()) == {"type": "pong"}
         assert "error" not in await command(browser, "unsubscribe", ["a"])
@@ -158,8 +158,8 @@ async def test_who_shows_no_token_in_time_is_sent_away(tmp_path: Path, clock: Cl
             clock.advance(node, 9)
             await command(silent, "unsubscribe", [])
             clock.advance(node, 2)
-            assert await closed_with(silent) == (4001, "no token came in time")
-            assert await closed_with(bad) == (4001, "no token came in time")
+            assert await closed_with(silent) == (4001, "no token was received in time")
+            assert await closed_with(bad) == (4001, "no token was received in time")
             assert "error" not in await command(good, "subscribe", ["a"])
 
 
@@ -184,7 +184,7 @@ async def test_a_replay_ends_with_its_token(end: str, tmp_path: Path, clock: Clo
             await browser.recv()
             if end == "key":
                 keys_again(node, key_file(tmp_path, pair("HS256", 1).public, "other.key"))
-            clock.advance(node, LOOK + 1)
+            clock.advance(node, CHECK_INTERVAL + 1)
             assert (await node.status())["connections"] == 0
             came = 1
             with suppress(ConnectionClosed):
@@ -212,9 +212,11 @@ async def test_another_token_goes_on_after_the_first(tmp_path: Path, clock: Cloc
 async def test_a_shorter_token_takes_the_place_of_a_longer_one(tmp_path: Path, clock: Clock) -> None:
     async with running_node(client=guarded(tmp_path)) as node, connect(node.url()) as browser:
         await command(browser, "auth", token("a"))
-        clock.advance(node, 15)  # the patience with who has none is over: the next look is LOOK later
+        clock.advance(
+            node, 15
+        )  # the patience with who has none is over: the next look is CHECK_INTERVAL later
         await command(browser, "auth", token("a", exp=ends_in(20)))
-        clock.advance(node, LOOK - 5)
+        clock.advance(node, CHECK_INTERVAL - 5)
         assert await closed_with(browser) == (4001, "the token has expired")
 
 
@@ -307,7 +309,7 @@ def keys_again(node: RunningNode, *files: str) -> None:
 
 
 async def test_keys_are_rotated_by_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aphlict.server.auth.LOOK", 0.2)
+    monkeypatch.setattr("aphlict.server.auth.CHECK_INTERVAL", 0.2)
     old, new = (key_file(tmp_path, pair("ES256", each).public, f"{each}.key") for each in (0, 1))
     tokens = [token("a", by=pair("ES256", each)) for each in (0, 1)]
     async with running_node(client={"auth.keys": [old]}) as node:
@@ -318,7 +320,7 @@ async def test_keys_are_rotated_by_a_reload(tmp_path: Path, monkeypatch: pytest.
         after = await connect(node.url(f"/ws/?token={tokens[1]}"))
         await connect(node.url(f"/ws/?token={tokens[0]}"))
         keys_again(node, new)
-        assert await closed_with(before) == (4001, "the key of the token is no longer in force")
+        assert await closed_with(before) == (4001, "the key of the token has been removed")
         assert "error" not in await command(after, "subscribe", ["a"])
         assert (await refused(node.url(f"/ws/?token={tokens[0]}")))[0] == 401
         await after.close()
@@ -327,7 +329,7 @@ async def test_keys_are_rotated_by_a_reload(tmp_path: Path, monkeypatch: pytest.
 async def test_what_has_ended_is_not_kept_until_its_token_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aphlict.server.auth.LOOK", 0.2)
+    monkeypatch.setattr("aphlict.server.auth.CHECK_INTERVAL", 0.2)
     async with running_node(client=guarded(tmp_path)) as node:
         deadlines = node.node._frontend.context.deadlines
         for _ in range(10):
@@ -392,7 +394,7 @@ async def test_no_token_gets_into_the_log(tmp_path: Path, caplog: pytest.LogCapt
                     url = f"{site}{path}token={text}"
                     await curl(url, "-X", method, "-G", "-d", "channel=b")
     logged = "\n".join(each.getMessage() for each in caplog.records if each.name.startswith(OURS))
-    assert "may listen to" in logged
+    assert "may subscribe to" in logged
     for text in (good, bad):
         for part in (text, *text.split(".")[1:]):
             assert part[:30] not in logged

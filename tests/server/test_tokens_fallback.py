@@ -42,8 +42,8 @@ async def test_what_is_refused(endpoint: str, tmp_path: Path) -> None:
     invalid = 'Bearer realm="aphlict", error="invalid_token"'
     async with running_node(client=guarded(tmp_path)) as node:
         for options, status, sentence, challenge in (
-            ((), 401, "this server asks for a token", 'Bearer realm="aphlict"'),
-            (("-u", "me:secret"), 401, "this server asks for a token", 'Bearer realm="aphlict"'),
+            ((), 401, "this server requires a token", 'Bearer realm="aphlict"'),
+            (("-u", "me:secret"), 401, "this server requires a token", 'Bearer realm="aphlict"'),
             (bearer(token("a", by=pair("HS256", 1))), 401, "no key of this server", invalid),
             (bearer(token("a", exp=ends_in(-1))), 401, "has expired", invalid),
             (bearer("x"), 401, "is no JWT", invalid),
@@ -120,7 +120,7 @@ async def test_a_poll_answers_when_its_token_ends(tmp_path: Path, clock: Clock) 
 
 
 async def test_a_stream_whose_key_is_taken_away_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aphlict.server.auth.LOOK", 0.2)
+    monkeypatch.setattr("aphlict.server.auth.CHECK_INTERVAL", 0.2)
     async with running_node(client=guarded(tmp_path)) as node:
         asking = asyncio.create_task(curl(at(node, "events?channel=a"), "-N", *bearer(token("a"))))
         await eventually(lambda: node.node.hub.connections == 1)

@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from aphlict.config.loader import from_keys
 from aphlict.node import Node
-from aphlict.server.credentials import load
+from aphlict.server.auth import load_credentials
 
 
 def listening(port: int = 0) -> socket.socket:
@@ -81,7 +81,7 @@ async def running_node(
         **{name.replace("__", "."): value for name, value in keys.items()},
     }
     settings = from_keys(raw)
-    credentials = [load(server) for server in settings.servers]
+    credentials = [load_credentials(server) for server in settings.servers]
     node = Node(settings, [[client_socket], [admin_socket]], credentials)
     await node.start()
     try:

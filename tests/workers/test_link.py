@@ -14,7 +14,7 @@ from aphlict.core.history import Evictions
 from aphlict.core.hub import Hub, Recovery
 from aphlict.core.message import Delivery, Message
 from aphlict.core.resume_token import read
-from aphlict.server.credentials import load
+from aphlict.server.auth import load_credentials
 from aphlict.server.server import Port
 from aphlict.workers.edge_side import HubConnection, HubConnector
 from aphlict.workers.hub_side import EdgePool
@@ -307,7 +307,7 @@ async def test_browsers_of_an_edge_that_missed_messages_have_to_resume() -> None
     loop, client = asyncio.get_running_loop(), listening_port()
     server = ServerSettings(type="client", port=client.getsockname()[1], listen="127.0.0.1")
     settings = Settings(servers=(server,), pidfile="/nowhere/pid", drain_time=0.0)
-    edge = EdgeNode(settings, [Port(server, [client])], [load(server)], address, "f" * 16)
+    edge = EdgeNode(settings, [Port(server, [client])], [load_credentials(server)], address, "f" * 16)
 
     async def let_join(dropped_at: float) -> socket.socket:
         link, _ = await loop.sock_accept(sock)

@@ -12,7 +12,7 @@ from aphlict.config.settings import Limits
 from aphlict.core.hub import Hub, Receipt
 from aphlict.core.message import Message
 from aphlict.errors import Overloaded
-from aphlict.server.credentials import Credentials
+from aphlict.server.auth import Credentials
 from aphlict.server.server import Port
 from aphlict.workers.edge_side import HubConnector
 from aphlict.workers.ipc import HistoryRecord, RecordReader, encode
