@@ -28,7 +28,7 @@ def test_where_a_server_that_ended_may_have_said_why(installation: Installation)
 
 def test_for_people(installation: Installation) -> None:
     supervisor = installation.start()
-    installation.publish({"subscribers": ["a"]})
+    installation.post({"subscribers": ["a"]})
     done = installation.run("status")
     assert done.returncode == 0
     first, *others = done.stdout.splitlines()[1:]
@@ -52,7 +52,7 @@ def test_a_worker_that_was_replaced_is_told_of() -> None:
 
 def test_for_programs(installation: Installation) -> None:
     supervisor = installation.start()
-    installation.publish({"subscribers": ["a"]})
+    installation.post({"subscribers": ["a"]})
     facts = json.loads(installation.run("status", "--json").stdout)
     assert facts["running"] is True
     assert facts["pid"] == supervisor.pid

@@ -119,7 +119,7 @@ def test_listen_shows_its_token(installation: Installation) -> None:
     guard(installation, key_file(installation.folder))
     installation.start()
     with listening(installation, "--token", make(installation, "--channel", "demo"), "demo") as ear:
-        assert installation.publish({"subscribers": ["demo"], "n": 1})[0] == 200
+        assert installation.post({"subscribers": ["demo"], "n": 1})[0] == 200
         assert ear.messages.get(timeout=10)["n"] == 1
 
 
@@ -130,7 +130,7 @@ def test_a_token_in_a_file_is_not_in_the_list_of_processes(installation: Install
     path = installation.folder / "token"
     path.write_text(f"{text}\n")
     with listening(installation, "--token-file", str(path), "demo") as ear:
-        assert installation.publish({"subscribers": ["demo"], "n": 1})[0] == 200
+        assert installation.post({"subscribers": ["demo"], "n": 1})[0] == 200
         assert ear.messages.get(timeout=10)["n"] == 1
         assert not any(text in word for word in psutil.Process(ear.process.pid).cmdline())
 
@@ -186,7 +186,7 @@ def test_a_token_in_a_url_is_shown_to_the_server_alone(installation: Installatio
     text = make(installation, "--channel", "demo", "--channel", "aphlict-doctor-*")
     url = f"ws://127.0.0.1:{installation.client_port}/ws/?x=1&token={text}"
     with listening(installation, "--url", url, "demo") as ear:
-        assert installation.publish({"subscribers": ["demo"], "n": 1})[0] == 200
+        assert installation.post({"subscribers": ["demo"], "n": 1})[0] == 200
         assert ear.messages.get(timeout=10)["n"] == 1
         assert any("/ws/?x=1" in line for line in ear.remarks)
     assert not any("token=" in line for line in ear.remarks)

@@ -7,42 +7,43 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.processes import NodeProcess, mesh, numbered, receive, wait_for_mesh
+from tests.cluster.processes import history, listening_to, mesh, peers, publish, receive, wait_for_mesh
+from tests.support.installation import Installation
 from tests.support.waiting import wait_until
 
 MESSAGES = 1000
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[list[NodeProcess]]:
+def nodes(tmp_path: Path) -> Iterator[list[Installation]]:
     with mesh(tmp_path, 4) as running:
         yield running
 
 
-def posts(nodes: list[NodeProcess]) -> int:
+def posts(nodes: list[Installation]) -> int:
     """How many POSTs the nodes have sent each other."""
-    return sum(peer["posts"] for node in nodes for peer in node.peers())
+    return sum(peer["posts"] for node in nodes for peer in peers(node))
 
 
-def test_each_browser_gets_each_message_once_in_order_for_three_posts(nodes: list[NodeProcess]) -> None:
+def test_each_browser_gets_each_message_once_in_order_for_three_posts(nodes: list[Installation]) -> None:
     wait_for_mesh(nodes)
     with contextlib.ExitStack() as stack:
-        browsers = [stack.enter_context(node.browser()) for node in nodes for _ in range(3)]
-        nodes[0].publish(numbered(range(MESSAGES)))
-        nodes[0].publish(numbered(range(MESSAGES, MESSAGES + 1)))
+        browsers = [stack.enter_context(listening_to(node)) for node in nodes for _ in range(3)]
+        publish(nodes[0], range(MESSAGES))
+        publish(nodes[0], range(MESSAGES, MESSAGES + 1))
         for browser in browsers:
             assert receive(browser, MESSAGES + 1) == list(range(MESSAGES + 1))
     assert posts(nodes) <= 3 * (MESSAGES + 1)
-    assert [sum(peer["sent"] for peer in node.peers()) for node in nodes] == [3 * (MESSAGES + 1), 0, 0, 0]
+    assert [sum(peer["sent"] for peer in peers(node)) for node in nodes] == [3 * (MESSAGES + 1), 0, 0, 0]
     assert [node.status()["duplicates"] for node in nodes] == [0, 0, 0, 0]
 
 
-def test_what_is_posted_to_different_nodes_reaches_all(nodes: list[NodeProcess]) -> None:
+def test_what_is_posted_to_different_nodes_reaches_all(nodes: list[Installation]) -> None:
     wait_for_mesh(nodes)
     with contextlib.ExitStack() as stack:
-        browsers = [stack.enter_context(node.browser()) for node in nodes]
+        browsers = [stack.enter_context(listening_to(node)) for node in nodes]
         for number, node in enumerate(nodes):
-            node.publish(numbered(range(100 * number, 100 * number + 100)))
+            publish(node, range(100 * number, 100 * number + 100))
         for browser in browsers:
             got = receive(browser, 400)
             assert sorted(got) == list(range(400))
@@ -51,54 +52,52 @@ def test_what_is_posted_to_different_nodes_reaches_all(nodes: list[NodeProcess])
     assert posts(nodes) <= 3 * 400
 
 
-def test_a_node_that_was_killed_has_what_it_missed_after_its_return(nodes: list[NodeProcess]) -> None:
+def test_a_node_that_was_killed_has_what_it_missed_after_its_return(nodes: list[Installation]) -> None:
     wait_for_mesh(nodes)
-    nodes[0].publish(numbered(range(100)))
-    wait_until(lambda: not any(peer["queued"] for peer in nodes[0].peers()), "all to be acknowledged")
+    publish(nodes[0], range(100))
+    wait_until(lambda: not any(peer["queued"] for peer in peers(nodes[0])), "all to be acknowledged")
     nodes[3].kill()
-    nodes[0].publish(numbered(range(100, 600)))
+    publish(nodes[0], range(100, 600))
     nodes[3].start()
-    wait_until(nodes[3].is_running, "the node that was killed")
     wait_until(lambda: nodes[3].status()["messages.in"] >= 500, "what it missed")
-    nodes[0].publish(numbered(range(600, 601)))
+    publish(nodes[0], range(600, 601))
     wait_until(lambda: nodes[3].status()["history.size"] >= 501)
-    assert nodes[3].history() == list(range(100, 601))
-    assert nodes[1].history() == list(range(601))
+    assert history(nodes[3]) == list(range(100, 601))
+    assert history(nodes[1]) == list(range(601))
     wait_for_mesh(nodes)
 
 
-def test_order_holds_while_a_node_returns_in_the_middle_of_the_traffic(nodes: list[NodeProcess]) -> None:
+def test_order_holds_while_a_node_returns_in_the_middle_of_the_traffic(nodes: list[Installation]) -> None:
     wait_for_mesh(nodes)
     nodes[3].kill()
     is_over = threading.Event()
     sent = 0
 
-    def publish() -> None:
+    def publish_on() -> None:
         nonlocal sent
         while not is_over.is_set():
-            nodes[0].publish(numbered(range(sent, sent + 20)))
+            publish(nodes[0], range(sent, sent + 20))
             sent += 20
 
-    publisher = threading.Thread(target=publish)
+    publisher = threading.Thread(target=publish_on)
     publisher.start()
     try:
         wait_until(lambda: sent > 200)
         nodes[3].start()
-        wait_until(nodes[3].is_running)
         wait_until(lambda: nodes[3].status()["messages.in"] > 500)
     finally:
         is_over.set()
         publisher.join()
     wait_until(lambda: nodes[3].status()["history.size"] == sent, "all messages")
-    assert nodes[3].history() == list(range(sent))
+    assert history(nodes[3]) == list(range(sent))
 
 
 def test_what_is_posted_before_the_nodes_know_each_other_arrives_once(tmp_path: Path) -> None:
     with mesh(tmp_path, 4) as nodes:
-        nodes[0].publish(numbered(range(50)))
+        publish(nodes[0], range(50))
         wait_for_mesh(nodes)
-        nodes[0].publish(numbered(range(50, 51)))
+        publish(nodes[0], range(50, 51))
         for node in nodes:
             wait_until(lambda node=node: node.status()["history.size"] == 51)  # type: ignore[misc]
-            assert node.history() == list(range(51))
+            assert history(node) == list(range(51))
         assert max(node.status()["messages.out"] for node in nodes) == 51

@@ -43,7 +43,7 @@ def test_steps_lose_nothing_and_hold_nothing_up(
     installation: Installation, set_clock: Callable[[str], None], offsets: tuple[str, ...]
 ) -> None:
     def publish(text: str) -> None:
-        assert installation.publish({"subscribers": ["a"], "uniqueID": text})[0] == 200
+        assert installation.post({"subscribers": ["a"], "uniqueID": text})[0] == 200
 
     supervisor = installation.supervisor()
     with listening_to(installation.client_port, "a") as browser:
@@ -55,7 +55,7 @@ def test_steps_lose_nothing_and_hold_nothing_up(
         with listening_to(installation.client_port, "a") as late:
             late.send(json.dumps({"command": "replay", "data": {"age": 60_000}}))
             assert [each["uniqueID"] for each in receive(late, 3)] == ["before", *offsets]
-        assert installation.publish({"subscribers": ["a"], "uniqueID": "before"})[1]["duplicate"]
+        assert installation.post({"subscribers": ["a"], "uniqueID": "before"})[1]["duplicate"]
     before = supervisor.children()[0]
     before.kill()
     wait_until(lambda: installation.answers() and supervisor.children()[0].pid != before.pid, "a new worker")

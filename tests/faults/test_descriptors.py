@@ -54,7 +54,7 @@ def test_a_worker_without_descriptors_does_not_spin(
 def test_service_resumes_when_some_come_free(installation: Installation, crowd: contextlib.ExitStack) -> None:
     crowd.close()
     with listening_to(installation.client_port, "a") as browser:
-        assert installation.publish({"subscribers": ["a"], "n": 1})[0] == 200
+        assert installation.post({"subscribers": ["a"], "n": 1})[0] == 200
         assert receive(browser, 1)[0]["n"] == 1
 
 

@@ -20,7 +20,7 @@ def is_delivered(installation: Installation, text: str) -> bool:
     with connect(f"ws://127.0.0.1:{installation.client_port}/") as browser:
         browser.send(json.dumps({"command": "subscribe", "data": ["a"], "id": 1}))
         assert json.loads(browser.recv())["type"] == "ack"
-        status, receipt = installation.publish({"subscribers": ["a"], "text": text})
+        status, receipt = installation.post({"subscribers": ["a"], "text": text})
         return (status, receipt["matched"]) == (200, 1) and json.loads(browser.recv())["text"] == text
 
 

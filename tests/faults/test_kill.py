@@ -70,7 +70,7 @@ def check_that_all_is_well(installation: Installation, workers: int = 1) -> None
     count = 2 if workers == 1 else 2 + workers  # a hub joins several
     assert installation.run("restart").returncode == 0
     wait_until(lambda: len(family(installation)) == count, "a supervisor and its workers, and nobody else")
-    assert installation.publish({"subscribers": []})[0] == 200
+    assert installation.post({"subscribers": []})[0] == 200
     assert installation.run("stop").returncode == 0
     wait_until(lambda: not family(installation), "all processes to end")
     assert not installation.pidfile.exists()

@@ -193,4 +193,4 @@ def test_browsers_that_wait_for_messages_of_their_own(installation: Installation
     scene.publisher.check_haste()
     assert installation.answers()["limits"]["limits.send_buffer.total"] >= CUT_OFF
     with browsing.listening_to(installation.client_port, "a"):
-        wait_until(lambda: installation.publish({"subscribers": ["a"]})[1]["matched"] == 1)
+        wait_until(lambda: installation.post({"subscribers": ["a"]})[1]["matched"] == 1)

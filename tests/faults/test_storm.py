@@ -120,4 +120,4 @@ def test_a_storm_is_weathered(installation: Installation, workers: int) -> None:
         assert slowest < HEALTHY
         assert memory - before < GROWTH
         check_delivery(gathered, storm)
-    assert installation.publish({"subscribers": []})[0] == 200
+    assert installation.post({"subscribers": []})[0] == 200

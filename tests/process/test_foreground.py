@@ -51,7 +51,7 @@ def test_it_stays_and_ctrl_c_ends_it_in_good_order(
 
 def test_debug_traces_every_event(installation: Installation) -> None:
     with foreground(installation, "debug") as process:
-        installation.publish({"subscribers": ["a"], "uniqueID": "traced"})
+        installation.post({"subscribers": ["a"], "uniqueID": "traced"})
         process.terminate()
         _, err = process.communicate(timeout=10)
     assert "DEBUG" in err
@@ -60,7 +60,7 @@ def test_debug_traces_every_event(installation: Installation) -> None:
 
 def test_a_foreground_start_traces_nothing(installation: Installation) -> None:
     with foreground(installation, "start", "--foreground") as process:
-        installation.publish({"subscribers": ["a"], "uniqueID": "traced"})
+        installation.post({"subscribers": ["a"], "uniqueID": "traced"})
         process.terminate()
         _, err = process.communicate(timeout=10)
     assert "DEBUG" not in err
@@ -116,7 +116,7 @@ def test_a_stop_in_good_order(installation: Installation, number: signal.Signals
         assert state(installation) == (200, "RUNNING")
         process.send_signal(number)
         wait_until(lambda: state(installation) == (503, "STOPPING"), "a state that tells balancers")
-        assert installation.publish({"subscribers": ["a"], "n": 1})[1]["matched"] == 1
+        assert installation.post({"subscribers": ["a"], "n": 1})[1]["matched"] == 1
         assert receive(browser, 1)[0]["n"] == 1
         with pytest.raises(ConnectionClosed) as closed:
             browser.recv(timeout=20)

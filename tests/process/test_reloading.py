@@ -39,10 +39,10 @@ def hang_up(installation: Installation, supervisor: psutil.Process, expected: st
 def test_new_limits_take_over(installation: Installation) -> None:
     supervisor = installation.start()
     worker = installation.worker()
-    assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 200
+    assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 200
     installation.write(body=50)
     hang_up(installation, supervisor, "read ")
-    assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 413
+    assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 413
     assert installation.worker() == worker
 
 
@@ -85,14 +85,14 @@ def test_a_worker_that_follows_has_the_new_limits_too(installation: Installation
     worker = installation.worker()
     worker.kill()
     installation.next_worker(worker)
-    assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 413
+    assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 413
 
 
 def test_a_bad_configuration_is_refused(installation: Installation) -> None:
     supervisor = installation.start()
     installation.config.write_text('{"servers": 7}')
     hang_up(installation, supervisor, "the new configuration is refused, the old one stays in force: ")
-    assert installation.publish({"subscribers": ["a"]})[0] == 200
+    assert installation.post({"subscribers": ["a"]})[0] == 200
     assert is_alive(supervisor)
 
 
@@ -122,7 +122,7 @@ def test_what_needs_a_restart_is_told_and_stays(installation: Installation) -> N
     worker.kill()
     installation.next_worker(worker)
     socket.create_connection(("127.0.0.1", before)).close()
-    assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 413
+    assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 413
     supervisor.terminate()
     wait_until(lambda: not is_alive(supervisor))
     assert not installation.pidfile.exists()
@@ -259,7 +259,7 @@ def test_a_server_that_is_no_longer_there_keeps_its_keys(installation: Installat
     assert poll_status(second, 0) == 200
     assert poll_status(second, 1) == 401
     assert restart_keys(installation) == [f"servers (client 127.0.0.1:{second}, no longer there)"]
-    assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 413
+    assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 413
 
 
 class Once:
@@ -331,12 +331,12 @@ def test_nothing_changes_where_a_worker_has_no_descriptor_left(
     another = installation.folder / "another.log"
     installation.write(workers=2, body=50, logs=[{"path": str(another)}])
     hang_up(installation, supervisor, REFUSED)
-    assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 200
+    assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 200
     assert not installation.logged("read ")
     resource.prlimit(edge.pid, resource.RLIMIT_NOFILE, (before, hard))
     supervisor.send_signal(signal.SIGHUP)
     wait_until(lambda: another.exists() and "read " in another.read_text(), "the next reload")
-    assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 413
+    assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 413
 
 
 def test_nothing_changes_where_a_worker_hangs(
@@ -350,9 +350,9 @@ def test_nothing_changes_where_a_worker_hangs(
         wait_until(lambda: installation.logged(REFUSED), "the refusal", timeout=30)
     finally:
         edge.resume()
-    assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 200
+    assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 200
     hang_up(installation, supervisor, "read ")
-    assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 413
+    assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 413
 
 
 def test_a_worker_that_ends_during_a_reload_does_not_hold_it_up(
@@ -364,7 +364,7 @@ def test_a_worker_that_ends_during_a_reload_does_not_hold_it_up(
     supervisor.send_signal(signal.SIGHUP)
     edge.kill()
     wait_until(lambda: installation.logged("read "), "the reload", timeout=8)
-    assert installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 413
+    assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 413
 
 
 def test_a_reload_during_a_reload_follows_it(
@@ -378,9 +378,7 @@ def test_a_reload_during_a_reload_follows_it(
         wait_until(lambda: supervisor.status() == psutil.STATUS_SLEEPING, "the supervisor to wait")
     edge.resume()
     hang_up(installation, supervisor, "read ")
-    wait_until(
-        lambda: installation.publish({"subscribers": ["a"], "text": "x" * 100})[0] == 413, "the second"
-    )
+    wait_until(lambda: installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 413, "the second")
 
 
 def settings_of(*servers: dict[str, Any], **keys: Any) -> Settings:

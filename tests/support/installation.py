@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 
@@ -29,10 +30,11 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 class Installation:
-    """A configuration with free ports, a log and a pidfile, all in one folder."""
+    """A configuration with free ports, a log and a pidfile, all in one folder; and what runs of it."""
 
     def __init__(self, folder: Path, **changes: Any) -> None:
-        """Write the configuration; `drain_time=1` sets `drain.time`."""
+        """Write the configuration. `client` has keys of the client server; `drain_time=1` sets `drain.time`."""
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self.config = folder / "aphlict.json"
         self.client_port, self.admin_port = free_ports(2)
@@ -41,9 +43,10 @@ class Installation:
         self.write(**changes)
 
     def write(self, **changes: Any) -> None:
-        """Write the configuration anew, with these changes."""
+        """Write the configuration again, with these changes."""
+        client: Mapping[str, object] = changes.pop("client", {})
         servers = [
-            {"type": "client", "port": self.client_port, "listen": "127.0.0.1"},
+            {"type": "client", "port": self.client_port, "listen": "127.0.0.1", **client},
             {"type": "admin", "port": self.admin_port},
         ]
         base = {"servers": servers, "logs": [{"path": str(self.log)}], "pidfile": str(self.pidfile)}
@@ -83,23 +86,62 @@ class Installation:
         """The command line."""
         return [*COMMAND, command, "--config", str(self.config), *options]
 
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send a signal to the supervisor, and wait until it has ended."""
+        supervisor = self.supervisor()
+        supervisor.send_signal(number)
+        supervisor.wait(SECONDS)
+
+    def kill(self) -> None:
+        """Kill supervisor and workers, and wait until they have ended."""
+        supervisor = self.supervisor()
+        processes = [supervisor, *supervisor.children()]
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes, SECONDS)
+
+    @property
+    def url(self) -> str:
+        """The URL for WebSockets."""
+        return f"ws://127.0.0.1:{self.client_port}/ws/"
+
     def answers(self, path: str = "/status/") -> Any:
-        """What the admin server says, or None."""
+        """Return the JSON that the admin server responds with; None if it does not respond."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=5) as answer:
-                return json.load(answer)
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=5) as response:
+                return json.load(response)
         except OSError:
             return None
 
-    def publish(self, message: dict[str, Any] | list[dict[str, Any]]) -> tuple[int, Any]:
-        """Publish one object, or a list: the status, and the answer."""
-        url = f"http://127.0.0.1:{self.admin_port}/"
+    def status(self) -> dict[str, Any]:
+        """Return the status of a server that runs."""
+        status = self.answers()
+        assert isinstance(status, dict), "the server does not respond"
+        return status
+
+    @property
+    def connections(self) -> int:
+        """The number of connected clients."""
+        return int(self.status()["clients.active"])
+
+    def post(
+        self, message: dict[str, Any] | list[dict[str, Any]], instance: str = "default"
+    ) -> tuple[int, Any]:
+        """Publish an object or a list; return the HTTP status and the JSON of the response."""
+        url = f"http://127.0.0.1:{self.admin_port}/?instance={quote(instance, safe='')}"
         try:
-            with urllib.request.urlopen(url, json.dumps(message).encode(), timeout=5) as answer:
-                return answer.status, json.load(answer)
+            with urllib.request.urlopen(url, json.dumps(message).encode(), timeout=5) as response:
+                return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, json.load(error)
+
+    def publish(self, *channels: str, instance: str = "default", **fields: object) -> dict[str, Any]:
+        """Publish a message with these fields; return its receipt."""
+        status, receipt = self.post({"subscribers": channels, **fields}, instance)
+        assert status == 200, receipt
+        assert isinstance(receipt, dict)
+        return receipt
 
     def logged(self, text: str) -> bool:
         """Whether a line of the log has this text."""
@@ -125,9 +167,17 @@ class Installation:
 
 @contextlib.contextmanager
 def installed(folder: Path, **changes: Any) -> Iterator[Installation]:
-    """An installation that is gone at the end."""
+    """Write a configuration; whatever runs of it at the end is killed."""
     installation = Installation(folder, **changes)
     try:
         yield installation
     finally:
         installation.end()
+
+
+@contextlib.contextmanager
+def running_server(folder: Path, **changes: Any) -> Iterator[Installation]:
+    """Run a server with this configuration."""
+    with installed(folder, **changes) as server:
+        server.start()
+        yield server

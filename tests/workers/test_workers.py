@@ -120,12 +120,12 @@ async def test_a_new_edge_knows_what_was_dropped_before_it_was_there(tmp_path: P
         await eventually_async(has_all, "the history at each edge")
         assert set(await resume(server, "a", late)) == {(10, True)}
 
-    with installed(tmp_path, workers=WORKERS, limits_history=100_000) as server:
+    with installed(tmp_path, workers=WORKERS, history=100_000) as server:
         server.start()
         early = await last_place(server, "a")
-        server.publish([{"subscribers": ["a"]} for _ in range(200)])
+        server.post([{"subscribers": ["a"]} for _ in range(200)])
         late = await last_place(server, "a")
-        server.publish([{"subscribers": ["a"]} for _ in range(10)])
+        server.post([{"subscribers": ["a"]} for _ in range(10)])
         kept = server.answers()["history.size"]
         assert 10 < kept < 200
         await replace(edges(server)[0])
@@ -213,13 +213,13 @@ def test_a_peer_that_was_away_gets_what_a_killed_hub_took(tmp_path: Path) -> Non
         server.write(workers=2, cluster=[{"host": "127.0.0.1", "port": peer.admin_port, "protocol": "http"}])
         server.start()
         message = {"subscribers": ["a"], "uniqueID": "taken"}
-        assert server.publish(message)[0] == 200
+        assert server.post(message)[0] == 200
         before = hub(server)
         os.kill(before, signal.SIGKILL)
         peer.start()
         wait_until(lambda: hub(server) not in (0, before), "another hub")
         wait_until(lambda: (peer.answers() or {}).get("history.size") == 1, "the message at the peer")
-        assert peer.publish(message)[1]["duplicate"] is True
+        assert peer.post(message)[1]["duplicate"] is True
         for each in (server, peer):
             each.run("stop")
 
@@ -311,7 +311,7 @@ def test_publishers_are_turned_away_while_an_edge_is_behind_and_no_longer(tmp_pa
         rest, refusals = [{"subscribers": ["a"], "uniqueID": name} for name in names], 0
         with crowd(server.client_port, "a", 600) as browsers:  # more at one edge than get a message at once
             while rest:
-                status, answer = server.publish(rest)
+                status, answer = server.post(rest)
                 rest = rest[len(answer.get("receipts", ())) :]
                 assert status == (503 if rest else 200)
                 refusals += status == 503
