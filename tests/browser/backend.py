@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.browser.cable import Cable
 from tests.browser.page import Page
-from tests.browser.server import Server
+from tests.support.installation import Installation
 from tests.support.tokens import token
 
 # As Page.listen, with a token option that JSON has no word for.
@@ -71,7 +71,9 @@ def running_backend() -> Iterator[Backend]:
     server.server_close()
 
 
-def listen(page: Page, server: Server | Cable, backend: Backend, *channels: str, **options: object) -> Page:
+def listen(
+    page: Page, server: Installation | Cable, backend: Backend, *channels: str, **options: object
+) -> Page:
     """Subscribe with a token of the backend."""
     fast = {
         "minReconnectDelay": 100,

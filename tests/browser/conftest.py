@@ -10,8 +10,9 @@ from tests.browser.chromium import Chromium, ChromiumProfile
 from tests.browser.driving import Profile
 from tests.browser.firefox import Firefox
 from tests.browser.page import Page, web_server
-from tests.browser.server import Server, Servers
+from tests.browser.server import Servers
 from tests.proxies.programs import require
+from tests.support.installation import Installation
 from tests.support.tokens import key_file
 
 
@@ -57,7 +58,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 @pytest.fixture
-def server(servers: Servers) -> Iterator[Server]:
+def server(servers: Servers) -> Iterator[Installation]:
     """A running server."""
     with servers.lend() as server:
         yield server
@@ -70,14 +71,14 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def strict_server(servers: Servers, key: str) -> Iterator[Server]:
+def strict_server(servers: Servers, key: str) -> Iterator[Installation]:
     """A server that requires tokens, and allows only short names."""
-    with servers.lend({"auth.keys": [key]}, **{"limits.name": 20}) as server:
+    with servers.lend({"auth.keys": [key]}, name=20) as server:
         yield server
 
 
 @pytest.fixture
-def cable(server: Server) -> Iterator[Cable]:
+def cable(server: Installation) -> Iterator[Cable]:
     """A network to the server that can be cut."""
     with cable_to(server.client_port) as cable:
         yield cable
@@ -99,7 +100,7 @@ def backend() -> Iterator[Backend]:
 
 
 @pytest.fixture
-def web(server: Server) -> Iterator[str]:
+def web(server: Installation) -> Iterator[str]:
     """The address of a page that takes the client from the server."""
     with web_server(f"http://127.0.0.1:{server.client_port}/ws/aphlict.js") as address:
         yield address

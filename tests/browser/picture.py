@@ -14,9 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.browser.chromium import Chromium, ChromiumProfile, ChromiumTab
-from tests.browser.server import Server, running_server
 from tests.docs.pages import ROOT
 from tests.proxies.programs import require
+from tests.support.installation import Installation, running_server
 from tests.support.waiting import wait_until
 
 TAB = {"width": 480, "height": 300, "deviceScaleFactor": 2, "mobile": False}
@@ -45,13 +45,13 @@ def screenshot(tab: ChromiumTab, metrics: Mapping[str, object]) -> bytes:
     return base64.b64decode(tab.command("Page.captureScreenshot", format="png")["data"])
 
 
-def receive_all(server: Server, tabs: list[ChromiumTab]) -> bool:
+def receive_all(server: Installation, tabs: list[ChromiumTab]) -> bool:
     """Publish once, and return whether every tab has received something by now."""
     server.publish("demo", text="ready?")
     return all(tab.evaluate(SHOWN) for tab in tabs)
 
 
-def publish(server: Server, text: str) -> str:
+def publish(server: Installation, text: str) -> str:
     """Publish as the README does; returns the command and its output, with the default port."""
     command = f"""curl -d '{{"subscribers":["demo"],"text":"{text}"}}' localhost:{server.admin_port}"""
     output = subprocess.run(
@@ -75,7 +75,7 @@ def sheet(commands: list[str], pages: list[bytes]) -> str:
     )
 
 
-def draw(profile: ChromiumProfile, server: Server, folder: Path) -> bytes:
+def draw(profile: ChromiumProfile, server: Installation, folder: Path) -> bytes:
     """Publish messages to two tabs, and return the picture of it."""
     page = folder / "hello.html"
     page.write_text((ROOT / "docs/hello.html").read_text().replace("22280", str(server.client_port)))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.browser.cable import Cable
 from tests.browser.page import Page
-from tests.browser.server import Server, running_server
+from tests.support.installation import Installation, running_server
 from tests.support.waiting import wait_until
 
 NewPage = Callable[[], Page]
@@ -19,7 +19,7 @@ HOUR = 3_600_000
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_restarted_server_is_found_again_and_may_have_lost_messages(
-    new_page_anywhere: NewPage, server: Server, how: signal.Signals
+    new_page_anywhere: NewPage, server: Installation, how: signal.Signals
 ) -> None:
     page = new_page_anywhere().listen(server.url, "all")
     server.publish("all", n=1)
@@ -34,7 +34,7 @@ def test_a_restarted_server_is_found_again_and_may_have_lost_messages(
 
 
 def test_what_is_published_while_the_network_is_cut_comes_after_it(
-    new_page_anywhere: NewPage, server: Server, cable: Cable
+    new_page_anywhere: NewPage, server: Installation, cable: Cable
 ) -> None:
     pages = [new_page_anywhere().listen(cable.url, "all", pingInterval=300) for _ in range(2)]
     server.publish("all", n=1)
@@ -53,7 +53,7 @@ def test_what_is_published_while_the_network_is_cut_comes_after_it(
 
 
 def test_nothing_is_missed_even_if_nothing_came_before_the_cut(
-    new_page: NewPage, server: Server, cable: Cable
+    new_page: NewPage, server: Installation, cable: Cable
 ) -> None:
     page = new_page().listen(cable.url, "all", pingInterval=300)
     cable.cut()
@@ -64,7 +64,7 @@ def test_nothing_is_missed_even_if_nothing_came_before_the_cut(
     assert page.gaps == 0
 
 
-def test_a_short_cut_goes_unnoticed(new_page: NewPage, server: Server, cable: Cable) -> None:
+def test_a_short_cut_goes_unnoticed(new_page: NewPage, server: Installation, cable: Cable) -> None:
     page = new_page().listen(cable.url, "all")
     cable.cut()
     server.publish("all", n=1)
@@ -78,7 +78,9 @@ def test_a_short_cut_goes_unnoticed(new_page: NewPage, server: Server, cable: Ca
     "event",
     ["window.dispatchEvent(new Event('online'))", "document.dispatchEvent(new Event('visibilitychange'))"],
 )
-def test_who_comes_back_does_not_wait_for_a_timer(new_page: NewPage, server: Server, event: str) -> None:
+def test_who_comes_back_does_not_wait_for_a_timer(
+    new_page: NewPage, server: Installation, event: str
+) -> None:
     page = new_page().listen(server.url, "all", minReconnectDelay=HOUR, maxReconnectDelay=HOUR)
     server.stop(signal.SIGKILL)
     page.wait_state("connecting")
@@ -88,7 +90,7 @@ def test_who_comes_back_does_not_wait_for_a_timer(new_page: NewPage, server: Ser
 
 
 def test_who_looks_at_a_page_finds_out_that_its_connection_is_dead(
-    new_page: NewPage, server: Server, cable: Cable
+    new_page: NewPage, server: Installation, cable: Cable
 ) -> None:
     leader = new_page().listen(cable.url, "all", pingInterval=HOUR, leaderCheckInterval=HOUR)
     other = new_page().listen(cable.url, "all", pingInterval=HOUR, leaderCheckInterval=HOUR)
@@ -104,7 +106,9 @@ def test_who_looks_at_a_page_finds_out_that_its_connection_is_dead(
     assert leader.tab.evaluate("states") == ["open", "connecting", "open"]
 
 
-def test_a_slow_network_is_not_taken_for_a_dead_one(new_page: NewPage, server: Server, cable: Cable) -> None:
+def test_a_slow_network_is_not_taken_for_a_dead_one(
+    new_page: NewPage, server: Installation, cable: Cable
+) -> None:
     cable.delay = 0.4
     page = new_page().listen(cable.url, "all", pingInterval=2000, connectTimeout=4000)
     page.tab.evaluate(
@@ -120,7 +124,9 @@ def test_a_slow_network_is_not_taken_for_a_dead_one(new_page: NewPage, server: S
 
 
 @pytest.mark.parametrize(("chance", "gaps"), [(0.0, 1), (0.5, 0)])
-def test_a_gap_waits_for_a_random_time(new_page: NewPage, server: Server, chance: float, gaps: int) -> None:
+def test_a_gap_waits_for_a_random_time(
+    new_page: NewPage, server: Installation, chance: float, gaps: int
+) -> None:
     pages = [new_page().listen(server.url, "all", minReconnectDelay=0, gapJitter=HOUR) for _ in range(2)]
     for page in pages:
         page.tab.evaluate(f"void (Math.random = () => {chance})")
@@ -139,7 +145,7 @@ def test_a_gap_waits_for_a_random_time(new_page: NewPage, server: Server, chance
 
 
 def test_a_server_that_restarts_is_left_for_another_at_once(
-    new_page: NewPage, server: Server, cable: Cable, tmp_path: Path
+    new_page: NewPage, server: Installation, cable: Cable, tmp_path: Path
 ) -> None:
     page = new_page().listen(cable.url, "all", minReconnectDelay=HOUR, maxReconnectDelay=HOUR)
     (tmp_path / "other").mkdir()
@@ -150,7 +156,7 @@ def test_a_server_that_restarts_is_left_for_another_at_once(
         page.wait_state("open")
 
 
-def test_attempts_grow_rarer_up_to_a_bound(new_page: NewPage, server: Server, cable: Cable) -> None:
+def test_attempts_grow_rarer_up_to_a_bound(new_page: NewPage, server: Installation, cable: Cable) -> None:
     cable.target = 1  # where nobody listens
     page = new_page()
     page.tab.evaluate("(Math.random = () => 1)")
@@ -164,7 +170,7 @@ def test_attempts_grow_rarer_up_to_a_bound(new_page: NewPage, server: Server, ca
     assert median(waits) < 0.7, waits
 
 
-def test_nobody_comes_back_at_the_same_time(new_page: NewPage, server: Server) -> None:
+def test_nobody_comes_back_at_the_same_time(new_page: NewPage, server: Installation) -> None:
     page = new_page().listen(server.url, "all", sharedConnection=False)
     page.tab.evaluate("(window.asked = [], Math.random = () => { asked.push(1); return 0.5 })")
     server.stop(signal.SIGKILL)

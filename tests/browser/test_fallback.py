@@ -7,9 +7,9 @@ import pytest
 
 from tests.browser.cable import Cable
 from tests.browser.page import Page
-from tests.browser.server import Server
 from tests.proxies.nginx import nginx
 from tests.proxies.programs import free_port
+from tests.support.installation import Installation
 from tests.support.waiting import wait_until
 
 NewPage = Callable[[], Page]
@@ -25,7 +25,7 @@ HOUR = 3_600_000
 class Proxy:
     """An nginx in front of a server, which may change its mind."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Installation) -> None:
         self._server = server
         self._port = free_port()
         self._running = ExitStack()
@@ -48,7 +48,7 @@ class Proxy:
 
 
 @pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
+def proxy(server: Installation) -> Iterator[Proxy]:
     """An nginx that is not running yet."""
     proxy = Proxy(server)
     yield proxy
@@ -56,7 +56,7 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 
 def test_server_sent_events_where_a_proxy_refuses_upgrades(
-    new_page_anywhere: NewPage, server: Server, proxy: Proxy
+    new_page_anywhere: NewPage, server: Installation, proxy: Proxy
 ) -> None:
     proxy.run(PLAIN)
     pages = [new_page_anywhere().listen(proxy.url, "all", f"tab{n}") for n in range(2)]
@@ -85,7 +85,7 @@ def test_one_warning_says_why(new_page: NewPage, proxy: Proxy) -> None:
 
 
 def test_polling_where_a_proxy_holds_events_back(
-    new_page_anywhere: NewPage, server: Server, proxy: Proxy
+    new_page_anywhere: NewPage, server: Installation, proxy: Proxy
 ) -> None:
     page = new_page_anywhere().listen(proxy.run(BUFFERING).url, "all", connectTimeout=1000)
     assert page.state == "fallback"
@@ -107,7 +107,7 @@ def test_a_warning_names_polling(new_page: NewPage, proxy: Proxy) -> None:
 
 @pytest.mark.parametrize("configuration", [PLAIN, BUFFERING])
 def test_nothing_is_missed_while_the_proxy_is_away(
-    new_page: NewPage, server: Server, proxy: Proxy, configuration: str
+    new_page: NewPage, server: Installation, proxy: Proxy, configuration: str
 ) -> None:
     page = new_page().listen(proxy.run(configuration).url, "all", connectTimeout=1000)
     server.publish("all", n=1)
@@ -123,7 +123,7 @@ def test_nothing_is_missed_while_the_proxy_is_away(
 
 @pytest.mark.parametrize("configuration", [PLAIN, BUFFERING])
 def test_a_restarted_server_may_have_lost_messages(
-    new_page: NewPage, server: Server, proxy: Proxy, configuration: str
+    new_page: NewPage, server: Installation, proxy: Proxy, configuration: str
 ) -> None:
     page = new_page().listen(proxy.run(configuration).url, "all", connectTimeout=1000)
     server.publish("all", n=1)
@@ -143,7 +143,7 @@ def test_a_restarted_server_may_have_lost_messages(
     ids=["in time", "when the network is another"],
 )
 def test_a_websocket_is_tried_again(
-    new_page: NewPage, server: Server, cable: Cable, retry_interval: int, event: str
+    new_page: NewPage, server: Installation, cable: Cable, retry_interval: int, event: str
 ) -> None:
     cable.refuses_upgrades = True
     page = new_page().listen(cable.url, "all", webSocketRetryInterval=retry_interval)
@@ -175,7 +175,7 @@ LOOK = "void document.dispatchEvent(new Event('visibilitychange'))"
 
 
 def test_nothing_is_requested_again_where_nothing_changed(
-    new_page: NewPage, server: Server, network: Cable
+    new_page: NewPage, server: Installation, network: Cable
 ) -> None:
     pages = [new_page().listen(network.url, "all", "more") for _ in range(2)]
     before = server.status()["clients.total"]
@@ -192,7 +192,7 @@ def test_nothing_is_requested_again_where_nothing_changed(
 
 
 def test_a_channel_that_another_tab_has_is_ready_at_once(
-    new_page: NewPage, server: Server, network: Cable
+    new_page: NewPage, server: Installation, network: Cable
 ) -> None:
     leader = new_page().listen(network.url, "all", leaderCheckInterval=HOUR)
     new_page().listen(network.url, "more", leaderCheckInterval=HOUR)
@@ -204,7 +204,7 @@ def test_a_channel_that_another_tab_has_is_ready_at_once(
 
 
 def test_a_request_that_is_past_its_time_is_made_again_when_somebody_looks(
-    new_page: NewPage, server: Server, cable: Cable
+    new_page: NewPage, server: Installation, cable: Cable
 ) -> None:
     """As after a sleep, which the timers of a browser do not count."""
     cable.refuses_upgrades = True
@@ -226,7 +226,9 @@ SECURITY_ERROR = """void (WebSocket = class {
 })"""
 
 
-def test_a_websocket_that_cannot_be_made_is_reported_immediately(new_page: NewPage, server: Server) -> None:
+def test_a_websocket_that_cannot_be_made_is_reported_immediately(
+    new_page: NewPage, server: Installation
+) -> None:
     page = new_page()
     page.tab.evaluate(SECURITY_ERROR)
     page.listen(server.url, "all", ready=False, connectTimeout=HOUR)
@@ -237,7 +239,7 @@ def test_a_websocket_that_cannot_be_made_is_reported_immediately(new_page: NewPa
     page.wait_for(1)
 
 
-def test_a_server_that_is_down_is_no_reason_to_fall_back(new_page: NewPage, server: Server) -> None:
+def test_a_server_that_is_down_is_no_reason_to_fall_back(new_page: NewPage, server: Installation) -> None:
     page = new_page()
     server.stop()
     page.listen(server.url, "all", ready=False)
@@ -248,7 +250,7 @@ def test_a_server_that_is_down_is_no_reason_to_fall_back(new_page: NewPage, serv
 
 
 def test_a_network_that_passes_the_upgrade_on_but_no_frames(
-    new_page: NewPage, server: Server, cable: Cable
+    new_page: NewPage, server: Installation, cable: Cable
 ) -> None:
     cable.swallows_frames = True
     page = new_page().listen(cable.url, "all", ready=False, connectTimeout=1000)

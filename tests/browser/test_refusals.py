@@ -9,7 +9,7 @@ import pytest
 from tests.browser.backend import Backend, asked, listen
 from tests.browser.cable import Cable
 from tests.browser.page import FAST, Page
-from tests.browser.server import Server
+from tests.support.installation import Installation
 from tests.support.tokens import token
 from tests.support.waiting import wait_until
 
@@ -17,7 +17,7 @@ NewPage = Callable[[], Page]
 
 
 @pytest.fixture
-def server(strict_server: Server) -> Server:
+def server(strict_server: Installation) -> Installation:
     """A server that requires tokens."""
     return strict_server
 
@@ -28,7 +28,7 @@ def wait_settled(page: Page) -> None:
 
 
 def test_a_refused_channel_leaves_the_others_alone(
-    new_page: NewPage, server: Server, network: Cable, backend: Backend
+    new_page: NewPage, server: Installation, network: Cable, backend: Backend
 ) -> None:
     long = "x" * 30
     backend.channels = ["all", "more", long]
@@ -54,7 +54,7 @@ def test_a_refused_channel_leaves_the_others_alone(
 
 
 def test_a_channel_that_was_refused_alone_is_no_reason_to_connect_anew(
-    new_page: NewPage, server: Server, network: Cable, backend: Backend
+    new_page: NewPage, server: Installation, network: Cable, backend: Backend
 ) -> None:
     page = listen(new_page(), network, backend, "secret")
     wait_until(page.refusal, "the refusal")
@@ -66,7 +66,7 @@ def test_a_channel_that_was_refused_alone_is_no_reason_to_connect_anew(
 
 
 def test_a_refused_channel_costs_the_others_no_message(
-    new_page: NewPage, server: Server, network: Cable, backend: Backend
+    new_page: NewPage, server: Installation, network: Cable, backend: Backend
 ) -> None:
     page = listen(new_page(), network, backend, "all", "secret")
     wait_until(page.refusal, "the refusal")
@@ -84,7 +84,7 @@ def test_a_refused_channel_costs_the_others_no_message(
 
 @pytest.mark.parametrize("bad", [None, "bad"])
 def test_a_page_without_a_valid_token_stops_until_it_has_one(
-    new_page: NewPage, server: Server, network: Cable, bad: str | None
+    new_page: NewPage, server: Installation, network: Cable, bad: str | None
 ) -> None:
     page = new_page().listen(network.url, "all", ready=False, **({"token": bad} if bad else {}))
     page.wait_state("unauthorized")
@@ -101,7 +101,7 @@ def test_a_page_without_a_valid_token_stops_until_it_has_one(
 
 
 def test_a_page_with_a_token_takes_over_from_one_without(
-    new_page: NewPage, server: Server, network: Cable
+    new_page: NewPage, server: Installation, network: Cable
 ) -> None:
     without = new_page().listen(network.url, "all", ready=False)
     without.wait_state("unauthorized")
@@ -113,7 +113,9 @@ def test_a_page_with_a_token_takes_over_from_one_without(
     assert server.connections <= 1, "none between two polls"
 
 
-def test_another_token_may_be_set_while_connected(new_page: NewPage, server: Server, network: Cable) -> None:
+def test_another_token_may_be_set_while_connected(
+    new_page: NewPage, server: Installation, network: Cable
+) -> None:
     page = new_page().listen(network.url, "all", token=token("all"))
     page.tab.evaluate("void aphlict.subscribe('more', (message) => got.push(message.n))")
     assert "more" in page.refusal()
@@ -125,7 +127,7 @@ def test_another_token_may_be_set_while_connected(new_page: NewPage, server: Ser
 
 
 def test_a_token_that_is_refused_is_requested_again(
-    new_page: NewPage, server: Server, network: Cable, backend: Backend
+    new_page: NewPage, server: Installation, network: Cable, backend: Backend
 ) -> None:
     backend.broken = True
     page = listen(new_page(), network, backend, "all")
@@ -138,7 +140,7 @@ def test_a_token_that_is_refused_is_requested_again(
 
 
 def test_a_token_is_requested_once(
-    new_page: NewPage, server: Server, network: Cable, backend: Backend
+    new_page: NewPage, server: Installation, network: Cable, backend: Backend
 ) -> None:
     page = listen(new_page(), network, backend, "all")
     page.ready()
@@ -149,7 +151,7 @@ def test_a_token_is_requested_once(
 
 
 def test_a_token_is_renewed_and_nothing_is_interrupted(
-    new_page: NewPage, server: Server, network: Cable, backend: Backend
+    new_page: NewPage, server: Installation, network: Cable, backend: Backend
 ) -> None:
     backend.seconds = 2.9
     page = listen(new_page(), network, backend, "all")
@@ -165,7 +167,7 @@ def test_a_token_is_renewed_and_nothing_is_interrupted(
 
 @pytest.mark.parametrize("failure", ["broken", "away"])
 def test_a_failed_renewal_is_repeated_while_the_token_is_valid(
-    new_page: NewPage, server: Server, network: Cable, backend: Backend, failure: str
+    new_page: NewPage, server: Installation, network: Cable, backend: Backend, failure: str
 ) -> None:
     backend.seconds = 4.9
     page = listen(new_page(), network, backend, "all")
@@ -191,7 +193,7 @@ def test_a_failed_renewal_is_repeated_while_the_token_is_valid(
     assert page.gaps == 0
 
 
-def test_a_token_may_be_in_the_url(new_page: NewPage, server: Server, network: Cable) -> None:
+def test_a_token_may_be_in_the_url(new_page: NewPage, server: Installation, network: Cable) -> None:
     page = new_page()
     url = f"{network.url}?token={token('all')}"
     page.tab.evaluate("(url, options) => listen(url, ['all'], { ...options, token: undefined })", url, FAST)
@@ -208,7 +210,7 @@ REFUSED_REPLAY = """void (WebSocket = class extends WebSocket {
 })"""
 
 
-def test_a_refused_replay_is_a_gap(new_page: NewPage, server: Server, cable: Cable) -> None:
+def test_a_refused_replay_is_a_gap(new_page: NewPage, server: Installation, cable: Cable) -> None:
     page = new_page()
     page.tab.evaluate(REFUSED_REPLAY)
     page.listen(cable.url, "all", token=token("all"))

@@ -7,14 +7,16 @@ import pytest
 
 from tests.browser.driving import PageError
 from tests.browser.page import Page
-from tests.browser.server import Server
+from tests.support.installation import Installation
 from tests.support.waiting import wait_until
 
 NewPage = Callable[[], Page]
 CHANGES = (100, 280, 460, 640, 820)
 
 
-def test_tabs_share_one_connection_and_each_gets_its_own(new_page_anywhere: NewPage, server: Server) -> None:
+def test_tabs_share_one_connection_and_each_gets_its_own(
+    new_page_anywhere: NewPage, server: Installation
+) -> None:
     first = new_page_anywhere().listen(server.url, "all", "first")
     second = new_page_anywhere().listen(server.url, "all", "second")
     server.publish("first", n=1)
@@ -28,7 +30,9 @@ def test_tabs_share_one_connection_and_each_gets_its_own(new_page_anywhere: NewP
     assert first.gaps == second.gaps == 0
 
 
-def test_the_union_of_channels_shrinks_when_a_tab_goes(new_page_anywhere: NewPage, server: Server) -> None:
+def test_the_union_of_channels_shrinks_when_a_tab_goes(
+    new_page_anywhere: NewPage, server: Installation
+) -> None:
     new_page_anywhere().listen(server.url, "all")
     second = new_page_anywhere().listen(server.url, "all", "second")
     assert server.publish("second")["matched"] == 1
@@ -37,7 +41,9 @@ def test_the_union_of_channels_shrinks_when_a_tab_goes(new_page_anywhere: NewPag
     assert server.publish("all")["matched"] == 1
 
 
-def test_another_tab_goes_on_when_the_leader_is_closed(new_page_anywhere: NewPage, server: Server) -> None:
+def test_another_tab_goes_on_when_the_leader_is_closed(
+    new_page_anywhere: NewPage, server: Installation
+) -> None:
     leader = new_page_anywhere().listen(server.url, "all")
     others = [new_page_anywhere().listen(server.url, "all", f"tab{n}") for n in range(2)]
     server.publish("all", n=1)
@@ -51,7 +57,7 @@ def test_another_tab_goes_on_when_the_leader_is_closed(new_page_anywhere: NewPag
     assert server.connections == 1
 
 
-def test_another_tab_goes_on_when_the_leader_crashes(new_page: NewPage, server: Server) -> None:
+def test_another_tab_goes_on_when_the_leader_crashes(new_page: NewPage, server: Installation) -> None:
     leader = new_page().listen(server.url, "all", "crash")
     other = new_page().listen(server.url, "all")
     server.publish("all", n=1)
@@ -66,7 +72,7 @@ def test_another_tab_goes_on_when_the_leader_crashes(new_page: NewPage, server: 
 
 @pytest.mark.parametrize("warned", [True, False])
 def test_another_tab_goes_on_while_the_leader_is_frozen(
-    new_page: NewPage, server: Server, *, warned: bool
+    new_page: NewPage, server: Installation, *, warned: bool
 ) -> None:
     leader = new_page().listen(server.url, "all", "leader")
     other = new_page().listen(server.url, "all")
@@ -85,7 +91,7 @@ def test_another_tab_goes_on_while_the_leader_is_frozen(
     assert other.gaps == 0
 
 
-def test_a_tab_alone_where_sharing_is_off(new_page: NewPage, server: Server) -> None:
+def test_a_tab_alone_where_sharing_is_off(new_page: NewPage, server: Installation) -> None:
     pages = [new_page().listen(server.url, "all", sharedConnection=False) for _ in range(2)]
     server.publish("all", n=1)
     for page in pages:
@@ -96,7 +102,7 @@ def test_a_tab_alone_where_sharing_is_off(new_page: NewPage, server: Server) -> 
     assert pages[0].state == "disconnected"
 
 
-def test_a_tab_alone_where_the_browser_has_no_locks(new_page: NewPage, server: Server) -> None:
+def test_a_tab_alone_where_the_browser_has_no_locks(new_page: NewPage, server: Installation) -> None:
     pages = [new_page(), new_page()]
     for page in pages:
         page.tab.evaluate("Object.defineProperty(navigator, 'locks', { value: undefined })")
@@ -107,7 +113,7 @@ def test_a_tab_alone_where_the_browser_has_no_locks(new_page: NewPage, server: S
     assert server.connections == 2
 
 
-def test_a_tab_alone_where_locks_are_refused(new_page: NewPage, server: Server) -> None:
+def test_a_tab_alone_where_locks_are_refused(new_page: NewPage, server: Installation) -> None:
     pages = [new_page(), new_page()]
     for page in pages:
         page.tab.evaluate(
@@ -120,7 +126,7 @@ def test_a_tab_alone_where_locks_are_refused(new_page: NewPage, server: Server) 
     assert server.connections == 2
 
 
-def test_a_tab_alone_goes_on_after_it_was_frozen(new_page: NewPage, server: Server) -> None:
+def test_a_tab_alone_goes_on_after_it_was_frozen(new_page: NewPage, server: Installation) -> None:
     page = new_page().listen(server.url, "all", sharedConnection=False)
     server.publish("all", n=1)
     page.wait_for(1)
@@ -152,7 +158,7 @@ def shows(page: Page, condition: str) -> bool:
 
 @pytest.mark.parametrize("share", [True, False])
 def test_a_page_that_comes_back_from_the_cache_has_one_connection(
-    new_page: NewPage, server: Server, web: str, *, share: bool
+    new_page: NewPage, server: Installation, web: str, *, share: bool
 ) -> None:
     page = new_page().listen(server.url, "all", sharedConnection=share)
     with away(page, web):
@@ -174,7 +180,7 @@ window.dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true }))""
 
 
 def test_a_page_that_comes_back_from_the_cache_is_told_to_load_its_state(
-    new_page: NewPage, server: Server
+    new_page: NewPage, server: Installation
 ) -> None:
     pages = [new_page().listen(server.url, "all") for _ in range(2)]
     hidden, other = pages
@@ -205,7 +211,7 @@ LOSSY = """() => {
 }"""
 
 
-def test_a_tab_that_missed_a_step_asks_for_it(new_page: NewPage, server: Server) -> None:
+def test_a_tab_that_missed_a_step_asks_for_it(new_page: NewPage, server: Installation) -> None:
     leader = new_page().listen(server.url, "all")
     other = new_page()
     other.tab.evaluate(f"({LOSSY})()")
@@ -217,7 +223,7 @@ def test_a_tab_that_missed_a_step_asks_for_it(new_page: NewPage, server: Server)
     assert other.gaps == 0
 
 
-def test_a_tab_that_missed_the_last_step_notices(new_page: NewPage, server: Server) -> None:
+def test_a_tab_that_missed_the_last_step_notices(new_page: NewPage, server: Installation) -> None:
     new_page().listen(server.url, "all")
     other = new_page()
     other.tab.evaluate(f"({LOSSY})()")
@@ -227,7 +233,9 @@ def test_a_tab_that_missed_the_last_step_notices(new_page: NewPage, server: Serv
     other.wait_for(1, 2)
 
 
-def test_a_callback_that_throws_takes_nothing_from_the_others(new_page: NewPage, server: Server) -> None:
+def test_a_callback_that_throws_takes_nothing_from_the_others(
+    new_page: NewPage, server: Installation
+) -> None:
     page = new_page().listen(server.url)
     page.tab.evaluate("aphlict.subscribe('all', () => { throw new Error('mine') })")
     page.tab.evaluate("aphlict.subscribe('all', (message) => got.push(message.n))")
@@ -237,7 +245,7 @@ def test_a_callback_that_throws_takes_nothing_from_the_others(new_page: NewPage,
     page.wait_for(1, 2)
 
 
-def test_a_subscription_ends_when_its_last_listener_goes(new_page: NewPage, server: Server) -> None:
+def test_a_subscription_ends_when_its_last_listener_goes(new_page: NewPage, server: Installation) -> None:
     page = new_page().listen(server.url, "all")
     page.tab.evaluate("window.more = aphlict.subscribe('all')")
     page.tab.evaluate("stops.all()")
@@ -248,14 +256,16 @@ def test_a_subscription_ends_when_its_last_listener_goes(new_page: NewPage, serv
     assert page.got == []
 
 
-def test_an_instance_is_named_by_an_option(new_page: NewPage, server: Server) -> None:
+def test_an_instance_is_named_by_an_option(new_page: NewPage, server: Installation) -> None:
     page = new_page().listen(server.url, "all", instance="a/b c~d")
     server.publish("all", n=1)
     server.publish("all", n=2, instance="a/b c~d")
     page.wait_for(2)
 
 
-def test_a_thousand_messages_over_five_changes_of_leader(new_page_anywhere: NewPage, server: Server) -> None:
+def test_a_thousand_messages_over_five_changes_of_leader(
+    new_page_anywhere: NewPage, server: Installation
+) -> None:
     pages = [new_page_anywhere().listen(server.url, "all") for _ in range(7)]
     for n in range(1000):
         server.publish("all", n=n)

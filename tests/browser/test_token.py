@@ -9,7 +9,7 @@ import pytest
 from tests.browser.backend import Backend, asked, listen
 from tests.browser.cable import Cable
 from tests.browser.page import FAST, Page
-from tests.browser.server import Server
+from tests.support.installation import Installation
 from tests.support.tokens import token
 from tests.support.waiting import wait_until
 
@@ -17,12 +17,14 @@ NewPage = Callable[[], Page]
 
 
 @pytest.fixture
-def server(strict_server: Server) -> Server:
+def server(strict_server: Installation) -> Installation:
     """A server that requires tokens."""
     return strict_server
 
 
-def test_a_token_is_renewed_before_it_expires(new_page: NewPage, server: Server, backend: Backend) -> None:
+def test_a_token_is_renewed_before_it_expires(
+    new_page: NewPage, server: Installation, backend: Backend
+) -> None:
     backend.seconds = 3.9
     before = server.status()["clients.total"]
     page = listen(new_page(), server, backend, "all")
@@ -38,7 +40,7 @@ def test_a_token_is_renewed_before_it_expires(new_page: NewPage, server: Server,
 
 
 def test_after_a_token_that_expired_comes_a_fresh_one(
-    new_page: NewPage, server: Server, backend: Backend
+    new_page: NewPage, server: Installation, backend: Backend
 ) -> None:
     backend.seconds = 3.9
     page = listen(new_page(), server, backend, "all")
@@ -65,7 +67,7 @@ WAITING = """(url, channels, options) => {
 
 
 def test_who_subscribes_while_the_token_is_fetched_is_subscribed(
-    new_page: NewPage, server: Server, backend: Backend
+    new_page: NewPage, server: Installation, backend: Backend
 ) -> None:
     page = new_page()
     page.tab.evaluate(WAITING, server.url, ["all"], {})
@@ -82,7 +84,9 @@ def test_who_subscribes_while_the_token_is_fetched_is_subscribed(
     page.wait_for(0, 1)
 
 
-def test_a_token_that_was_set_meanwhile_counts(new_page: NewPage, server: Server, network: Cable) -> None:
+def test_a_token_that_was_set_meanwhile_counts(
+    new_page: NewPage, server: Installation, network: Cable
+) -> None:
     page = new_page()
     page.tab.evaluate(WAITING, network.url, ["all"], FAST)
     wait_until(lambda: asked(page) == 1, "the question for a token")
@@ -106,7 +110,7 @@ COUNTING = """(() => {
 
 
 def test_a_token_that_cannot_be_renewed_is_shown_once(
-    new_page: NewPage, server: Server, network: Cable
+    new_page: NewPage, server: Installation, network: Cable
 ) -> None:
     page = new_page()
     page.tab.evaluate(COUNTING)
@@ -116,7 +120,7 @@ def test_a_token_that_cannot_be_renewed_is_shown_once(
     assert page.tab.evaluate("count") < 60
 
 
-def test_a_token_that_comes_after_the_end_begins_nothing(new_page: NewPage, server: Server) -> None:
+def test_a_token_that_comes_after_the_end_begins_nothing(new_page: NewPage, server: Installation) -> None:
     page = new_page()
     before = server.status()["clients.total"]
     page.tab.evaluate(WAITING, server.url, ["all"], {"minReconnectDelay": 100, "maxReconnectDelay": 100})
@@ -128,7 +132,7 @@ def test_a_token_that_comes_after_the_end_begins_nothing(new_page: NewPage, serv
 
 
 def test_a_backend_that_is_away_at_a_renewal_costs_no_message(
-    new_page: NewPage, server: Server, backend: Backend
+    new_page: NewPage, server: Installation, backend: Backend
 ) -> None:
     page = new_page()
     page.tab.evaluate("(window.unhandled = 0, addEventListener('unhandledrejection', () => unhandled++), 0)")
@@ -155,7 +159,7 @@ def test_a_backend_that_is_away_at_a_renewal_costs_no_message(
 
 
 def test_a_channel_that_a_token_takes_away_comes_back_with_another(
-    new_page: NewPage, server: Server, backend: Backend
+    new_page: NewPage, server: Installation, backend: Backend
 ) -> None:
     backend.seconds = 3.9
     backend.channels = ["all", "more"]
@@ -173,7 +177,7 @@ def test_a_channel_that_a_token_takes_away_comes_back_with_another(
 
 
 def test_a_token_that_is_refused_is_asked_for_again(
-    new_page: NewPage, server: Server, backend: Backend
+    new_page: NewPage, server: Installation, backend: Backend
 ) -> None:
     backend.broken = True
     page = listen(new_page(), server, backend, "all")
@@ -185,7 +189,9 @@ def test_a_token_that_is_refused_is_asked_for_again(
     page.wait_for(1)
 
 
-def test_tabs_share_the_connection_and_its_token(new_page: NewPage, server: Server, backend: Backend) -> None:
+def test_tabs_share_the_connection_and_its_token(
+    new_page: NewPage, server: Installation, backend: Backend
+) -> None:
     pages = [listen(new_page(), server, backend, "all") for _ in range(2)]
     for page in pages:
         page.ready()
@@ -196,7 +202,7 @@ def test_tabs_share_the_connection_and_its_token(new_page: NewPage, server: Serv
     assert sum(asked(page) for page in pages) == 1
 
 
-def test_the_fallbacks_show_it_too(new_page: NewPage, server: Server, backend: Backend) -> None:
+def test_the_fallbacks_show_it_too(new_page: NewPage, server: Installation, backend: Backend) -> None:
     backend.seconds = 2.9
     page = new_page()
     page.tab.evaluate(
@@ -212,7 +218,7 @@ def test_the_fallbacks_show_it_too(new_page: NewPage, server: Server, backend: B
     assert page.gaps == 0
 
 
-def test_a_token_may_be_a_text(new_page: NewPage, server: Server) -> None:
+def test_a_token_may_be_a_text(new_page: NewPage, server: Installation) -> None:
     page = new_page().listen(server.url, "all", token=token("all"))
     server.publish("all", n=1)
     page.wait_for(1)

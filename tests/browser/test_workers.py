@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.browser.cable import cable_to
 from tests.browser.chromium import ChromiumProfile
 from tests.browser.page import Page, web_server
-from tests.browser.server import running_server
+from tests.support.installation import running_server
 
 ROUNDS = 6  # the kernel chooses the process: one that differs is as good as certain
 
