@@ -1,11 +1,12 @@
-"""One whole server in one process: ports, hub and cluster, and their start and stop."""
+"""A node: ports, hub and peers of one process, and their start, reload and stop."""
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aphlict.cluster.relay import Relay
@@ -13,168 +14,271 @@ from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.core.hub import Hub, Receipt
 from aphlict.core.message import Message, random_name
+from aphlict.core.stats import Subscribed
+from aphlict.protocol.websocket import TRY_AGAIN_LATER
 from aphlict.server import limits as capacity
 from aphlict.server import pages as script
-from aphlict.server.admin_port import Admin, NodeAPI, Publishers
+from aphlict.server.admin_port import Admin, Publishers
 from aphlict.server.auth import Credentials
 from aphlict.server.client_port import Browsers
 from aphlict.server.http_connection import RequestConnection
 from aphlict.server.pages import NodeState, Pages
 from aphlict.server.server import Port, PortType, Server
 from aphlict.server.streaming import BrowserConnection
+from aphlict.workers.edge_side import HubConnector, NoForwarder
+from aphlict.workers.hub_side import ACK_TIMEOUT, SWEEP_INTERVAL, EdgePool, total
+from aphlict.workers.ipc import StatsReply
 
 log = logging.getLogger(__name__)
 
 FINGERPRINT_SIZE = 16
-SWEEP = 5.0  # seconds between the hub's sweeps
-TURN = 0.01  # seconds of publishing after which other work of the loop has its turn
-FLUSH_TIMEOUT = 2.0  # seconds that peers have to take what is queued for them when the node stops
+HOUSEKEEPING_INTERVAL = 5.0  # seconds between two sweeps of the hub
+MAX_TURN = 0.01  # seconds of publishing after which other work of the loop has its turn
+FLUSH_TIMEOUT = 2.0  # seconds in which queued messages are sent to peers when the node stops
+JOIN_TIMEOUT = 10.0  # seconds that a new edge waits for the history before it accepts clients without it
+HUB_TIMEOUT = 5.0  # seconds without a hub after which an edge reports ERROR
+
+
+def ports_of(settings: Settings, sockets: Sequence[Sequence[socket.socket]]) -> list[Port]:
+    """All ports of a server; `sockets[i]` are bound and listening for `settings.servers[i]`."""
+    return [Port(server, each) for server, each in zip(settings.servers, sockets, strict=True)]
 
 
 class Node:
-    """A server. `sockets[i]` are bound and listening for `settings.servers[i]`, `credentials[i]` its own.
-    The files of peers are read with `read`.
+    """One process of a node: all of it, or with several `workers` its hub or one of its edges.
 
-    `start`, then `drain` (in good order) or `abort` (at once); each once, in a running loop.
+    | process | ports | has |
+    | --- | --- | --- |
+    | all of it | all | peers |
+    | hub | admin | peers, edges |
+    | edge | client | a hub connection, a copy of the history |
+
+    `edge_listener` makes it the hub: a listening Unix socket for edges. `hub_address` makes it an edge: that socket's
+    address. `fingerprint` and `started` (monotonic seconds) are those of the whole node: a hub that is replaced
+    keeps them. `credentials[i]` are those of `ports[i]`; `read` reads the files of peers.
+
+    `start`, then `drain` (gracefully) or `abort` (immediately), each once, in a running loop.
     """
 
     def __init__(
         self,
         settings: Settings,
-        sockets: Sequence[Sequence[socket.socket]],
+        ports: Sequence[Port],
         credentials: Sequence[Credentials],
+        *,
+        fingerprint: str | None = None,
+        started: float | None = None,
+        edge_listener: socket.socket | None = None,
+        hub_address: str | None = None,
         read: Read = read_file,
     ) -> None:
         self.settings = settings
+        self.fingerprint = fingerprint or random_name(FINGERPRINT_SIZE)
         self._state = NodeState.STARTING
-        self.fingerprint = random_name(FINGERPRINT_SIZE)
-        self._started = time.monotonic()
-        self._relay = Relay(settings.peers, self.fingerprint, read=read)
-        self.hub = Hub(self.fingerprint, self._relay, settings.limits, self._wake, self._started)
-        ports = [Port(server, each) for server, each in zip(settings.servers, sockets, strict=True)]
-        roles = {
-            "client": client_role(self.hub, lambda: self.state),
-            "admin": admin_role(self, self.fingerprint, lambda: self.settings),
+        self._started = time.monotonic() if started is None else started
+        self._ports = ports
+        self._edge_listener = edge_listener
+        is_edge = hub_address is not None
+        self._relay = None if is_edge else Relay(settings.peers, self.fingerprint, read=read)
+        self.hub = Hub(
+            self.fingerprint,
+            self._relay or NoForwarder(),
+            settings.limits,
+            self._schedule_work,
+            math.inf if is_edge else time.monotonic(),
+        )
+        self._edges = EdgePool(self.hub, settings.processes) if edge_listener is not None else None
+        self._link = None if hub_address is None else HubConnector(self.hub, hub_address, self._on_gap)
+        self.server = Server(settings, ports, credentials, self._port_types(), self.hub.hits)
+
+    def _port_types(self) -> Mapping[str, PortType]:
+        pages = Pages(lambda: self.state, script.load())
+        types = {
+            "client": PortType(BrowserConnection, Browsers(self.hub, pages, time.monotonic)),
+            "admin": PortType(
+                RequestConnection, Publishers(Admin(self, self.fingerprint, lambda: self.settings.limits))
+            ),
         }
-        self._frontend = Server(settings, ports, credentials, roles, self.hub.hits)
+        return {name: types[name] for name in {port.settings.type for port in self._ports}}
 
     @property
     def state(self) -> NodeState:
-        """What balancers are told."""
-        if self._state is NodeState.RUNNING and not self._frontend.is_healthy:
+        """The state that `…/status` reports to load balancers."""
+        if self._state is NodeState.RUNNING and not self._is_healthy():
             return NodeState.ERROR
         return self._state
 
-    async def start(self) -> None:
-        """Serve: every listener accepts when this returns."""
-        self._relay.start()
-        self._frontend.start()
-        keep_tidy(self.hub, self._frontend)
-        self._state = NodeState.RUNNING
-        log.info("node %s serves %s", self.fingerprint, ", ".join(map(describe, self.settings.servers)))
+    def _is_healthy(self) -> bool:
+        has_hub = self._link is None or time.monotonic() <= self.hub.in_sync_until + HUB_TIMEOUT
+        return has_hub and self.server.is_healthy
 
-    def _wake(self) -> None:
+    async def start(self) -> None:
+        """Start; when this returns, every listener accepts connections."""
+        if self._relay is not None:
+            self._relay.start()
+        if self._edges is not None and self._edge_listener is not None:
+            await self._edges.start(self._edge_listener)
+            await self._edges.until_whole(ACK_TIMEOUT)
+        if self._link is not None:
+            self._link.start()
+            await self._wait_for_history(self._link)
+        self.server.start()
+        self._start_housekeeping()
+        self._state = NodeState.RUNNING
+        log.info(
+            "node %s listens on %s",
+            self.fingerprint,
+            ", ".join(_describe(each.settings) for each in self._ports),
+        )
+
+    async def _wait_for_history(self, link: HubConnector) -> None:
+        try:
+            await asyncio.wait_for(link.up_to_date.wait(), JOIN_TIMEOUT)
+        except asyncio.TimeoutError:
+            log.error("the hub does not respond: accepting clients without history for now")
+
+    def _start_housekeeping(self) -> None:
+        """Expire the history regularly, and follow changes of the system's clock."""
+
+        def sweep() -> None:
+            self.hub.epoch = time.time() - time.monotonic()
+            self.hub.sweep(time.monotonic())
+
+        sweep()
+        self.server.every(HOUSEKEEPING_INTERVAL, sweep)
+        if (edges := self._edges) is not None:
+            self.server.every(SWEEP_INTERVAL, lambda: edges.sweep(time.monotonic()))
+
+    def _schedule_work(self) -> None:
         asyncio.get_running_loop().call_soon(self._work)
 
     def _work(self) -> None:
         if self.hub.work():
-            self._wake()
+            self._schedule_work()
+
+    def _on_gap(self) -> None:
+        """Disconnect all clients: when they resume, they learn that they may have missed messages."""
+        if self.hub.connections:
+            log.warning("this edge missed messages: %d clients have to resume", self.hub.connections)
+        self.server.disconnect(TRY_AGAIN_LATER, "messages were missed")
+
+    @property
+    def _edge_load(self) -> float:
+        return 0.0 if self._edges is None else self._edges.load
 
     def publish(self, messages: list[Message], done: Callable[[list[Receipt]], None], /) -> None:
-        """Publish these in turn; a long list takes several turns of the loop. Raises Overloaded.
+        """Publish messages in order, a long list in several turns of the loop. Raises Overloaded.
 
-        `done` gets fewer receipts than there are messages where the others were not taken: too much is waiting.
+        `done` is called when every edge has the messages. It receives fewer receipts than there are messages if the
+        load became too high: the messages without a receipt were not published.
         """
-        self.hub.check_load()
+        self.hub.check_load(self._edge_load)
         self._publish(messages, [], done)
 
     def _publish(
         self, messages: list[Message], receipts: list[Receipt], done: Callable[[list[Receipt]], None]
     ) -> None:
-        """Publish those that have no receipt yet. It takes longer the more browsers listen to several channels."""
-        begin = now = time.monotonic()
-        for message in messages[len(receipts) :]:
-            if now > begin + TURN:
+        """Publish the messages that have no receipt yet."""
+
+        def on_published(more: list[Receipt]) -> None:
+            receipts.extend(more)
+            if len(receipts) == len(messages) or self.hub.load > 1 or self._edge_load > 1:
+                done(receipts)
+            else:
                 asyncio.get_running_loop().call_soon(self._publish, messages, receipts, done)
-                return
-            if receipts and self.hub.load > 1:
-                break
+
+        rest, now = messages[len(receipts) :], time.monotonic()
+        if self._edges is None:
+            on_published(self._publish_here(rest, now))
+        else:
+            part = rest[: self._edges.room(now)]
+            self._edges.publish(part, now, on_published, waits_for_late=len(messages) == 1)
+
+    def _publish_here(self, messages: list[Message], now: float) -> list[Receipt]:
+        """Publish in this process, until it has taken a turn's time: the more channels clients share, the longer."""
+        receipts = []
+        until = now + MAX_TURN
+        for message in messages:
             receipts.append(self.hub.publish(message, now))
             now = time.monotonic()
-        done(receipts)
+            if now > until or self.hub.load > 1:
+                break
+        return receipts
 
     def status(self, instance: str, done: Callable[[dict[str, Any]], None], /) -> None:
-        """Tell how the node and this instance do."""
-        done(
-            {
-                **self.hub.status(instance, time.monotonic()),
-                "uptime": round((time.monotonic() - self._started) * 1000),
-                "pid": os.getpid(),
-                "state": self.state.value,
-                **capacity.status(self.settings),
-                "peers": self._relay.status(),
-                "workers": [{"pid": os.getpid(), "connections": self.hub.connections}],
-            }
-        )
+        """Collect the status of the node and of an instance, as the admin port responds it."""
+        stats = self.hub.subscribed(instance)
+        if self._edges is None:
+            done(self._status(instance, stats, {os.getpid(): stats.connections}))
+            return
 
-    def hear(self, fingerprint: str, /) -> None:
-        """Another node is there."""
-        self._relay.hear(fingerprint)
+        def on_replies(replies: list[StatsReply]) -> None:
+            connections = {reply.pid: reply.figures.connections for reply in replies}
+            done(self._status(instance, total(replies) + stats, connections))
+
+        self._edges.ask(instance, on_replies)
+
+    def _status(self, instance: str, stats: Subscribed, connections: Mapping[int, int]) -> dict[str, Any]:
+        """`connections` has the pid and the number of clients of each process that responded."""
+        has_no_edge = not connections and self._state is NodeState.RUNNING
+        return {
+            **self.hub.status(instance, time.monotonic(), stats),
+            "uptime": round((time.monotonic() - self._started) * 1000),
+            "pid": os.getpid(),
+            "state": (NodeState.ERROR if has_no_edge else self.state).value,
+            **capacity.status(self.settings),
+            "peers": [] if self._relay is None else self._relay.status(),
+            "workers": [{"pid": pid, "connections": count} for pid, count in connections.items()],
+        }
+
+    def on_peer_announced(self, fingerprint: str, /) -> None:
+        """Another node has asked for the status: it is up."""
+        if self._relay is not None:
+            self._relay.on_peer_announced(fingerprint)
 
     def prepare_reload(self, settings: Settings, read: Read = read_file) -> Callable[[], None]:
-        """Prepare new limits, certificates and keys; what is returned puts them in force and cannot fail.
+        """Prepare new limits, certificates and keys; the returned function applies them and cannot fail.
 
-        `settings` are for the same ports and peers. Raises ConfigError: all stays as it was.
+        `settings` have the same ports and peers. Raises ConfigError; then nothing has changed.
         """
-        switch_frontend = self._frontend.prepare_reload(settings, read)
+        apply_to_server = self.server.prepare_reload(settings, read)
 
-        def switch() -> None:
-            switch_frontend()
+        def apply() -> None:
+            apply_to_server()
             self.settings = settings
             self.hub.reload(settings.limits)
-            self._relay.reload(settings.peers, read)
+            if self._relay is not None:
+                self._relay.reload(settings.peers, read)
 
-        return switch
+        return apply
 
     async def drain(self) -> None:
-        """Stop in good order: no new browsers, the others are sent away bit by bit, peers get what is queued."""
+        """Stop gracefully: accept no more clients, disconnect the others bit by bit, send peers what is queued."""
         self._state = NodeState.STOPPING
-        log.info(
-            "stopping: %d browsers are sent away within %g s", self.hub.connections, self.settings.drain_time
-        )
+        if self.hub.connections:
+            log.info(
+                "draining: %d clients are disconnected within %g s",
+                self.hub.connections,
+                self.settings.drain_time,
+            )
         await asyncio.sleep(self.settings.drain_delay)
-        await self._frontend.drain()
-        unsent = await self._relay.close(FLUSH_TIMEOUT)
-        if unsent:
-            log.warning("%d messages to peers could not be delivered before the stop", unsent)
-        self._frontend.close()
-        log.info("stopped")
+        await self.server.drain()
+        if self._link is not None:
+            self._link.leave()
+        if self._edges is not None:
+            self._edges.close()
+        if self._relay is not None and (unsent := await self._relay.close(FLUSH_TIMEOUT)):
+            log.warning("%d messages to peers were not sent before the stop", unsent)
+        self.server.close()
 
     def abort(self) -> None:
-        """Stop at once: what is open is closed, what is queued is lost."""
-        self._frontend.abort()
+        """Stop immediately: connections are closed, queued messages are lost."""
+        if self._link is not None:
+            self._link.close()
+        if self._edges is not None:
+            self._edges.close()
+        self.server.abort()
 
 
-def keep_tidy(hub: Hub, frontend: Server) -> None:
-    """Let a hub forget what is too old, again and again, and know what time it is: the clock may be set."""
-
-    def sweep() -> None:
-        hub.epoch = time.time() - time.monotonic()
-        hub.sweep(time.monotonic())
-
-    sweep()
-    frontend.every(SWEEP, sweep)
-
-
-def client_role(hub: Hub, state: Callable[[], NodeState]) -> PortType:
-    """What client ports are made of."""
-    return PortType(BrowserConnection, Browsers(hub, Pages(state, script.load()), time.monotonic))
-
-
-def admin_role(desk: NodeAPI, fingerprint: str, settings: Callable[[], Settings]) -> PortType:
-    """What admin ports are made of."""
-    return PortType(RequestConnection, Publishers(Admin(desk, fingerprint, lambda: settings().limits)))
-
-
-def describe(server: ServerSettings) -> str:
+def _describe(server: ServerSettings) -> str:
     return f"{server.type} {server.address}:{server.port}{' with TLS' if server.tls else ''}"

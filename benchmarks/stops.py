@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from aphlict.config.loader import from_keys
-from aphlict.node import Node
+from aphlict.node import Node, ports_of
 from aphlict.process.worker import tune_collector
 from aphlict.server.auth import Credentials
 
@@ -160,7 +160,8 @@ def main() -> None:
         "ping.interval": 3600,
         "ping.timeout": 7200,
     }
-    node = Node(from_keys(raw), [[sock] for sock in sockets], [Credentials()] * 2)
+    settings = from_keys(raw)
+    node = Node(settings, ports_of(settings, [[sock] for sock in sockets]), [Credentials()] * 2)
     asyncio.run(measure(options, node, ports))
 
 

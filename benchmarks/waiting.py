@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from aphlict.config.loader import from_keys
-from aphlict.node import Node
+from aphlict.node import Node, ports_of
 from aphlict.server.auth import Credentials
 
 KINDS = ("events", "poll")
@@ -40,7 +40,7 @@ def serve(pipe: Connection) -> None:
     servers = [{"type": "client", "port": ports[0]}, {"type": "admin", "port": ports[1]}]
     with tempfile.TemporaryDirectory() as folder:
         settings = from_keys({"servers": servers, "pidfile": str(Path(folder) / "pid")})
-        node = Node(settings, [[sock] for sock in sockets], [Credentials(), Credentials()])
+        node = Node(settings, ports_of(settings, [[sock] for sock in sockets]), [Credentials()] * 2)
         asyncio.run(run(node, pipe, ports))
 
 

@@ -14,7 +14,7 @@ from aphlict.cli.console import say
 from aphlict.config.rules import BLOCKED_PORTS
 from aphlict.config.settings import Limits, ServerSettings, Settings
 from aphlict.errors import AphlictError, UsageError
-from aphlict.node import Node
+from aphlict.node import Node, ports_of
 from aphlict.process import ports
 from aphlict.publisher import publish_async
 from aphlict.server.auth import Credentials
@@ -48,7 +48,7 @@ async def _serve(address: str, page_port: int, client_port: int) -> None:
         ServerSettings(type="admin", port=_port(admin), listen=LOOPBACK),
     )
     settings = Settings(servers=servers, pidfile=NO_PIDFILE, drain_time=0, limits=Limits(handshake=PATIENCE))
-    node = Node(settings, [client, admin], [Credentials()] * 2)
+    node = Node(settings, ports_of(settings, [client, admin]), [Credentials()] * 2)
     await node.start()
     server = HTTPServer(_application(node, _port(client), _port(admin)))
     server.add_sockets(page)

@@ -46,7 +46,7 @@ class Relay:
         for peer in receivers:
             peer.put(envelope)
 
-    def hear(self, fingerprint: str) -> None:
+    def on_peer_announced(self, fingerprint: str) -> None:
         """Another node has asked who this one is, as one does that starts. Those that are away may be it, and
         are tried at once."""
         if fingerprint not in (peer.fingerprint for peer in self._peers if peer.state is State.UP):

@@ -19,7 +19,7 @@ from aphlict.process.daemon import READY, STOPPING, Systemd
 from aphlict.process.reload import Handover
 from aphlict.process.startup_report import Sender
 from aphlict.process.worker_process import WorkerProcess, WorkerSlot
-from aphlict.process.worker_specs import assign
+from aphlict.process.worker_specs import plan_workers
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Supervisor:
         self._starter = starter
         self._systemd = systemd
         self._state = State.STARTING
-        self._posts = [WorkerSlot(duty) for duty in assign(launched)]
+        self._posts = [WorkerSlot(duty) for duty in plan_workers(launched)]
         self._deadline: float | None = None
         self._status = 0
         self._inbox = -1

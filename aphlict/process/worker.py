@@ -13,12 +13,13 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from aphlict.errors import AphlictError
+from aphlict.node import Node
 from aphlict.process import signals
 from aphlict.process import startup_report as report
 from aphlict.process.bootstrap import Launch, log_files
 from aphlict.process.channel import Channel, Commit, Committed, Discard, Message, Prepare, Prepared, Snapshot
 from aphlict.process.logs import LogFile, open_all
-from aphlict.process.worker_specs import Serving, WorkerSpec
+from aphlict.process.worker_specs import WorkerSpec
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Worker:
         self._supervisor = supervisor
         self._prospect: Prospect | None = None
         self._ends: asyncio.Queue[End] = asyncio.Queue()
-        self._node: Serving | None = None
+        self._node: Node | None = None
 
     async def run(self) -> None:
         """Serve until told to stop. Raises what kept the node from starting."""
@@ -69,7 +70,7 @@ class Worker:
         else:
             self._node.abort()
 
-    async def _drain(self, node: Serving) -> None:
+    async def _drain(self, node: Node) -> None:
         """Stop in good order, or at once when anything more is asked for meanwhile."""
         draining = asyncio.create_task(node.drain())
         impatient = asyncio.create_task(self._ends.get())

@@ -4,54 +4,33 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from aphlict.config.files import Read
-from aphlict.config.settings import Settings
 from aphlict.core.message import random_name
-from aphlict.node import FINGERPRINT_SIZE, Node
+from aphlict.node import FINGERPRINT_SIZE, Node, ports_of
 from aphlict.process.bootstrap import Launch
 from aphlict.server.auth import Credentials
 from aphlict.server.server import Port
-from aphlict.workers.nodes import EdgeNode, HubNode
-
-
-class Serving(Protocol):
-    """What a worker process runs."""
-
-    async def start(self) -> None:
-        """Serve: every listener accepts when this returns."""
-
-    async def drain(self) -> None:
-        """Stop in good order."""
-
-    def abort(self) -> None:
-        """Stop at once."""
-
-    def prepare_reload(self, settings: Settings, read: Read) -> Callable[[], None]:
-        """Prepare new settings, reading files with `read`. What is returned puts them in force, and cannot fail.
-
-        Raises ConfigError: all stays as it was.
-        """
 
 
 class WorkerSpec(NamedTuple):
-    """What one worker process does: its name in the log, how to make it, once it has been forked, and on what."""
+    """The job of one worker process."""
 
-    name: str
-    make: Callable[[], Serving]
+    name: str  # in the log
+    make: Callable[[], Node]  # to be called in the process, once it has been forked
     sockets: frozenset[socket.socket]  # those that it listens on
 
 
-def assign(launched: Launch) -> list[WorkerSpec]:
+def plan_workers(launched: Launch) -> list[WorkerSpec]:
     """The worker processes that the configuration asks for."""
     count = launched.settings.processes
     if count == 1:
         [copy] = launched.sockets
         sockets = frozenset(sock for each in copy for sock in each)
 
-        def make() -> Serving:
-            return Node(launched.settings, copy, launched.credentials, launched.files.recall)
+        def make() -> Node:
+            settings = launched.settings
+            return Node(settings, ports_of(settings, copy), launched.credentials, read=launched.files.recall)
 
         return [WorkerSpec("worker", make, sockets)]
     plan = _Plan(launched)
@@ -59,7 +38,7 @@ def assign(launched: Launch) -> list[WorkerSpec]:
 
 
 class _Plan:
-    """What hub and edges of one server share."""
+    """What the hub and the edges of one server share."""
 
     def __init__(self, launched: Launch) -> None:
         self._launch = launched
@@ -74,34 +53,44 @@ class _Plan:
         launched.undo.callback(self._edges.close)
 
     def hub(self) -> WorkerSpec:
-        """Order messages, and talk to publishers."""
+        """The process that orders messages and serves publishers."""
 
-        def make() -> Serving:
-            ports, credentials = self._select("admin", 0)
-            edges = self._edges.dup()
-            settings, recall = self._launch.settings, self._launch.files.recall
-            return HubNode(settings, ports, credentials, edges, self._fingerprint, self._started, recall)
+        def make() -> Node:
+            return Node(
+                self._launch.settings,
+                *self._select("admin", 0),
+                fingerprint=self._fingerprint,
+                started=self._started,
+                edge_listener=self._edges.dup(),
+                read=self._launch.files.recall,
+            )
 
         return WorkerSpec("hub", make, self._sockets("admin", 0))
 
     def edge(self, number: int) -> WorkerSpec:
-        """Hold browsers."""
+        """A process that serves clients."""
 
-        def make() -> Serving:
-            ports, credentials = self._select("client", number)
-            return EdgeNode(self._launch.settings, ports, credentials, self._address, self._fingerprint)
+        def make() -> Node:
+            return Node(
+                self._launch.settings,
+                *self._select("client", number),
+                fingerprint=self._fingerprint,
+                started=self._started,
+                hub_address=self._address,
+            )
 
         return WorkerSpec(f"edge {number + 1}", make, self._sockets("client", number))
 
-    def _select(self, kind: str, copy: int) -> tuple[list[Port], list[Credentials]]:
-        """The ports and credentials as they are configured by then: a reload may have changed them."""
-        launched, chosen = self._launch, self._places(kind)
-        ports = [Port(launched.settings.servers[place], launched.sockets[copy][place]) for place in chosen]
-        return ports, [launched.credentials[place] for place in chosen]
+    def _select(self, server_type: str, copy: int) -> tuple[list[Port], list[Credentials]]:
+        """The ports and credentials as they are configured when a worker starts: a reload may have changed them."""
+        launched, indexes = self._launch, self._indexes(server_type)
+        ports = ports_of(launched.settings, launched.sockets[copy])
+        return [ports[index] for index in indexes], [launched.credentials[index] for index in indexes]
 
-    def _sockets(self, kind: str, copy: int) -> frozenset[socket.socket]:
-        return frozenset(sock for place in self._places(kind) for sock in self._launch.sockets[copy][place])
+    def _sockets(self, server_type: str, copy: int) -> frozenset[socket.socket]:
+        sockets = self._launch.sockets[copy]
+        return frozenset(sock for index in self._indexes(server_type) for sock in sockets[index])
 
-    def _places(self, kind: str) -> list[int]:
+    def _indexes(self, server_type: str) -> list[int]:
         servers = self._launch.settings.servers
-        return [place for place, server in enumerate(servers) if server.type == kind]
+        return [index for index, server in enumerate(servers) if server.type == server_type]

@@ -34,7 +34,7 @@ class NodeAPI(Protocol):
     def status(self, instance: str, done: Callable[[dict[str, Any]], None], /) -> None:
         """Tell how the node and this instance do."""
 
-    def hear(self, fingerprint: str, /) -> None:
+    def on_peer_announced(self, fingerprint: str, /) -> None:
         """Another node, of this fingerprint, has asked for the status."""
 
 
@@ -69,7 +69,7 @@ class Admin:
     def _on_status(self, exchange: Exchange) -> None:
         if exchange.method in ("GET", "HEAD"):
             if sender := exchange.headers.get(NODE_HEADER):
-                self._desk.hear(sender)
+                self._desk.on_peer_announced(sender)
             instance = check_name(_instance(exchange), "the instance", self._limits().name)
             self._desk.status(instance, lambda status: _tell_status(exchange, status))
         else:

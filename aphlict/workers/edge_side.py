@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from aphlict.core.history import Evictions
 from aphlict.core.hub import Hub
-from aphlict.node import TURN
+from aphlict.core.message import Message
 from aphlict.workers.ipc import (
     Ack,
     HistoryRecord,
@@ -28,7 +28,15 @@ from aphlict.workers.ipc import (
 log = logging.getLogger(__name__)
 
 RETRY = 0.05  # seconds between two attempts to reach the hub
+MAX_TURN = 0.01  # seconds of applying records after which other work of the loop has its turn
 RETRY_AFTER_ERROR = 1.0  # seconds until this edge joins again after an error of its own
+
+
+class NoForwarder:
+    """The forwarder of an edge: its hub process forwards messages to the peers."""
+
+    def forward(self, _message: Message, /) -> None:
+        """Do nothing."""
 
 
 class HubConnection(asyncio.Protocol):
@@ -110,7 +118,7 @@ class HubConnection(asyncio.Protocol):
         """
         assert self._steps is not None
         assert self._transport is not None
-        until = time.monotonic() + TURN
+        until = time.monotonic() + MAX_TURN
         try:
             for _ in self._steps:
                 if time.monotonic() > until:

@@ -33,7 +33,8 @@ from aphlict.workers.ipc import (
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 1.0  # seconds that edges have to confirm: publishers wait for 2
+ACK_TIMEOUT = 1.0  # seconds that edges have to confirm: publishers wait for 2
+SWEEP_INTERVAL = 0.25  # seconds between two calls of EdgePool.sweep
 MAX_BUFFER = 64 * 1024 * 1024  # bytes that may wait for one edge
 
 
@@ -259,7 +260,7 @@ class EdgePool:
     def sweep(self, now: float) -> None:
         """Answer for edges that take too long, and ask those that are busy how they are now: while publishers are
         turned away nobody else does. To be called every quarter of a second."""
-        late = [number for number, pending in self._pending.items() if now > pending.since + PATIENCE]
+        late = [number for number, pending in self._pending.items() if now > pending.since + ACK_TIMEOUT]
         if late:
             log.warning("an edge is slow: %d answers do not wait for it", len(late))
         for number in late:

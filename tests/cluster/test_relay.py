@@ -201,7 +201,7 @@ async def test_a_node_that_asks_who_this_is_is_tried_at_once() -> None:
         await eventually(lambda: relay.status()[0]["state"] == "down")
         relay.forward(message("1"))
         node.start()
-        relay.hear("B")
+        relay.on_peer_announced("B")
         await node.got(1)
 
 

@@ -96,7 +96,7 @@ def test_what_a_server_and_its_commands_write(guarded: Installation, tokens: dic
     keys = Path(guarded.folder / "main.key").read_text().strip()
     private = "".join((guarded.folder / "server.key").read_text().splitlines()[1:-1])
     with guarded.begin("debug") as server:
-        wait_until(lambda: guarded.logged("serves"), "the server")
+        wait_until(lambda: guarded.logged("listens on"), "the server")
         for secret in (OWN, PEERS, WRONG):
             publish(guarded, secret)
         for text in tokens.values():

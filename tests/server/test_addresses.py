@@ -161,7 +161,8 @@ class TestForwarded:
         assert text.count("2001:db8::7 listens:") == 2
         assert "refused a request of 2001:db8::7" in text
         assert (
-            "127.0.0.1" not in text.replace("serves client 127", "").split("serves", 1)[1].split("\n", 1)[1]
+            "127.0.0.1"
+            not in text.replace("listens on client 127", "").split("listens on", 1)[1].split("\n", 1)[1]
         )
 
     async def test_a_browser_cannot_give_itself_an_address(self, caplog: pytest.LogCaptureFixture) -> None:

@@ -77,7 +77,7 @@ def hits(node: RunningNode) -> dict[str, int]:
 
 
 def pool(node: RunningNode) -> BufferBudget:
-    return node.node._frontend.context.pool
+    return node.node.server.context.pool
 
 
 async def listening(node: RunningNode, count: int) -> None:

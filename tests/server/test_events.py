@@ -136,7 +136,7 @@ async def test_a_browser_that_has_vanished_is_given_up() -> None:
 
 def connections(node: RunningNode) -> list[Connection]:
     """The connections that browsers hold now."""
-    handlers = node.node._frontend.context.poller.handlers()
+    handlers = node.node.server.context.poller.handlers()
     return [each for each in handlers if isinstance(each, Connection) and each.tag is None]
 
 

@@ -239,7 +239,7 @@ async def test_who_does_not_say_for_whom_it_is_takes_no_more_room_than_there_is(
         running_node(client={"proxy.protocol": True}, limits__connections=40) as node,
         contextlib.AsyncExitStack() as stack,
     ):
-        arriving = node.node._frontend.admission["client"].pending
+        arriving = node.node.server.admission["client"].pending
         for _ in range(40):
             await stack.enter_async_context(raw(node.client_port))
         await eventually(lambda: arriving.inside == 40)
@@ -525,7 +525,7 @@ async def test_one_who_does_not_answer_a_close_frame() -> None:
 
 def connections(node: RunningNode) -> list[Connection]:
     """All that are open."""
-    return node.node._frontend.connections()
+    return node.node.server.connections()
 
 
 # Publishing

@@ -64,7 +64,7 @@ async def test_who_is_gone_before_it_is_answered_does_no_harm(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         async with running_node() as node:
-            door = node.node._frontend.admission["client"].connections
+            door = node.node.server.admission["client"].connections
             with socket.create_connection(("127.0.0.1", node.client_port)) as sock:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
                 await eventually(lambda: door.inside == 1)
@@ -98,10 +98,10 @@ async def test_what_epoll_has_no_room_for_is_closed_and_leaves_no_trace(
     client["proxy.protocol"] = kind == "balancer"
     with caplog.at_level(logging.WARNING):
         async with running_node(client=client) as node:
-            gate = node.node._frontend.admission["client"]
+            gate = node.node.server.admission["client"]
             if kind == "turned away":
                 gate.connections.reload(0, None, ())
-            poller = node.node._frontend.context.poller
+            poller = node.node.server.context.poller
             epoll, handlers = poller._epoll, poller.handlers()
             poller._epoll = FullEpoll(epoll, number)  # type: ignore[assignment]
             reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
@@ -122,7 +122,7 @@ async def test_what_epoll_has_no_room_for_behind_a_balancer_is_closed(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         async with running_node(client={"proxy.protocol": True}) as node:
-            poller = node.node._frontend.context.poller
+            poller = node.node.server.context.poller
             epoll, before = poller._epoll, len(poller.handlers())
             reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
             await eventually(lambda: len(poller.handlers()) > before, "the connection")

@@ -121,7 +121,7 @@ async def test_asking_for_the_state_takes_no_memory(clock: Clock) -> None:
         try:
             for _ in range(requests):
                 await ask(node, get("/status"))
-            await eventually(lambda: not node.node._frontend.connections())
+            await eventually(lambda: not node.node.server.connections())
             gc.collect()
             taken, _ = tracemalloc.get_traced_memory()
         finally:

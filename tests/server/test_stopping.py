@@ -11,7 +11,6 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from aphlict.node import Node
-from aphlict.server.auth import Credentials
 from aphlict.server.pages import NodeState
 from tests.support.curl import curl, event_source
 from tests.support.nodes import RunningNode, listening, running_node, subscribed
@@ -104,7 +103,7 @@ async def test_a_port_that_is_lost_is_told_to_balancers() -> None:
 
 async def test_a_node_that_has_not_started_is_starting() -> None:
     async with running_node() as node:
-        other = Node(node.node.settings, [[], []], [Credentials(), Credentials()])
+        other = Node(node.node.settings, [], [])
         assert other.state is NodeState.STARTING
 
 

@@ -100,10 +100,10 @@ async def test_one_turn_reads_a_bounded_number_of_bytes(tmp_path: Path) -> None:
 
     async with running_node(client=files.settings()) as node:
         client = await asyncio.to_thread(websocket, node.client_port)
-        [connection] = node.node._frontend.connections()
+        [connection] = node.node.server.connections()
         records = client.key_updates(3000)
         fd = os.dup(connection._socket.fileno())  # the connection may close its own
-        node.node._frontend.context.poller.modify(connection._socket.fileno(), 0)
+        node.node.server.context.poller.modify(connection._socket.fileno(), 0)
         client.sock.sendall(records)
         await eventually(lambda: unread(fd) == len(records), "all records")
         connection.on_events(READ)
@@ -176,7 +176,7 @@ async def test_answers_to_records_get_between_frames_that_wait(tmp_path: Path) -
         for number, size in enumerate(sizes):
             await node.publish({"subscribers": ["a"], "n": number, "text": "x" * size})
             client.sock.sendall(client.key_updates(1, REQUESTED))
-        pool = node.node._frontend.context.pool
+        pool = node.node.server.context.pool
         assert pool.used > 900_000, "nothing waits"
         end = b'"n":%d' % (len(sizes) - 1)
         data = await asyncio.to_thread(read_until, client, end)

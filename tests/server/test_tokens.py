@@ -331,7 +331,7 @@ async def test_what_has_ended_is_not_kept_until_its_token_ends(
 ) -> None:
     monkeypatch.setattr("aphlict.server.auth.CHECK_INTERVAL", 0.2)
     async with running_node(client=guarded(tmp_path)) as node:
-        deadlines = node.node._frontend.context.deadlines
+        deadlines = node.node.server.context.deadlines
         for _ in range(10):
             async with connect(node.url(f"/ws/?token={token('a', exp=ends_in(86400))}")) as browser:
                 for _ in range(5):
@@ -403,5 +403,5 @@ async def test_no_token_gets_into_the_log(tmp_path: Path, caplog: pytest.LogCapt
 async def test_nothing_is_kept_for_a_connection_of_a_port_that_asks_for_no_token() -> None:
     async with running_node() as node, connect(node.url()) as browser:
         await command(browser, "subscribe", ["a"])
-        [connection] = node.node._frontend.connections()
+        [connection] = node.node.server.connections()
         assert type(connection.tag) is Subscriber

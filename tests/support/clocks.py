@@ -18,4 +18,4 @@ class Clock:
     def advance(self, node: RunningNode, seconds: float) -> None:
         """Let time pass for the connections of a node: when this returns, what was due has been done."""
         self.now += seconds
-        node.node._frontend.tick()
+        node.node.server.tick()

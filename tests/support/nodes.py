@@ -11,7 +11,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from websockets.asyncio.client import ClientConnection, connect
 
 from aphlict.config.loader import from_keys
-from aphlict.node import Node
+from aphlict.node import Node, ports_of
 from aphlict.server.auth import load_credentials
 
 
@@ -82,7 +82,7 @@ async def running_node(
     }
     settings = from_keys(raw)
     credentials = [load_credentials(server) for server in settings.servers]
-    node = Node(settings, [[client_socket], [admin_socket]], credentials)
+    node = Node(settings, ports_of(settings, [[client_socket], [admin_socket]]), credentials)
     await node.start()
     try:
         yield RunningNode(node, *ports, tls=credentials[0].tls is not None)

@@ -14,12 +14,12 @@ from aphlict.core.history import Evictions
 from aphlict.core.hub import Hub, Recovery
 from aphlict.core.message import Delivery, Message
 from aphlict.core.resume_token import read
+from aphlict.node import Node
 from aphlict.server.auth import load_credentials
 from aphlict.server.server import Port
-from aphlict.workers.edge_side import HubConnection, HubConnector
+from aphlict.workers.edge_side import HubConnection, HubConnector, NoForwarder
 from aphlict.workers.hub_side import EdgePool
 from aphlict.workers.ipc import Ack, HistoryRecord, Publish, RecordReader, encode, pack
-from aphlict.workers.nodes import EdgeNode, Nowhere
 from tests.support.hub import FakeSubscriber, join
 from tests.support.nodes import command, subscribed
 from tests.support.nodes import listening as listening_port
@@ -33,7 +33,7 @@ MEBIBYTE = 1024 * 1024
 
 def make_hub(history: int = 64 * MEBIBYTE, started: float = 0.0) -> Hub:
     """A hub that keeps messages of so many bytes."""
-    return Hub("f" * 16, Nowhere(), Limits(history=history), lambda: None, started)
+    return Hub("f" * 16, NoForwarder(), Limits(history=history), lambda: None, started)
 
 
 def make_edge() -> Hub:
@@ -307,7 +307,7 @@ async def test_browsers_of_an_edge_that_missed_messages_have_to_resume() -> None
     loop, client = asyncio.get_running_loop(), listening_port()
     server = ServerSettings(type="client", port=client.getsockname()[1], listen="127.0.0.1")
     settings = Settings(servers=(server,), pidfile="/nowhere/pid", drain_time=0.0)
-    edge = EdgeNode(settings, [Port(server, [client])], [load_credentials(server)], address, "f" * 16)
+    edge = Node(settings, [Port(server, [client])], [load_credentials(server)], hub_address=address)
 
     async def let_join(dropped_at: float) -> socket.socket:
         link, _ = await loop.sock_accept(sock)

@@ -1,7 +1,6 @@
 """A list on its way through a hub to its edges, all of them in the process of the test."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 
@@ -12,11 +11,11 @@ from aphlict.config.settings import Limits
 from aphlict.core.hub import Hub, Receipt
 from aphlict.core.message import Message
 from aphlict.errors import Overloaded
+from aphlict.node import Node
 from aphlict.server.auth import Credentials
 from aphlict.server.server import Port
-from aphlict.workers.edge_side import HubConnector
+from aphlict.workers.edge_side import HubConnector, NoForwarder
 from aphlict.workers.ipc import HistoryRecord, RecordReader, encode
-from aphlict.workers.nodes import HubNode, Nowhere
 from tests.support.hub import join
 from tests.support.nodes import listening
 from tests.support.waiting import eventually
@@ -32,7 +31,7 @@ def make_list(begin: int, end: int) -> list[Message]:
 
 
 @asynccontextmanager
-async def hub_and_edge() -> AsyncIterator[tuple[HubNode, Hub, str]]:
+async def hub_and_edge() -> AsyncIterator[tuple[Node, Hub, str]]:
     """A hub, an edge that has joined, and where others can; the edge delivers when the test calls `work`."""
     admin = listening()
     raw = {
@@ -44,16 +43,15 @@ async def hub_and_edge() -> AsyncIterator[tuple[HubNode, Hub, str]]:
     settings = from_keys(raw)
     sock, address = listening_for_edges()
     ports = [Port(settings.servers[1], [admin])]
-    now = time.monotonic()
-    node = HubNode(settings, ports, [Credentials()], sock, "f" * 16, now, lambda _path: b"")
-    edge = Hub("f" * 16, Nowhere(), Limits(delivery_queue=LIMIT), lambda: None)
+    node = Node(settings, ports, [Credentials()], edge_listener=sock)
+    edge = Hub("f" * 16, NoForwarder(), Limits(delivery_queue=LIMIT), lambda: None)
     async with kept(HubConnector(edge, address, lambda: None)):
         await node.start()
         yield node, edge, address
     await node.drain()
 
 
-async def publish(node: HubNode, messages: list[Message]) -> list[Receipt]:
+async def publish(node: Node, messages: list[Message]) -> list[Receipt]:
     """Publish a list; the receipts."""
     done = asyncio.get_running_loop().create_future()
     node.publish(messages, done.set_result)
@@ -61,7 +59,7 @@ async def publish(node: HubNode, messages: list[Message]) -> list[Receipt]:
     return receipts
 
 
-def accepts(node: HubNode, messages: list[Message]) -> bool:
+def accepts(node: Node, messages: list[Message]) -> bool:
     """Whether a list is not refused."""
     try:
         node.publish(messages, lambda _: None)
