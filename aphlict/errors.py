@@ -171,10 +171,14 @@ class NotFound(AphlictError):
 
 
 class MethodNotAllowed(AphlictError):
-    """The path exists, but not for this method."""
+    """The path exists, but not for this method. `allowed` is the value of `Allow`."""
 
     code = "method_not_allowed"
     http_status = 405
+
+    def __init__(self, method: str, path: str, allowed: str) -> None:
+        super().__init__(f"{method} is not allowed for {path}: use {allowed}")
+        self.allowed = allowed
 
 
 class CrossSiteRequest(AphlictError):

@@ -19,14 +19,11 @@ from aphlict.errors import (
     InvalidToken,
     ProtocolError,
 )
-from aphlict.protocol import commands
-from aphlict.protocol import http as answers
-from aphlict.protocol import http as handshake
-from aphlict.protocol import proxy_protocol as proxy
+from aphlict.protocol import commands, http, proxy_protocol
 from aphlict.protocol.chunked import MAX_TRAILERS, ChunkedParser
 from aphlict.protocol.websocket import (
     CLOSE,
-    READER_COST,
+    PARSER_BYTES,
     FrameParser,
     WSMessage,
     decode_close,
@@ -62,7 +59,7 @@ def _read_frames(pieces: list[bytes], kept: bytes = b"") -> tuple[list[WSMessage
     reader, received = FrameParser(LIMIT), list[WSMessage]()
     try:
         for place, piece in enumerate(pieces):
-            assert reader.size <= READER_COST + LIMIT + MOST_BESIDE
+            assert reader.size <= PARSER_BYTES + LIMIT + MOST_BESIDE
             if place == len(pieces) - 1:
                 reader.keep(kept)
             for each in reader.feed(piece):
@@ -78,7 +75,7 @@ def _read_frames(pieces: list[bytes], kept: bytes = b"") -> tuple[list[WSMessage
 def fuzz_head(data: bytes) -> None:
     """A head is read or refused, alike in any split; and what is read can be answered."""
     try:
-        found = handshake.read_head(data, LIMIT)
+        found = http.parse_request(data, LIMIT)
     except BadRequest:
         _check_beginnings(data)
         return
@@ -87,18 +84,18 @@ def fuzz_head(data: bytes) -> None:
     request, size = found
     _check_beginnings(data[: size - 1])
     assert request.body_size() is None or request.body_size() in range(10**18)
-    for result in (lambda: handshake.accept(request), lambda: handshake.instance_of(request.path)):
+    for result in (lambda: http.accept_response(request), lambda: http.instance_from_path(request.path)):
         try:
             assert result()
         except BadRequest as error:
-            answers.refuse(error)
+            http.error_response(error)
 
 
 def _check_beginnings(data: bytes) -> None:
     """No beginning of a head is a whole one."""
     for size in range(0, len(data), 7):
         try:
-            assert handshake.read_head(data[:size], LIMIT) is None
+            assert http.parse_request(data[:size], LIMIT) is None
         except BadRequest:
             return
 
@@ -201,19 +198,19 @@ def fuzz_command(data: bytes) -> None:
     refusal."""
     text = data.decode(errors="replace")
     try:
-        command, id = commands.read(text)
+        command, id = commands.parse_command(text)
         assert commands.ack(id)
         if isinstance(command, commands.Subscribe | commands.Unsubscribe):
             assert len(command.channels) <= len(data)
         if isinstance(command, commands.Replay):
             assert len(command.after or ()) <= commands.MAX_AFTER
     except CommandError as error:
-        commands.refusal(error.id, error)
+        commands.error_reply(error.id, error)
 
 
 def fuzz_query(data: bytes) -> None:
     """The target of a poll is read or refused; its channels have names, and words to resume after are few."""
-    request = handshake.Request("GET", "/~a/poll?" + data.decode("latin-1"), 1, {"last-event-id": "x,y"})
+    request = http.Request("GET", "/~a/poll?" + data.decode("latin-1"), 1, {"last-event-id": "x,y"})
     try:
         wish = parse_listen_request(request)
     except BadRequest:
@@ -226,10 +223,10 @@ def fuzz_query(data: bytes) -> None:
 def fuzz_instance(data: bytes) -> None:
     """A path names an instance or is refused; the path that is made of the name leads there again."""
     try:
-        name = handshake.instance_of(data.decode("latin-1"))
+        name = http.instance_from_path(data.decode("latin-1"))
     except BadRequest:
         return
-    assert handshake.instance_of(f"/ws/{handshake.instance_path(name)}") == name
+    assert http.instance_from_path(f"/ws/{http.instance_path(name)}") == name
 
 
 def fuzz_body(data: bytes) -> None:
@@ -251,13 +248,15 @@ def _essence(message: Message) -> tuple[object, ...]:
 def fuzz_proxy(data: bytes) -> None:
     """A header of the PROXY protocol is read or refused, and no beginning of one is taken for another."""
     try:
-        found = proxy.read(data)
+        found = proxy_protocol.parse_header(data)
     except BadProxyHeader:
         return
     if found is not None:
         assert 8 <= found.size <= len(data)
-        assert proxy.read(data[: found.size]) == found
-    assert all(proxy.read(data[:size]) is None for size in range(found.size if found else len(data)))
+        assert proxy_protocol.parse_header(data[: found.size]) == found
+    assert all(
+        proxy_protocol.parse_header(data[:size]) is None for size in range(found.size if found else len(data))
+    )
 
 
 def fuzz_position(data: bytes) -> None:

@@ -24,6 +24,7 @@ from aphlict.errors import (
     PeerTLSError,
     PeerUnreachable,
 )
+from aphlict.protocol.http import NODE_FIELD
 from aphlict.tls.context import client_context
 
 MOST_BUFFERED = 2 * 1024 * 1024
@@ -146,7 +147,6 @@ def _explain(error: Exception) -> PeerError:
 MOST_HEAD = 16 * 1024
 MOST_BODY = 1024 * 1024
 CERTIFICATE_WANTED = "if it has ssl.ca, it wants another certificate of this node, see ssl.cert of that peer"
-SENDER = "X-Aphlict-Node"  # the header in which a node names itself
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ class HttpConnection:
             raise _refused(error) from error
 
     def _head(self, body: bytes) -> HTTPHeaders:
-        head = HTTPHeaders({"Host": self.address.authority, SENDER: self._own})
+        head = HTTPHeaders({"Host": self.address.authority, NODE_FIELD: self._own})
         if self.address.secret is not None:
             head["Authorization"] = f"Bearer {self.address.secret}"
         if body:

@@ -18,8 +18,7 @@ from aphlict.errors import (
     TooManyChannels,
     TooManyMessages,
 )
-from aphlict.protocol.websocket import TEXT
-from aphlict.protocol.websocket import encode as encode_frame
+from aphlict.protocol.websocket import TEXT, encode_frame
 
 ALPHABET = string.ascii_letters + string.digits
 DEFAULTS = Limits()

@@ -13,8 +13,8 @@ import msgspec
 from aphlict.doctor.stream import Answer, Ended, Stream
 from aphlict.doctor.target import Target
 from aphlict.errors import ProtocolError
-from aphlict.protocol import websocket as frames
-from aphlict.protocol.http import MAGIC
+from aphlict.protocol import websocket
+from aphlict.protocol.http import ACCEPT_GUID
 
 KEY_SIZE = 16
 SWITCHING = 101
@@ -26,7 +26,7 @@ class Browser:
     def __init__(self, stream: Stream, target: Target) -> None:
         self.stream = stream
         self.pings = 0
-        self.close_frame: frames.Close | None = None
+        self.close_frame: websocket.Close | None = None
         self._target = target
         self._busy = time.monotonic()  # when something last went over the connection
         self._key = b64encode(os.urandom(KEY_SIZE)).decode()
@@ -48,12 +48,12 @@ class Browser:
 
     def accepted(self, head: Answer) -> bool:
         """Whether a WebSocket server has read the key (RFC 6455, 4.1)."""
-        expected = b64encode(sha1(self._key.encode() + MAGIC).digest()).decode()  # noqa: S324 -- the RFC's
+        expected = b64encode(sha1(self._key.encode() + ACCEPT_GUID).digest()).decode()  # noqa: S324 -- the RFC's
         return head.headers.get("sec-websocket-accept") == expected
 
     def command(self, name: str, data: Any, timeout: float) -> dict[str, Any]:
         """Send a command and return its answer."""
-        self._send(frames.TEXT, json.dumps({"command": name, "data": data, "id": name}).encode())
+        self._send(websocket.TEXT, json.dumps({"command": name, "data": data, "id": name}).encode())
         return self.receive(lambda message: message.get("id") == name, timeout)
 
     def receive(self, wanted: Callable[[dict[str, Any]], bool], timeout: float) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Browser:
         self.stream.set_timeout(timeout)
         while True:
             opcode, payload = self._take_frame()
-            if opcode == frames.TEXT:
+            if opcode == websocket.TEXT:
                 message = _read(payload)
                 if wanted(message):
                     return message
@@ -82,16 +82,16 @@ class Browser:
         """End the connection."""
         try:
             self.stream.set_timeout(1)
-            self._send(frames.CLOSE, frames.NORMAL.to_bytes(2, "big"))
+            self._send(websocket.CLOSE, websocket.NORMAL.to_bytes(2, "big"))
         except OSError:
             pass  # it has ended already
         self.stream.close()
 
     def _on_control(self, opcode: int, payload: bytes) -> None:
-        if opcode == frames.PING:
+        if opcode == websocket.PING:
             self.pings += 1
-            self._send(frames.PONG, payload)
-        elif opcode == frames.CLOSE:
+            self._send(websocket.PONG, payload)
+        elif opcode == websocket.CLOSE:
             self.close_frame = _read_close(payload)
             raise Ended(f"it closed with {self.close_frame.code} {self.close_frame.reason}".rstrip())
 
@@ -99,7 +99,7 @@ class Browser:
         key = os.urandom(4)
         size = len(payload)
         length = bytes((0x80 | size,)) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-        self.stream.send(bytes((frames.FINAL | opcode,)) + length + key + _mask(key, payload))
+        self.stream.send(bytes((websocket.FINAL | opcode,)) + length + key + _mask(key, payload))
 
     def _take_frame(self) -> tuple[int, bytes]:
         """Read a frame; the servers of this project send each message in one."""
@@ -110,11 +110,11 @@ class Browser:
         return first & 0x0F, self.stream.take(size)
 
 
-def _read_close(payload: bytes) -> frames.Close:
+def _read_close(payload: bytes) -> websocket.Close:
     try:
-        return frames.decode_close(payload)
+        return websocket.decode_close(payload)
     except ProtocolError as error:
-        return frames.Close(error.close_code, str(error))
+        return websocket.Close(error.close_code, str(error))
 
 
 def _read(payload: bytes) -> dict[str, Any]:

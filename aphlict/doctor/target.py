@@ -9,7 +9,7 @@ from aphlict.config.descriptions import shorten
 from aphlict.config.origins import Origins, read_pattern
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import BadRequest, UsageError
-from aphlict.protocol.http import instance_of, instance_path
+from aphlict.protocol.http import instance_from_path, instance_path
 from aphlict.tokens.keys import pop_token_from_url
 
 LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- compared with, not bound to
@@ -54,7 +54,7 @@ class Target:
     @property
     def instance(self) -> str:
         """The instance that the path names."""
-        return instance_of(self.path.partition("?")[0])
+        return instance_from_path(self.path.partition("?")[0])
 
     def at_instance(self, name: str) -> "Target":
         """The same for an instance. Raises UsageError where the URL names one already."""

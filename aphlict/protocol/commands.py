@@ -1,6 +1,5 @@
 """The commands of a browser: one JSON object in a text frame, checked into one of a few small structures."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -8,14 +7,13 @@ from msgspec import Struct
 from msgspec.json import Decoder, encode
 
 from aphlict.errors import AphlictError, CommandError
-from aphlict.protocol import http as answers
-from aphlict.protocol.websocket import TEXT
-from aphlict.protocol.websocket import encode as encode_frame
+from aphlict.protocol import http
+from aphlict.protocol.websocket import TEXT, encode_frame
 
 DEFAULT_AGE_MS = 60_000.0
 MAX_AFTER = 16  # names to resume after; of more, the last ones count
 
-PONG = encode_frame(TEXT, b'{"type":"pong"}')
+PONG_REPLY = encode_frame(TEXT, b'{"type":"pong"}')
 
 
 class Subscribe(Struct, frozen=True):
@@ -78,7 +76,7 @@ _token = Decoder(str)
 _JSON_ERRORS = (msgspec.DecodeError, RecursionError, ValueError)
 
 
-def read(text: str) -> tuple[Command, Id]:
+def parse_command(text: str) -> tuple[Command, Id]:
     """Read one command and the `id` that its answer must bear; raises CommandError (with `.id` where it has one)."""
     try:
         envelope = _envelope.decode(text)
@@ -133,12 +131,7 @@ def ack(id: Id, **more: object) -> bytes:
     return encode_frame(TEXT, encode({"type": "ack", "id": id, **more}))
 
 
-def refusal(id: Id, error: AphlictError) -> bytes:
+def error_reply(id: Id, error: AphlictError) -> bytes:
     """Make the frame that says why the command `id` was not done, with the same keys as an HTTP answer's body."""
-    answer = {"type": "error", "id": id, "status": error.http_status, **answers.refusal(error)}
+    answer = {"type": "error", "id": id, "status": error.http_status, **http.error_body(error)}
     return encode_frame(TEXT, encode(answer))
-
-
-def subscribe_text(channels: Sequence[str]) -> str:
-    """Make a subscribe command: what clients of this package send."""
-    return encode({"command": "subscribe", "data": list(channels)}).decode()

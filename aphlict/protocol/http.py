@@ -9,7 +9,7 @@ from hashlib import sha1
 from http import HTTPStatus
 from http.client import responses
 from time import time
-from urllib.parse import quote, unquote, unquote_to_bytes
+from urllib.parse import parse_qs, quote, unquote, unquote_to_bytes
 
 from msgspec import Struct
 from msgspec.json import encode
@@ -22,15 +22,18 @@ from aphlict.errors import (
     HTTP11Required,
     InvalidRequestLine,
     InvalidWebSocketKey,
+    MethodNotAllowed,
     UnsupportedVersion,
 )
 
-END = b"\r\n\r\n"
-MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
+HEAD_END = b"\r\n\r\n"
+ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 DEFAULT_INSTANCE = "default"
-PROTOCOL = "aphlict"  # the sub-protocol: what is agreed to where a browser offers it
+NODE_FIELD = "X-Aphlict-Node"  # the fingerprint of the node that sends a request
+MAX_QUERY_FIELDS = 4096
+SUBPROTOCOL = "aphlict"  # the sub-protocol: what is agreed to where a browser offers it
 TOKEN_PREFIX = "token."  # noqa: S105 -- of a sub-protocol that is no protocol but a token
-_CHOSEN = f"Sec-WebSocket-Protocol: {PROTOCOL}\r\n".encode()
+_CHOSEN = f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n".encode()
 
 _START = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~\x80-\xff]+) HTTP/1\.([01])")
 # RFC 9112, 5: a token, a colon without a space before it, and a value on the same line. The spaces around the
@@ -117,23 +120,23 @@ def origin_form(target: str) -> str:
     return path if path.startswith("/") else f"/{path}"
 
 
-def read_head(
+def parse_request(
     data: bytes, limit: int, parse: Callable[[bytes], Request] = parse_head
 ) -> tuple[Request, int] | None:
     """Read the head at the beginning of data: the request, and how many bytes it took. None: more must come.
 
     Raises HeadTooLarge past `limit` bytes, BadRequest where RFC 9112 is broken.
     """
-    end = data.find(END, 0, limit + len(END))
+    end = data.find(HEAD_END, 0, limit + len(HEAD_END))
     if end < 0:
         if len(data) > limit:
             raise HeadTooLarge(f"the head of the request is larger than {limit} bytes")
-        _refuse_early(data)
+        _reject_early(data)
         return None
-    return parse(data[:end]), end + len(END)
+    return parse(data[:end]), end + len(HEAD_END)
 
 
-def _refuse_early(data: bytes) -> None:
+def _reject_early(data: bytes) -> None:
     """Refuse what can no longer become a request line, so that no stranger is waited for."""
     if _BARE_LF.search(data):
         raise BadRequest("a line of the head does not end with CR LF")
@@ -176,7 +179,7 @@ def _check_framing(request: Request) -> None:
         raise BadRequest("a request names one Host")
 
 
-def accept(request: Request) -> bytes:
+def accept_response(request: Request) -> bytes:
     """Make the answer that turns the connection into a WebSocket (RFC 6455, 4.2.2).
 
     Raises BadRequest, UnsupportedVersion.
@@ -198,17 +201,17 @@ def accept(request: Request) -> bytes:
     if not _KEY.fullmatch(key):
         raise InvalidWebSocketKey("Sec-WebSocket-Key is not 16 bytes in base64")
     protocols = headers.get("sec-websocket-protocol")
-    chosen = _CHOSEN if protocols is not None and PROTOCOL in _split(protocols) else b""
+    chosen = _CHOSEN if protocols is not None and SUBPROTOCOL in _split(protocols) else b""
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         + chosen
         + b"Sec-WebSocket-Accept: "
-        + b64encode(sha1(key.encode() + MAGIC).digest())  # noqa: S324
-        + END
+        + b64encode(sha1(key.encode() + ACCEPT_GUID).digest())  # noqa: S324
+        + HEAD_END
     )
 
 
-def instance_of(path: str) -> str:
+def instance_from_path(path: str) -> str:
     """Read the instance out of a path: what follows the first `~`, up to the next, without slashes.
 
     Raises BadRequest where the name is not UTF-8 in percent-encoding.
@@ -223,62 +226,73 @@ def instance_of(path: str) -> str:
 
 
 def instance_path(name: str) -> str:
-    """Return the segment of a path, `~NAME/`, that `instance_of` reads as this name.
+    """Return the segment of a path, `~NAME/`, that `instance_from_path` reads as this name.
 
     `~` is an unreserved character (RFC 3986, 2.3), which `quote` leaves as it is: here it would end the name.
     """
     return f"~{quote(name, safe='').replace('~', '%7E')}/"
 
 
+def parse_query(query: str) -> dict[str, list[str]]:
+    """Parse the query of a target as it was received. Raises BadRequest."""
+    if not query:
+        return {}
+    try:
+        text = query.encode("latin-1").decode()  # UTF-8 may come without percent-encoding
+        return parse_qs(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
+    except ValueError as error:
+        raise BadRequest("the query is not UTF-8 in percent-encoding, or too long") from error
+
+
 JSON = {"Content-Type": "application/json"}
-# What no page of another origin may load, not even unread, as a script or an image (Fetch, 3.6 and 3.7).
+# Keeps pages of other origins from loading a response as a script or an image (Fetch, 3.6 and 3.7).
 PRIVATE = {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin"}
 NO_FIELDS: Mapping[str, str] = {}
+NO_MEMBERS: Mapping[str, object] = {}
 # RFC 9110, 8.6: not with 204; the Content-Length of a 304 would be that of the 200 in its place.
 WITHOUT_LENGTH = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
-@lru_cache(1)  # of this second: making it takes longer than all else of an answer
+@lru_cache(1)  # formatting the date takes longer than the rest of a response
 def date(seconds: int) -> str:
-    """A Unix time as `Date` has it (RFC 9110, 5.6.7)."""
+    """Return a Unix time in the format of `Date` (RFC 9110, 5.6.7)."""
     return formatdate(seconds, usegmt=True)
 
 
-def head(status: int, fields: Mapping[str, str], last: str = "") -> bytes:
-    """Make the head of an answer, with its `Date` (RFC 9110, 6.6.1); `last`: whole lines behind the fields."""
+def response_head(status: int, fields: Mapping[str, str], framing: str = "") -> bytes:
+    """Encode the head of a response, with `Date` (RFC 9110, 6.6.1). `framing`: complete lines to add to `fields`."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
     start = f"HTTP/1.1 {status} {responses[status]}\r\nDate: {date(int(time()))}\r\n"
-    return f"{start}{lines}{last}\r\n".encode("latin-1")
+    return f"{start}{lines}{framing}\r\n".encode("latin-1")
 
 
-def whole(status: int, fields: Mapping[str, str], body: bytes = b"", *, keep: bool) -> bytes:
-    """Make an answer; `keep`: the connection may bear another request, which HTTP/1.0 has to read."""
+def response(
+    status: int, fields: Mapping[str, str], body: bytes = b"", *, keep_alive: bool, is_head: bool = False
+) -> bytes:
+    """Encode a response. `is_head`: to a HEAD request, so without the body, but with its length (RFC 9110, 9.3.2)."""
     length = "" if status in WITHOUT_LENGTH else f"Content-Length: {len(body)}\r\n"
-    connection = "keep-alive" if keep else "close"
+    connection = "keep-alive" if keep_alive else "close"  # HTTP/1.0 clients need `keep-alive`
     if "Upgrade" in fields:
-        connection += ", Upgrade"  # RFC 9110, 7.8: it goes no further than the next proxy
-    return head(status, fields, f"{length}Connection: {connection}\r\n") + body
+        connection += ", Upgrade"  # RFC 9110, 7.8: keeps a proxy from forwarding the field
+    head = response_head(status, fields, f"{length}Connection: {connection}\r\n")
+    return head if is_head else head + body
 
 
-def json(status: int, fields: Mapping[str, str], value: object, *, keep: bool) -> bytes:
-    """Make an answer in JSON."""
-    return whole(status, {**JSON, **PRIVATE, **fields}, encode(value), keep=keep)
+def error_body(error: AphlictError) -> dict[str, object]:
+    """Return the JSON members that describe an error; `channels` only where some of several were refused."""
+    body: dict[str, object] = {"error": str(error), "code": error.code}
+    if error.channels:
+        body["channels"] = error.channels
+    return body
 
 
-def refusal(error: AphlictError) -> dict[str, object]:
-    """The JSON of an error: `channels` only where some of several were refused."""
-    return {
-        "error": str(error),
-        "code": error.code,
-        **({"channels": error.channels} if error.channels else {}),
-    }
-
-
-def fields_of(error: AphlictError) -> dict[str, str]:
-    """The fields of an answer that an error asks for."""
+def error_fields(error: AphlictError) -> dict[str, str]:
+    """Return the header fields that belong to an error."""
     fields: dict[str, str] = {}
     if isinstance(error, UnsupportedVersion):
         fields |= {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}  # RFC 9110, 15.5.22; RFC 6455, 4.4
+    if isinstance(error, MethodNotAllowed):
+        fields["Allow"] = error.allowed
     if error.retry_after is not None:
         fields["Retry-After"] = str(error.retry_after)
     if error.challenge is not None:
@@ -286,12 +300,18 @@ def fields_of(error: AphlictError) -> dict[str, str]:
     return fields
 
 
-def refuse(error: AphlictError, fields: Mapping[str, str] = NO_FIELDS, *, status: int | None = None) -> bytes:
-    """Make the answer for an error, after which the connection is closed; `status`: another than the error's."""
-    fields = {**fields_of(error), **fields}
-    return json(status or error.http_status, fields, refusal(error), keep=False)
+def error_response(
+    error: AphlictError,
+    fields: Mapping[str, str] = NO_FIELDS,
+    members: Mapping[str, object] = NO_MEMBERS,
+    *,
+    keep_alive: bool = False,
+    is_head: bool = False,
+) -> bytes:
+    """Encode the response to a request that failed. Without `keep_alive` the caller closes the connection after it.
 
-
-def without_body(answer: bytes) -> bytes:
-    """What HEAD gets in the place of an answer (RFC 9110, 9.3.2)."""
-    return answer[: answer.index(END) + len(END)]
+    `members` are more members of the JSON object. This is the only place that turns an error into a response.
+    """
+    body = encode({**error_body(error), **members})
+    fields = {**JSON, **error_fields(error), **PRIVATE, **fields}
+    return response(error.http_status, fields, body, keep_alive=keep_alive, is_head=is_head)

@@ -34,7 +34,7 @@ class ProxyHeader(Struct, frozen=True):
     is_local: bool = False
 
 
-def read(data: bytes) -> ProxyHeader | None:
+def parse_header(data: bytes) -> ProxyHeader | None:
     """Read the header at the beginning of data; None: more must come, and all of data belongs to the header.
 
     Raises BadProxyHeader as soon as it can be seen that there is none.
@@ -68,7 +68,7 @@ def _read_v1(data: bytes) -> ProxyHeader | None:
         raise BadProxyHeader("its PROXY protocol header names something that is no address") from error
     if any(int(port) > 65535 for port in ports):
         raise BadProxyHeader("its PROXY protocol header names something that is no port")
-    return ProxyHeader(end + 2, _text(address))
+    return ProxyHeader(end + 2, _format_address(address))
 
 
 def _read_v2(data: bytes) -> ProxyHeader | None:
@@ -96,9 +96,9 @@ def _v2_address(family: int, content: bytes) -> str | None:
         raise BadProxyHeader("its PROXY protocol header is of an unknown family")
     if len(content) < _ADDRESSES[family]:
         raise BadProxyHeader("its PROXY protocol header is too short for its addresses")
-    return _text(IPv4Address(content[:4]) if family == _TCP4 else IPv6Address(content[:16]))
+    return _format_address(IPv4Address(content[:4]) if family == _TCP4 else IPv6Address(content[:16]))
 
 
-def _text(address: IPv4Address | IPv6Address) -> str:
+def _format_address(address: IPv4Address | IPv6Address) -> str:
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return str(mapped or address)

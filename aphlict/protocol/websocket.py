@@ -18,7 +18,7 @@ NORMAL, GOING_AWAY, NO_STATUS, TRY_AGAIN_LATER = 1000, 1001, 1005, 1013
 # RFC 6455, 7.4, and the IANA registry: what may travel in a close frame.
 CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
 
-READER_COST = 1500  # bytes of a FrameParser itself
+PARSER_BYTES = 1500  # bytes of a FrameParser itself
 
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 
@@ -37,7 +37,7 @@ class Close(NamedTuple):
     reason: str
 
 
-def encode(opcode: int, payload: bytes) -> bytes:
+def encode_frame(opcode: int, payload: bytes) -> bytes:
     """Make a whole frame from the server: final, not masked."""
     size = len(payload)
     first = FINAL | opcode
@@ -51,7 +51,7 @@ def encode(opcode: int, payload: bytes) -> bytes:
 def encode_close(code: int, reason: str = "") -> bytes:
     """Make a close frame; the reason is cut to what a control frame holds."""
     text = reason.encode()[: CONTROL_LIMIT - 2].decode(errors="ignore").encode()
-    return encode(CLOSE, code.to_bytes(2, "big") + text)
+    return encode_frame(CLOSE, code.to_bytes(2, "big") + text)
 
 
 def decode_close(payload: bytes) -> Close:
@@ -95,11 +95,11 @@ class FrameParser:
     """
 
     __slots__ = (
-        "_begun",
         "_buffer",
         "_control",
         "_decoder",
         "_final",
+        "_frame_count",
         "_kind",
         "_left",
         "_limit",
@@ -120,22 +120,22 @@ class FrameParser:
         self._kind: int | None = None  # TEXT or BINARY while a message is being put together
         self._message = bytearray()
         self._decoder = _UTF8()
-        self._begun = 0  # frames that `begun` has not told of
+        self._frame_count = 0  # frames that `begun` has not told of
         self.since = now
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether nothing is half read: this reader may be forgotten."""
         return self._opcode is None and self._kind is None and not self._buffer
 
     @property
     def size(self) -> int:
         """Bytes of memory, with what is not complete."""
-        return READER_COST + len(self._buffer) + len(self._message) + len(self._control)
+        return PARSER_BYTES + len(self._buffer) + len(self._message) + len(self._control)
 
-    def begun(self) -> int:
+    def take_frame_count(self) -> int:
         """How many frames have begun since this was asked last."""
-        begun, self._begun = self._begun, 0
+        begun, self._frame_count = self._frame_count, 0
         return begun
 
     def keep(self, data: bytes) -> None:
@@ -194,7 +194,7 @@ class FrameParser:
 
     def _begin_frame(self, first: int, size: int, key: bytes) -> None:
         opcode = first & 0x0F
-        self._begun += 1
+        self._frame_count += 1
         if not opcode & 0x08:
             if len(self._message) + size > self._limit:
                 raise FrameTooLarge(f"a message of more than {self._limit} bytes")

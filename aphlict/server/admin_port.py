@@ -12,16 +12,14 @@ from aphlict.config.settings import Limits
 from aphlict.core.hub import Receipt
 from aphlict.core.message import Message, check_name, decode_body, read_message
 from aphlict.errors import MethodNotAllowed, NotFound, Overloaded
-from aphlict.protocol.http import PRIVATE, Request
+from aphlict.protocol.http import DEFAULT_INSTANCE, NODE_FIELD, PRIVATE, Request
 from aphlict.server.exchange import Exchange
 from aphlict.server.http_connection import RequestApplication, RequestConnection
 from aphlict.server.port import PortContext
 
 log = logging.getLogger(__name__)
 
-DEFAULT_INSTANCE = "default"
 TURN = 0.005  # seconds of reading a list after which other work of the loop has its turn
-NODE_HEADER = "x-aphlict-node"  # in which another node names itself
 
 
 class NodeAPI(Protocol):
@@ -64,16 +62,16 @@ class Admin:
         if exchange.method == "POST":
             self._publish(exchange)
         else:
-            _refuse_method(exchange, "POST")
+            raise MethodNotAllowed(exchange.method, exchange.path, "POST")
 
     def _on_status(self, exchange: Exchange) -> None:
         if exchange.method in ("GET", "HEAD"):
-            if sender := exchange.headers.get(NODE_HEADER):
+            if sender := exchange.headers.get(NODE_FIELD.lower()):
                 self._desk.on_peer_announced(sender)
             instance = check_name(_instance(exchange), "the instance", self._limits().name)
             self._desk.status(instance, lambda status: _tell_status(exchange, status))
         else:
-            _refuse_method(exchange, "GET, HEAD")
+            raise MethodNotAllowed(exchange.method, exchange.path, "GET, HEAD")
 
     def _publish(self, exchange: Exchange) -> None:
         limits, instance = self._limits(), _instance(exchange)
@@ -144,13 +142,6 @@ def _tell_status(exchange: Exchange, status: dict[str, Any]) -> None:
 
 def _instance(exchange: Exchange) -> str:
     return exchange.argument("instance") or DEFAULT_INSTANCE
-
-
-def _refuse_method(exchange: Exchange, allowed: str) -> None:
-    sentence = f"{exchange.method} is not for {exchange.path}: use {allowed}"
-    exchange.answer_json(
-        405, {"error": sentence, "code": MethodNotAllowed.code}, {"Allow": allowed, **PRIVATE}
-    )
 
 
 class Publishers(RequestApplication):

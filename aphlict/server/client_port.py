@@ -15,7 +15,7 @@ from aphlict.errors import (
 )
 from aphlict.protocol import commands
 from aphlict.protocol.commands import Auth, Command, Id, Ping, Replay, Subscribe, Unsubscribe
-from aphlict.protocol.http import Request, instance_of
+from aphlict.protocol.http import Request, instance_from_path
 from aphlict.protocol.websocket import WSMessage
 from aphlict.server.auth import WebSocketSession, verify_token
 from aphlict.server.connection import Application, Connection
@@ -51,7 +51,7 @@ class Browsers(Application):
                 Exchange(connection, request, keep=False).handle_with(self._pages)
             return
         check_origin(connection, request)
-        instance = instance_of(request.path)
+        instance = instance_from_path(request.path)
         if len(instance.encode()) > self._hub.limits.name:
             raise NameTooLong(f"the instance's name is longer than {self._hub.limits.name} bytes")
         keys = keys_of(connection)
@@ -76,7 +76,7 @@ class Browsers(Application):
         try:
             if isinstance(received.data, bytes):
                 raise CommandError("a command is a text message")
-            command, id = commands.read(received.data)
+            command, id = commands.parse_command(received.data)
             if isinstance(tag, WebSocketSession):
                 tag.check(command)
             self._do(connection, subscriber, command, id)
@@ -89,7 +89,7 @@ class Browsers(Application):
             connection.count(error)
             id = error.id if isinstance(error, CommandError) and error.id is not None else id
             if id is not None:
-                connection.send(commands.refusal(id, error))
+                connection.send(commands.error_reply(id, error))
 
     def _do(self, connection: Connection, subscriber: Subscriber, command: Command, id: Id) -> None:
         log.debug("[%d] %s", connection.number, command)
@@ -107,7 +107,7 @@ class Browsers(Application):
                 self._renew(connection, subscriber, command, id)
                 return
             case Ping():
-                connection.send(commands.PONG)
+                connection.send(commands.PONG_REPLY)
         if id is not None:
             connection.send(commands.ack(id, **self._where(connection, subscriber)))
 

@@ -8,9 +8,7 @@ from collections.abc import Hashable
 
 from aphlict.config.settings import BYTES_PER_COMMAND, Limits
 from aphlict.errors import AphlictError, FrameTimeout, ProtocolError
-from aphlict.protocol import http as answers
-from aphlict.protocol import http as handshake
-from aphlict.protocol import websocket as frames
+from aphlict.protocol import http, websocket
 from aphlict.protocol.forwarded import TrustedProxies
 from aphlict.protocol.http import Request
 from aphlict.protocol.websocket import FrameParser, WSMessage, decode_short_text
@@ -26,7 +24,7 @@ log = logging.getLogger(__name__)
 
 CHUNK = 16 * 1024  # bytes read at a time
 
-_PING = frames.encode(frames.PING, b"")
+_PING = websocket.encode_frame(websocket.PING, b"")
 _UNPROVEN = ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED")  # where `ssl.ca` asks for one
 
 
@@ -194,7 +192,7 @@ class Connection(Payer):
             self.charge(1 + len(data) // BYTES_PER_COMMAND)
             if self._paused:
                 return
-        found = handshake.read_head(head, self.context.limits.request_head)
+        found = http.parse_request(head, self.context.limits.request_head)
         if found is None:
             return
         request, size = found
@@ -235,13 +233,13 @@ class Connection(Payer):
     def _read_frames(self, reader: FrameParser, data: bytes) -> None:
         is_charged = not data
         for received in reader.feed(data, self._heard):
-            self.charge(reader.begun())
+            self.charge(reader.take_frame_count())
             is_charged = True
             self._on_received(received)
             if self.state is not State.OPEN or self._paused:
                 return  # the reader keeps the rest
-        self.charge(max(reader.begun(), 0 if is_charged else 1))
-        if reader.idle:
+        self.charge(max(reader.take_frame_count(), 0 if is_charged else 1))
+        if reader.is_idle:
             self._reader = None
 
     def resume(self) -> None:
@@ -256,18 +254,18 @@ class Connection(Payer):
             self._receive()
 
     def _on_received(self, received: WSMessage) -> None:
-        if received.opcode in (frames.TEXT, frames.BINARY):
+        if received.opcode in (websocket.TEXT, websocket.BINARY):
             self.context.application.on_message(self, received)
             return
         assert isinstance(received.data, bytes)
-        if received.opcode == frames.PING:
-            self.send(frames.encode(frames.PONG, received.data))
-        elif received.opcode == frames.CLOSE:
-            self._on_close_frame(frames.decode_close(received.data))
+        if received.opcode == websocket.PING:
+            self.send(websocket.encode_frame(websocket.PONG, received.data))
+        elif received.opcode == websocket.CLOSE:
+            self._on_close_frame(websocket.decode_close(received.data))
 
-    def _on_close_frame(self, close: frames.Close) -> None:
+    def _on_close_frame(self, close: websocket.Close) -> None:
         """Answer a close frame (RFC 6455, 5.5.1), then end: the server closes first (7.1.1)."""
-        code = frames.NORMAL if close.code == frames.NO_STATUS else close.code
+        code = websocket.NORMAL if close.code == websocket.NO_STATUS else close.code
         self.close(code, "", f"it closed with {close.code} {close.reason}".rstrip())
 
     # Becoming something
@@ -315,7 +313,7 @@ class Connection(Payer):
 
     def upgrade(self, request: Request) -> None:
         """Answer the handshake; the connection is a WebSocket from here on. Raises BadRequest."""
-        answer = handshake.accept(request)
+        answer = http.accept_response(request)
         self.state = State.OPEN
         limits = self.context.limits
         if limits.ping_interval < limits.handshake:  # else the handshake's own deadline comes early enough
@@ -328,9 +326,8 @@ class Connection(Payer):
         """Answer a request that cannot be served (None where it cannot even be read), and end."""
         self.count(error)
         log.debug("[%d] refused a request of %s: %s", self.number, self.address, error)
-        answer = answers.refuse(error)
         is_head = request is not None and request.method == "HEAD"
-        self._finish(answers.without_body(answer) if is_head else answer)
+        self._finish(http.error_response(error, is_head=is_head))
 
     def close(self, code: int, reason: str = "", why: str = "") -> None:
         """Send a close frame and end, at the latest CLOSE_TIMEOUT later. `why` is for the log."""
@@ -338,7 +335,7 @@ class Connection(Payer):
             self.abort(why)
         elif self.state is State.OPEN:
             why = why or f"closed with {code} {reason}".rstrip()
-            self._finish(frames.encode_close(code, reason))
+            self._finish(websocket.encode_close(code, reason))
             self.context.application.on_close(self, why)
 
     def abort(self, why: str) -> None:

@@ -3,21 +3,16 @@
 import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
-from urllib.parse import parse_qs
 
 from msgspec.json import encode as encode_json
 
-from aphlict.errors import AphlictError, InvalidMessage
-from aphlict.protocol import http as answers
-from aphlict.protocol.http import Request
+from aphlict.errors import AphlictError, MethodNotAllowed
+from aphlict.protocol import http
+from aphlict.protocol.http import NO_FIELDS, NO_MEMBERS, Request, parse_query
 from aphlict.server.http_connection import RequestConnection
 from aphlict.server.streaming import BrowserConnection
 
 log = logging.getLogger(__name__)
-
-MAX_ARGUMENTS = 2048  # in a query
-NO_HEADERS: Mapping[str, str] = {}
-NOTHING_MORE: Mapping[str, object] = {}
 
 
 class Handler(Protocol):
@@ -25,17 +20,6 @@ class Handler(Protocol):
 
     def handle(self, exchange: "Exchange", /) -> None:
         """Answer a whole request, now or later; an AphlictError that is raised becomes the answer."""
-
-
-def read_query(query: str) -> dict[str, list[str]]:
-    """Read the arguments in a target. Raises InvalidMessage where they cannot be read."""
-    if not query:
-        return {}
-    try:
-        text = query.encode("latin-1").decode()  # UTF-8 may come without percent-encoding
-        return parse_qs(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_ARGUMENTS)
-    except ValueError as error:
-        raise InvalidMessage("the query is not UTF-8 in percent-encoding, or too long") from error
 
 
 class Exchange:
@@ -59,8 +43,8 @@ class Exchange:
         self._answered = False
 
     def argument(self, name: str) -> str | None:
-        """The last value of a query argument. Raises InvalidMessage where the query cannot be read."""
-        values = read_query(self._query).get(name)
+        """The last value of a query argument. Raises BadRequest where the query cannot be read."""
+        values = parse_query(self._query).get(name)
         return values[-1] if values else None
 
     def handle_with(self, handler: Handler) -> None:
@@ -74,22 +58,23 @@ class Exchange:
             log.exception("internal error on %s %s; please report this", self.method, self.path)
             self.fail(AphlictError("internal error; the log of the server says more"))
 
-    def fail(self, error: AphlictError, more: Mapping[str, object] = NOTHING_MORE) -> None:
-        """Answer with an error's status and sentence, and `more` keys beside it; the connection ends."""
+    def fail(self, error: AphlictError, members: Mapping[str, object] = NO_MEMBERS) -> None:
+        """Answer with an error, and more members of its JSON object; the connection ends, unless it is a 405."""
         self._connection.count(error)
-        self._keep = False
-        headers = {**answers.PRIVATE, **answers.fields_of(error)}
-        self.answer_json(error.http_status, {**answers.refusal(error), **more}, headers)
+        self._keep = keep = self._keep and isinstance(error, MethodNotAllowed)
+        is_head = self.method == "HEAD"
+        self._send(http.error_response(error, members=members, keep_alive=keep, is_head=is_head))
 
-    def answer_json(self, status: int, value: Any, headers: Mapping[str, str] = NO_HEADERS) -> None:
+    def answer_json(self, status: int, value: Any, headers: Mapping[str, str] = NO_FIELDS) -> None:
         """Answer with JSON."""
-        self.answer(status, encode_json(value), {**answers.JSON, **headers})
+        self.answer(status, encode_json(value), {**http.JSON, **headers})
 
     def answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         """Answer; only the first answer counts."""
+        is_head = self.method == "HEAD"
+        self._send(http.response(status, headers, body, keep_alive=self._keep, is_head=is_head))
+
+    def _send(self, response: bytes) -> None:
         if not self._answered:
             self._answered = True
-            answer = answers.whole(status, headers, body, keep=self._keep)
-            if self.method == "HEAD":
-                answer = answers.without_body(answer)
-            self._connection.answer(answer, keep=self._keep)
+            self._connection.answer(response, keep=self._keep)

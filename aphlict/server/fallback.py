@@ -13,11 +13,12 @@ from aphlict.errors import (
     CommandError,
     Forbidden,
     InvalidToken,
+    MethodNotAllowed,
     NameTooLong,
     OriginForbidden,
     SubscriptionsFull,
 )
-from aphlict.protocol import http as answers
+from aphlict.protocol import http
 from aphlict.protocol.http import Request
 from aphlict.server import sse as events
 from aphlict.server.auth import GrantTimer, verify_request
@@ -70,17 +71,16 @@ class Fallback:
         try:
             check_page(connection, request)
         except OriginForbidden as refusal:
-            _refuse(connection, request, refusal.http_status, refusal)
+            _refuse(connection, request, refusal)
             return True
         keep = request.keeps_alive()
         if request.method == "OPTIONS":
             fields = {**cors(connection, request), **PREFLIGHT}
-            connection.answer(answers.whole(204, fields, keep=keep), keep=keep)
+            connection.answer(http.response(204, fields, keep_alive=keep), keep=keep)
         elif request.method == "GET":
             self._listen(connection, request, make)
         else:
-            error = BadRequest(f"{request.method} is not for {request.path}: use GET")
-            _refuse(connection, request, 405, error, {"Allow": METHODS})
+            _refuse(connection, request, MethodNotAllowed(request.method, request.path, METHODS))
         return True
 
     def _listen(self, connection: BrowserConnection, request: Request, make: Maker) -> None:
@@ -95,10 +95,10 @@ class Fallback:
             listener = make(connection, request, {**cors(connection, request), **fields})
             subscriber = self._subscribe(wish, listener)
         except (InvalidToken, Forbidden) as error:
-            _refuse(connection, request, error.http_status, error, fields)
+            _refuse(connection, request, error, fields)
             return
         except (BadRequest, NameTooLong, CommandError, SubscriptionsFull) as error:
-            _refuse(connection, request, error.http_status, error, fields)
+            _refuse(connection, request, error, fields)
             return
         log.debug("[%d] %s listens: %s", connection.number, connection.address, wish)
         listener.start(subscriber, wish, self._clock())
@@ -137,11 +137,10 @@ class Fallback:
 def _refuse(
     connection: BrowserConnection,
     request: Request,
-    status: int,
     error: AphlictError,
     fields: Mapping[str, str] = {},
 ) -> None:
     log.debug("[%d] refused a request of %s: %s", connection.number, connection.address, error)
     connection.count(error)
-    answer = answers.refuse(error, {**cors(connection, request), **fields}, status=status)
-    connection.answer(answers.without_body(answer) if request.method == "HEAD" else answer, keep=False)
+    fields = {**cors(connection, request), **fields}
+    connection.answer(http.error_response(error, fields, is_head=request.method == "HEAD"), keep=False)

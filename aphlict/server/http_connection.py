@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from aphlict.config.settings import Limits
 from aphlict.errors import AphlictError, BodyTooLarge, BufferFull
-from aphlict.protocol import http as handshake
+from aphlict.protocol import http
 from aphlict.protocol.chunked import ChunkedParser
 from aphlict.protocol.http import Request
 from aphlict.server.connection import Application, Connection, Context
@@ -15,7 +15,7 @@ from aphlict.server.sending import State
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 KNOWN_HEADS = 64  # of the last publishers, whose requests begin alike but for the length of the body
 
-_parse_head = lru_cache(KNOWN_HEADS)(handshake.parse_head)
+_parse_head = lru_cache(KNOWN_HEADS)(http.parse_head)
 
 
 class RequestApplication(Application):
@@ -73,7 +73,7 @@ class RequestConnection(Connection):
         if not self._head:
             self._begun = self._heard
         self._head = data = self._head + data
-        found = handshake.read_head(data, self.context.limits.request_head, _parse_head)
+        found = http.parse_request(data, self.context.limits.request_head, _parse_head)
         if found is None:
             return b""
         request, size = found

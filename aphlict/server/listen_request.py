@@ -1,15 +1,12 @@
 """What a browser without a WebSocket asks for: the query of an event stream or a poll."""
 
-from urllib.parse import parse_qs
-
 from msgspec import Struct
 
 from aphlict.errors import BadRequest
 from aphlict.protocol.commands import MAX_AFTER
-from aphlict.protocol.http import Request, instance_of
+from aphlict.protocol.http import Request, instance_from_path, parse_query
 
 MAX_WAIT, DEFAULT_WAIT = 60.0, 25.0  # seconds
-MAX_FIELDS = 4096  # arguments in a query
 
 
 class ListenRequest(Struct, frozen=True):
@@ -24,25 +21,17 @@ class ListenRequest(Struct, frozen=True):
 def parse_listen_request(request: Request) -> ListenRequest:
     """Read the target and the headers of a request; raises BadRequest."""
     path, _, query = request.target.partition("?")
-    arguments = _read_query(query)
+    arguments = parse_query(query)
     channels = tuple(dict.fromkeys(arguments.get("channel", ())))
     if not channels:
         raise BadRequest("the query names no channel: ?channel=A&channel=B is expected")
     after = [*arguments.get("after", ()), request.headers.get("last-event-id", "")]
     return ListenRequest(
-        instance=instance_of(path.rpartition("/")[0]),
+        instance=instance_from_path(path.rpartition("/")[0]),
         channels=channels,
         after=_names(after),
         wait=_read_wait(arguments.get("wait", [""])[-1]),
     )
-
-
-def _read_query(query: str) -> dict[str, list[str]]:
-    try:
-        text = query.encode("latin-1").decode()  # as it came: most is in percent-encoding
-        return parse_qs(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
-    except ValueError as error:
-        raise BadRequest("the query is not UTF-8 in percent-encoding, or too long") from error
 
 
 def _names(values: list[str]) -> tuple[str, ...]:

@@ -179,7 +179,7 @@ class PendingProxyConnection(HasDeadline):
             if not ahead:
                 self.abort()
                 return
-            header = proxy_protocol.read(self._data + ahead)
+            header = proxy_protocol.parse_header(self._data + ahead)
             size = len(ahead) if header is None else header.size - len(self._data)
             self._data += self._socket.recv(size)
         except (BlockingIOError, InterruptedError):

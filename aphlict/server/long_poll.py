@@ -8,7 +8,7 @@ from msgspec.json import encode
 from aphlict.core.hub import Hub, Offset, Recovery
 from aphlict.core.message import Delivery
 from aphlict.core.subscriptions import Subscriber
-from aphlict.protocol.http import JSON, PRIVATE, whole
+from aphlict.protocol.http import JSON, PRIVATE, response
 from aphlict.server.listen_request import ListenRequest
 from aphlict.server.listening import Listening
 from aphlict.server.streaming import BrowserConnection
@@ -128,7 +128,7 @@ class Poll(Listening):
         if self.subscriber is not None:
             body = self._end(self.subscriber)
             self._connection.answer(
-                whole(200, {**HEAD, **self._fields}, body, keep=self._keep), keep=self._keep
+                response(200, {**HEAD, **self._fields}, body, keep_alive=self._keep), keep=self._keep
             )
 
     def _end(self, subscriber: Subscriber) -> bytes:
@@ -158,7 +158,7 @@ class Poll(Listening):
         """Part of the connection's Stream: the server stops; another can go on from this answer."""
         if self.subscriber is None:
             return b""
-        return whole(200, {**HEAD, **self._fields}, self._end(self.subscriber), keep=False)
+        return response(200, {**HEAD, **self._fields}, self._end(self.subscriber), keep_alive=False)
 
 
 def _is_new(_unique_id: str) -> bool:

@@ -88,8 +88,7 @@ class Pages:
         elif reads and exchange.path.endswith("/aphlict.js"):
             self._script.answer(exchange)
         else:
-            sentence = "this port serves WebSockets: the request asked for no upgrade"
-            exchange.answer_json(501, {"error": sentence, "code": UpgradeRequired.code}, PRIVATE)
+            raise UpgradeRequired("this port serves WebSockets: the request asked for no upgrade")
 
     def _answer_status(self, exchange: Exchange) -> None:
         state = self._state()

@@ -9,7 +9,7 @@ from operator import attrgetter
 from aphlict.config.settings import Limits
 from aphlict.core.message import Delivery
 from aphlict.errors import HistoryEvicted
-from aphlict.protocol import websocket as frames
+from aphlict.protocol import websocket
 from aphlict.server.context import Surroundings
 from aphlict.server.poller import READ, WRITE
 from aphlict.server.timer_wheel import HasDeadline
@@ -153,7 +153,7 @@ class Sender(HasDeadline):
         if self.context.pool.is_full:
             self.abort(why)
         else:
-            self.close(frames.TRY_AGAIN_LATER, REASONS.get(limit, "too slow"), why)
+            self.close(websocket.TRY_AGAIN_LATER, REASONS.get(limit, "too slow"), why)
 
     def discard(self) -> None:
         """Drop what waits, but for the rest of a frame that was begun; to be called before `close`, where the other

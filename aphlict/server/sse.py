@@ -8,7 +8,7 @@ from aphlict.core.hub import Hub, Recovery
 from aphlict.core.message import Delivery
 from aphlict.core.resume_token import DIGEST, REMEMBERED, digest
 from aphlict.core.subscriptions import Subscriber
-from aphlict.protocol.http import PRIVATE, head
+from aphlict.protocol.http import PRIVATE, response_head
 from aphlict.server.listen_request import ListenRequest
 from aphlict.server.listening import Listening
 from aphlict.server.streaming import BrowserConnection
@@ -92,7 +92,7 @@ class EventStream(Listening):
         self.subscriber = subscriber
         self._connection.stream(self)
         self._connection.context.deadlines.add(self, now + self._interval)
-        self._connection.send(head(200, {**HEAD, **self._fields}) + HELLO)
+        self._connection.send(response_head(200, {**HEAD, **self._fields}) + HELLO)
         self._connection.give_up_after(self._connection.context.limits.ping_timeout)
         if wish.after:
             self._is_behind = True

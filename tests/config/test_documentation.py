@@ -27,7 +27,7 @@ from aphlict.core.hub import FEW
 from aphlict.core.message import CHANNEL_COST, MESSAGE_COST
 from aphlict.core.subscriptions import SUBSCRIPTION_COST, UNICODE_COST
 from aphlict.errors import ConfigError
-from aphlict.protocol.websocket import READER_COST
+from aphlict.protocol.websocket import PARSER_BYTES
 from aphlict.server.write_buffer import FRAME_COST, ITERATOR_COST, REFERENCE_COST, SHARE
 from aphlict.tokens.keys import COSTS_IN_COMMANDS
 
@@ -97,7 +97,7 @@ def test_costs_are_those_of_the_program() -> None:
         [FRAME_COST],
         [REFERENCE_COST],
         [ITERATOR_COST, 1013],
-        [READER_COST],
+        [PARSER_BYTES],
         [],
         [ACCOUNT_COST],
         [SUBSCRIPTION_COST, UNICODE_COST],

@@ -13,7 +13,7 @@ import time
 from aphlict.config.settings import Limits
 from aphlict.core.stats import LimitCounters
 from aphlict.protocol.http import Request
-from aphlict.protocol.websocket import WSMessage, encode
+from aphlict.protocol.websocket import WSMessage, encode_frame
 from aphlict.server.connection import Application, Connection, Context
 from aphlict.server.context import Surroundings
 from aphlict.server.limits import ConnectionLimiter, TokenBucket
@@ -35,7 +35,7 @@ class Echo(Application):
     def on_message(self, connection: Connection, received: WSMessage, /) -> None:
         """Send it back."""
         data = received.data.encode() if isinstance(received.data, str) else received.data
-        connection.send(encode(received.opcode, data))
+        connection.send(encode_frame(received.opcode, data))
 
 
 async def serve(sock: socket.socket, tls: ssl.SSLContext | None) -> None:

@@ -11,7 +11,7 @@ from msgspec import structs
 from aphlict import errors
 from aphlict.config.settings import Limits
 from aphlict.core.stats import LIMIT_NAMES
-from aphlict.protocol import websocket as frames
+from aphlict.protocol import websocket
 from tests.docs.pages import ROOT, Example, examples, same
 from tests.docs.transcripts import Conversation
 from tests.support.nodes import running_node
@@ -83,7 +83,7 @@ def test_the_close_codes_are_those_of_the_code() -> None:
     documented = {int(first.split()[0]) for first in table("Close codes")}
     refusals = {each.close_code for each in errors.ProtocolError.__subclasses__()}
     ours = {errors.ProtocolError.close_code, errors.InvalidToken.close_code}
-    sent = {frames.GOING_AWAY, frames.TRY_AGAIN_LATER, *ours, *refusals}
+    sent = {websocket.GOING_AWAY, websocket.TRY_AGAIN_LATER, *ours, *refusals}
     assert documented == {BROWSERS_OWN, *sent}
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aphlict.errors import CommandError
-from aphlict.protocol.commands import Ping, Replay, Subscribe, Unsubscribe, ack, read, refusal
+from aphlict.protocol.commands import Ping, Replay, Subscribe, Unsubscribe, ack, error_reply, parse_command
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -28,9 +28,9 @@ COMMANDS = st.fixed_dictionaries(
 def check(text: str) -> None:
     """It is a command or refused, and can be answered."""
     try:
-        command, id = read(text)
+        command, id = parse_command(text)
     except CommandError as error:
-        refusal(error.id, error)
+        error_reply(error.id, error)
         return
     assert isinstance(command, Subscribe | Unsubscribe | Replay | Ping)
     ack(id)
@@ -62,4 +62,4 @@ def test_names_and_id_arrive(command: str, names: list[str | int], id: str | int
     text = json.dumps({"command": command, "data": names, "id": id}, ensure_ascii=ascii)
     expected = tuple(dict.fromkeys(map(str, names)))
     kind = Subscribe if command == "subscribe" else Unsubscribe
-    assert read(text) == (kind(expected), id)
+    assert parse_command(text) == (kind(expected), id)

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import pytest
 
 from aphlict.errors import FrameTooLarge, InvalidUTF8, ProtocolError
-from aphlict.protocol import websocket as frames
+from aphlict.protocol import websocket
 from aphlict.protocol.websocket import (
     Close,
     FrameParser,
     WSMessage,
     decode_close,
     decode_short_text,
-    encode,
     encode_close,
+    encode_frame,
 )
 from tests.support.frames import BINARY, CLOSE, CONTINUATION, KEY, PING, PONG, TEXT, frame, text
 
@@ -235,7 +235,7 @@ def test_a_reader_is_idle_between_messages_only() -> None:
         (frame(b"", CONTINUATION), True),
     ]:
         list(reader.feed(piece))
-        assert reader.idle is idle
+        assert reader.is_idle is idle
 
 
 # The short way
@@ -328,7 +328,7 @@ def test_a_reason_that_is_not_utf8() -> None:
 def test_a_frame_of_ours_is_final_not_masked_and_has_the_shortest_length(
     size: int, head: Sequence[int]
 ) -> None:
-    assert encode(TEXT, b"x" * size) == bytes(head) + b"x" * size
+    assert encode_frame(TEXT, b"x" * size) == bytes(head) + b"x" * size
 
 
 def test_a_close_frame_of_ours() -> None:
@@ -343,5 +343,12 @@ def test_a_long_reason_is_cut_between_characters() -> None:
 
 
 def test_the_names_of_the_opcodes_are_those_of_the_rfc() -> None:
-    ours = (frames.CONTINUATION, frames.TEXT, frames.BINARY, frames.CLOSE, frames.PING, frames.PONG)
+    ours = (
+        websocket.CONTINUATION,
+        websocket.TEXT,
+        websocket.BINARY,
+        websocket.CLOSE,
+        websocket.PING,
+        websocket.PONG,
+    )
     assert ours == (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG)

@@ -15,8 +15,8 @@ from aphlict.protocol.websocket import (
     WSMessage,
     decode_close,
     decode_short_text,
-    encode,
     encode_close,
+    encode_frame,
 )
 from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 from tests.support.splitting import cut, splits
@@ -182,7 +182,7 @@ def test_the_short_way_says_what_the_long_way_says(data: bytes) -> None:
 def test_another_implementation_reads_what_we_send(opcode: int, start: bytes, size: int) -> None:
     payload = start if opcode in (PING, PONG) else (start + bytes(size))
     client = Protocol(Side.CLIENT, state=State.OPEN, max_size=None)
-    client.receive_data(encode(opcode, payload))
+    client.receive_data(encode_frame(opcode, payload))
     (event,) = client.events_received()
     assert isinstance(event, OtherFrame)
     assert (event.opcode, event.fin, event.rsv1, bytes(event.data)) == (opcode, True, False, payload)

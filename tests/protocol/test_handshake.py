@@ -13,8 +13,8 @@ from aphlict.errors import (
     TokenMissing,
     UnsupportedVersion,
 )
-from aphlict.protocol import http as answers
-from aphlict.protocol.http import Request, accept, instance_of, read_head
+from aphlict.protocol import http
+from aphlict.protocol.http import Request, accept_response, instance_from_path, parse_request
 from tests.support.heads import BROWSER, MALFORMED, Malformed, head
 
 LIMIT = 8192
@@ -22,7 +22,7 @@ LIMIT = 8192
 
 def read(data: bytes) -> Request:
     """The request that these bytes are, to the last."""
-    found = read_head(data, LIMIT)
+    found = parse_request(data, LIMIT)
     assert found is not None
     request, size = found
     assert size == len(data)
@@ -32,13 +32,13 @@ def read(data: bytes) -> Request:
 def read_by_bytes(data: bytes) -> None:
     """Read as from a connection that gets a byte at a time; only an error may come of it."""
     for size in range(len(data) + 1):
-        assert read_head(data[:size], LIMIT) is None
+        assert parse_request(data[:size], LIMIT) is None
 
 
 def refusal(data: bytes) -> AphlictError:
     """Why these bytes are no handshake."""
     with pytest.raises(BadRequest) as caught:
-        accept(read(data))
+        accept_response(read(data))
     return caught.value
 
 
@@ -87,31 +87,31 @@ def test_bytes_beyond_ascii_are_kept() -> None:
 
 def test_what_follows_the_head_is_left_alone() -> None:
     data = head()
-    assert read_head(data + b"\x81\x80", LIMIT) == (read(data), len(data))
+    assert parse_request(data + b"\x81\x80", LIMIT) == (read(data), len(data))
 
 
 def test_a_head_that_is_not_all_there_waits() -> None:
     data = head()
-    assert all(read_head(data[:size], LIMIT) is None for size in range(len(data)))
+    assert all(parse_request(data[:size], LIMIT) is None for size in range(len(data)))
 
 
 def test_a_head_may_be_as_large_as_the_limit() -> None:
     data = head()
-    assert read_head(data, len(data) - 4) is not None
+    assert parse_request(data, len(data) - 4) is not None
     with pytest.raises(HeadTooLarge):
-        read_head(data, len(data) - 5)
+        parse_request(data, len(data) - 5)
 
 
 def test_a_head_without_end_is_refused_at_the_limit() -> None:
     with pytest.raises(HeadTooLarge) as caught:
-        read_head(b"GET / HTTP/1.1\r\nX: " + b"x" * LIMIT, LIMIT)
+        parse_request(b"GET / HTTP/1.1\r\nX: " + b"x" * LIMIT, LIMIT)
     assert caught.value.http_status == 431
 
 
 @pytest.mark.parametrize("malformed", MALFORMED, ids=str)
 def test_a_malformed_head_is_refused(malformed: Malformed) -> None:
     with pytest.raises(BadRequest) as caught:
-        read_head(malformed.data, LIMIT)
+        parse_request(malformed.data, LIMIT)
     assert caught.value.http_status == malformed.status
 
 
@@ -130,7 +130,7 @@ def test_a_length_and_chunked_are_no_fault_by_themselves() -> None:
 
 
 def test_the_answer_is_that_of_the_rfc() -> None:
-    answer = accept(read(head()))
+    answer = accept_response(read(head()))
     assert answer.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
     assert b"\r\nUpgrade: websocket\r\n" in answer
     assert b"\r\nConnection: Upgrade\r\n" in answer
@@ -140,13 +140,13 @@ def test_the_answer_is_that_of_the_rfc() -> None:
 
 @pytest.mark.parametrize("offer", ["aphlict", "aphlict, token.a.b.c", "chat,aphlict", "token.x, aphlict"])
 def test_our_protocol_is_agreed_on(offer: str) -> None:
-    answer = accept(read(head(sec_websocket_protocol=offer)))
+    answer = accept_response(read(head(sec_websocket_protocol=offer)))
     assert b"\r\nSec-WebSocket-Protocol: aphlict\r\n" in answer
 
 
 @pytest.mark.parametrize("offer", ["", "chat", "Aphlict", "aphlict2", "token.aphlict"])
 def test_another_protocol_is_not(offer: str) -> None:
-    assert b"Sec-WebSocket-Protocol" not in accept(read(head(sec_websocket_protocol=offer)))
+    assert b"Sec-WebSocket-Protocol" not in accept_response(read(head(sec_websocket_protocol=offer)))
 
 
 @pytest.mark.parametrize(
@@ -173,14 +173,14 @@ def test_where_a_token_is(start: str, headers: dict[str, str], token: str | None
 
 
 def test_a_refusal_for_want_of_a_token_says_what_is_expected() -> None:
-    answer = answers.refuse(TokenMissing("a token is asked for"))
+    answer = http.error_response(TokenMissing("a token is asked for"))
     assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
     assert answer.count(b'\r\nWWW-Authenticate: Bearer realm="aphlict"\r\n') == 1
 
 
 def test_no_extension_and_no_protocol_is_agreed_on() -> None:
     offer = head(Sec_WebSocket_Extensions="permessage-deflate", Sec_WebSocket_Protocol="chat")
-    assert accept(read(offer)) == accept(read(head()))
+    assert accept_response(read(offer)) == accept_response(read(head()))
 
 
 @pytest.mark.parametrize("upgrade", ["websocket", "WebSocket", "h2c, websocket"])
@@ -199,7 +199,7 @@ def test_no_upgrade_at_all() -> None:
 
 @pytest.mark.parametrize("connection", ["Upgrade", "upgrade", "keep-alive,UPGRADE"])
 def test_connection_is_a_list_in_any_case(connection: str) -> None:
-    assert accept(read(head(Connection=connection)))
+    assert accept_response(read(head(Connection=connection)))
 
 
 @pytest.mark.parametrize("connection", ["", "close", "upgraded"])
@@ -226,14 +226,14 @@ def test_an_upgrade_has_no_chunked_body() -> None:
 
 
 def test_a_length_of_nothing_is_no_body() -> None:
-    assert accept(read(head(Content_Length="0")))
+    assert accept_response(read(head(Content_Length="0")))
 
 
 @pytest.mark.parametrize("version", ["12", "8", "", "13, 8"])
 def test_another_version_is_told_ours(version: str) -> None:
     error = refusal(head(Sec_WebSocket_Version=version))
     assert isinstance(error, UnsupportedVersion)
-    answer = answers.refuse(error)
+    answer = http.error_response(error)
     assert answer.startswith(b"HTTP/1.1 426 Upgrade Required\r\n")
     assert b"\r\nSec-WebSocket-Version: 13\r\n" in answer
 
@@ -263,7 +263,7 @@ def test_nothing_may_be_missing(missing: str) -> None:
     ],
 )
 def test_a_refusal_is_a_whole_answer_in_json(error: AphlictError, start: bytes) -> None:
-    top, _, body = answers.refuse(error).partition(b"\r\n\r\n")
+    top, _, body = http.error_response(error).partition(b"\r\n\r\n")
     assert top.startswith(start)
     assert b"\r\nConnection: close" in top
     assert b"\r\nContent-Type: application/json" in top
@@ -272,7 +272,7 @@ def test_a_refusal_is_a_whole_answer_in_json(error: AphlictError, start: bytes) 
 
 
 def test_a_refusal_may_say_more() -> None:
-    assert b"\r\nRetry-After: 5\r\n" in answers.refuse(Overloaded("no"), {"Retry-After": "5"})
+    assert b"\r\nRetry-After: 5\r\n" in http.error_response(Overloaded("no"), {"Retry-After": "5"})
 
 
 # The instance (contract, 1.4)
@@ -295,9 +295,9 @@ def test_a_refusal_may_say_more() -> None:
     ],
 )
 def test_the_instance_in_a_path(path: str, instance: str) -> None:
-    assert instance_of(path) == instance
+    assert instance_from_path(path) == instance
 
 
 def test_an_instance_that_is_not_utf8() -> None:
     with pytest.raises(BadRequest):
-        instance_of("/~%FF/")
+        instance_from_path("/~%FF/")

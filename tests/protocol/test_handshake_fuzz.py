@@ -5,7 +5,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from aphlict.errors import BadRequest
-from aphlict.protocol.http import Request, instance_of, read_head
+from aphlict.protocol.http import Request, instance_from_path, parse_request
 from tests.support.heads import MALFORMED, head
 from tests.support.splitting import cut, splits
 
@@ -55,7 +55,7 @@ def heads(draw: st.DrawFn) -> bytes:
 def read(data: bytes) -> tuple[Request, int] | str | None:
     """The request, or the word that it was refused."""
     try:
-        return read_head(data, LIMIT)
+        return parse_request(data, LIMIT)
     except BadRequest:
         return "refused"
 
@@ -109,7 +109,7 @@ def test_what_we_take_another_implementation_reads_alike(data: bytes) -> None:
 @given(st.text(st.characters(codec="latin-1")))
 def test_any_path_has_an_instance_or_is_refused(path: str) -> None:
     try:
-        instance = instance_of(path)
+        instance = instance_from_path(path)
     except BadRequest:
         return
     assert instance

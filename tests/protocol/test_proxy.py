@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aphlict.errors import BadProxyHeader
-from aphlict.protocol.proxy_protocol import V1_LIMIT, V2_LIMIT, V2_SIGNATURE, ProxyHeader, read
+from aphlict.protocol.proxy_protocol import V1_LIMIT, V2_LIMIT, V2_SIGNATURE, ProxyHeader, parse_header
 from tests.support.proxied import v2
 
 REST = b"GET / HTTP/1.1\r\n\r\n"
@@ -37,20 +37,20 @@ GOOD = [
 
 @pytest.mark.parametrize(("header", "address"), GOOD)
 def test_the_source_address_is_the_browser(header: bytes, address: str | None) -> None:
-    assert read(header + REST) == ProxyHeader(len(header), address)
-    assert read(header) == ProxyHeader(len(header), address)
+    assert parse_header(header + REST) == ProxyHeader(len(header), address)
+    assert parse_header(header) == ProxyHeader(len(header), address)
 
 
 @pytest.mark.parametrize("header", [header for header, _ in GOOD])
 def test_more_is_awaited_until_the_header_is_whole(header: bytes) -> None:
     for size in range(1, len(header)):
-        assert read(header[:size]) is None
+        assert parse_header(header[:size]) is None
 
 
 @pytest.mark.parametrize("family", [0x00, 0x11, 0x21, 0xFF])
 def test_a_balancer_that_speaks_for_itself(family: int) -> None:
     header = v2(None, command=0, family=family, content=b"whatever")
-    assert read(header + REST) == ProxyHeader(len(header), None, is_local=True)
+    assert parse_header(header + REST) == ProxyHeader(len(header), None, is_local=True)
 
 
 BAD = [
@@ -86,14 +86,14 @@ BAD = [
 @pytest.mark.parametrize("data", BAD)
 def test_anything_else_is_refused(data: bytes) -> None:
     with pytest.raises(BadProxyHeader) as caught:
-        read(data)
+        parse_header(data)
     assert str(caught.value).startswith("it")
 
 
 @given(st.binary(max_size=200) | st.binary(max_size=64).map(V2_SIGNATURE.__add__))
 def test_no_bytes_do_any_harm(data: bytes) -> None:
     try:
-        found = read(data)
+        found = parse_header(data)
     except BadProxyHeader:
         return
     assert found is None or 0 < found.size <= len(data)

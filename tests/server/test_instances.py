@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aphlict
-from aphlict.protocol.http import instance_of, instance_path
-from aphlict.server.exchange import read_query
+from aphlict.protocol.http import instance_from_path, instance_path, parse_query
 from tests.support.nodes import receive, running_node, subscribed
 
 NAMES = st.text(min_size=1, max_size=80) | st.text("ab~/%+ .?&=#;é", min_size=1)
@@ -19,9 +18,9 @@ ODD_NAMES = ["a~b", "~", "a/b", "/", "..", "a b", "a+b", "%7E", "%", "?x=1&y#z",
 @given(NAMES)
 def test_a_name_is_the_same_instance_on_both_ports(name: str) -> None:
     path = f"/ws/{instance_path(name)}"
-    assert instance_of(path) == name
-    assert instance_of(f"{path}events".rpartition("/")[0]) == name
-    assert read_query(f"instance={quote(name, safe='')}") == {"instance": [name]}
+    assert instance_from_path(path) == name
+    assert instance_from_path(f"{path}events".rpartition("/")[0]) == name
+    assert parse_query(f"instance={quote(name, safe='')}") == {"instance": [name]}
 
 
 async def test_an_odd_name_reaches_its_own_instance_alone() -> None:
