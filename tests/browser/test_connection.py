@@ -5,6 +5,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 
@@ -170,12 +171,21 @@ def test_attempts_grow_rarer_up_to_a_bound(new_page: NewPage, server: Installati
     assert median(waits) < 0.7, waits
 
 
-def test_nobody_comes_back_at_the_same_time(new_page: NewPage, server: Installation) -> None:
-    page = new_page().listen(server.url, "all", sharedConnection=False)
-    page.tab.evaluate("(window.asked = [], Math.random = () => { asked.push(1); return 0.5 })")
+def test_clients_reconnect_at_random_times(new_page: NewPage, server: Installation) -> None:
+    options: dict[str, Any] = {
+        "sharedConnection": False,
+        "minReconnectDelay": HOUR,
+        "maxReconnectDelay": HOUR,
+    }
+    pages = [new_page().listen(server.url, "all", **options) for _ in range(2)]
+    for page, chance in zip(pages, (0.0001, 1), strict=True):
+        page.tab.evaluate(f"void (Math.random = () => {chance})")
     server.stop(signal.SIGKILL)
-    page.wait_state("connecting")
-    assert page.tab.evaluate("asked.length") >= 1, "the wait has no chance in it"
+    for page in pages:
+        page.wait_state("connecting")
+    server.start()
+    pages[0].wait_state("open")
+    assert pages[1].state == "connecting"
 
 
 def _attempts(cable: Cable) -> list[float]:

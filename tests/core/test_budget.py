@@ -8,6 +8,7 @@ import pytest
 
 from aphlict.core.budget import ACCOUNT_COST, MAX_CLOSED, Budget, Ranking
 from tests.support.hub import FakeConnection
+from tests.support.memory import kept
 
 SHARE = 1000
 LIMIT = 100_000
@@ -119,17 +120,19 @@ def test_one_that_asks_does_not_have_everybody_closed(budget: Budget) -> None:
 
 
 def test_nothing_is_kept_of_a_connection_that_holds_nothing(budget: Budget) -> None:
-    some = [Asker(budget, number % 3) for number in range(10)]
+    some = [Asker(budget, f"party {number % 3}") for number in range(10)]
     for each in some:
         each.hold(5 * SHARE)
         budget.receive(each, 100)
         budget.receive(each, 40)
         assert budget.held(each) == 5 * SHARE + 40
+    assert len(kept(budget, Asker)) == len(some)
     for each in some:
         budget.receive(each, 0)
         each.hold(-5 * SHARE)
-    assert (budget.used, budget.accounts, budget._parties) == (0, {}, {})
-    assert budget._ranking.largest() is None
+    assert budget.used == 0
+    assert not kept(budget, Asker)
+    assert not [each for each in kept(budget, str) if each.startswith("party")]
 
 
 def test_the_largest_is_found_whatever_happened_before() -> None:

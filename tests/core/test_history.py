@@ -1,4 +1,4 @@
-"""What is kept (SPEC 1.4 and 2.5), and how it is found again."""
+"""The history: its bounds, and searches in it."""
 
 from collections.abc import Collection
 
@@ -7,6 +7,7 @@ import pytest
 from aphlict.core.history import SLACK, Entry, HistoryStore, InstanceHistory
 from aphlict.core.message import Message
 from aphlict.core.resume_token import digest
+from tests.support.memory import kept
 
 
 def message(name: str, *channels: str, size: int = 0) -> Message:
@@ -111,10 +112,10 @@ def test_the_archive_does_not_drag_along_what_histories_have_dropped() -> None:
     quiet = filled(archive, "quiet")
     filled(archive, *map(str, range(10 * SLACK)))
     assert "quiet" in quiet
-    assert len(archive._entries) < 3 * SLACK
+    assert len(kept(archive, Entry)) < 3 * SLACK
     archive.expire(1000)
     assert archive.cost == 0
-    assert len(archive._entries) == 0
+    assert not kept(archive, Entry)
 
 
 @pytest.mark.parametrize("others", [0, 1, 3])
@@ -140,8 +141,8 @@ def test_nothing_is_left_of_what_is_forgotten(archive: HistoryStore) -> None:
     archive.expire(1000)
     assert archive.cost == 0
     assert history.select(["all", "channel5"], lambda _: True) == []
-    assert not history._by_channel
-    assert not history._by_id
+    assert not [each for each in kept(history, str) if each.startswith("channel")]
+    assert not kept(history, Entry)
 
 
 # Finding

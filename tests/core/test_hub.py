@@ -1,4 +1,4 @@
-"""Who gets what, and when (SPEC 1.3 to 1.5, 2.1, 2.2), without a socket or a clock."""
+"""The hub: publishing, subscriptions and replays, without sockets and without a clock."""
 
 import gc
 import random

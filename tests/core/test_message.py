@@ -1,4 +1,4 @@
-"""What may be published (SPEC 1.3, 2.1), and what others get to see of it."""
+"""Validation of published messages, and the bytes that subscribers and peers receive."""
 
 import json
 from typing import Any

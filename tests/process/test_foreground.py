@@ -107,7 +107,7 @@ def test_debug_ends_as_the_server_did(installation: Installation) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_in_good_order(installation: Installation, number: signal.Signals) -> None:
-    """SPEC 2.6, as balancers, browsers and systemd see it."""
+    """Load balancers, clients and systemd see a graceful shutdown."""
     installation.write(drain_delay=2)
     with (
         foreground(installation, "start", "--foreground") as process,

@@ -1,4 +1,4 @@
-"""The commands of a browser: SPEC 1.4 and 2.2."""
+"""The commands of a client."""
 
 import json
 from typing import Any

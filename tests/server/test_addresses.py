@@ -1,4 +1,4 @@
-"""SPEC 2.4: the browser's address behind proxies, over real sockets."""
+"""The client's address behind proxies."""
 
 import asyncio
 import logging

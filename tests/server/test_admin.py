@@ -1,4 +1,4 @@
-"""SPEC 1.3: the admin server."""
+"""The admin port: publishing and status."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""SPEC 1.4: the client server, as independent WebSocket clients see it."""
+"""The client port: WebSockets, with an independent client."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""SPEC 2.1 and 2.2: once, in order, and nothing lost over a reconnect."""
+"""Delivery: each message once, in order, and none lost over a reconnect."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""SPEC 2.3: Server-Sent Events, as curl sees them."""
+"""Server-Sent Events, with curl."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""SPEC 2.3: long polling, as curl sees it."""
+"""Long polling, with curl."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""SPEC 2.3: the browser client, as the client port serves it."""
+"""The browser client as the client port serves it."""
 
 import gzip
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""SPEC 2.6: stopping in good order."""
+"""Graceful shutdown."""
 
 import asyncio
 import socket
