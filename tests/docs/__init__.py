@@ -1,1 +1,1 @@
-"""The manual is true: its examples are run, its links lead somewhere, its picture of the house is right."""
+"""Tests that the manual matches the code: its examples, links and tables."""

@@ -1,4 +1,4 @@
-"""Reading the pages of the manual, and comparing what they show with what happens."""
+"""Parsing the pages of the manual, and comparing their examples with real output."""
 
 import re
 import textwrap
@@ -10,7 +10,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 
-# What is another each time: the form that both sides are brought to before they are compared.
+# Values that differ in every run, and their replacement in both texts before they are compared.
 _VARYING = [
     (re.compile(r'("fingerprint": ?)"[A-Za-z0-9]{16}"'), r'\1"…"'),
     (re.compile(r'("uniqueID": ?)"[0-9a-f]{32}"'), r'\1"…"'),
@@ -25,7 +25,7 @@ _VARYING = [
 
 
 class Example(NamedTuple):
-    """One fenced block of a page."""
+    """A fenced block of a page."""
 
     page: Path
     line: int
@@ -34,12 +34,12 @@ class Example(NamedTuple):
 
     @property
     def label(self) -> str:
-        """How a test of it is called."""
+        """The ID of its test."""
         return f"{self.page.name}:{self.line}"
 
 
 def examples(page: Path, *languages: str) -> list[Example]:
-    """The fenced blocks of a page that are in one of these languages."""
+    """Return the fenced blocks of a page in any of these languages."""
     text = page.read_text()
     found = [
         Example(page, text.count("\n", 0, match.start()) + 1, match[2], textwrap.dedent(match[3]))
@@ -49,7 +49,7 @@ def examples(page: Path, *languages: str) -> list[Example]:
 
 
 def same(text: str) -> str:
-    """The text without what is another each time."""
+    """Return the text without the values that differ in every run."""
     for pattern, replacement in _VARYING:
         text = pattern.sub(replacement, text.replace("\r\n", "\n"))
     return text.strip()

@@ -1,4 +1,4 @@
-"""docs/authentication.md is true: its programs make tokens that the server takes, its commands make keys."""
+"""docs/authentication.md matches the code: its programs create tokens that the server accepts, its commands keys."""
 
 import re
 import subprocess
@@ -24,26 +24,26 @@ def run(*words: str, folder: Path) -> str:
     return done.stdout.strip()
 
 
-def proven(token: str, *files: Path) -> Grant:
+def verified(token: str, *files: Path) -> Grant:
     keys = load(ServerSettings(type="client", port=1, auth_keys=tuple(map(str, files))))
     assert keys is not None
     return keys.verify(token, time.time(), lambda _cost: None)
 
 
 @pytest.mark.parametrize(("language", "program"), [("python", sys.executable), ("php", "php")])
-def test_what_backends_make(language: str, program: str, tmp_path: Path) -> None:
+def test_tokens_of_backends(language: str, program: str, tmp_path: Path) -> None:
     [example] = examples(PAGE, language)
     secret = tmp_path / "2026-01.key"
     secret.write_text(run("openssl", "rand", "-hex", "32", folder=tmp_path) + "\n")
     (tmp_path / "example").write_text(example.text.replace(SECRET, str(secret)))
     token = run(require(program, program), "example", folder=tmp_path)
-    grant = proven(token, secret)
+    grant = verified(token, secret)
     assert grant.sub == "alice"
     assert grant.names == {"PHID-USER-1234"}
     assert grant.prefixes == ("PHID-TASK-",)
 
 
-def test_the_pair_of_keys_and_its_one_line_of_python(tmp_path: Path) -> None:
+def test_the_key_pair_and_its_line_of_python(tmp_path: Path) -> None:
     [commands] = [each.text for each in examples(PAGE, "sh") if "genpkey" in each.text]
     run("sh", "-ec", commands, folder=tmp_path)
     found = re.search(r"`(jwt\.encode\(claims, Path.*)`", TEXT)
@@ -53,7 +53,7 @@ def test_the_pair_of_keys_and_its_one_line_of_python(tmp_path: Path) -> None:
         f"claims = {{'channels': ['a'], 'exp': int(time.time()) + 60}}\nprint({found[1]})"
     )
     token = run(sys.executable, "-c", program, folder=tmp_path)
-    assert proven(token, tmp_path / "2026-01.pem").allows("a")
+    assert verified(token, tmp_path / "2026-01.pem").allows("a")
 
 
 @pytest.mark.parametrize("row", re.findall(r"^\| a .* \| (\w+) \| `(openssl [^`]+)` \|$", TEXT, re.MULTILINE))
@@ -67,7 +67,7 @@ def test_the_table_of_keys(row: tuple[str, str], tmp_path: Path) -> None:
     assert [each.algorithm for each in keys] == [algorithm]
 
 
-def test_the_table_is_whole() -> None:
+def test_the_table_of_keys_is_complete() -> None:
     assert len(re.findall(r"^\| a .* \| (HS256|RS256|ES256|EdDSA) \| `openssl", TEXT, re.MULTILINE)) == 4
 
 

@@ -1,4 +1,4 @@
-"""Every link in the manual leads somewhere, and every page can be found."""
+"""Every link in the manual has a target, and the index lists every page."""
 
 import re
 from pathlib import Path
@@ -15,18 +15,18 @@ TEXTS = {".py", ".md", ".js", ".ts", ".sh", ".json", ".conf", ".cfg", ".service"
 
 
 def anchors(page: Path) -> set[str]:
-    """What the headings of a page can be linked to with."""
+    """Return the anchors of a page's headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", [pytest.param(each, id=each.name) for each in PAGES])
-def test_links_lead_somewhere(page: Path) -> None:
-    dead = [link for link in LINK.findall(CODE.sub("", page.read_text())) if not leads_somewhere(page, link)]
+def test_links_have_targets(page: Path) -> None:
+    dead = [link for link in LINK.findall(CODE.sub("", page.read_text())) if not has_target(page, link)]
     assert dead == []
 
 
-def leads_somewhere(page: Path, link: str) -> bool:
+def has_target(page: Path, link: str) -> bool:
     if "://" in link or link.startswith("mailto:"):
         return True
     name, _, anchor = link.partition("#")
@@ -34,13 +34,13 @@ def leads_somewhere(page: Path, link: str) -> bool:
     return target.exists() and (not anchor or anchor in anchors(target))
 
 
-def test_the_index_names_every_page() -> None:
+def test_the_index_lists_every_page() -> None:
     index = (ROOT / "docs/README.md").read_text()
     missing = [page.name for page in PAGES if page.parent.name == "docs" and f"]({page.name})" not in index]
     assert missing in ([], ["README.md"]), "docs/README.md is the list of all pages"
 
 
-def test_pages_that_the_code_names_are_there() -> None:
+def test_pages_mentioned_in_the_code_exist() -> None:
     files = [
         path
         for folder in SOURCES

@@ -1,4 +1,4 @@
-"""docs/protocol.md is true: its conversations are held with a node, its tables compared with the code."""
+"""docs/protocol.md matches the code: its transcripts are run against a node, its tables compared."""
 
 import asyncio
 import json
@@ -13,23 +13,23 @@ from aphlict.config.settings import Limits
 from aphlict.core.stats import LIMIT_NAMES
 from aphlict.protocol import websocket
 from tests.docs.pages import ROOT, Example, examples, same
-from tests.docs.transcripts import Conversation
+from tests.docs.transcripts import Transcript
 from tests.support.nodes import running_node
 from tests.support.waiting import eventually
 
 PAGE = ROOT / "docs/protocol.md"
 TEXT = PAGE.read_text()
-BROWSERS_OWN = 1000
+CLIENTS_OWN = 1000
 
 
 @pytest.mark.parametrize("example", [pytest.param(each, id=each.label) for each in examples(PAGE, "console")])
-async def test_conversations(example: Example) -> None:
+async def test_transcripts(example: Example) -> None:
     async with running_node() as node, AsyncExitStack() as stack:
-        assert same(await Conversation(node, stack).hold(example.text)) == same(example.text)
+        assert same(await Transcript(node, stack).run(example.text)) == same(example.text)
 
 
 class Peer:
-    """Answers as another node does, and keeps the requests as they came."""
+    """Responds like another node, and records the requests."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
@@ -84,7 +84,7 @@ def test_the_close_codes_are_those_of_the_code() -> None:
     refusals = {each.close_code for each in errors.ProtocolError.__subclasses__()}
     ours = {errors.ProtocolError.close_code, errors.InvalidToken.close_code}
     sent = {websocket.GOING_AWAY, websocket.TRY_AGAIN_LATER, *ours, *refusals}
-    assert documented == {BROWSERS_OWN, *sent}
+    assert documented == {CLIENTS_OWN, *sent}
 
 
 def test_each_limit_is_in_the_table_and_in_the_manual_of_the_log() -> None:

@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to do does what it says, command by command."""
+"""The commands of the README do what it says."""
 
 import os
 import re
@@ -19,19 +19,19 @@ UNIQUE_ID = re.compile(r'"uniqueID": "\w+"')
 CONSOLE = [example.text for example in examples(README, "console")]
 
 
-class Newcomer:
-    """Follows the README, on ports that are free."""
+class Reader:
+    """Runs the commands of the README on free ports."""
 
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def run(self, command: str) -> str:
-        """Run a command line to its end; what it printed, with the ports of the README."""
-        return self.read(self.begin(command).communicate(timeout=30)[0])
+        """Run a command, and return its output with the ports of the README."""
+        return self.read(self.spawn(command).communicate(timeout=30)[0])
 
-    def begin(self, command: str) -> "subprocess.Popen[str]":
-        """Run a command line that goes on."""
+    def spawn(self, command: str) -> "subprocess.Popen[str]":
+        """Start a command that keeps running."""
         return subprocess.Popen(
             ["sh", "-c", f"exec {self.adapt(command)}"],
             stdout=subprocess.PIPE,
@@ -41,14 +41,14 @@ class Newcomer:
         )
 
     def adapt(self, text: str) -> str:
-        """Put our ports, program and configuration into the README's text."""
+        """Replace ports, program and configuration in the README's text by those of the test."""
         program = f"{sys.executable} -m aphlict"
         text = re.sub(r"bin/aphlict (\w+)", rf"{program} \1 --config {self._installation.config}", text)
         text = text.replace("curl -d", "curl -sS -d").replace("22280", str(self._installation.client_port))
         return text.replace("22281", str(self._installation.admin_port))
 
     def read(self, text: str) -> str:
-        """Put the README's ports into what was printed."""
+        """Replace the ports in an output by those of the README."""
         text = text.replace(str(self._installation.client_port), "22280")
         return text.replace(str(self._installation.admin_port), "22281").replace(
             "client on 127.0.0.1", "client on 0.0.0.0"
@@ -56,9 +56,9 @@ class Newcomer:
 
 
 @pytest.fixture
-def newcomer() -> Iterator[Newcomer]:
+def reader() -> Iterator[Reader]:
     with TemporaryDirectory() as folder, installed(Path(folder)) as installation:
-        yield Newcomer(installation)
+        yield Reader(installation)
 
 
 def command_and_output(example: str) -> tuple[str, str]:
@@ -66,38 +66,38 @@ def command_and_output(example: str) -> tuple[str, str]:
     return command, output
 
 
-def test_the_first_notification(newcomer: Newcomer) -> None:
+def test_the_first_notification(reader: Reader) -> None:
     (start, started), (curl, receipt), (listen, heard), (notify, notified) = map(command_and_output, CONSOLE)
-    assert same(without_warning(newcomer.run(start))) == same(started)
+    assert same(without_warning(reader.run(start))) == same(started)
 
-    with newcomer.begin(listen) as listening:
+    with reader.spawn(listen) as listening:
         assert listening.stdout is not None
         begin = [listening.stdout.readline() for _ in range(2)]
-        told = newcomer.run(notify)
+        told = reader.run(notify)
         message = listening.stdout.readline()
         listening.terminate()
         listening.communicate()
 
     assert same(told) == same(notified)
-    assert same(newcomer.read("".join([*begin, message]))) == same(heard)
+    assert same(reader.read("".join([*begin, message]))) == same(heard)
     assert UNIQUE_ID.findall(heard) == UNIQUE_ID.findall(notified)
-    assert same(newcomer.run(curl)) == same(receipt.replace('"matched":1', '"matched":0'))
-    assert "Nothing is wrong" in newcomer.run("bin/aphlict doctor")
+    assert same(reader.run(curl)) == same(receipt.replace('"matched":1', '"matched":0'))
+    assert "Nothing is wrong" in reader.run("bin/aphlict doctor")
 
 
 def without_warning(text: str) -> str:
-    """The README is for those who are not root."""
+    """Remove warnings: tests may run as root, readers of the README do not."""
     return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("Warning: "))
 
 
-def test_the_backend(newcomer: Newcomer) -> None:
+def test_the_backend(reader: Reader) -> None:
     [python] = [example.text for example in examples(README, "python")]
-    newcomer.run("bin/aphlict start")
-    listening = newcomer.begin("bin/aphlict listen demo")
+    reader.run("bin/aphlict start")
+    listening = reader.spawn("bin/aphlict listen demo")
     assert listening.stdout is not None
     wait_until(lambda: "Listening" in listening.stdout.readline(), "the listener")  # type: ignore[union-attr]
     published = subprocess.run(
-        [sys.executable, "-c", newcomer.adapt(python)],
+        [sys.executable, "-c", reader.adapt(python)],
         check=True,
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Conversations as docs/protocol.md shows them, held with a real server."""
+"""Runs the transcripts of docs/protocol.md against a real server."""
 
 import asyncio
 import re
@@ -12,16 +12,16 @@ TIMEOUT = 10  # seconds
 MARKS = ("$ ", "> ", "< ", "# ")
 
 
-class Conversation:
-    """Says what a transcript has a person or a browser say, and writes down what happened in the same form."""
+class Transcript:
+    """Runs the commands and sends the frames of a transcript, and records the results in the same form."""
 
     def __init__(self, node: RunningNode, stack: AsyncExitStack) -> None:
         self._node = node
         self._stack = stack
-        self._browser: ClientConnection | None = None
+        self._client: ClientConnection | None = None
 
-    async def hold(self, transcript: str) -> str:
-        """Hold it; returns what came of it."""
+    async def run(self, transcript: str) -> str:
+        """Run a transcript, and return the resulting one."""
         lines = [line for line in transcript.splitlines() if line.startswith(MARKS)]
         return "\n".join([await self._turn(line[0], line[2:]) for line in lines])
 
@@ -31,9 +31,9 @@ class Conversation:
         if mark == "#":
             await self._connect(text)
         elif mark == ">":
-            await self._speaking().send(text)
+            await self._connected().send(text)
         else:
-            text = str(await asyncio.wait_for(self._speaking().recv(), TIMEOUT))
+            text = str(await asyncio.wait_for(self._connected().recv(), TIMEOUT))
         return f"{mark} {text}"
 
     async def _run(self, command: str) -> str:
@@ -45,12 +45,12 @@ class Conversation:
 
     async def _connect(self, text: str) -> None:
         url = re.search(r"ws://\S+", text)
-        assert url, f"a line with # says where a browser connects to: {text}"
-        self._browser = await self._stack.enter_async_context(connect(self._adapt(url[0])))
+        assert url, f"a line with # needs the URL that a client connects to: {text}"
+        self._client = await self._stack.enter_async_context(connect(self._adapt(url[0])))
 
-    def _speaking(self) -> ClientConnection:
-        assert self._browser is not None, "a browser has to connect before it speaks"
-        return self._browser
+    def _connected(self) -> ClientConnection:
+        assert self._client is not None, "a client has to connect before it sends"
+        return self._client
 
     def _adapt(self, text: str) -> str:
         return text.replace("22280", str(self._node.client_port)).replace("22281", str(self._node.admin_port))
