@@ -1,4 +1,4 @@
-"""What a key may hold, in words: read from the table of settings, so that sentences cannot differ from it."""
+"""Descriptions of settings and their values for error messages and the manual, derived from the table of settings."""
 
 import json
 from typing import Any
@@ -8,15 +8,13 @@ from msgspec import inspect
 from aphlict.errors import ConfigError
 from aphlict.printable import escape
 
-MAX_SHOWN = (
-    120  # letters of an offending value: a path fits, a certificate that was pasted in its place does not
-)
+MAX_SHOWN = 120  # characters of an offending value: enough for a path, too few for a pasted certificate
 
 PEM = "-----BEGIN "
 
 
 def unwrap(kind: inspect.Type) -> inspect.Type:
-    """The type behind `| None` and annotations."""
+    """Return the type without `| None` and annotations."""
     if isinstance(kind, inspect.Metadata):
         return unwrap(kind.type)
     if isinstance(kind, inspect.UnionType):
@@ -25,7 +23,7 @@ def unwrap(kind: inspect.Type) -> inspect.Type:
 
 
 def means_null(value: object, kind: inspect.Type) -> bool:
-    """Whether this value of an optional key means "not given": null, and what the table has as `not_given`."""
+    """Return whether this value of an optional key means "not given": null, or its `not_given` in the table."""
     if isinstance(kind, inspect.UnionType):
         return any(means_null(value, each) for each in kind.types)
     if isinstance(kind, inspect.Metadata) and "not_given" in (kind.extra or {}):
@@ -35,7 +33,7 @@ def means_null(value: object, kind: inspect.Type) -> bool:
 
 
 def describe(kind: inspect.Type) -> str:
-    """What a value of this type is, as it stands after the word "expected"."""
+    """Return a description of the values of this type, to follow the word "expected"."""
     if isinstance(kind, inspect.UnionType):
         texts = [describe(each) for each in kind.types]
         return (", or " if any("," in text for text in texts) else " or ").join(texts)
@@ -64,7 +62,7 @@ def _describe_annotated(kind: inspect.Type, extra: dict[str, Any]) -> str:
             return "true or false"
         case inspect.NoneType():
             return "null"
-    raise TypeError(f"the table of settings has a type without words: {kind}")
+    raise TypeError(f"no description for the type {kind}")
 
 
 def _range(kind: inspect.IntType | inspect.FloatType) -> str:
@@ -83,34 +81,34 @@ def _plural(kind: inspect.Type) -> str:
 
 
 def show(value: object) -> str:
-    """A value as the file has it, short, on one line, and printable on any console."""
+    """Return a value as in the file, shortened, on one line and printable on any terminal."""
     match value:
         case dict():
             return "an object" if value else "an empty object"
         case list() | tuple():
             return "a list" if value else "an empty list"
-        case str() if PEM in value:  # a private key, perhaps, in the place of its file
+        case str() if PEM in value:  # possibly a private key where a file name belongs
             value = value.partition(PEM)[0] + PEM + "…"
     return shorten(json.dumps(value, ensure_ascii=False))
 
 
 def shorten(text: str) -> str:
-    """A piece of a file, on one line, and printable on any console."""
+    """Return a piece of a file, shortened, on one line and printable on any terminal."""
     text = escape(text)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 20]}…{text[-20:]}"
 
 
-HIDDEN = "…"  # a sentence ends up in logs, terminals and tickets
+HIDDEN = "…"  # error messages end up in logs, terminals and tickets
 
 
 def invalid(key: str, value: object, expected: str, because: str = "") -> ConfigError:
-    """The value of a key cannot be."""
+    """Return the error for a value that its key does not allow."""
     reason = f" ({because})" if because else ""
     return ConfigError(f"{key} is {show_value(key, value)}, expected {expected}{reason}")
 
 
 def show_value(key: str, value: object) -> str:
-    """The value of a key, unless that is a secret."""
+    """Return the value of a key for an error message; a secret is replaced by HIDDEN."""
     is_secret = (
         isinstance(value, str | int | float) and "secret" in key.casefold() and not key.endswith(".file")
     )
@@ -118,5 +116,5 @@ def show_value(key: str, value: object) -> str:
 
 
 def missing(key: str, expected: str) -> ConfigError:
-    """A key that is required is not there."""
+    """Return the error for a required key that is missing."""
     return ConfigError(f"{key} is missing, expected {expected}")

@@ -1,4 +1,4 @@
-"""From a configuration file to checked Settings, or one sentence that says what is invalid with it."""
+"""Loads a configuration file: checked Settings, or a ConfigError that names key, value and expectation."""
 
 import difflib
 import json
@@ -20,7 +20,7 @@ from aphlict.config.settings import Limits, Settings
 from aphlict.errors import ConfigError
 
 MIB = 1024 * 1024
-# Parts of a process's memory; the rest is for connections and the program.
+# Shares of a process's memory; the rest is for connections and the program.
 HISTORY_SHARE, SEND_BUFFER_SHARE, SUBSCRIPTIONS_SHARE = 1 / 4, 1 / 2, 1 / 8
 CUSTOM, DEFAULT = "conf/aphlict/aphlict.custom.json", "conf/aphlict/aphlict.default.json"
 JSON_TYPES = {
@@ -36,7 +36,7 @@ LIMIT_KEYS = [each.encode_name for each in structs.fields(Limits)]
 
 
 class JSONObject(dict[str, Any]):
-    """A JSON object that remembers the keys that it was given twice, with both values."""
+    """A JSON object that remembers keys given twice, with both values."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -53,7 +53,7 @@ class JSONObject(dict[str, Any]):
 
 
 def find(explicit: str | None, root: Path) -> Path:
-    """Say which configuration file to use: the explicit one, else the custom one, else the default."""
+    """Return the configuration file to use: the explicit one, else the custom one, else the default."""
     if explicit is not None:
         return Path(explicit).absolute()
     for name in (CUSTOM, DEFAULT):
@@ -63,10 +63,11 @@ def find(explicit: str | None, root: Path) -> Path:
 
 
 def load(path: Path, *, files: bool = True, read: Read = read_file) -> Settings:
-    """Read and check a configuration; raises ConfigError with a sentence that begins with the file's name.
+    """Return the checked settings of a configuration file. Raises ConfigError that names the file.
 
-    Every path in the result is absolute, and `workers` is a number. `files=False` leaves the files that it names
-    alone: `stop` and `status` work for a user who may not read the private key. They are read with `read`.
+    Every path in the result is absolute, and `workers` is a number. The files that the configuration names are read
+    with `read`; with `files=False` they are not read, so that `stop` and `status` work for users who may not read the
+    private key.
     """
     try:
         settings = _absolute(_convert(_read_json(path)), path.absolute().parent)
@@ -81,7 +82,7 @@ def load(path: Path, *, files: bool = True, read: Read = read_file) -> Settings:
 
 def _convert(value: Any) -> Settings:
     if not isinstance(value, JSONObject):
-        raise ConfigError(f"the file holds {JSON_TYPES[type(value)]}, expected an object")
+        raise ConfigError(f"the file contains {JSON_TYPES[type(value)]}, expected an object")
     tidy = _normalize(value, TABLE, "")
     try:
         return from_keys(tidy)
@@ -90,7 +91,7 @@ def _convert(value: Any) -> Settings:
 
 
 def from_keys(keys: Mapping[str, Any]) -> Settings:
-    """Return the settings of these configuration keys, without the rules between them.
+    """Return the settings of these configuration keys. Rules between keys are not checked.
 
     Raises msgspec.ValidationError for a value that the table does not allow.
     """
@@ -100,7 +101,7 @@ def from_keys(keys: Mapping[str, Any]) -> Settings:
 
 
 def _normalize(value: Any, kind: inspect.Type, key: str) -> Any:
-    """Follow the table through the values: what msgspec cannot see is refused, what is not given is left out."""
+    """Check values against the table where msgspec is too lenient, and drop those that mean "not given"."""
     bare = unwrap(kind)
     if isinstance(bare, inspect.StructType) and isinstance(value, JSONObject):
         return _normalize_object(value, bare, key)
@@ -109,7 +110,7 @@ def _normalize(value: Any, kind: inspect.Type, key: str) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise invalid(key, value, describe(kind))
     if isinstance(value, str) and not _is_text(value):
-        raise invalid(key, value, "text of whole characters, without NUL")
+        raise invalid(key, value, "valid Unicode text without NUL")
     return value
 
 
@@ -132,12 +133,12 @@ def _normalize_object(value: JSONObject, kind: inspect.StructType, key: str) -> 
 
 
 def _is_text(value: str) -> bool:
-    """Whether the operating system can take it as a name: JSON can spell half a character (\\ud800)."""
+    """Return whether the operating system accepts it as a name: JSON can contain a lone surrogate (\\ud800)."""
     return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _unknown_key(prefix: str, name: str, known: list[str]) -> ConfigError:
-    """Nothing of the value: the key may be that of a secret, with a letter invalid."""
+    """Never show the value: the key may be that of a secret with a typo."""
     lowered = {each.casefold(): each for each in known}
     near = difflib.get_close_matches(name.casefold().replace("_", "."), lowered, n=1)
     expected = prefix + lowered[near[0]] if near else f"one of {', '.join(known)}"
@@ -145,7 +146,7 @@ def _unknown_key(prefix: str, name: str, known: list[str]) -> ConfigError:
 
 
 def _explain(error: msgspec.ValidationError, value: Any) -> ConfigError:
-    """Msgspec says `… - at `$.servers[0].port``; tell the value found there, and all that the table expects."""
+    """Translate msgspec's `… - at `$.servers[0].port`` into the value found there and what the table expects."""
     found = re.search(r" - at `\$\.?(.*)`$", str(error))
     key = re.sub(r"^limits\.(?=limits\.|ping\.)", "", found[1]) if found else ""
     kind: inspect.Type = TABLE
@@ -160,7 +161,7 @@ def _explain(error: msgspec.ValidationError, value: Any) -> ConfigError:
 
 
 def _fields(kind: inspect.StructType) -> dict[str, inspect.Field]:
-    """The keys of an object in the file. Those of a structure inside stand beside the others."""
+    """Return the fields of an object in the file by key. Those of a nested structure are at the same level."""
     found: dict[str, inspect.Field] = {}
     for each in kind.fields:
         if isinstance(each.type, inspect.StructType):
@@ -171,7 +172,7 @@ def _fields(kind: inspect.StructType) -> dict[str, inspect.Field]:
 
 
 def _apply_memory_hint(settings: Settings) -> Settings:
-    """Lower the limits of what may grow, where `memory.hint` leaves less room than they do."""
+    """Lower the limits of memory that grows with use, if `memory.hint` is less than they allow."""
     if settings.memory_hint is None:
         return settings
     share = settings.memory_hint * MIB / settings.processes
@@ -185,7 +186,7 @@ def _apply_memory_hint(settings: Settings) -> Settings:
 
 
 def _absolute(settings: Settings, folder: Path) -> Settings:
-    """Take relative paths from the folder that holds the configuration."""
+    """Resolve relative paths against the folder of the configuration file."""
     base = folder.resolve()
 
     def at(name: str | None) -> str | None:
@@ -210,21 +211,21 @@ def _absolute(settings: Settings, folder: Path) -> Settings:
 
 
 def _read_json(path: Path) -> Any:
-    """Read a JSON file; its objects are `JSONObject`s. Raises ConfigError without the file's name in it."""
+    """Return the value of a JSON file, with `JSONObject`s. Raises ConfigError without the file's name."""
     return parse_json(_read_text(path))
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON. NaN and Infinity pass here, as values that no key accepts: so the sentence names the key."""
+    """Parse JSON. NaN and Infinity are accepted here and rejected later, where the error can name the key."""
     try:
         return json.loads(text, object_pairs_hook=JSONObject)
     except json.JSONDecodeError as error:
         raise ConfigError(_json_error(error)) from error
     except RecursionError:
-        raise ConfigError("the file is nested deeper than any configuration, expected an object") from None
-    except ValueError as error:  # a whole number of more digits than Python reads
+        raise ConfigError("the file is nested too deeply, expected an object") from None
+    except ValueError as error:  # an integer with more digits than Python parses
         raise ConfigError(
-            f"the file holds a number that is too long, expected a shorter one ({error})"
+            f"the file has a number that is too long, expected a shorter one ({error})"
         ) from error
 
 
@@ -234,13 +235,13 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         found = error.object[error.start]
         raise ConfigError(f"byte {error.start} is 0x{found:02x}, expected text in UTF-8") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"cannot be read ({reason}), expected a configuration file") from error
 
 
 def _json_error(error: json.JSONDecodeError) -> str:
-    """The place, and nothing of what stands there: it may be a secret."""
+    """Name the position only: the text there may be a secret."""
     end = "" if error.doc[error.pos :].strip() else ", found the end of the file"
     expected = error.msg[:1].lower() + error.msg[1:]
     return f"not JSON at line {error.lineno}, column {error.colno}: {expected}{end}"

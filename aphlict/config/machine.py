@@ -1,4 +1,4 @@
-"""The control groups that this process is in: those of a container, or of a systemd unit."""
+"""CPU and memory limits of this process: affinity and control groups (container, systemd unit)."""
 
 import math
 import os
@@ -8,26 +8,26 @@ from typing import NamedTuple
 
 
 class ControlGroup(NamedTuple):
-    """The folder of a group, and the version of its hierarchy: 1 or 2."""
+    """A control group: its folder and the version of its hierarchy, 1 or 2."""
 
     folder: Path
     version: int
 
     def read(self, name: str) -> str:
-        """The content of a file; nothing where it cannot be read."""
+        """Return the content of a file of the group; "" if it cannot be read."""
         return _text(self.folder / name)
 
 
 def control_groups(controller: str, root: Path = Path("/")) -> Iterator[ControlGroup]:
-    """The groups that limit what this process gets of "cpu" or "memory": its own, and each one above it.
+    """Yield the control groups that limit "cpu" or "memory" for this process: its own and all its ancestors.
 
-    A limit of any of them applies (cgroups(7)). `root` has /proc and /sys.
+    The limit of each of them applies (cgroups(7)). `root` contains /proc and /sys.
     """
     mounted = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, name = line.split(":", 2)
         group = PurePosixPath(name.lstrip("/"))
-        # In a container the name may be that of the host: then only the root of what is mounted exists.
+        # In a container the path may be the host's: then only the root of the mount exists.
         for each in (group, *group.parents):
             if not controllers:
                 yield ControlGroup(mounted / each, 2)
@@ -43,16 +43,16 @@ def _text(path: Path) -> str:
 
 
 def count_cpus(root: Path = Path("/")) -> int:
-    """The processors that the process may run on, or as many as its control groups allow the time of, rounded up.
+    """Return the number of usable CPUs: the affinity, or a lower quota of a control group, rounded up.
 
-    `cpu.max` of cgroup v2, `cpu.cfs_quota_us` of v1, of the group and those above it. `root` has /proc and /sys.
+    The quota is `cpu.max` in cgroup v2, `cpu.cfs_quota_us` in v1. `root` contains /proc and /sys.
     """
     allowed = [math.ceil(quota) for group in control_groups("cpu", root) for quota in _quota(group)]
     return max(1, min([len(os.sched_getaffinity(0)), *allowed]))
 
 
 def _quota(group: ControlGroup) -> Iterator[float]:
-    """Microseconds of processor time in a period; `max` and -1 mean: no limit."""
+    """Yield the quota in CPUs, if there is one: `max` and -1 mean no limit."""
     old = "cpu.cfs_quota_us", "cpu.cfs_period_us"
     text = group.read("cpu.max") if group.version == 2 else " ".join(map(group.read, old))
     match text.split():

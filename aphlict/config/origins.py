@@ -1,4 +1,4 @@
-"""The origins of pages (RFC 6454): which of them may speak to a port."""
+"""Origins (RFC 6454) whose pages may use a client port."""
 
 import re
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ _PATTERN = re.compile(rf"(?:([a-z][a-z0-9+.-]*)://)?(\*\.)?({_NAME}|\[[0-9a-f:.]
 
 
 class Origin(NamedTuple):
-    """Where a page comes from; `port` is None where the scheme has none by default."""
+    """An origin; `port` is None if the scheme has no default port."""
 
     scheme: str
     host: str
@@ -21,14 +21,14 @@ class Origin(NamedTuple):
 
 
 class Pattern(NamedTuple):
-    """An origin, or with `below` those of all names below it."""
+    """An origin or, with `below`, the origins of all its subdomains."""
 
     origin: Origin
     below: bool
 
     @property
     def example(self) -> str:
-        """An origin that is meant."""
+        """Return an origin that matches."""
         scheme, host, port = self.origin
         host = f"page.{host}" if self.below else host
         return (
@@ -36,31 +36,31 @@ class Pattern(NamedTuple):
         )
 
     def matches(self, origin: Origin) -> bool:
-        """Whether an origin is meant."""
+        """Return whether an origin matches."""
         if not self.below:
             return origin == self.origin
         own = self.origin
         return (origin.scheme, origin.port) == (own.scheme, own.port) and self.names(origin.host)
 
     def names(self, host: str) -> bool:
-        """Whether an origin with this host is meant, whatever its scheme and port."""
+        """Return whether an origin with this host matches, with any scheme and port."""
         return host.endswith(f".{self.origin.host}") if self.below else host == self.origin.host
 
 
 def read_pattern(text: str) -> Pattern:
-    """Read an entry of `origins`. Raises ValueError with the reason."""
+    """Parse an entry of `origins`. Raises ValueError with the reason."""
     if text == "*":
-        raise ValueError("to let pages of all origins in, leave the key out")
+        raise ValueError("to allow all origins, omit the key")
     if not text.isascii():
-        raise ValueError("browsers send names in ASCII: xn--…")
+        raise ValueError("browsers send host names in ASCII: xn--…")
     match = _PATTERN.fullmatch(text.lower())
     if match is None or (match[2] and match[3].startswith("[")):
-        raise ValueError("a scheme, a name and perhaps a port, without a path")
+        raise ValueError("a scheme, a host name and optionally a port, without a path")
     scheme, star, host, port = match.groups()
     if scheme is None and star is None:
-        raise ValueError(f"https://{text} or http://{text}: a page without TLS is another one")
+        raise ValueError(f"https://{text} or http://{text}: a page without TLS has another origin")
     if port is not None and not 1 <= int(port) <= MAX_PORT:
-        raise ValueError(f"a port is a whole number from 1 to {MAX_PORT}")
+        raise ValueError(f"a port is a number from 1 to {MAX_PORT}")
     return Pattern(_make(scheme or "https", host, port), star is not None)
 
 
@@ -69,7 +69,7 @@ def _make(scheme: str, host: str, port: str | None) -> Origin:
 
 
 class Origins:
-    """The origins whose pages may speak; none of them: all may."""
+    """The allowed origins; if empty, all are allowed."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._patterns = [read_pattern(text) for text in patterns]
@@ -78,8 +78,10 @@ class Origins:
         return bool(self._patterns)
 
     def allows(self, header: str | None) -> bool:
-        """Whether a request with this `Origin` may be served. One without is of a program, or of a page that has the
-        name under which it was sent: `names` has to be asked for that."""
+        """Return whether a request with this `Origin` header may be served.
+
+        A request without it comes from a program or from a same-origin page: the caller has to check `names`.
+        """
         if not self._patterns or header is None:
             return True
         match = _ORIGIN.fullmatch(header.lower())
@@ -89,11 +91,11 @@ class Origins:
         return any(pattern.matches(origin) for pattern in self._patterns)
 
     def names(self, host: str) -> bool:
-        """Whether a page under this host name may be of one of the origins, whatever its scheme and port."""
+        """Return whether one of the origins has this host name, with any scheme and port."""
         return any(pattern.names(host) for pattern in self._patterns)
 
     def fields(self, header: str | None) -> dict[str, str]:
-        """The fields of an answer that let the page read it, and no other."""
+        """Return the CORS header fields that let the page of an allowed origin, and no other, read the response."""
         if not self._patterns:
             return {"Access-Control-Allow-Origin": "*"}
         if header is None or not self.allows(header):

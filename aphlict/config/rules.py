@@ -1,4 +1,4 @@
-"""What no single key can say: rules between the keys of a configuration, and about the files that it names."""
+"""Rules between the keys of a configuration, and checks of the files that it names."""
 
 import itertools
 import re
@@ -9,7 +9,7 @@ from aphlict.config.files import Read, is_header_safe
 from aphlict.config.origins import read_pattern
 from aphlict.config.settings import PeerSettings, ServerSettings, Settings
 
-# https://fetch.spec.whatwg.org/#port-blocking, "bad port"; Chromium says ERR_UNSAFE_PORT.
+# "Bad ports", to which browsers refuse to connect: https://fetch.spec.whatwg.org/#port-blocking (ERR_UNSAFE_PORT).
 BLOCKED_PORTS = frozenset(
     (
         *(1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95),
@@ -21,11 +21,11 @@ BLOCKED_PORTS = frozenset(
 )
 
 
-Address = IPv4Address | IPv6Address | str  # a name where it is none of the others
+Address = IPv4Address | IPv6Address | str  # str: a host name
 
 _HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 
-# The attributes that name files, and the keys that they have in a configuration.
+# Attributes that name files, and their configuration keys.
 SERVER_FILES = {
     "ssl_key": "ssl.key",
     "ssl_cert": "ssl.cert",
@@ -35,22 +35,22 @@ SERVER_FILES = {
 }
 PEER_FILES = {"ssl_ca": "ssl.ca", "ssl_key": "ssl.key", "ssl_cert": "ssl.cert"}
 
-# The keys that only one type of server has, and why.
+# Keys that only one type of server supports, with the reason.
 ONE_TYPE_ONLY = {
-    "proxy.protocol": ("client", "browsers come there"),
-    "proxy.trusted": ("client", "browsers come there"),
+    "proxy.protocol": ("client", "clients connect there"),
+    "proxy.trusted": ("client", "clients connect there"),
     "origins": ("client", "pages connect to it"),
-    "auth.keys": ("client", "tokens are for browsers"),
-    "auth.audience": ("client", "tokens are for browsers"),
-    "ssl.ca": ("admin", "browsers have no certificates"),
-    "admin.secret": ("admin", "messages are posted to it"),
-    "admin.secret.file": ("admin", "messages are posted to it"),
-    "admin.hosts": ("admin", "messages are posted to it"),
+    "auth.keys": ("client", "clients present tokens there"),
+    "auth.audience": ("client", "clients present tokens there"),
+    "ssl.ca": ("admin", "clients have no certificates"),
+    "admin.secret": ("admin", "publishers connect there"),
+    "admin.secret.file": ("admin", "publishers connect there"),
+    "admin.hosts": ("admin", "publishers connect there"),
 }
 
 
 def check_rules(settings: Settings) -> None:
-    """Raise ConfigError for the first rule that is broken. No file is touched."""
+    """Raise ConfigError for the first rule that is broken. Files are not read."""
     _check_types(settings)
     for index, server in enumerate(settings.servers):
         _check_tls(server, f"servers[{index}]")
@@ -67,12 +67,12 @@ def check_rules(settings: Settings) -> None:
             "ping.timeout",
             settings.limits.ping_timeout,
             expected,
-            "a browser must have time to answer a ping",
+            "a client needs time to answer a ping",
         )
 
 
 def check_files(settings: Settings, read: Read) -> None:
-    """Raise ConfigError where a file that is needed cannot be read."""
+    """Raise ConfigError if a file cannot be read."""
     for index, server in enumerate(settings.servers):
         for attribute, key in SERVER_FILES.items():
             _check_readable(f"servers[{index}].{key}", getattr(server, attribute), read)
@@ -84,19 +84,19 @@ def check_files(settings: Settings, read: Read) -> None:
 
 
 def _check_types(settings: Settings) -> None:
-    purposes = {"client": "browsers connect to it", "admin": "messages are posted to it"}
+    purposes = {"client": "clients connect to it", "admin": "publishers connect to it"}
     for kind, purpose in purposes.items():
         if all(server.type != kind for server in settings.servers):
             raise missing(f'a server of type "{kind}" in servers', f"at least one, since {purpose}")
 
 
 def _check_tls(server: ServerSettings, key: str) -> None:
-    _check_pair(server, key, "TLS needs both; no TLS, neither")
+    _check_pair(server, key, "TLS needs both")
     both = f"{key}.ssl.key and {key}.ssl.cert beside it"
     if server.ssl_chain and not server.ssl_key:
         raise invalid(f"{key}.ssl.chain", server.ssl_chain, both, "a chain belongs to a certificate")
     if server.ssl_ca and server.type == "admin" and not server.ssl_key:
-        raise invalid(f"{key}.ssl.ca", server.ssl_ca, both, "without TLS nobody shows a certificate")
+        raise invalid(f"{key}.ssl.ca", server.ssl_ca, both, "client certificates need TLS")
 
 
 def _check_pair(one: ServerSettings | PeerSettings, key: str, because: str) -> None:
@@ -113,7 +113,7 @@ def _check_type(server: ServerSettings, key: str) -> None:
         value = getattr(server, name.replace(".", "_"))
         if value and server.type != kind:
             value = list(value) if isinstance(value, tuple) else value
-            raise invalid(f"{key}.{name}", value, f'it on a server of type "{kind}" alone', because)
+            raise invalid(f"{key}.{name}", value, f'it only on a server of type "{kind}"', because)
 
 
 def _check_origins(server: ServerSettings, key: str) -> None:
@@ -138,7 +138,7 @@ def _check_admin(server: ServerSettings, key: str) -> None:
 
 def _check_header_safe(key: str, secret: str | None) -> None:
     if secret is not None and not is_header_safe(secret):
-        raise invalid(key, secret, "letters, digits and signs (ASCII), without spaces")
+        raise invalid(key, secret, "printable ASCII characters without spaces")
 
 
 def _check_proxies(server: ServerSettings, key: str) -> None:
@@ -153,7 +153,9 @@ def _check_proxies(server: ServerSettings, key: str) -> None:
 def _check_auth(server: ServerSettings, key: str) -> None:
     if server.auth_audience and not server.auth_keys:
         expected = f"{key}.auth.keys beside it"
-        raise invalid(f"{key}.auth.audience", server.auth_audience, expected, "no token is asked for")
+        raise invalid(
+            f"{key}.auth.audience", server.auth_audience, expected, "without keys no token is required"
+        )
 
 
 def _check_ports(settings: Settings) -> None:
@@ -165,9 +167,9 @@ def _check_ports(settings: Settings) -> None:
 
 
 def _find_conflict(one: str, other: str) -> str | None:
-    """Why two addresses cannot be bound with one port; None where they can.
+    """Return why two addresses cannot be bound with the same port; None if they can.
 
-    The IPv6 wildcard leaves IPv4 to another server of the same port that names an IPv4 address.
+    The IPv6 wildcard is bound without IPv4, so another server may have an IPv4 address with the same port.
     """
     first, second = _canonical(one), _canonical(other)
     if first == second:
@@ -180,7 +182,7 @@ def _find_conflict(one: str, other: str) -> str | None:
 def _includes(address: Address, other: Address) -> bool:
     if isinstance(address, str) or not address.is_unspecified:
         return False
-    return isinstance(other, str) or address.version == other.version  # a name can be any address
+    return isinstance(other, str) or address.version == other.version  # a name may resolve to any address
 
 
 def _canonical(address: str) -> Address:
@@ -200,11 +202,13 @@ def _check_peers(settings: Settings) -> None:
             raise invalid(f"cluster[{index}].host", peer.host, expected, f"both are {peer.host}:{peer.port}")
         if peer.ssl_ca and peer.protocol != "https":
             expected = f'cluster[{index}].protocol "https" beside it'
-            raise invalid(f"cluster[{index}].ssl.ca", peer.ssl_ca, expected, "plain HTTP proves nothing")
+            raise invalid(f"cluster[{index}].ssl.ca", peer.ssl_ca, expected, "plain HTTP has no certificates")
         _check_pair(peer, f"cluster[{index}]", "a certificate needs its key")
         if peer.ssl_cert and peer.protocol != "https":
             expected = f'cluster[{index}].protocol "https" beside it'
-            raise invalid(f"cluster[{index}].ssl.cert", peer.ssl_cert, expected, "plain HTTP proves nothing")
+            raise invalid(
+                f"cluster[{index}].ssl.cert", peer.ssl_cert, expected, "plain HTTP has no certificates"
+            )
         _check_header_safe(f"cluster[{index}].secret", peer.secret)
 
 

@@ -1,4 +1,4 @@
-"""The settings: every key, its type and its default. docs/configuration.md is tested against this table."""
+"""The table of settings: every key, its type and default. docs/configuration.md is tested against it."""
 
 from typing import Annotated, Literal
 
@@ -6,11 +6,11 @@ from msgspec import Meta, Struct, field, structs
 
 from aphlict.config.machine import count_cpus
 
-# `extra` says in words what a key holds: the sentences of errors and the documentation use it. Its `not_given` is a
-# value that means the same as null, because existing configurations have it: see OptionalPath.
+# `extra` describes the value for error messages and the manual. Its `not_given` is a value that means the same as
+# null, because existing configurations use it: see OptionalPath.
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Meta(ge=0, le=86400, extra={"unit": "seconds"})]
-PositiveSeconds = Annotated[float, Meta(gt=0, le=86400, extra={"unit": "seconds"})]  # that cannot be nothing
+PositiveSeconds = Annotated[float, Meta(gt=0, le=86400, extra={"unit": "seconds"})]
 Bytes = Annotated[int, Meta(ge=1, extra={"unit": "bytes"})]
 Mebibytes = Annotated[int, Meta(ge=1, extra={"unit": "MiB", "not_given": 0})]
 Count = Annotated[int, Meta(ge=1)]
@@ -19,8 +19,8 @@ Address = Annotated[str, Meta(min_length=1, extra={"kind": "an address"})]
 Network = Annotated[str, Meta(min_length=1, extra={"kind": "a network"})]
 OptionalAddress = Annotated[str, Meta(min_length=1, extra={"kind": "an address", "not_given": ""})]
 FilePath = Annotated[str, Meta(min_length=1, extra={"kind": "a path"})]
-# Phorge and the Node.js server read an empty text here as "not given". Keys that they do not know, such as `ssl.ca`
-# and the keys of a peer, are FilePath: an empty text there must not turn off what the key asks for.
+# Phorge and the Node.js server treat an empty text here as "not given". Keys that they do not know, such as `ssl.ca`
+# and the keys of a peer, are FilePath: an empty text there must not silently disable a check.
 OptionalPath = Annotated[str, Meta(min_length=1, extra={"kind": "a path", "not_given": ""})]
 Origin = Annotated[str, Meta(min_length=1, extra={"kind": "an origin"})]
 Name = Annotated[str, Meta(min_length=1, extra={"kind": "a name"})]
@@ -33,7 +33,7 @@ QUERY_CHANNELS_PER_COMMAND = 16  # of an event stream or a poll
 SUBSCRIPTIONS_PER_COMMAND = 32  # looked up for the resume token of a replay or an `ack`
 ENTRIES_PER_COMMAND = 24  # of the history that are examined, and names to resume after
 
-DEFAULT_ADDRESS = {"admin": "127.0.0.1", "client": "0.0.0.0"}  # noqa: S104 -- browsers come from everywhere
+DEFAULT_ADDRESS = {"admin": "127.0.0.1", "client": "0.0.0.0"}  # noqa: S104 -- clients connect from everywhere
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,19 +57,19 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def address(self) -> str:
-        """The address to bind: `listen`, or the default of the type."""
+        """Return the address to bind: `listen`, or the default of the type."""
         return self.listen or DEFAULT_ADDRESS[self.type]
 
     @property
     def tls(self) -> bool:
-        """Whether this port speaks TLS."""
+        """Return whether the port uses TLS."""
         return self.ssl_key is not None
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What opens this admin server, any of them; the first is what this node shows to others.
+        """Return the secrets that this admin server accepts; the first one is what this node sends to peers.
 
-        Where `admin.secret.file` is given, `config.secrets` has put its lines into `admin_secret`.
+        `config.files.read_secrets` fills `admin_secret` with the lines of `admin.secret.file`.
         """
         return tuple(self.admin_secret.split("\n")) if self.admin_secret else ()
 
@@ -81,7 +81,7 @@ class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class PeerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The admin server of one node of the cluster."""
+    """The admin server of a peer."""
 
     host: Address
     port: Port
@@ -93,7 +93,7 @@ class PeerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a stranger may cost; sizes in bytes, times in seconds."""
+    """Bounds on the cost of clients and publishers; sizes in bytes, times in seconds."""
 
     client_frame: Bytes = field(default=64 * 1024, name="limits.client_frame")
     client_frame_time: PositiveSeconds = field(default=30.0, name="limits.client_frame.time")
@@ -122,7 +122,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole configuration, checked; every path in it is absolute.
+    """A checked configuration; every path in it is absolute.
 
     `limits` has its keys (`limits.body`, `ping.interval`, …) at the top of the configuration file.
     """
@@ -141,15 +141,15 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def processes(self) -> int:
-        """How many processes hold browsers: `workers`; "auto" is one for each processor that may be used.
+        """Return the number of processes that serve clients: `workers`; "auto" is one for each usable CPU.
 
-        That can change at any time: `config.reading` makes a number of it.
+        The number of CPUs can change at any time, so `config.loader` replaces "auto" by a number once.
         """
         return count_cpus() if self.workers == "auto" else self.workers
 
     @property
     def peers(self) -> tuple[PeerSettings, ...]:
-        """The cluster, with what this node shows to each peer: what it asks for itself, unless that has its own."""
+        """Return `cluster` with credentials: by default those that this node's admin server requires."""
         admins = [each for each in self.servers if each.type == "admin"]
         secret = next((secret for each in admins for secret in each.secrets), None)
         proven = next((each for each in admins if each.ssl_ca), None)

@@ -183,7 +183,7 @@ class TestNotJson:
     )
     def test_the_top_is_not_an_object(self, tmp_path: Path, text: str, found: str) -> None:
         path = write_configuration(tmp_path, text)
-        assert refusal(path) == f"the file holds {found}, expected an object"
+        assert refusal(path) == f"the file contains {found}, expected an object"
 
     def test_not_text(self, tmp_path: Path) -> None:
         path = tmp_path / "aphlict.json"
@@ -202,11 +202,11 @@ class TestNotJson:
 
     def test_nested_beyond_reason(self, tmp_path: Path) -> None:
         path = write_configuration(tmp_path, '{"pidfile": ' + "[" * 200_000)
-        assert refusal(path) == "the file is nested deeper than any configuration, expected an object"
+        assert refusal(path) == "the file is nested too deeply, expected an object"
 
     def test_a_number_beyond_reason(self, tmp_path: Path) -> None:
         path = write_configuration(tmp_path, '{"pidfile": ' + "1" * 5000 + "}")
-        assert refusal(path).startswith("the file holds a number that is too long, expected a shorter one (")
+        assert refusal(path).startswith("the file has a number that is too long, expected a shorter one (")
 
 
 class TestKeys:
@@ -329,7 +329,7 @@ class TestValues:
     @pytest.mark.parametrize("value", ["a\0b", "\ud800"])
     def test_text_that_no_file_can_be_called(self, tmp_path: Path, value: str) -> None:
         assert refusal_of(tmp_path, pidfile=value) == (
-            f"pidfile is {ascii(value).replace(chr(39), chr(34))}, expected text of whole characters, without NUL"
+            f"pidfile is {ascii(value).replace(chr(39), chr(34))}, expected valid Unicode text without NUL"
         ).replace("\\x00", "\\u0000")
 
     def test_a_long_value_is_shortened(self, tmp_path: Path) -> None:
@@ -384,8 +384,7 @@ class TestRules:
     def test_a_key_without_a_certificate(self, tmp_path: Path) -> None:
         sentence = refusal_of_server(tmp_path, **{"ssl.key": "/x/key"})
         assert sentence == (
-            'servers[0].ssl.key is "/x/key", expected servers[0].ssl.cert beside it '
-            "(TLS needs both; no TLS, neither)"
+            'servers[0].ssl.key is "/x/key", expected servers[0].ssl.cert beside it (TLS needs both)'
         )
 
     def test_a_certificate_without_a_key(self, tmp_path: Path) -> None:
@@ -416,7 +415,9 @@ class TestRules:
     def test_an_authority_for_plain_http(self, tmp_path: Path) -> None:
         sentence = refusal_of(tmp_path, cluster=[{"host": "a", "port": 1, "ssl.ca": "x"}])
         assert 'ssl.ca is "' in sentence
-        assert sentence.endswith('expected cluster[0].protocol "https" beside it (plain HTTP proves nothing)')
+        assert sentence.endswith(
+            'expected cluster[0].protocol "https" beside it (plain HTTP has no certificates)'
+        )
 
     @pytest.mark.parametrize(
         ("network", "reason"),
@@ -443,7 +444,7 @@ class TestRules:
         self, tmp_path: Path, changes: dict[str, Any], shown: str
     ) -> None:
         assert refusal_of(tmp_path, servers=[CLIENT, ADMIN | changes]) == (
-            f'servers[1].{shown}, expected it on a server of type "client" alone (browsers come there)'
+            f'servers[1].{shown}, expected it only on a server of type "client" (clients connect there)'
         )
 
     def test_a_peer_twice(self, tmp_path: Path) -> None:
@@ -457,5 +458,5 @@ class TestRules:
     def test_silence_must_be_longer_than_the_time_to_the_ping(self, tmp_path: Path) -> None:
         assert refusal_of(tmp_path, ping_timeout=30) == (
             "ping.timeout is 30.0, expected more than ping.interval, 30 "
-            "(a browser must have time to answer a ping)"
+            "(a client needs time to answer a ping)"
         )

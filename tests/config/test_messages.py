@@ -31,7 +31,7 @@ def refusal_of_admin(folder: Path, **keys: Any) -> str:
 def test_an_origin_that_is_none(tmp_path: Path) -> None:
     assert refusal_of_client(tmp_path, origins=["https://a.example", "a.example"]) == (
         'servers[0].origins[1] is "a.example", expected an origin such as https://example.com, or *.example.com '
-        "(https://a.example or http://a.example: a page without TLS is another one)"
+        "(https://a.example or http://a.example: a page without TLS has another origin)"
     )
 
 
@@ -47,7 +47,7 @@ def test_an_origin_that_is_none(tmp_path: Path) -> None:
 )
 def test_keys_of_one_type_of_server(tmp_path: Path, keys: dict[str, Any], kind: str) -> None:
     refused = refusal_of_admin if kind == "client" else refusal_of_client
-    assert f'expected it on a server of type "{kind}" alone' in refused(tmp_path, **keys)
+    assert f'expected it only on a server of type "{kind}"' in refused(tmp_path, **keys)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_keys_of_one_type_of_server(tmp_path: Path, keys: dict[str, Any], kind: 
         ({"admin.secret": "short"}, 'admin.secret is "…", expected text of at least 16 characters or null'),
         (
             {"admin.secret": "sixteen letters, and more"},
-            'admin.secret is "…", expected letters, digits and signs (ASCII), without spaces',
+            'admin.secret is "…", expected printable ASCII characters without spaces',
         ),
         ({"admin_secret": SECRET}, "admin_secret is an unknown key, expected"),
         ({"admin.secrt": SECRET}, "admin.secrt is an unknown key, expected servers[1].admin.secret"),
@@ -155,7 +155,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         ({"ssl.cert": "/x"}, 'ssl.cert is "/x", expected cluster[0].ssl.key beside it'),
         (
             {"ssl.cert": "/x", "ssl.key": "/y"},
-            'ssl.cert is "/x", expected cluster[0].protocol "https" beside it (plain HTTP proves nothing)',
+            'ssl.cert is "/x", expected cluster[0].protocol "https" beside it (plain HTTP has no certificates)',
         ),
         ({"secret": "short"}, 'secret is "…", expected text of at least 16 characters or null'),
     ],

@@ -70,7 +70,7 @@ def test_who_is_no_page_is_let_in() -> None:
 @pytest.mark.parametrize(
     ("pattern", "reason"),
     [
-        ("*", "leave the key out"),
+        ("*", "omit the key"),
         ("example.com", "https://example.com or http://example.com"),
         ("https://example.com/", "without a path"),
         ("https://*", "without a path"),
