@@ -31,7 +31,7 @@ from aphlict.protocol.websocket import (
 )
 from aphlict.server.listen_request import MAX_WAIT, parse_listen_request
 from aphlict.server.write_buffer import BufferBudget, WriteBuffer
-from aphlict.tokens.grant import MAX_LIFETIME, sign
+from aphlict.tokens.grant import MAX_LIFETIME, sign_token
 from aphlict.tokens.key_set import LEEWAY, KeySet
 from aphlict.tokens.keys import UnusableKey, parse_keys
 
@@ -281,13 +281,13 @@ def fuzz_token(data: bytes) -> None:
     """A text is refused as a token; as the claims of one that is signed it may also be taken."""
     [key] = parse_keys(b"a secret that is known to the fuzzer alone", "")
     keys = KeySet([key])
-    for text in (data.decode("latin-1"), sign(key, data)):
+    for text in (data.decode("latin-1"), sign_token(key, data)):
         try:
             grant = keys.verify(text, 1e9, lambda _cost: None)
         except InvalidToken as error:
             str(error).encode()
         else:
-            assert text == sign(key, data)
+            assert text == sign_token(key, data)
             assert 1e9 < grant.expires <= 1e9 + MAX_LIFETIME + LEEWAY
 
 

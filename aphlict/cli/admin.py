@@ -11,7 +11,7 @@ from aphlict.cli.console import reason
 from aphlict.config.files import read_secrets
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.errors import AdminUnreachable, ConfigError
-from aphlict.tls.context import show_certificate
+from aphlict.tls.context import add_client_certificate
 
 TIMEOUT = 2.0  # seconds: what publishers wait
 
@@ -57,7 +57,7 @@ def context_for(server: ServerSettings) -> ssl.SSLContext:
     """For this machine's own admin server; where it asks for a certificate, it is shown its own."""
     context = unverified()
     if server.ssl_ca and server.ssl_cert:
-        show_certificate(context, server.ssl_cert, server.ssl_key)
+        add_client_certificate(context, server.ssl_cert, server.ssl_key)
     return context
 
 

@@ -12,7 +12,7 @@ from aphlict.cli import configured
 from aphlict.cli.console import remark, say
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import UsageError
-from aphlict.tokens.grant import make
+from aphlict.tokens.grant import make_token
 from aphlict.tokens.key_set import load
 from aphlict.tokens.keys import Key, read_signing_key
 
@@ -32,7 +32,7 @@ def run(arguments: Namespace) -> int:
     if signing is None:
         remark(f"Warning: no server in {path} has this key in auth.keys")
         signing = Known(read_signing_key(arguments.key), settings.servers[0])
-    token = make(
+    token = make_token(
         signing.key,
         arguments.channels,
         int(time.time() + arguments.expires),

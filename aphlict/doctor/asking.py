@@ -11,7 +11,7 @@ from urllib.parse import quote
 from aphlict.config.settings import PeerSettings, Settings
 from aphlict.doctor.stream import Answer, Stream
 from aphlict.doctor.target import LOCAL
-from aphlict.tls.context import client_context, show_certificate
+from aphlict.tls.context import add_client_certificate, client_context
 
 TIMEOUT = 5.0
 
@@ -66,7 +66,7 @@ def own_admin(settings: Settings) -> AdminServer:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         if server.ssl_ca and server.ssl_cert:
-            show_certificate(context, server.ssl_cert, server.ssl_key)
+            add_client_certificate(context, server.ssl_cert, server.ssl_key)
     secret = server.secrets[0] if server.secrets else None
     return AdminServer(LOCAL.get(server.address, server.address), server.port, context, secret)
 

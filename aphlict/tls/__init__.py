@@ -1,1 +1,1 @@
-"""TLS: what is proven about a certificate, and the contexts that use it."""
+"""TLS: certificates and their checks, and the contexts that use them."""

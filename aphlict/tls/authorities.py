@@ -1,4 +1,4 @@
-"""Whom an admin server believes that a client is who it says: the authorities in `ssl.ca`."""
+"""The certificate authorities in `ssl.ca` that an admin server trusts for client certificates."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from aphlict.tls.certificates import format_name, unusable
 
 
 class Authorities:
-    """Authorities that sign the certificates of clients."""
+    """Trusted certificate authorities."""
 
     def __init__(self, certificates: Sequence[x509.Certificate]) -> None:
         self.pem = "".join(each.public_bytes(Encoding.PEM).decode() for each in certificates)
@@ -23,13 +23,13 @@ class Authorities:
             self._store.add_cert(crypto.X509.from_cryptography(each))
 
     def include(self, others: "Authorities") -> bool:
-        """Whether these are all of the others, or more."""
+        """Return whether all of the others are among these."""
         return self.certificates >= others.certificates
 
     def accept(self, certificate: bytes) -> bool:
-        """Whether a certificate (DER) is valid now, and signed by one of these.
+        """Return whether a certificate (DER) is valid now and signed by one of these.
 
-        The certificates between, which a client sends in its handshake, are not known here: where there are any, it
+        Intermediate certificates, which a client sends in its handshake, are not known here: a certificate below one
         is not accepted.
         """
         shown = crypto.X509.from_cryptography(x509.load_der_x509_certificate(certificate))
@@ -41,22 +41,22 @@ class Authorities:
 
 
 def load_authorities(server: ServerSettings, name: str, read: Read = read_file) -> Authorities:
-    """Read the file and check that it holds authorities. Raises CertificateError."""
+    """Read the authorities in a file. Raises CertificateError."""
     try:
         certificates = x509.load_pem_x509_certificates(read(name))
     except OSError as error:
         raise _unusable(server, name, f"a file that can be read ({error.strerror})") from error
     except ValueError as error:
-        raise _unusable(server, name, "certificates of authorities, in PEM") from error
+        raise _unusable(server, name, "CA certificates in PEM") from error
     for each in certificates:
         if not _is_authority(each):
-            expected = "certificates of authorities, which sign those of clients"
+            expected = "CA certificates, which sign those of clients"
             raise _unusable(server, name, f"{expected}: {format_name(each.subject)} is not one")
     return Authorities(certificates)
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:
-    """An authority; or a certificate that signed itself, which then is the client's own."""
+    """Return whether it is a CA certificate, or self-signed and thus a client's own."""
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
     except x509.ExtensionNotFound:

@@ -1,4 +1,4 @@
-"""A server's key, certificate and chain: read, proven to belong together, and put in order."""
+"""A server's key, certificate and chain: read, checked to match, put in order; and a report on their validity."""
 
 import os
 from collections.abc import Iterator
@@ -26,11 +26,10 @@ from aphlict.errors import CertificateError
 
 @contextmanager
 def in_memory(content: bytes) -> Iterator[str]:
-    """A path under which this process, and no other user's, can read the content until the end of the block.
+    """Return a context manager for a path from which only this process can read the content.
 
-    A private key must not be written to a disk, not even for a moment; and a temporary folder that can be
-    written to is not a thing that a server can count on. `/proc/self/fd` stays readable for a process that
-    has given up root.
+    A private key must never be written to disk, and a server cannot rely on a writable temporary folder.
+    `/proc/self/fd` stays readable for a process that has dropped root.
     """
     descriptor = os.memfd_create("aphlict-tls", os.MFD_CLOEXEC)
     with os.fdopen(descriptor, "wb") as file:
@@ -44,22 +43,22 @@ Certificate = x509.Certificate
 
 @dataclass(frozen=True)
 class Identity:
-    """What a server proves itself with: its key, its own certificate, then the certificates above it.
+    """The key of a server, its certificate, then the certificates above it.
 
-    `unrelated` signed none of them, and are not sent. `in_order`: whether the files had this order already.
+    `unrelated` are certificates that signed none of these and are not sent. `in_order`: the files had this order.
     """
 
     server: ServerSettings
     certificates: tuple[Certificate, ...]
     unrelated: tuple[Certificate, ...]
     in_order: bool
-    pem: bytes = field(repr=False)  # the key and the certificates to send: what is proven is what is used
+    pem: bytes = field(repr=False)  # the key and the certificates to send, exactly as checked
 
 
 def load(server: ServerSettings, read: Read = read_file) -> Identity:
-    """Read the files of a TLS server. Raises CertificateError where they cannot serve.
+    """Read the files of a TLS server. Raises CertificateError if they are not usable.
 
-    The chain may stand in `ssl.cert` after the certificate, in `ssl.chain`, or in both.
+    The chain may be in `ssl.cert` after the certificate, in `ssl.chain`, or in both.
     """
     assert server.ssl_key is not None
     assert server.ssl_cert is not None
@@ -81,17 +80,17 @@ def load(server: ServerSettings, read: Read = read_file) -> Identity:
 
 
 def format_name(name: x509.Name) -> str:
-    """A subject or an issuer, printable."""
+    """Return a subject or an issuer, printable."""
     return show(name.rfc4514_string())
 
 
 def describe_server(server: ServerSettings) -> str:
-    """Which server of the configuration a sentence is about."""
+    """Return a description of a server for messages."""
     return f"the {server.type} server on port {server.port}"
 
 
 def unusable(server: ServerSettings, key: str, value: str, expected: str) -> CertificateError:
-    """The value of a key of a server cannot serve."""
+    """Return the error for a file that is not usable."""
     return CertificateError(f"{key} of {describe_server(server)} is {show(value)}, expected {expected}")
 
 
@@ -107,7 +106,7 @@ def _read_key(server: ServerSettings, name: str, read: Read) -> PrivateKeyTypes:
     try:
         return load_pem_private_key(content, password=None)
     except TypeError as error:
-        expected = "a key that is not encrypted: nobody can type a passphrase when the server starts"
+        expected = "a key without a passphrase: the server cannot ask for one"
         raise unusable(server, "ssl.key", name, expected) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise unusable(server, "ssl.key", name, "a private key in PEM") from error
@@ -125,7 +124,7 @@ def _read_certificates(server: ServerSettings, key: str, name: str, read: Read) 
 
 
 def _parse_fully(certificate: Certificate) -> None:
-    """Raise ValueError now, for what is read only when it is asked for."""
+    """Raise ValueError now for fields that are otherwise parsed on first access."""
     _public_bytes(certificate.public_key())
     _ = certificate.subject.rfc4514_string(), certificate.issuer.rfc4514_string()
     _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
@@ -139,7 +138,7 @@ def _check_match(server: ServerSettings, key: PrivateKeyTypes, certificates: lis
     own = format_name(certificates[0].subject)
     expected = f"the key of the first certificate in ssl.cert, {own}"
     if any(matches):
-        expected += f"; it is that of certificate {matches.index(True) + 1}, which has to come first"
+        expected += f"; it is that of certificate {matches.index(True) + 1}, which must come first"
     raise unusable(server, "ssl.key", str(server.ssl_key), expected)
 
 
@@ -148,7 +147,7 @@ def _public_bytes(key: PublicKeyTypes) -> bytes:
 
 
 def _order_chain(given: list[Certificate]) -> tuple[list[Certificate], list[Certificate]]:
-    """Line up certificates so that each signed one before it, the last where it can be; and tell the rest."""
+    """Order certificates so that each signed one before it. Returns these and the unrelated ones."""
     line, rest = given[:1], given[1:]
     while (found := _find_issuer(line, rest)) is not None:
         line.append(found)
@@ -164,7 +163,7 @@ def _has_signed(issuer: Certificate, certificate: Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
     except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
-        return False  # another key, an algorithm that nobody trusts, another name, a key that cannot sign
+        return False  # another key or name, an untrusted algorithm, a key that cannot sign
     return True
 
 
@@ -174,7 +173,7 @@ def _to_pem(key: PrivateKeyTypes, certificates: list[Certificate]) -> bytes:
 
 
 def _check_with_openssl(server: ServerSettings, pem: bytes) -> None:
-    """Have OpenSSL check the pair: it also refuses keys that are too weak."""
+    """Let OpenSSL check the pair: it also rejects weak keys."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     try:
         with in_memory(pem) as path:
@@ -186,28 +185,26 @@ def _check_with_openssl(server: ServerSettings, pem: bytes) -> None:
 
 
 def rejected_by_openssl(server: ServerSettings, reason: str) -> CertificateError:
-    """OpenSSL does not take the pair, for a reason of its own."""
+    """Return the error for a pair that OpenSSL rejects."""
     return unusable(
         server, "ssl.cert", str(server.ssl_cert), f"a certificate that OpenSSL accepts ({reason})"
     )
 
 
 def _reason(error: SSL.Error) -> str:
-    """OpenSSL's queue of errors: (library, function, reason) each."""
+    """Join OpenSSL's error queue: (library, function, reason) each."""
     queue = error.args[0] if error.args else []
-    return ", ".join(str(entry[-1]) for entry in queue) or "it gives no reason"
+    return ", ".join(str(entry[-1]) for entry in queue) or "no reason given"
 
 
-RENEWAL_PERIOD = timedelta(
-    days=30
-)  # whoever renews by machine has done so by then, and is not warned in vain
+RENEWAL_PERIOD = timedelta(days=30)  # automatic renewal happens before that, so it causes no warning
 
 
 @dataclass(frozen=True)
 class CertificateReport:
-    """Sentences for the operator, and when the first certificate of the chain ends.
+    """Problems for the operator, and when the first certificate of the chain expires.
 
-    Errors are what browsers refuse: `check` fails, a start warns loudly. Warnings can wait a little.
+    Browsers reject certificates with errors: `check` fails, `start` logs an error. Warnings are less urgent.
     """
 
     errors: tuple[str, ...]
@@ -216,12 +213,12 @@ class CertificateReport:
 
 
 def inspect_server(server: ServerSettings, now: datetime, read: Read = read_file) -> CertificateReport:
-    """Read and inspect the certificates of a TLS server. Raises CertificateError where they cannot serve."""
+    """Read and inspect the certificates of a TLS server. Raises CertificateError if they are not usable."""
     return inspect(load(server, read), now)
 
 
 def inspect(identity: Identity, now: datetime) -> CertificateReport:
-    """Say what is wrong with certificates that can serve; `now` has a time zone."""
+    """Return the problems of usable certificates; `now` is timezone-aware."""
     dated = _dated(identity)
     expired = (_check_dates(each, identity, now) for each in dated)
     errors = [*_find_unrelated(identity), *filter(None, expired)]
@@ -231,13 +228,13 @@ def inspect(identity: Identity, now: datetime) -> CertificateReport:
 
 
 def _dated(identity: Identity) -> list[Certificate]:
-    """All but a root that is sent along: a browser looks at its own copy of it."""
+    """Return all but a root certificate: browsers use their own copy of it."""
     own, *above = identity.certificates
     return [own, *(each for each in above if each.issuer != each.subject)]
 
 
 def _find_unrelated(identity: Identity) -> list[str]:
-    reason = "signed no other certificate of its chain and is not sent: remove it"
+    reason = "signed no certificate of the chain and is not sent: remove it"
     return [f"{_name(each, identity)} {reason}" for each in identity.unrelated]
 
 
@@ -246,16 +243,16 @@ def _find_wrong_order(identity: Identity) -> list[str]:
         return []
     order = ", then ".join(format_name(each.subject) for each in identity.certificates)
     return [
-        f"the certificates of {describe_server(identity.server)} are not in order: they are sent as {order}"
+        f"the certificates of {describe_server(identity.server)} are out of order: they are sent as {order}"
     ]
 
 
 def _check_dates(certificate: Certificate, identity: Identity, now: datetime) -> str | None:
     starts, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now >= ends:
-        return f"{_name(certificate, identity)} expired on {_show_time(ends)}: browsers refuse it, renew it"
+        return f"{_name(certificate, identity)} expired on {_show_time(ends)}: browsers reject it, renew it"
     if now < starts:
-        return f"{_name(certificate, identity)} is not valid before {_show_time(starts)}: browsers refuse it"
+        return f"{_name(certificate, identity)} is not valid before {_show_time(starts)}: browsers reject it"
     return None
 
 
@@ -265,7 +262,7 @@ def _check_expiry_soon(certificate: Certificate, identity: Identity, now: dateti
         return None
     days = (ends - now).days
     left = "in less than a day" if days == 0 else "in 1 day" if days == 1 else f"in {days} days"
-    return f"{_name(certificate, identity)} ends on {_show_time(ends)}, {left}: renew it"
+    return f"{_name(certificate, identity)} expires on {_show_time(ends)}, {left}: renew it"
 
 
 def _name(certificate: Certificate, identity: Identity) -> str:

@@ -1,4 +1,4 @@
-"""TLS contexts: what a server offers, and whom a peer's client trusts."""
+"""TLS contexts for servers and for connections to peers."""
 
 import ssl
 from contextlib import nullcontext
@@ -10,25 +10,25 @@ from aphlict.errors import CertificateError
 from aphlict.tls.authorities import load_authorities
 from aphlict.tls.certificates import in_memory, load, rejected_by_openssl
 
-HTTP_1_1 = ["http/1.1"]  # a WebSocket over HTTP/2 (RFC 8441) is another protocol
+HTTP_1_1 = ["http/1.1"]  # ALPN; WebSockets over HTTP/2 (RFC 8441) are not supported
 
 
 def server_context(server: ServerSettings, read: Read = read_file) -> ssl.SSLContext:
-    """Make the context of a TLS server. Raises CertificateError where its files cannot serve.
+    """Return the context of a TLS server. Raises CertificateError if its files are not usable.
 
-    Key, certificate and chain come from three files, and `load_cert_chain` takes the chain from the
-    certificate's own file only: they are put together in memory, in the order that was proven.
+    `load_cert_chain` reads the chain from the certificate's file only, so key, certificate and chain of three files
+    are combined in memory, in the order that was checked.
     """
     identity = load(server, read)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.num_tickets = 1  # OpenSSL sends two; a browser that comes back takes one
+    context.num_tickets = 1  # OpenSSL sends two; a client that reconnects uses one
     context.set_alpn_protocols(HTTP_1_1)
     try:
         with in_memory(identity.pem) as path:
             context.load_cert_chain(path)
-    except ssl.SSLError as error:  # Python's OpenSSL may be another, and stricter, than pyOpenSSL's
+    except ssl.SSLError as error:  # Python's OpenSSL may differ from pyOpenSSL's and be stricter
         raise rejected_by_openssl(server, error.reason or str(error)) from error
     if server.ssl_ca is not None:
         context.load_verify_locations(cadata=load_authorities(server, server.ssl_ca, read).pem)
@@ -39,10 +39,9 @@ def server_context(server: ServerSettings, read: Read = read_file) -> ssl.SSLCon
 def client_context(
     ca: str | None, cert: str | None = None, key: str | None = None, read: Read = read_file
 ) -> ssl.SSLContext:
-    """Make the context for a peer: trust `ssl.ca`'s file alone, or what the system trusts; `cert` and `key` are what
-    it is shown where it asks who comes.
+    """Return the context for connections to a peer, which trusts the file `ca` only, or else the system's CAs.
 
-    Raises CertificateError where a file cannot serve.
+    `cert` and `key` are the client certificate, sent if the peer requests one. Raises CertificateError.
     """
     try:
         with in_memory(read(ca)) if ca is not None else nullcontext() as path:
@@ -50,14 +49,16 @@ def client_context(
     except OSError as error:  # ssl.SSLError is one
         expected = f"a file of certificates in PEM ({_reason(error)})"
         raise CertificateError(f"ssl.ca is {show(ca)}, expected {expected}") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2  # some Pythons leave that to the system's OpenSSL
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # some builds of Python leave the default to OpenSSL
     if cert is not None:
-        show_certificate(context, cert, key, read)
+        add_client_certificate(context, cert, key, read)
     return context
 
 
-def show_certificate(context: ssl.SSLContext, cert: str, key: str | None, read: Read = read_file) -> None:
-    """Let a client's context show a certificate where it is asked for one. Raises CertificateError."""
+def add_client_certificate(
+    context: ssl.SSLContext, cert: str, key: str | None, read: Read = read_file
+) -> None:
+    """Add a client certificate to a context. Raises CertificateError."""
     try:
         with in_memory(read(cert)) as chain, in_memory(read(key or cert)) as secret:
             context.load_cert_chain(chain, secret, _no_passphrase)
@@ -67,7 +68,7 @@ def show_certificate(context: ssl.SSLContext, cert: str, key: str | None, read: 
 
 
 def _no_passphrase() -> str:
-    """Without this, OpenSSL would ask at the terminal."""
+    """Prevent OpenSSL from prompting on the terminal."""
     return ""
 
 

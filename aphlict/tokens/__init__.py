@@ -1,1 +1,1 @@
-"""Tokens: JSON Web Tokens that say which channels a browser may have, and the keys that they are proven with."""
+"""Access tokens (JWT): keys, verification, and the grants that tokens contain."""

@@ -1,4 +1,4 @@
-"""What a token allows, once it has been proven."""
+"""What a verified token allows; and signing of tokens."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from aphlict.config.descriptions import show
 from aphlict.errors import ChannelForbidden, InstanceForbidden
 from aphlict.tokens.keys import Key
 
-MAX_LIFETIME = 366 * 86400  # seconds; a time in milliseconds, a common mistake, would hold for ever
+MAX_LIFETIME = 366 * 86400  # seconds; rejects an `exp` in milliseconds, a common mistake
 
 
 class Grant(Struct, frozen=True):
-    """The channels of an instance that may be listened to: by their names, and by how they begin.
+    """The channels of an instance that a client may subscribe to, by name and by prefix.
 
-    `expires` is a Unix time; `key` is the thumbprint of the key that proved it.
+    `expires` is a Unix time; `key` is the thumbprint of the key that verified the token.
     """
 
     instance: str
@@ -28,34 +28,34 @@ class Grant(Struct, frozen=True):
     key: bytes
 
     def __str__(self) -> str:
-        """Name all that it allows."""
+        """List the names and prefixes."""
         return ", ".join([*sorted(self.names), *(f"{prefix}*" for prefix in sorted(self.prefixes))])
 
     def allows(self, channel: str) -> bool:
-        """Whether a channel may be listened to."""
+        """Return whether the client may subscribe to a channel."""
         return channel in self.names or channel.startswith(self.prefixes)
 
     def check_channels(self, channels: tuple[str, ...]) -> None:
-        """Raise Forbidden, with all `channels` that may not be listened to, and the first of them in the text."""
+        """Raise ChannelForbidden with all `channels` that are not allowed, the first of them in the text."""
         refused = tuple(channel for channel in channels if not self.allows(channel))
         if refused:
-            error = ChannelForbidden(f"the token does not name the channel {show(refused[0])}")
+            error = ChannelForbidden(f"the token does not allow the channel {show(refused[0])}")
             error.channels = refused
             raise error
 
     def seconds_left(self, unix_now: float) -> int:
-        """How long it still holds."""
+        """Return the seconds until the grant expires."""
         return int(max(self.expires - unix_now, 0))
 
     def check_instance(self, instance: str) -> None:
-        """Raise Forbidden where it is for another instance."""
+        """Raise InstanceForbidden if the token is for another instance."""
         if instance != self.instance:
             raise InstanceForbidden(
                 f"the token is for the instance {show(self.instance)}, not {show(instance)}"
             )
 
 
-def make(
+def make_token(
     key: Key,
     channels: Sequence[str],
     expires: int,
@@ -64,17 +64,17 @@ def make(
     sub: str | None = None,
     audience: str | None = None,
 ) -> str:
-    """Make a token that ends at a Unix time; the key has to have a `signer`."""
+    """Return a token that expires at a Unix time; the key must have a `signer`."""
     claims: dict[str, Any] = {"exp": expires, "channels": list(channels)}
     claims |= {
         name: value
         for name, value in (("instance", instance), ("sub", sub), ("aud", audience))
         if value is not None
     }
-    return sign(key, encode(claims))
+    return sign_token(key, encode(claims))
 
 
-def sign(key: Key, claims: bytes) -> str:
-    """Make a token of claims that are encoded already."""
+def sign_token(key: Key, claims: bytes) -> str:
+    """Return a token with these claims (JSON)."""
     headers = None if key.id is None else {"kid": key.id}
     return PyJWS().encode(claims, key.signer, algorithm=key.algorithm, headers=headers)

@@ -1,4 +1,4 @@
-"""The keys of a server, and the proof of tokens with them."""
+"""The token keys of a server, and verification of tokens with them."""
 
 import math
 import re
@@ -17,8 +17,8 @@ from aphlict.protocol.http import DEFAULT_INSTANCE
 from aphlict.tokens.grant import MAX_LIFETIME, Grant
 from aphlict.tokens.keys import COSTS_IN_COMMANDS, Key, read_keys
 
-LEEWAY = 5.0  # seconds by which the clock of who made a token may differ from ours
-MAX_TRIED = 4  # keys for one token: a proof with ES256 takes 60 µs
+LEEWAY = 5.0  # seconds by which the clocks of the signer and this server may differ
+MAX_TRIED = 4  # keys for one token: verification with ES256 takes 60 µs
 _FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 
 
@@ -43,7 +43,7 @@ _WRONG = (msgspec.DecodeError, ValueError, RecursionError)
 
 
 class KeySet:
-    """Proves tokens. Several keys are in force at a time: one is going to be used no longer, another not yet."""
+    """Verifies tokens. Several keys are valid at a time so that they can be rotated."""
 
     def __init__(self, keys: Iterable[Key], audience: str | None = None) -> None:
         self._keys = tuple(keys)
@@ -55,37 +55,35 @@ class KeySet:
         return iter(self._keys)
 
     def has(self, thumbprint: bytes) -> bool:
-        """Whether a key is still in force."""
+        """Return whether a key is still in the set."""
         return thumbprint in self._thumbprints
 
     def verify(self, token: str, now: float, on_cost: Callable[[int], None]) -> Grant:
-        """Prove a token at a Unix time, and say what it allows. Raises InvalidToken.
+        """Verify a token at a Unix time and return what it allows. Raises InvalidToken.
 
-        `charge` is told before each proof what that costs, in commands.
+        `on_cost` is called before each signature check with its cost in commands.
         """
         if not _FORM.fullmatch(token):
-            raise InvalidToken("the token is no JWT: three parts with dots between them are expected")
+            raise InvalidToken("the token is not a JWT: expected three parts separated by dots")
         key, payload = self._verify_signature(token, self._candidates(_read_header(token)), on_cost)
         try:
             claims = _claims.decode(payload)
         except _WRONG as error:
-            raise InvalidToken(f"the claims of the token are not what is expected: {error}") from error
+            raise InvalidToken(f"the claims of the token are invalid: {error}") from error
         self._check_claims(claims, now)
         return _grant(claims, key)
 
     def _candidates(self, header: _Header) -> list[Key]:
-        """The keys that may have signed a token: it names its algorithm, but what counts is that of the key."""
+        """Return the keys that may have signed a token. A key's algorithm counts, not the token's (RFC 8725, 3.1)."""
         if header.crit is not None:
-            raise InvalidToken("the token demands an extension ('crit') that this server does not have")
+            raise InvalidToken("the token requires an extension ('crit') that this server does not support")
         good = [each for each in self._keys if each.algorithm == header.alg]
         if header.kid is not None:
             good = [each for each in good if each.id in (header.kid, None)]
         if not good:
             raise InvalidToken("this server has no key with the 'alg' and the 'kid' of the token")
         if len(good) > MAX_TRIED:
-            raise InvalidToken(
-                "too many keys of this server may have signed the token: it has to name one ('kid')"
-            )
+            raise InvalidToken("too many keys of this server match the token: it must name one ('kid')")
         return good
 
     def _verify_signature(
@@ -97,31 +95,27 @@ class KeySet:
                 return key, self._jws.decode(token, key.verifier, algorithms=[key.algorithm])
             except (InvalidTokenError, *_WRONG):
                 continue
-        raise InvalidToken("no key of this server has signed the token")
+        raise InvalidToken("the token is not signed by a key of this server")
 
     def _check_claims(self, claims: _Claims, now: float) -> None:
         if not math.isfinite(claims.exp) or now >= claims.exp + LEEWAY:
             raise TokenExpired("the token has expired")
         if claims.exp > now + MAX_LIFETIME:
-            raise InvalidToken("the token holds for more than a year: is its 'exp' in milliseconds?")
+            raise InvalidToken("the token is valid for more than a year: is its 'exp' in milliseconds?")
         if claims.nbf is not None and now < claims.nbf - LEEWAY:
             raise InvalidToken("the token is not valid yet ('nbf'): do the clocks differ?")
         audience = [claims.aud] if isinstance(claims.aud, str) else claims.aud or []
         if self._audience is None and audience:
-            raise InvalidToken(
-                "the token is for somebody else: it has an 'aud', and this server no auth.audience"
-            )
+            raise InvalidToken("the token has an 'aud', but this server has no auth.audience")
         if self._audience is not None and self._audience not in audience:
-            raise InvalidToken(
-                "the token is for somebody else: its 'aud' does not name this server's auth.audience"
-            )
+            raise InvalidToken("the 'aud' of the token does not contain this server's auth.audience")
 
 
 def _read_header(token: str) -> _Header:
     try:
         return _header.decode(urlsafe_b64decode(token.partition(".")[0] + "=="))
     except _WRONG as error:
-        raise InvalidToken("the header of the token is not that of a JWT") from error
+        raise InvalidToken("the header of the token is not a JWT header") from error
 
 
 def _grant(claims: _Claims, key: Key) -> Grant:
@@ -137,7 +131,7 @@ def _grant(claims: _Claims, key: Key) -> Grant:
 
 
 def load(server: ServerSettings, read: Read = read_file) -> KeySet | None:
-    """Read the keys of a server; None where it asks for no tokens. Raises ConfigError."""
+    """Read the keys of a server; None if it does not require tokens. Raises ConfigError."""
     if not server.auth_keys:
         return None
     where = f"of the client server on port {server.port}"

@@ -1,4 +1,4 @@
-"""Keys of tokens: read from PEM files, JWKS files and files with a secret. What a key is decides its algorithm."""
+"""Token keys from PEM files, JWKS files and files with a secret. The type of a key determines its algorithm."""
 
 import json
 from hashlib import sha256
@@ -28,7 +28,7 @@ NAME = "token="
 
 
 def pop_token_from_url(url: str) -> tuple[str, str | None]:
-    """The URL without the token in its query, and that token. Raises ValueError where it is no URL."""
+    """Return a URL without the token in its query, and that token. Raises ValueError for an invalid URL."""
     parts = urlsplit(url)
     fields = parts.query.split("&")
     tokens = [unquote(each.removeprefix(NAME)) for each in fields if each.startswith(NAME)]
@@ -39,10 +39,15 @@ def pop_token_from_url(url: str) -> tuple[str, str | None]:
 MIN_SECRET_BYTES = 32  # bytes (RFC 7518, 3.2)
 MIN_RSA_BITS = 2048  # bits
 BEGIN, PRIVATE = b"-----BEGIN ", b"PRIVATE KEY-----"
-COSTS_IN_COMMANDS = {"HS256": 1, "RS256": 2, "ES256": 3, "EdDSA": 4}  # of one proof, in commands: 20 µs each
+COSTS_IN_COMMANDS = {
+    "HS256": 1,
+    "RS256": 2,
+    "ES256": 3,
+    "EdDSA": 4,
+}  # of one verification; a command is 20 µs
 EXPECTED = "a public key (RSA, EC P-256 or Ed25519) in PEM, a JWKS, or a secret on one line"
 
-# What json, PyJWT and cryptography say of something that is none.
+# What json, PyJWT and cryptography raise for an invalid JWKS.
 _NO_JWKS = (
     ValueError,
     TypeError,
@@ -58,10 +63,9 @@ PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | bytes
 
 
 class Key(Struct, frozen=True):
-    """A key, and the one algorithm that it is good for (RFC 8725, 3.1).
+    """A key and the one algorithm that it is used with (RFC 8725, 3.1).
 
-    `signer` is what signs with it, where that is known. `id` None: it has no name. `thumbprint` tells it from others,
-    and tells nothing of it.
+    `signer` is the private key or secret, if known; `id` the `kid`, if any; `thumbprint` a hash that identifies it.
     """
 
     id: str | None
@@ -71,21 +75,21 @@ class Key(Struct, frozen=True):
     thumbprint: bytes
 
     def __repr__(self) -> str:
-        """Leave the secret out."""
+        """Omit the secret."""
         return f"Key({self.id!r}, {self.algorithm!r})"
 
     @property
     def cost(self) -> int:
-        """What it costs to prove a token with it, in commands."""
+        """Return the cost of verifying a token with it, in commands."""
         return COSTS_IN_COMMANDS[self.algorithm]
 
 
 class UnusableKey(ConfigError):
-    """A key that cannot be used; `str()` says what was expected, and what there is."""
+    """A key is not usable; `str()` is what was expected."""
 
 
 def read_keys(key: str, path: str, read: Read = read_file) -> list[Key]:
-    """Read the keys in a file which the configuration names at `key`. Raises ConfigError: the sentence names both."""
+    """Read the keys in the file of a configuration key. Raises ConfigError that names both."""
     try:
         content = read(path)
     except OSError as error:
@@ -97,7 +101,7 @@ def read_keys(key: str, path: str, read: Read = read_file) -> list[Key]:
 
 
 def read_signing_key(path: str) -> Key:
-    """Read a private key or a secret, to sign with; it has no name. Raises ConfigError."""
+    """Read a private key or secret for signing; it has no ID. Raises ConfigError."""
     try:
         content = Path(path).read_bytes()
         if BEGIN not in content:
@@ -113,7 +117,7 @@ def read_signing_key(path: str) -> Key:
 
 
 def parse_keys(content: bytes, name: str) -> list[Key]:
-    """Read the content of a key file; its name is the ID of a key that has none of its own. Raises UnusableKey."""
+    """Parse the content of a key file; its name is the ID of a key without one. Raises UnusableKey."""
     if content.lstrip()[:1] == b"{":
         return _parse_jwks(content)
     if BEGIN in content:
@@ -131,7 +135,7 @@ def _parse_secret(content: bytes) -> bytes:
 def _parse_pem(content: bytes) -> PublicKey:
     if PRIVATE in content:
         raise UnusableKey(
-            "the public key alone: openssl pkey -in FILE -pubout; the private one stays with who signs"
+            "the public key only (openssl pkey -in FILE -pubout); the private key stays with the signer"
         )
     try:
         return _supported(load_pem_public_key(content))
@@ -140,13 +144,13 @@ def _parse_pem(content: bytes) -> PublicKey:
 
 
 def _parse_jwks(content: bytes) -> list[Key]:
-    """The keys of a JWKS, or of a single JWK, that can prove tokens. Those for other purposes are passed over."""
+    """Return the keys of a JWKS or JWK that can verify tokens. Keys for other purposes are skipped."""
     try:
         value = json.loads(content)
         entries = value.get("keys", [value])
         keys = [_parse_jwk(each) for each in entries if _is_usable(each)]
     except _NO_JWKS as error:
-        raise UnusableKey(f"{EXPECTED} (it is no JWKS: {error or type(error).__name__})") from error
+        raise UnusableKey(f"{EXPECTED} (it is not a JWKS: {error or type(error).__name__})") from error
     if not keys:
         raise UnusableKey("a JWKS with a key for HS256, RS256, ES256 or EdDSA")
     return keys
@@ -161,14 +165,14 @@ def _is_usable(entry: dict[str, Any]) -> bool:
 
 def _parse_jwk(entry: dict[str, Any]) -> Key:
     if "d" in entry:
-        raise UnusableKey("a JWKS of public keys; this one has a private key")
-    # The type of the key says what it is good for, not what stands beside it.
+        raise UnusableKey("a JWKS with public keys only; this one has a private key")
+    # The type of the key decides, not the `alg` beside it.
     algorithm = {"RSA": "RS256", "oct": "HS256", "EC": "ES256", "OKP": "EdDSA"}[entry["kty"]]
     if entry.get("alg", algorithm) != algorithm:
         raise UnusableKey(f"a JWKS whose key of type {entry['kty']} is for {algorithm}")
     id = entry.get("kid")
     if id is not None and not isinstance(id, str):
-        raise UnusableKey("a JWKS whose 'kid's are texts")
+        raise UnusableKey("a JWKS whose 'kid's are strings")
     return _make_key(id, _supported(PyJWK(entry, algorithm).key))
 
 
@@ -190,9 +194,7 @@ def _algorithm_for(verifier: PublicKey) -> str:
     match verifier:
         case bytes():
             if len(verifier) < MIN_SECRET_BYTES:
-                raise UnusableKey(
-                    f"a secret of at least {MIN_SECRET_BYTES} bytes: openssl rand -hex 32 makes one"
-                )
+                raise UnusableKey(f"a secret of at least {MIN_SECRET_BYTES} bytes (openssl rand -hex 32)")
             return "HS256"
         case RSAPublicKey():
             if verifier.key_size < MIN_RSA_BITS:

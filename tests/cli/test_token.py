@@ -142,7 +142,7 @@ def test_a_token_from_standard_input(installation: Installation, command: tuple[
     installation.start()
     words = installation.words(*command, "--token-file", "-")
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    for text, part in (("a.b.c\n", "not that of a JWT"), (make(installation, "--channel", "x"), "channel")):
+    for text, part in (("a.b.c\n", "JWT header"), (make(installation, "--channel", "x"), "channel")):
         done = subprocess.run(words, input=text, env=environment(), timeout=30, check=False, **streams)
         assert (done.returncode, part in done.stdout) == (1, True), done.stdout
 
@@ -200,7 +200,7 @@ def test_listen_ends_where_its_token_is_refused(installation: Installation) -> N
     installation.start()
     done = installation.run("listen", "--token", "a.b.c", "demo")
     assert done.returncode == 1
-    assert "refused the token (the header of the token is not that of a JWT): give a good one" in done.stderr
+    assert "refused the token (the header of the token is not a JWT header): give a good one" in done.stderr
     done = installation.run("listen", "demo")
     assert done.returncode == 1
     assert "requires a token: the first command must be 'auth'; give a good one" in done.stderr

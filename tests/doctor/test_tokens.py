@@ -21,7 +21,7 @@ def test_without_a_token_it_says_how_to_make_one(installation: Installation, doc
     installation.start()
     doctor.visit(installation).expect("commands", "requires a token", "--token", "aphlict-doctor-*")
     wrong = make(installation, "--channel", "demo")
-    doctor.visit(installation, "--token", wrong).expect("commands", "does not name the channel", "--token")
+    doctor.visit(installation, "--token", wrong).expect("commands", "does not allow the channel", "--token")
     doctor.visit(installation, "--token", "a.b.c").expect("upgrade", "401", "--token")
 
 

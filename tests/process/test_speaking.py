@@ -131,7 +131,7 @@ def test_a_door_with_a_lock(installation: Installation, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"no certificate", "certificates of authorities, in PEM"),
+        (b"no certificate", "CA certificates in PEM"),
         (root().issue().own, "is not one"),
     ],
 )

@@ -88,7 +88,7 @@ async def test_every_way_to_show_every_kind_of_token(algorithm: str, way: str, t
             await node.publish({"subscribers": ["a", "secret"], "uniqueID": "m1"})
             assert await receive(browser, 1) == [{"uniqueID": "m1", "subscribers": ["a"]}]
             answer = await command(browser, "subscribe", ["b-2", "secret"])
-            assert answer["error"] == 'the token does not name the channel "secret"'
+            assert answer["error"] == 'the token does not allow the channel "secret"'
             await node.publish({"subscribers": ["b-2", "b-1"], "uniqueID": "m2"})
             assert (await receive(browser, 1))[0]["subscribers"] == ["b-1"]
 
@@ -118,7 +118,7 @@ async def test_tokens_that_are_refused_are_counted_and_told(
         await command(browser, "auth", token("a"))
         assert (await node.status())["refused"]["auth.keys"] == 2
     assert [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING] == [
-        "auth.keys was hit by 127.0.0.1 (no key of this server has signed the token)"
+        "auth.keys was hit by 127.0.0.1 (the token is not signed by a key of this server)"
     ]
 
 
@@ -201,7 +201,7 @@ async def test_another_token_goes_on_after_the_first(tmp_path: Path, clock: Cloc
         await command(browser, "subscribe", ["a"])
         await command(browser, "auth", token("a", exp=ends_in(40)))
         bad = await command(browser, "auth", token("a", by=pair("HS256", 1)))
-        assert bad["error"] == "no key of this server has signed the token"
+        assert bad["error"] == "the token is not signed by a key of this server"
         clock.advance(node, 30)  # the first is over
         await node.publish({"subscribers": ["a"], "uniqueID": "later"})
         assert (await receive(browser, 1))[0]["uniqueID"] == "later"

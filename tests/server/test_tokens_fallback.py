@@ -44,10 +44,10 @@ async def test_what_is_refused(endpoint: str, tmp_path: Path) -> None:
         for options, status, sentence, challenge in (
             ((), 401, "this server requires a token", 'Bearer realm="aphlict"'),
             (("-u", "me:secret"), 401, "this server requires a token", 'Bearer realm="aphlict"'),
-            (bearer(token("a", by=pair("HS256", 1))), 401, "no key of this server", invalid),
+            (bearer(token("a", by=pair("HS256", 1))), 401, "not signed by a key of this server", invalid),
             (bearer(token("a", exp=ends_in(-1))), 401, "has expired", invalid),
-            (bearer("x"), 401, "is no JWT", invalid),
-            (bearer(token("b")), 403, 'does not name the channel "a"', "insufficient_scope"),
+            (bearer("x"), 401, "is not a JWT", invalid),
+            (bearer(token("b")), 403, 'does not allow the channel "a"', "insufficient_scope"),
             (bearer(token("a", instance="acme")), 403, 'for the instance "acme"', "insufficient_scope"),
         ):
             answer = await curl(at(node, f"{endpoint}?channel=a"), *options)

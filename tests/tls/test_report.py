@@ -35,7 +35,7 @@ def test_expired(tmp_path: Path) -> None:
     [error] = findings(issued, tmp_path).errors
     ended = f"{issued.certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
     name = 'the certificate "CN=localhost" of the client server on port 443'
-    assert error == f"{name} expired on {ended}: browsers refuse it, renew it"
+    assert error == f"{name} expired on {ended}: browsers reject it, renew it"
 
 
 def test_not_yet_valid(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_not_yet_valid(tmp_path: Path) -> None:
     found = findings(issued, tmp_path)
     begins = f"{issued.certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
     name = 'the certificate "CN=localhost" of the client server on port 443'
-    assert found.errors == (f"{name} is not valid before {begins}: browsers refuse it",)
+    assert found.errors == (f"{name} is not valid before {begins}: browsers reject it",)
     assert not found.warnings
 
 
@@ -101,7 +101,7 @@ def test_disorder_is_a_warning(tmp_path: Path) -> None:
     Path(str(files.chain)).write_bytes(certificates.pem(*reversed(issued.above[:-1])))
     found = inspect_server(settings(files), NOW)
     assert found.warnings == (
-        "the certificates of the client server on port 443 are not in order: "
+        "the certificates of the client server on port 443 are out of order: "
         'they are sent as "CN=localhost", then "CN=Lower", then "CN=Upper"',
     )
     assert not found.errors
@@ -113,7 +113,7 @@ def test_a_stranger_is_an_error(tmp_path: Path) -> None:
     Path(str(files.chain)).write_bytes(issued.chain + certificates.root("Other").own)
     assert inspect_server(settings(files), NOW).errors == (
         'the certificate "CN=Other" of the client server on port 443 '
-        "signed no other certificate of its chain and is not sent: remove it",
+        "signed no certificate of the chain and is not sent: remove it",
     )
 
 

@@ -48,7 +48,7 @@ def test_every_kind_of_key(algorithm: str, tmp_path: Path) -> None:
     assert grant.allows("b-1")
     assert not grant.allows("ab")
     assert not grant.allows("b")
-    with pytest.raises(InvalidToken, match="no key of this server has signed the token"):
+    with pytest.raises(InvalidToken, match="the token is not signed by a key of this server"):
         check(keys, good("a", by=pair(algorithm, 1)))
 
 
@@ -60,7 +60,7 @@ def test_every_kind_of_key_in_a_jwks(algorithm: str, tmp_path: Path) -> None:
         assert check(keys, good("a", by=pair(algorithm, number), kid=kid)).allows("a")
         assert check(keys, good("a", by=pair(algorithm, number))).allows("a")
     for number, kid in enumerate(("two", "one")):
-        with pytest.raises(InvalidToken, match="no key of this server"):
+        with pytest.raises(InvalidToken, match="not signed by a key of this server"):
             check(keys, good("a", by=pair(algorithm, number), kid=kid))
 
 
@@ -137,7 +137,7 @@ def test_what_has_not_the_form_of_a_token_is_refused(text: str, tmp_path: Path) 
         ({"exp": None}, "missing required field `exp`"),
         ({"exp": "soon"}, "Expected `float`, got `str`"),
         ({"exp": NOW - LEEWAY}, "has expired"),
-        ({"exp": -math.inf}, "Expected `float`|not what is expected"),
+        ({"exp": -math.inf}, "Expected `float`|are invalid"),
         ({"exp": NOW + MAX_LIFETIME + 1}, "more than a year"),
         ({"exp": (NOW + 60) * 1000}, "milliseconds"),
         ({"exp": 1e300}, "more than a year"),
@@ -148,8 +148,8 @@ def test_what_has_not_the_form_of_a_token_is_refused(text: str, tmp_path: Path) 
         ({"channels": [None]}, "got `null`"),
         ({"instance": 7}, "Expected `str"),
         ({"sub": ["me"]}, "Expected `str"),
-        ({"aud": "another"}, "somebody else"),
-        ({"aud": ["another", "third"]}, "somebody else"),
+        ({"aud": "another"}, "auth.audience"),
+        ({"aud": ["another", "third"]}, "auth.audience"),
     ],
 )
 def test_claims_that_are_refused(claims: dict[str, Any], sentence: str, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_an_audience_that_is_asked_for_has_to_be_named(tmp_path: Path) -> None:
     assert check(keys, good("a", aud=["other", "notify"])).allows("a")
     others: list[dict[str, Any]] = [{}, {"aud": "other"}, {"aud": []}, {"aud": "NOTIFY"}]
     for claims in others:
-        with pytest.raises(InvalidToken, match="somebody else"):
+        with pytest.raises(InvalidToken, match=r"auth\.audience"):
             check(keys, good("a", **claims))
 
 
@@ -229,7 +229,7 @@ def test_no_prefix_is_allowed_unless_it_is_named() -> None:
     grant = Grant("default", None, frozenset({"a"}), (), NOW, b"")
     assert not grant.allows("")
     assert not grant.allows("b")
-    with pytest.raises(Forbidden, match='does not name the channel "b"'):
+    with pytest.raises(Forbidden, match='does not allow the channel "b"'):
         grant.check_channels(("a", "b"))
 
 
