@@ -1,4 +1,4 @@
-"""What several tests of servers need."""
+"""Fixtures of the tests of ports."""
 
 import pytest
 

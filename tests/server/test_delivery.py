@@ -7,7 +7,7 @@ from typing import Any
 from websockets.asyncio.client import connect
 
 from aphlict.core.message import parse
-from tests.server.test_browsers import replay
+from tests.server.test_client_port import replay
 from tests.support.hub import join
 from tests.support.nodes import command, receive, running_node, subscribed
 from tests.support.waiting import eventually

@@ -1,4 +1,4 @@
-"""What RFC 9110 asks of every answer, on both ports."""
+"""Rules of RFC 9110 for every response, on both ports."""
 
 import asyncio
 import time

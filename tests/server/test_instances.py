@@ -1,4 +1,4 @@
-"""Names of instances: the same name in is the same instance out, on both ports."""
+"""Names of instances: both ports decode them in the same way."""
 
 import asyncio
 from urllib.parse import quote

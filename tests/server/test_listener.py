@@ -1,4 +1,4 @@
-"""A listener outlives whatever knocks."""
+"""A listening socket continues after failing connections and exhausted resources."""
 
 import asyncio
 import errno

@@ -1,4 +1,4 @@
-"""Requests that two servers in a row could read differently: both ports refuse them, and end the connection."""
+"""Requests that two servers in a row could parse differently are refused, and the connection ends."""
 
 import asyncio
 import json

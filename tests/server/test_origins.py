@@ -1,4 +1,4 @@
-"""`origins` of a client server: which pages may listen, by WebSocket, event stream and poll."""
+"""`origins` of a client port: which pages may subscribe, over WebSockets, event streams and polls."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The page script of the Node.js server, which browsers out there still run: its exact frames, played back."""
+"""The page script of the Node.js server, replayed frame by frame."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A request for several channels of which some are refused: the answer names them, whatever the transport."""
+"""A request for several channels of which some are refused: the response names them on every transport."""
 
 from pathlib import Path
 from typing import Any

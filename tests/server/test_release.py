@@ -1,4 +1,4 @@
-"""What is over is released, and not kept until its deadline."""
+"""Objects are released when they end, not when their deadline passes."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""The browser client as the client port serves it."""
+"""The script of the browser client, as the client port serves it."""
 
 import gzip
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who may listen: tokens on WebSockets, as an independent client shows them."""
+"""Tokens on WebSockets, as an independent client presents them."""
 
 import asyncio
 import json

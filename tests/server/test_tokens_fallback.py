@@ -1,4 +1,4 @@
-"""Who may listen without a WebSocket: tokens on event streams and polls, as curl shows them."""
+"""Tokens on event streams and polls, as curl presents them."""
 
 import asyncio
 from pathlib import Path

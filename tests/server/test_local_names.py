@@ -1,4 +1,4 @@
-"""The names of this machine that its files give."""
+"""The names of this machine, from its host name and files."""
 
 import socket
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Server-Sent Events, with curl."""
+"""Server-Sent Events, as curl receives them."""
 
 import asyncio
 import json

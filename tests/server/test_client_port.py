@@ -1,4 +1,4 @@
-"""The client port: WebSockets, with an independent client."""
+"""The client port, as independent WebSocket clients see it."""
 
 import json
 import logging

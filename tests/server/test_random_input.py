@@ -1,4 +1,4 @@
-"""Strangers who send anything at all to both ports: nothing of it is an internal error, and nobody else notices."""
+"""Random input on both ports: no internal error, and no effect on other clients."""
 
 import asyncio
 import logging

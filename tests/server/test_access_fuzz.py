@@ -1,4 +1,4 @@
-"""Whatever stands in `Origin`, `Host` and their like: it is understood as others understand it, or refused."""
+"""Random `Origin`, `Host` and similar fields: parsed as other parsers do, or refused."""
 
 from contextlib import suppress
 from ipaddress import ip_address

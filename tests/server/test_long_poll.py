@@ -1,4 +1,4 @@
-"""Long polling, with curl."""
+"""Long polling, as curl receives it."""
 
 import asyncio
 import socket

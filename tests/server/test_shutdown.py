@@ -1,4 +1,4 @@
-"""Graceful shutdown."""
+"""Graceful and immediate shutdown."""
 
 import asyncio
 import socket

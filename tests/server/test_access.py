@@ -1,4 +1,4 @@
-"""Who may speak to an admin port: no web page, no stranger's name for it, and with a secret only who knows it."""
+"""Access to an admin port: no web pages, no foreign host names, and the secret if one is set."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The client's address behind proxies."""
+"""The client's address: PROXY protocol and X-Forwarded-For, over real sockets."""
 
 import asyncio
 import logging

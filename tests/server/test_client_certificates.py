@@ -1,4 +1,4 @@
-"""A reload that removes an authority from `ssl.ca`: connections that are open as well."""
+"""A reload that removes an authority from `ssl.ca` closes the connections that depend on it."""
 
 import asyncio
 import contextlib
