@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,10 +10,11 @@ from dataclasses import replace
 import pytest
 from tornado.httputil import HTTPServerRequest
 
-from aphlict.cluster.outbox import Bounds, Envelope
+from aphlict.cluster.http_client import HttpConnection
+from aphlict.cluster.outbox import Bounds
 from aphlict.cluster.relay import Relay
 from aphlict.config.settings import PeerSettings
-from tests.cluster.messages import FAST, OWN, message, relay_to
+from tests.cluster.messages import FAST, message, relay_to
 from tests.cluster.nodes import HOST, FakeNode, NodeJsServer, Post, Reply, read_post, reply, started
 from tests.support.waiting import eventually
 
@@ -396,12 +396,12 @@ async def test_too_many_messages_are_dropped_and_counted(caplog: pytest.LogCaptu
 async def test_old_messages_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     node = FakeNode("B").start()
     await node.stop()
-    async with node, relay_to(node.settings) as relay:
-        peer = relay._peers[0]
-        peer.put(Envelope(message("old"), OWN, [peer], time.monotonic() - FAST.age - 1))
-        await eventually(lambda: relay.status()[0]["queued"] == 0)
-        relay.forward(message("young"))
+    async with node, relay_to(node.settings, bounds=replace(FAST, age=0.5)) as relay:
+        relay.forward(message("old"))
+        await eventually(lambda: relay.status()[0]["dropped"] == 1)
         node.start()
+        await eventually(lambda: state(relay) == "up")
+        relay.forward(message("young"))
         await node.got(1)
         assert node.texts == ["young"]
         await eventually(lambda: state(relay) == "up")
@@ -412,9 +412,8 @@ async def test_a_failure_that_nobody_thought_of_is_told_and_survived(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with FakeNode("B").start() as node, relay_to(node.settings) as relay:
-        peer = relay._peers[0]
         with monkeypatch.context() as patch:
-            patch.setattr(peer, "_post", lambda _batch: 1 / 0)
+            patch.setattr(HttpConnection, "request", lambda *_: 1 / 0)
             relay.forward(message("1"))
             await away(relay, "division by zero")
         await node.got(1)
