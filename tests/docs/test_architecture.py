@@ -2,7 +2,8 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 from statistics import median
@@ -13,8 +14,15 @@ TEXT = (ROOT / "docs/architecture.md").read_text()
 PACKAGE = "aphlict"
 LONGEST_MODULE = 450  # lines: few come near 400, none goes much past it
 LISTS = {"aphlict.errors"}  # one class after the other: it is searched, not read
+MAX_MODULES = 116
+MAX_LAYERS = 9
 LONGEST_FUNCTION = 40
 MEDIAN_FUNCTION = 10
+# Names that are still used twice.
+SHARED_MODULES = {"machine", "fallback", "server", "context"}
+SHARED_CLASSES = {
+    *("Answer", "Handler", "Identity", "Listener", "Listening", "Receipt", "Sender", "State", "Stream"),
+}
 
 PACKAGES = re.findall(r"^\| `(\w+)` \|", TEXT.split("## Packages")[1].split("\n## ")[0], re.MULTILINE)
 FILES = {
@@ -38,6 +46,15 @@ def imports(name: str) -> Iterator[str]:
 
 def package(name: str) -> str:
     return name.split(".")[1] if "." in name else ""
+
+
+def modules() -> list[str]:
+    """The modules that have contents of their own."""
+    return [name for name, path in FILES.items() if path.name != "__init__.py"]
+
+
+def repeated(names: Iterable[str]) -> set[str]:
+    return {name for name, count in Counter(names).items() if count > 1}
 
 
 def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
@@ -64,6 +81,34 @@ def test_a_package_imports_only_from_packages_above_it() -> None:
         if package(other) and PACKAGES.index(package(other)) > PACKAGES.index(package(name))
     ]
     assert upwards == []
+
+
+def test_the_packages_form_few_layers() -> None:
+    below = {package(name): set[str]() for name in FILES}
+    for name in FILES:
+        below[package(name)] |= {package(other) for other in imports(name)} - {package(name), ""}
+    layers: dict[str, int] = {}
+    for name in TopologicalSorter(below).static_order():
+        layers[name] = 1 + max((layers[each] for each in below[name]), default=0)
+    assert max(layers.values()) <= MAX_LAYERS, layers
+
+
+def test_there_are_few_modules() -> None:
+    assert len(modules()) <= MAX_MODULES
+
+
+def test_no_two_modules_share_a_name() -> None:
+    assert repeated(name.rpartition(".")[2] for name in modules()) <= SHARED_MODULES
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    classes = [
+        node.name
+        for tree in TREES.values()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert repeated(classes) <= SHARED_CLASSES
 
 
 def test_no_import_goes_in_a_circle() -> None:
