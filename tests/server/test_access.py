@@ -15,14 +15,14 @@ SECRET, ANOTHER = "a secret of many letters".replace(" ", "-"), "another-secret-
 NAMES = ("web1", "web1.example.com")
 
 
-def guard(**keys: Any) -> AdminAccess:
-    """That of an admin server on a machine of these names."""
+def make_access(**keys: Any) -> AdminAccess:
+    """The access check of an admin port on a machine with NAMES."""
     return AdminAccess(ServerSettings(type="admin", port=1, **keys), NAMES)
 
 
-def check(guard: AdminAccess, headers: dict[str, str], came_to: str = "127.0.0.1") -> None:
-    """Check a request that came to one of this machine's addresses."""
-    guard.check(headers, lambda: came_to)
+def check(access: AdminAccess, headers: dict[str, str], local_address: str = "127.0.0.1") -> None:
+    """Check a request that one of this machine's addresses received."""
+    access.check(headers, lambda: local_address)
 
 
 def at(node: RunningNode, path: str = "/") -> str:
@@ -43,17 +43,17 @@ def at(node: RunningNode, path: str = "/") -> str:
         {"sec-fetch-site": "same-origin", "origin": "http://evil.example:22281"},
     ],
 )
-def test_a_page_is_refused(headers: dict[str, str]) -> None:
+def test_a_page_is_rejected(headers: dict[str, str]) -> None:
     with pytest.raises(CrossSiteRequest):
-        check(guard(), headers)
+        check(make_access(), headers)
 
 
 @pytest.mark.parametrize("headers", [{}, {"sec-fetch-site": "none"}, {"sec-fetch-site": "same-origin"}])
-def test_who_is_no_page_is_served(headers: dict[str, str]) -> None:
-    check(guard(), headers)
+def test_other_requests_are_accepted(headers: dict[str, str]) -> None:
+    check(make_access(), headers)
 
 
-async def test_a_page_publishes_nothing() -> None:
+async def test_a_page_cannot_publish() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
         for header in ("Origin: https://evil.example", "Sec-Fetch-Site: cross-site"):
@@ -69,7 +69,7 @@ async def test_a_page_publishes_nothing() -> None:
         assert (await receive(browser, 1))[0]["text"] == "ours"
 
 
-async def test_a_page_is_refused_before_its_body_is_read() -> None:
+async def test_a_page_is_rejected_before_its_body_is_read() -> None:
     async with running_node() as node:
         headers = ("-H", "Origin: https://evil.example", "-H", "Expect: 100-continue")
         answer = await curl(at(node), "-d", "x" * 100_000, *headers)
@@ -99,9 +99,9 @@ async def test_a_page_is_refused_before_its_body_is_read() -> None:
         "printer.home.arpa",
     ],
 )
-def test_names_that_a_stranger_cannot_have(host: str) -> None:
-    check(guard(), {"host": host})
-    check(guard(), {})
+def test_names_that_an_attacker_cannot_register(host: str) -> None:
+    check(make_access(), {"host": host})
+    check(make_access(), {})
 
 
 @pytest.mark.parametrize(
@@ -116,25 +116,25 @@ def test_names_that_a_stranger_cannot_have(host: str) -> None:
         "evil.com:22281:1",
     ],
 )
-def test_a_name_that_a_stranger_can_have_pointed_here(host: str) -> None:
+def test_names_that_an_attacker_can_register(host: str) -> None:
     with pytest.raises(HostNotAllowed):
-        check(guard(), {"host": host})
+        check(make_access(), {"host": host})
 
 
-def test_beyond_loopback_names_count_only_where_they_are_listed() -> None:
-    everywhere = guard(listen="0.0.0.0")
+def test_names_are_checked_on_loopback_or_if_they_are_configured() -> None:
+    everywhere = make_access(listen="0.0.0.0")
     check(everywhere, {"host": "notify1.example.org:22281"}, "10.0.0.5")
     for loopback in ("127.0.0.1", "127.8.0.1", "::1", "::ffff:127.0.0.1"):
         with pytest.raises(HostNotAllowed):
             check(everywhere, {"host": "notify1.example.org:22281"}, loopback)
-    listed = guard(listen="0.0.0.0", admin_hosts=("Notify1.example.org",))
+    listed = make_access(listen="0.0.0.0", admin_hosts=("Notify1.example.org",))
     check(listed, {"host": "notify1.example.org:22281"}, "10.0.0.5")
     with pytest.raises(HostNotAllowed):
         check(listed, {"host": "evil.com:22281"}, "10.0.0.5")
 
 
-def test_a_name_that_the_server_listens_on() -> None:
-    check(guard(listen="notify.example.org", admin_hosts=("x",)), {"host": "notify.example.org"})
+def test_the_name_that_the_server_listens_on() -> None:
+    check(make_access(listen="notify.example.org", admin_hosts=("x",)), {"host": "notify.example.org"})
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_loopback(address: str, loopback: bool) -> None:
     assert is_loopback(address) is loopback
 
 
-async def test_a_rebound_name() -> None:
+async def test_dns_rebinding() -> None:
     async with running_node() as node:
         for path, options in (("/status/", ()), ("/", ("-d", "{}"))):
             answer = await curl(at(node, path), "-H", "Host: evil.com:22281", *options)
@@ -163,12 +163,12 @@ async def test_a_rebound_name() -> None:
         assert (await node.status())["refused"]["admin.hosts"] == 2
 
 
-async def test_a_rebound_name_of_a_server_that_listens_everywhere() -> None:
+async def test_dns_rebinding_to_a_server_on_all_interfaces() -> None:
     async with running_node(admin={"listen": "0.0.0.0"}) as node:
         assert (await curl(at(node, "/status/"), "-H", "Host: evil.com:22281")).status == 403
 
 
-async def test_the_names_of_the_cluster_are_own_names() -> None:
+async def test_names_of_the_cluster_are_accepted() -> None:
     async with running_node(cluster=[{"host": "notify.example.org", "port": 1}]) as node:
         assert (await curl(at(node, "/status/"), "-H", "Host: notify.example.org:22281")).status == 200
 
@@ -184,8 +184,8 @@ async def test_a_health_check_without_a_host() -> None:
 @pytest.mark.parametrize(
     "header", [f"Bearer {SECRET}", f"bearer {SECRET}", f"Bearer  {SECRET}", f"Bearer {ANOTHER}"]
 )
-def test_the_right_secrets(header: str) -> None:
-    check(guard(admin_secret=f"{SECRET}\n{ANOTHER}"), {"authorization": header})
+def test_right_secrets(header: str) -> None:
+    check(make_access(admin_secret=f"{SECRET}\n{ANOTHER}"), {"authorization": header})
 
 
 @pytest.mark.parametrize(
@@ -203,13 +203,13 @@ def test_the_right_secrets(header: str) -> None:
         "Bearer \xe9",
     ],
 )
-def test_the_wrong_ones(header: str) -> None:
+def test_wrong_secrets(header: str) -> None:
     with pytest.raises(Unauthorized):
-        check(guard(admin_secret=f"{SECRET}\n{ANOTHER}"), {"authorization": header})
+        check(make_access(admin_secret=f"{SECRET}\n{ANOTHER}"), {"authorization": header})
 
 
-def test_the_time_of_a_comparison_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every secret is compared, whichever is right, by what takes as long for any of the same length."""
+def test_secrets_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All secrets are compared, whichever matches, with a comparison whose time depends on the length only."""
     compared: list[tuple[bytes, bytes]] = []
 
     def compare(shown: bytes, secret: bytes) -> bool:
@@ -217,11 +217,11 @@ def test_the_time_of_a_comparison_says_nothing(monkeypatch: pytest.MonkeyPatch) 
         return len(compared) == 1
 
     monkeypatch.setattr("hmac.compare_digest", compare)
-    check(guard(admin_secret=f"{SECRET}\n{ANOTHER}"), {"authorization": "Bearer x"})
+    check(make_access(admin_secret=f"{SECRET}\n{ANOTHER}"), {"authorization": "Bearer x"})
     assert compared == [(b"x", SECRET.encode()), (b"x", ANOTHER.encode())]
 
 
-async def test_nothing_is_told_to_strangers(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_rejection_does_not_reveal_the_secret(caplog: pytest.LogCaptureFixture) -> None:
     async with running_node(admin={"admin.secret": SECRET}) as node:
         for path, options in (
             ("/status/", ()),
@@ -240,7 +240,7 @@ async def test_nothing_is_told_to_strangers(caplog: pytest.LogCaptureFixture) ->
     assert "admin.secret was hit by 127.0.0.1" in caplog.text
 
 
-async def test_who_knows_it_publishes() -> None:
+async def test_publishing_with_the_secret() -> None:
     async with running_node(admin={"admin.secret": SECRET}) as node:
         browser = await subscribed(node.url(), "a")
         for options in ((), ("-H", "Transfer-Encoding: chunked")):

@@ -34,7 +34,7 @@ MADE_UP = st.builds("{}{}".format, SCHEMES, st.lists(PIECES, max_size=6).map("".
 @given(HEADER | MADE_UP)
 @example("https://evil.example\\.example.com")
 @example("https://evil.example#.example.com")
-def test_an_origin_that_is_let_in_is_what_others_take_it_for(header: str) -> None:
+def test_an_accepted_origin_is_parsed_alike_by_urllib(header: str) -> None:
     if Origins(["*.example.com", "https://example.com"]).allows(header):
         parts = urlsplit(header)
         assert (parts.scheme, parts.port or 443, parts.username) == ("https", 443, None)
@@ -44,10 +44,10 @@ def test_an_origin_that_is_let_in_is_what_others_take_it_for(header: str) -> Non
 
 
 @given(HEADER | st.lists(PIECES, max_size=6).map("".join))
-def test_a_host_that_is_let_in_is_no_strangers(header: str) -> None:
-    guard = AdminAccess(ServerSettings(type="admin", port=1), ["web1.example.com"])
+def test_an_accepted_host_cannot_be_an_attackers(header: str) -> None:
+    access = AdminAccess(ServerSettings(type="admin", port=1), ["web1.example.com"])
     try:
-        guard.check({"host": header}, lambda: "127.0.0.1")
+        access.check({"host": header}, lambda: "127.0.0.1")
     except HostNotAllowed:
         return
     host = (urlsplit(f"http://{header}").hostname or "").rstrip(".")
@@ -62,7 +62,7 @@ def test_a_host_that_is_let_in_is_no_strangers(header: str) -> None:
 @given(HEADER | st.lists(PIECES, max_size=6).map("".join))
 @example("example.com@evil.example")
 @example("evil.example:443.example.com")
-def test_a_host_that_is_of_an_origin_is_taken_for_that_by_others(header: str) -> None:
+def test_a_host_of_an_origin_is_parsed_alike_by_urllib(header: str) -> None:
     host = host_of(header)
     if host is not None and Origins(["*.example.com", "https://example.com"]).names(host):
         parts = urlsplit(f"http://{header}")
@@ -72,8 +72,8 @@ def test_a_host_that_is_of_an_origin_is_taken_for_that_by_others(header: str) ->
 
 
 @given(st.dictionaries(st.sampled_from(["host", "origin", "sec-fetch-site", "authorization"]), HEADER))
-def test_nothing_but_refusals_comes_of_any_head(headers: dict[str, str]) -> None:
-    guard = AdminAccess(ServerSettings(type="admin", port=1, admin_secret="a-secret-of-many-letters"), [])
+def test_random_fields_raise_rejections_only(headers: dict[str, str]) -> None:
+    access = AdminAccess(ServerSettings(type="admin", port=1, admin_secret="a-secret-of-many-letters"), [])
     with suppress(CrossSiteRequest, HostNotAllowed, Unauthorized):
-        guard.check(headers, lambda: "127.0.0.1")
-        raise AssertionError("nobody makes up the secret")
+        access.check(headers, lambda: "127.0.0.1")
+        raise AssertionError("accepted without the secret")

@@ -17,7 +17,7 @@ async def curl(*arguments: str) -> str:
     return output.decode()
 
 
-async def test_curl_publishes_without_saying_what_it_sends() -> None:
+async def test_curl_publishes_without_a_content_type_of_json() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "demo")
         answer = await curl("-d", '{"subscribers":["demo"],"text":"hello"}', f"localhost:{node.admin_port}")
@@ -34,7 +34,7 @@ async def test_any_or_no_content_type(kind: str) -> None:
             assert answer.startswith("HTTP/1.1 200 OK")
 
 
-async def test_the_receipt_names_node_message_and_number_of_browsers() -> None:
+async def test_the_receipt_has_node_message_and_number_of_subscribers() -> None:
     async with running_node() as node:
         await subscribed(node.url(), "a")
         await subscribed(node.url(), "a", "b")
@@ -44,7 +44,7 @@ async def test_the_receipt_names_node_message_and_number_of_browsers() -> None:
         assert receipt["fingerprint"].isalnum()
 
 
-async def test_a_list_publishes_each_object_in_turn() -> None:
+async def test_a_list_publishes_each_object_in_order() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
         receipt = await node.publish(*({"subscribers": ["a"], "n": n, "uniqueID": str(n)} for n in range(3)))
@@ -52,7 +52,7 @@ async def test_a_list_publishes_each_object_in_turn() -> None:
         assert [message["n"] for message in await receive(browser, 3)] == [0, 1, 2]
 
 
-async def test_a_list_with_one_bad_message_publishes_nothing() -> None:
+async def test_a_list_with_one_invalid_message_publishes_nothing() -> None:
     async with running_node() as node:
         body = json.dumps([{"subscribers": ["a"]}, {"text": "for nobody"}])
         status, answer = await node.ask("/", method="POST", body=body)
@@ -77,7 +77,7 @@ async def test_the_instance_is_percent_decoded() -> None:
         assert (await node.status("caf%C3%A9"))["clients.active"] == 1
 
 
-async def test_the_status_page_has_what_the_ancestor_says() -> None:
+async def test_the_status_has_all_keys_of_the_nodejs_server() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
         await node.publish({"subscribers": ["a"]})
@@ -121,7 +121,7 @@ BAD_BODIES = [
 
 
 @pytest.mark.parametrize("body", BAD_BODIES, ids=lambda body: repr(body[:40]))
-async def test_a_bad_body_is_refused_with_a_sentence(body: bytes) -> None:
+async def test_an_invalid_body_is_rejected(body: bytes) -> None:
     async with running_node() as node:
         status, answer = await node.ask("/", method="POST", body=body)
         assert status == 400
@@ -132,7 +132,7 @@ async def test_a_bad_body_is_refused_with_a_sentence(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"), [("GET", "/", "POST"), ("DELETE", "/status/", "GET, HEAD")]
 )
-async def test_another_method_is_refused_with_what_is_allowed(method: str, path: str, allowed: str) -> None:
+async def test_another_method_is_rejected_with_the_allowed_ones(method: str, path: str, allowed: str) -> None:
     async with running_node() as node:
         answer = await curl("-X", method, f"http://127.0.0.1:{node.admin_port}{path}")
         assert answer.startswith("HTTP/1.1 405 ")
@@ -140,7 +140,7 @@ async def test_another_method_is_refused_with_what_is_allowed(method: str, path:
         assert "error" in json.loads(answer.split("\r\n\r\n")[1])
 
 
-async def test_a_target_may_be_a_whole_url() -> None:
+async def test_a_target_may_be_an_absolute_url() -> None:
     async with running_node() as node:
         ports = [
             (node.admin_port, "/status/"),
@@ -160,15 +160,15 @@ async def test_another_path_is_not_found() -> None:
         assert "error" in answer
 
 
-async def test_a_body_that_is_too_large_is_refused_and_not_kept() -> None:
+async def test_a_body_that_is_too_large_is_rejected() -> None:
     async with running_node(limits__body=1000) as node:
         status, answer = await node.ask("/", method="POST", body=b" " * 1001)
         assert status == 413
         assert "1000 bytes" in answer["error"]
 
 
-async def test_curl_publishes_a_body_in_chunks() -> None:
-    text = "x" * 100_000  # more than is read at a time
+async def test_curl_publishes_a_chunked_body() -> None:
+    text = "x" * 100_000  # more than one read returns
     body = json.dumps({"subscribers": ["a"], "text": text})
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
@@ -177,11 +177,11 @@ async def test_curl_publishes_a_body_in_chunks() -> None:
         plain = ("-s", "-d", '{"subscribers": []}', "-w", " connections: %{num_connects}", url)
         answers = await curl(*chunked, "--next", *plain)
         assert answers.startswith("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ")
-        assert answers.endswith(" connections: 0"), "the first one goes on"
+        assert answers.endswith(" connections: 0"), "the first connection is reused"
         assert (await receive(browser, 1))[0]["text"] == text
 
 
-async def test_a_chunked_body_that_grows_too_large_is_refused() -> None:
+async def test_a_chunked_body_that_becomes_too_large_is_rejected() -> None:
     async with running_node(limits__body=1000) as node:
         answer = await curl(
             "-H", "Transfer-Encoding: chunked", "-d", "x" * 5000, f"http://127.0.0.1:{node.admin_port}/"
@@ -189,7 +189,7 @@ async def test_a_chunked_body_that_grows_too_large_is_refused() -> None:
         assert answer.startswith("HTTP/1.1 413 ")
 
 
-async def test_the_answer_comes_before_a_long_fan_out_has_finished() -> None:
+async def test_the_response_does_not_wait_for_a_long_fan_out() -> None:
     async with running_node() as node:
         browsers = [await subscribed(node.url(), "a") for _ in range(600)]
         receipt = await node.publish({"subscribers": ["a"], "text": "x"})
@@ -198,7 +198,7 @@ async def test_the_answer_comes_before_a_long_fan_out_has_finished() -> None:
             assert (await receive(browser, 1))[0]["text"] == "x"
 
 
-async def test_a_long_list_is_read_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_list_is_parsed_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin, "TURN", 0)
     async with running_node() as node:
         turns = 0

@@ -17,7 +17,7 @@ REQUEST = b'POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 19\r\n\r\n{"su
 
 
 class Publisher:
-    """A connection that is kept alive, with a certificate or without one."""
+    """A publisher with a persistent connection, with a certificate or without one."""
 
     def __init__(self, port: int, ca: str, shown: Files | None) -> None:
         self._port = port
@@ -34,7 +34,7 @@ class Publisher:
         return self
 
     async def is_served(self) -> bool:
-        """Whether a message is taken over this connection."""
+        """Return whether a message is accepted over this connection."""
         self._writer.write(REQUEST)
         try:
             head = await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 10)
@@ -50,7 +50,7 @@ class Publisher:
 
 
 def reload(node: RunningNode, **changes: Any) -> None:
-    """Reload with other keys of the admin server."""
+    """Reload with other keys of the admin port."""
     settings = node.node.settings
     client, admin = settings.servers
     servers = (client, structs.replace(admin, **changes))
@@ -59,11 +59,11 @@ def reload(node: RunningNode, **changes: Any) -> None:
 
 @pytest.fixture
 def authorities() -> tuple[Authority, Authority]:
-    """One that stays and one that is removed."""
+    """Return an authority that stays and one that is removed."""
     return root("Stays"), root("Goes")
 
 
-async def test_a_removed_authority_ends_its_open_connections(
+async def test_removing_an_authority_closes_its_connections(
     tmp_path: Path, authorities: tuple[Authority, Authority]
 ) -> None:
     stays, goes = authorities
@@ -84,7 +84,7 @@ async def test_a_removed_authority_ends_its_open_connections(
         going.close()
 
 
-async def test_a_new_demand_for_certificates_ends_connections_without_one(
+async def test_requiring_certificates_closes_connections_without_one(
     tmp_path: Path, authorities: tuple[Authority, Authority]
 ) -> None:
     stays, _ = authorities

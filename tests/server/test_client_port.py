@@ -33,7 +33,7 @@ async def test_a_request_without_upgrade_gets_501(path: str) -> None:
         ("/ws/~a%20b/", "a b"),
     ],
 )
-async def test_any_path_upgrades_and_may_name_the_instance(path: str, instance: str) -> None:
+async def test_any_path_upgrades_and_may_contain_the_instance(path: str, instance: str) -> None:
     async with running_node() as node, connect(node.url(path)) as browser:
         await command(browser, "subscribe", ["a"])
         await node.publish({"subscribers": ["a"], "text": "x"}, instance=instance.replace(" ", "%20"))
@@ -53,7 +53,7 @@ async def test_messages_of_one_instance_never_reach_another() -> None:
 
 
 async def replay(browser: ClientConnection, data: object) -> list[dict[str, Any]]:
-    """Ask for a replay: the messages, and the ack last."""
+    """Request a replay. Return the messages, and the ack last."""
     await browser.send(json.dumps({"command": "replay", "data": data, "id": 1}))
     received: list[dict[str, Any]] = []
     while not received or received[-1].get("type") != "ack":
@@ -61,7 +61,7 @@ async def replay(browser: ClientConnection, data: object) -> list[dict[str, Any]
     return received
 
 
-async def test_unsubscribed_channels_are_silent() -> None:
+async def test_unsubscribed_channels_deliver_nothing() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a", "b")
         await command(browser, "unsubscribe", ["a", "never"])
@@ -87,7 +87,7 @@ async def test_ping_is_answered_with_pong_and_nothing_else() -> None:
         assert await receive(browser, 2) == [{"type": "pong"}, {"type": "pong"}]
 
 
-async def test_a_replay_by_age_sends_again_oldest_first_what_is_subscribed_now() -> None:
+async def test_a_replay_by_age_sends_subscribed_messages_oldest_first() -> None:
     async with running_node() as node:
         for number in range(5):
             await node.publish({"subscribers": ["a" if number % 2 else "b"], "n": number})
@@ -97,7 +97,7 @@ async def test_a_replay_by_age_sends_again_oldest_first_what_is_subscribed_now()
         assert [m.get("n") for m in await replay(browser, None)] == [1, 3, None]
 
 
-async def test_a_replay_by_age_leaves_out_what_is_older() -> None:
+async def test_a_replay_by_age_omits_older_messages() -> None:
     async with running_node() as node:
         await node.publish({"subscribers": ["a"], "n": 1})
         [entry] = node.node.hub.instance("default").history.entries
@@ -139,7 +139,7 @@ BAD_COMMANDS = [
 
 
 @pytest.mark.parametrize("bad", BAD_COMMANDS, ids=lambda bad: repr(bad[:40]))
-async def test_a_command_that_cannot_be_understood_is_logged_and_changes_nothing(
+async def test_an_invalid_command_is_logged_and_changes_nothing(
     bad: str | bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
@@ -151,7 +151,7 @@ async def test_a_command_that_cannot_be_understood_is_logged_and_changes_nothing
             assert "sent a command that was not done" in caplog.text
 
 
-async def test_a_browser_learns_nothing_of_who_else_was_told() -> None:
+async def test_a_client_does_not_see_other_channels_of_a_message() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "b", "c")
         await node.publish(
@@ -162,7 +162,7 @@ async def test_a_browser_learns_nothing_of_who_else_was_told() -> None:
         assert "touched" not in message
 
 
-async def test_browsers_with_different_channels_get_their_own_each() -> None:
+async def test_clients_with_different_channels_receive_their_own() -> None:
     async with running_node() as node:
         wanted = [("a",), ("b",), ("a", "b"), ("b", "c"), ("c",)]
         browsers = [await subscribed(node.url(), *channels) for channels in wanted]
@@ -173,7 +173,7 @@ async def test_browsers_with_different_channels_get_their_own_each() -> None:
             assert message["subscribers"] == [name for name in channels if name in "ab"]
 
 
-async def test_the_published_object_arrives_as_it_was() -> None:
+async def test_the_published_object_arrives_unchanged() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
         body = (
@@ -197,7 +197,7 @@ async def test_the_published_object_arrives_as_it_was() -> None:
         ({"Connection": "close"}, 400),
     ],
 )
-async def test_a_bad_handshake_is_refused_with_a_sentence(headers: dict[str, str], status: int) -> None:
+async def test_an_invalid_handshake_is_rejected(headers: dict[str, str], status: int) -> None:
     async with running_node() as node:
         all_headers = {
             "Upgrade": "websocket",
@@ -211,14 +211,14 @@ async def test_a_bad_handshake_is_refused_with_a_sentence(headers: dict[str, str
         assert "error" in answer
 
 
-async def test_an_instance_name_that_is_too_long_is_refused() -> None:
+async def test_an_instance_name_that_is_too_long_is_rejected() -> None:
     async with running_node() as node:
         with pytest.raises(InvalidStatus) as refused:
             await connect(node.url("/~" + "x" * 257 + "/"))
         assert refused.value.response.status_code == 400
 
 
-async def test_large_and_many_frames_pass_whole() -> None:
+async def test_large_and_many_frames_arrive_complete() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
         for number in range(50):
@@ -226,7 +226,7 @@ async def test_large_and_many_frames_pass_whole() -> None:
         assert [m["n"] for m in await receive(browser, 50)] == list(range(50))
 
 
-async def test_a_browser_that_closes_is_answered_and_forgotten() -> None:
+async def test_a_close_frame_is_answered_and_the_client_leaves() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
         await browser.close(3001, "bye")

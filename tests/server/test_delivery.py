@@ -13,7 +13,7 @@ from tests.support.nodes import command, receive, running_node, subscribed
 from tests.support.waiting import eventually
 
 
-async def test_the_server_adds_a_unique_id_where_there_is_none() -> None:
+async def test_the_server_adds_a_missing_unique_id() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
         first = await node.publish({"subscribers": ["a"]})
@@ -39,7 +39,7 @@ async def test_the_same_unique_id_in_another_instance_is_another_message() -> No
         assert "duplicate" not in receipt
 
 
-async def test_a_message_that_has_been_here_is_answered_and_nothing_else() -> None:
+async def test_a_message_that_this_node_has_touched_is_acknowledged_only() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
         receipt = await node.publish({"subscribers": ["a"], "touched": [node.node.fingerprint]})
@@ -49,7 +49,7 @@ async def test_a_message_that_has_been_here_is_answered_and_nothing_else() -> No
         assert (await node.status())["history.size"] == 1
 
 
-async def test_every_browser_gets_the_messages_in_the_order_of_acceptance() -> None:
+async def test_every_client_receives_messages_in_the_same_order() -> None:
     async with running_node() as node:
         crowd = [await subscribed(node.url(), "crowd", f"own-{n}") for n in range(600)]
         wanted = []
@@ -62,7 +62,7 @@ async def test_every_browser_gets_the_messages_in_the_order_of_acceptance() -> N
             assert [m["n"] for m in await receive(browser, 40)] == wanted
 
 
-async def test_replay_after_sends_everything_later_and_says_how_many() -> None:
+async def test_replay_after_sends_all_later_messages_and_their_number() -> None:
     async with running_node() as node:
         ids = [(await node.publish({"subscribers": ["a"], "n": n}))["uniqueID"] for n in range(5)]
         browser = await subscribed(node.url(), "a")
@@ -72,7 +72,7 @@ async def test_replay_after_sends_everything_later_and_says_how_many() -> None:
         assert ack == {"type": "ack", "id": 1, "count": 2, "recovered": True}
 
 
-async def test_replay_after_what_is_no_longer_known_sends_all_and_says_so() -> None:
+async def test_replay_after_an_unknown_message_sends_all_as_not_recovered() -> None:
     async with running_node() as node:
         await node.publish({"subscribers": ["a"], "n": 0})
         browser = await subscribed(node.url(), "a")
@@ -81,7 +81,7 @@ async def test_replay_after_what_is_no_longer_known_sends_all_and_says_so() -> N
         assert ack["recovered"] is False
 
 
-async def test_replay_after_never_repeats_what_came_live() -> None:
+async def test_replay_after_does_not_repeat_live_messages() -> None:
     async with running_node() as node:
         first = await node.publish({"subscribers": ["a"], "n": 0})
         await node.publish({"subscribers": ["a"], "n": 1})
@@ -91,7 +91,7 @@ async def test_replay_after_never_repeats_what_came_live() -> None:
         assert sorted(m["n"] for m in received[:-1] if "n" in m) == [1, 2]
 
 
-async def test_replay_after_several_leaves_out_what_was_seen_in_another_order() -> None:
+async def test_replay_after_several_omits_messages_seen_in_another_order() -> None:
     async with running_node() as node:
         ids = [(await node.publish({"subscribers": ["a"], "n": n}))["uniqueID"] for n in range(6)]
         browser = await subscribed(node.url(), "a")
@@ -100,7 +100,7 @@ async def test_replay_after_several_leaves_out_what_was_seen_in_another_order() 
         assert ack["recovered"] is True
 
 
-async def test_nothing_is_lost_or_doubled_by_a_browser_that_keeps_reconnecting() -> None:
+async def test_a_client_that_keeps_reconnecting_misses_and_repeats_nothing() -> None:
     async with running_node() as node:
         seen: list[int] = []
         last = (await node.publish({"subscribers": ["a"], "n": -1}))["uniqueID"]
@@ -125,7 +125,7 @@ async def test_nothing_is_lost_or_doubled_by_a_browser_that_keeps_reconnecting()
         assert seen == list(range(400))
 
 
-async def test_the_ack_of_a_replay_comes_after_the_replayed_messages_however_many() -> None:
+async def test_the_ack_of_a_replay_follows_the_replayed_messages() -> None:
     async with running_node() as node:
         pad = "x" * 5000
         for _ in range(0, 1000, 100):
@@ -146,7 +146,7 @@ async def test_commands_with_an_id_are_answered() -> None:
         assert (ack["type"], ack["id"]) == ("ack", 7)
 
 
-async def test_a_page_that_gives_no_id_gets_nothing_that_it_does_not_expect() -> None:
+async def test_commands_without_an_id_are_not_answered() -> None:
     async with running_node() as node, connect(node.url()) as browser:
         await node.publish({"subscribers": ["a"], "n": 1})
         for name, data in (
@@ -163,7 +163,7 @@ async def test_a_page_that_gives_no_id_gets_nothing_that_it_does_not_expect() ->
         assert (once["n"], again["n"], pong) == (1, 1, {"type": "pong"})
 
 
-async def test_a_bad_command_with_an_id_is_answered_with_a_sentence() -> None:
+async def test_an_invalid_command_with_an_id_is_answered_with_an_error() -> None:
     async with running_node() as node, connect(node.url()) as browser:
         answer = await command(browser, "fly")
         assert answer["type"] == "error"
@@ -173,7 +173,7 @@ async def test_a_bad_command_with_an_id_is_answered_with_a_sentence() -> None:
         assert (answer["type"], answer["id"]) == ("error", "x")
 
 
-async def test_too_many_subscriptions_are_an_error_and_none_of_them_is_made() -> None:
+async def test_a_list_with_too_many_subscriptions_adds_none() -> None:
     async with running_node(limits__subscriptions=3) as node:
         browser = await subscribed(node.url(), "a", "b")
         assert (await command(browser, "subscribe", ["c", "d"]))["type"] == "error"
@@ -181,7 +181,7 @@ async def test_too_many_subscriptions_are_an_error_and_none_of_them_is_made() ->
         assert (await command(browser, "subscribe", ["c", "a"]))["type"] == "ack"
 
 
-async def test_an_instance_that_nobody_uses_is_forgotten() -> None:
+async def test_an_unused_instance_is_removed() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url("/~gone/"), "a")
         assert "gone" in node.node.hub.instances
@@ -190,7 +190,7 @@ async def test_an_instance_that_nobody_uses_is_forgotten() -> None:
         assert "gone" not in node.node.hub.instances
 
 
-async def test_a_long_list_for_many_browsers_does_not_hold_up_the_loop() -> None:
+async def test_a_long_list_for_many_clients_does_not_block_the_loop() -> None:
     turns = 0
     told: list[Any] = []
 

@@ -34,7 +34,7 @@ REQUESTS = [
 
 
 async def ask(node: RunningNode, port: str, request: bytes) -> tuple[int, dict[str, str]]:
-    """Send a request, with BODY behind it, and read the head of the first answer."""
+    """Send a request followed by BODY, and return status and fields of the first response."""
     number = node.client_port if port == "client" else node.admin_port
     reader, writer = await asyncio.open_connection("127.0.0.1", number)
     writer.write(request + BODY * (LENGTH in request))
@@ -47,7 +47,7 @@ async def ask(node: RunningNode, port: str, request: bytes) -> tuple[int, dict[s
 
 
 @pytest.mark.parametrize(("port", "start", "fields", "status"), REQUESTS, ids=lambda value: str(value)[:40])
-async def test_every_answer_has_a_date(port: str, start: bytes, fields: bytes, status: int) -> None:
+async def test_every_response_has_a_date(port: str, start: bytes, fields: bytes, status: int) -> None:
     async with running_node() as node:
         began = int(time.time())
         found, headers = await ask(node, port, start + b"\r\nHost: x\r\n" + fields + b"\r\n")
@@ -56,7 +56,7 @@ async def test_every_answer_has_a_date(port: str, start: bytes, fields: bytes, s
         assert began <= parsedate_to_datetime(headers["date"]).timestamp() <= time.time()
 
 
-async def test_an_answer_without_a_body_has_no_length() -> None:
+async def test_a_response_without_a_body_has_no_length() -> None:
     async with running_node() as node:
         _, headers = await ask(node, "client", b"OPTIONS /events HTTP/1.1\r\nHost: x\r\n\r\n")
         assert "content-length" not in headers
@@ -68,7 +68,7 @@ async def test_an_answer_without_a_body_has_no_length() -> None:
         assert "content-length" not in headers
 
 
-async def test_an_unknown_version_is_answered_with_what_to_upgrade_to() -> None:
+async def test_an_unknown_websocket_version_gets_the_supported_one() -> None:
     async with running_node() as node:
         old = b"Sec-WebSocket-Version: 8\r\n\r\n"
         status, headers = await ask(node, "client", b"GET / HTTP/1.1\r\nHost: x\r\n" + UPGRADE + old)
@@ -79,7 +79,7 @@ async def test_an_unknown_version_is_answered_with_what_to_upgrade_to() -> None:
 
 
 @pytest.mark.parametrize(("minor", "status"), [(0, 200), (1, 100)])
-async def test_only_http_1_1_is_answered_with_100_continue(minor: int, status: int) -> None:
+async def test_only_http_1_1_gets_100_continue(minor: int, status: int) -> None:
     async with running_node() as node:
         request = b"POST / HTTP/1.%d\r\nHost: x\r\nExpect: 100-continue\r\n%b\r\n" % (minor, LENGTH)
         found, _ = await ask(node, "admin", request)
@@ -87,7 +87,7 @@ async def test_only_http_1_1_is_answered_with_100_continue(minor: int, status: i
 
 
 @pytest.mark.parametrize(("port", "path"), [("admin", b"/status/"), ("client", b"/poll?channel=a&wait=0")])
-async def test_a_connection_of_http_1_0_is_kept_where_both_sides_name_it(port: str, path: bytes) -> None:
+async def test_http_1_0_connections_are_kept_if_both_sides_ask(port: str, path: bytes) -> None:
     async with running_node() as node:
         for field, expected in ((KEEP, "keep-alive"), (b"", "close")):
             _, headers = await ask(node, port, b"GET %b HTTP/1.0\r\n%b\r\n" % (path, field))

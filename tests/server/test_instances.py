@@ -23,7 +23,7 @@ def test_a_name_is_the_same_instance_on_both_ports(name: str) -> None:
     assert parse_query(f"instance={quote(name, safe='')}") == {"instance": [name]}
 
 
-async def test_an_odd_name_reaches_its_own_instance_alone() -> None:
+async def test_an_unusual_name_reaches_its_own_instance_only() -> None:
     async with running_node() as node:
         server = f"http://127.0.0.1:{node.admin_port}/"
         browsers = {name: await subscribed(node.url(f"/ws/{instance_path(name)}"), "a") for name in ODD_NAMES}
@@ -36,7 +36,7 @@ async def test_an_odd_name_reaches_its_own_instance_alone() -> None:
 
 
 async def status_of(port: int, target: bytes, *fields: bytes) -> bytes:
-    """The status of an answer to a request whose target is sent as it is."""
+    """Return the status of the response to a request whose target is sent unchanged."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     body = b'{"subscribers":["a"]}' if target.startswith(b"POST") else b""
     lines = [target + b" HTTP/1.1", b"Host: localhost", b"Content-Length: %d" % len(body), *fields, b"", body]
@@ -54,7 +54,7 @@ UPGRADE = (
 )
 
 
-async def test_utf8_without_percent_encoding_is_read_alike_on_both_ports() -> None:
+async def test_utf8_without_percent_encoding_is_decoded_on_both_ports() -> None:
     async with running_node() as node:
         assert await status_of(node.client_port, "GET /~café/".encode(), *UPGRADE) == b"101"
         browser = await subscribed(node.url("/~caf%C3%A9/"), "a")
@@ -64,7 +64,7 @@ async def test_utf8_without_percent_encoding_is_read_alike_on_both_ports() -> No
 
 
 @pytest.mark.parametrize("name", [b"%FF", b"\xe9", b"%ED%A0%80", b"x" * 257, "é".encode() * 129])
-async def test_what_is_no_name_is_refused_on_both_ports(name: bytes) -> None:
+async def test_an_invalid_name_is_rejected_on_both_ports(name: bytes) -> None:
     async with running_node() as node:
         assert await status_of(node.client_port, b"GET /~%b/" % name, *UPGRADE) == b"400"
         assert await status_of(node.client_port, b"GET /~%b/poll?channel=a&wait=0" % name) == b"400"

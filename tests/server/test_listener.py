@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-def knock_and_run(port: int, content: bytes) -> None:
+def connect_and_reset(port: int, content: bytes) -> None:
     """Connect, send, and reset the connection: all of it before the server can accept."""
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
@@ -31,7 +31,7 @@ def knock_and_run(port: int, content: bytes) -> None:
 
 
 def ask_for_health(port: int, authority: str) -> int:
-    """The status that a load balancer gets."""
+    """Return the status of a load balancer's health check."""
     client = HTTPSConnection(
         "localhost", port, context=ssl.create_default_context(cafile=authority), timeout=10
     )
@@ -43,14 +43,14 @@ def ask_for_health(port: int, authority: str) -> int:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n"])
-async def test_who_is_gone_before_it_is_accepted_does_no_harm(
+async def test_a_client_that_resets_before_it_is_accepted(
     content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = self_signed().write(tmp_path)
     with caplog.at_level(logging.WARNING):
         async with running_node(client=files.settings()) as node:
             for _ in range(3):
-                knock_and_run(node.client_port, content)
+                connect_and_reset(node.client_port, content)
             assert await asyncio.to_thread(ask_for_health, node.client_port, files.ca) == 200
         gc.collect()
     assert not caplog.records
@@ -59,23 +59,21 @@ async def test_who_is_gone_before_it_is_accepted_does_no_harm(
 @pytest.mark.parametrize(
     "path", ["events?channel=a", "events?channel=a&after=x", "poll?channel=a&after=x", "status"]
 )
-async def test_who_is_gone_before_it_is_answered_does_no_harm(
-    path: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_client_that_resets_before_the_response(path: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         async with running_node() as node:
-            door = node.node.server.admission["client"].connections
+            limiter = node.node.server.admission["client"].connections
             with socket.create_connection(("127.0.0.1", node.client_port)) as sock:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-                await eventually(lambda: door.inside == 1)
+                await eventually(lambda: limiter.inside == 1)
                 sock.sendall(f"GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            await eventually(lambda: door.inside == 0)
+            await eventually(lambda: limiter.inside == 0)
             assert node.node.hub.connections == 0
     assert not caplog.records
 
 
 class FullEpoll:
-    """An epoll for which the kernel has no memory left; or fs.epoll.max_user_watches is reached."""
+    """An epoll without kernel memory left, or with fs.epoll.max_user_watches reached."""
 
     def __init__(self, epoll: select.epoll, number: int) -> None:
         self._epoll = epoll
@@ -90,17 +88,17 @@ class FullEpoll:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOMEM], ids=["ENOSPC", "ENOMEM"])
-@pytest.mark.parametrize("kind", ["plain", "TLS", "balancer", "turned away"])
-async def test_what_epoll_has_no_room_for_is_closed_and_leaves_no_trace(
+@pytest.mark.parametrize("kind", ["plain", "TLS", "proxy", "rejected"])
+async def test_a_connection_that_epoll_cannot_register_is_released(
     kind: str, number: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     client: dict[str, Any] = self_signed().write(tmp_path).settings() if kind == "TLS" else {}
-    client["proxy.protocol"] = kind == "balancer"
+    client["proxy.protocol"] = kind == "proxy"
     with caplog.at_level(logging.WARNING):
         async with running_node(client=client) as node:
-            gate = node.node.server.admission["client"]
-            if kind == "turned away":
-                gate.connections.reload(0, None, ())
+            limits = node.node.server.admission["client"]
+            if kind == "rejected":
+                limits.connections.reload(0, None, ())
             poller = node.node.server.context.poller
             epoll, handlers = poller._epoll, poller.handlers()
             poller._epoll = FullEpoll(epoll, number)  # type: ignore[assignment]
@@ -108,7 +106,7 @@ async def test_what_epoll_has_no_room_for_is_closed_and_leaves_no_trace(
             assert await asyncio.wait_for(reader.read(), 20) == b""
             writer.close()
             assert poller.handlers() == handlers
-            assert gate.connections.inside == gate.rejections.inside == gate.pending.inside == 0
+            assert limits.connections.inside == limits.rejections.inside == limits.pending.inside == 0
             poller._epoll = epoll
             reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
             await eventually(lambda: len(poller.handlers()) > len(handlers), "the next connection")
@@ -117,7 +115,7 @@ async def test_what_epoll_has_no_room_for_is_closed_and_leaves_no_trace(
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
-async def test_what_epoll_has_no_room_for_behind_a_balancer_is_closed(
+async def test_a_connection_that_epoll_cannot_register_after_its_proxy_header(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):

@@ -11,7 +11,7 @@ from tests.support.configuration import write_configuration
 
 
 def names(folder: Path, monkeypatch: pytest.MonkeyPatch, resolver: str, hosts: str = "") -> set[str]:
-    """The names of `web1` with these files."""
+    """Return the names of `web1` with these files."""
     monkeypatch.setattr(socket, "gethostname", lambda: "web1")
     for name, text in (("RESOLVER", resolver), ("HOSTS", hosts)):
         (folder / name).write_text(text)
@@ -35,13 +35,13 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch, resolver: str, hosts: s
         ("", []),
     ],
 )
-def test_the_domains_that_are_searched(
+def test_search_domains(
     resolver: str, domains: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As resolv.conf(5) has them: white space of any kind, and the last line wins."""
+    """See resolv.conf(5): white space of any kind, and the last line wins."""
     assert names(tmp_path, monkeypatch, resolver) == {"web1", *(f"web1.{domain}" for domain in domains)}
 
 
-def test_the_names_in_the_table_of_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_in_etc_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = "127.0.0.1\tlocalhost a.example # b.example\n#::1 c.example\n\n"
     assert names(tmp_path, monkeypatch, "", hosts) == {"web1", "localhost", "a.example"}

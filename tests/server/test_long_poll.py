@@ -20,7 +20,7 @@ async def ask(node: RunningNode, query: str, *options: str, path: str = "/ws/pol
 
 
 class Poller:
-    """A browser that polls as the manual says."""
+    """A client that polls as documented."""
 
     def __init__(self, *nodes: RunningNode, channels: str = "channel=a") -> None:
         self.nodes = nodes
@@ -30,7 +30,7 @@ class Poller:
         self.turn = 0
 
     async def poll(self, wait: float = 0) -> bool:
-        """Ask the next node; whether nothing can be missing."""
+        """Poll the next node. Return whether no message can be missing."""
         after = "" if self.last is None else f"&after={quote(self.last)}"
         node = self.nodes[self.turn % len(self.nodes)]
         self.turn += 1
@@ -64,7 +64,7 @@ async def test_a_poll_waits_for_a_message() -> None:
         assert (await node.status())["clients.total"] == 1
 
 
-async def test_a_poll_in_vain_ends_with_its_time() -> None:
+async def test_a_poll_without_messages_ends_after_its_wait() -> None:
     async with running_node() as node:
         answer = await asyncio.wait_for(ask(node, "channel=a&wait=0.3"), 5)
         assert answer.json["messages"] == []
@@ -84,7 +84,7 @@ async def test_nothing_is_lost_between_two_polls() -> None:
         assert browser.names == [f"{n}{name}" for n in range(4) for name in ("a", "both", "between")]
 
 
-async def test_a_batch_that_arrives_at_once_is_one_answer() -> None:
+async def test_a_batch_is_one_response() -> None:
     async with running_node() as node:
         browser = Poller(node, channels="channel=a&channel=b")
         waiting = asyncio.create_task(browser.poll(wait=30))
@@ -96,7 +96,7 @@ async def test_a_batch_that_arrives_at_once_is_one_answer() -> None:
         assert len(browser.names) == 10
 
 
-async def test_more_than_an_answer_holds_comes_in_several() -> None:
+async def test_many_messages_are_spread_over_responses() -> None:
     async with running_node() as node:
         browser = Poller(node)
         await browser.poll()
@@ -109,7 +109,7 @@ async def test_more_than_an_answer_holds_comes_in_several() -> None:
         assert browser.names == names
 
 
-async def test_large_messages_are_spread_over_answers() -> None:
+async def test_large_messages_are_spread_over_responses() -> None:
     async with running_node() as node:
         browser = Poller(node)
         await browser.poll()
@@ -120,7 +120,7 @@ async def test_large_messages_are_spread_over_answers() -> None:
             assert browser.names == [str(n) for n in range(count)]
 
 
-async def test_any_node_answers_a_poll_that_another_began() -> None:
+async def test_any_node_continues_where_another_ended() -> None:
     async with running_node() as first, running_node() as second:
         browser = Poller(first, second)
         for _ in range(4):
@@ -132,7 +132,7 @@ async def test_any_node_answers_a_poll_that_another_began() -> None:
         assert browser.names == [str(n) for n in range(6)]
 
 
-async def test_a_message_that_comes_to_another_node_later_is_not_sent_again() -> None:
+async def test_a_message_that_another_node_receives_later_is_not_repeated() -> None:
     async with running_node() as first, running_node() as second:
         browser = Poller(first, second)
         await browser.poll()
@@ -147,7 +147,7 @@ async def test_a_message_that_comes_to_another_node_later_is_not_sent_again() ->
         assert browser.names == ["one", "two"]
 
 
-async def test_a_reader_of_messages_may_resume_with_a_name() -> None:
+async def test_a_client_may_resume_with_a_unique_id() -> None:
     async with running_node() as node:
         for name in ("one", "two", "three"):
             await node.publish(message(name))
@@ -158,7 +158,7 @@ async def test_a_reader_of_messages_may_resume_with_a_name() -> None:
             assert all(each["uniqueID"] != "one" for each in answer.json["messages"])
 
 
-async def test_a_gap_is_told_at_once() -> None:
+async def test_a_gap_is_reported_immediately() -> None:
     async with running_node() as node:
         await node.publish(message("one"))
         answer = await asyncio.wait_for(ask(node, "channel=a&after=gone"), 5)
@@ -169,7 +169,7 @@ async def test_a_gap_is_told_at_once() -> None:
         assert answer.json["messages"] == []
 
 
-async def test_a_wait_that_is_none() -> None:
+async def test_an_invalid_wait() -> None:
     async with running_node() as node:
         for wait in ("61", "-1", "x", "nan", "inf", "1e999"):
             answer = await ask(node, f"channel=a&wait={wait}")
@@ -177,7 +177,7 @@ async def test_a_wait_that_is_none() -> None:
             assert "wait" in answer.json["error"]
 
 
-async def test_polls_answer_at_once_when_the_server_stops() -> None:
+async def test_polls_end_at_shutdown() -> None:
     async with running_node() as node:
         asked = asyncio.create_task(ask(node, "channel=a&wait=60"))
         await eventually(lambda: node.node.hub.connections == 1)
@@ -189,7 +189,7 @@ async def test_polls_answer_at_once_when_the_server_stops() -> None:
         await stopping
 
 
-async def test_one_connection_bears_many_polls() -> None:
+async def test_one_connection_serves_many_polls() -> None:
     async with running_node() as node:
         reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
         for n in range(5):
@@ -203,7 +203,7 @@ async def test_one_connection_bears_many_polls() -> None:
         writer.close()
 
 
-async def test_a_request_before_its_time_ends_the_connection_after_the_answer() -> None:
+async def test_a_pipelined_request_ends_the_connection_after_the_response() -> None:
     async with running_node() as node:
         request = b"GET /poll?channel=a&wait=0 HTTP/1.1\r\nHost: x\r\n\r\n"
         reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
@@ -213,7 +213,7 @@ async def test_a_request_before_its_time_ends_the_connection_after_the_answer() 
         writer.close()
 
 
-async def test_a_page_does_not_get_into_an_answer_that_has_not_been_taken() -> None:
+async def test_a_response_is_not_mixed_with_an_unsent_one() -> None:
     async with running_node() as node:
         with await poll_slowly(node) as browser:
             await eventually(lambda: pool_of(node).used > 0)
@@ -228,7 +228,7 @@ async def test_a_page_does_not_get_into_an_answer_that_has_not_been_taken() -> N
         await eventually(lambda: pool_of(node).used == 0)
 
 
-async def test_a_long_answer_is_taken_over_a_slow_line(clock: Clock) -> None:
+async def test_a_long_response_is_sent_over_a_slow_line(clock: Clock) -> None:
     for end in (b"", b"Connection: close\r\n"):
         async with running_node(limits__handshake=0.5) as node:
             with await poll_slowly(node, end) as browser:
@@ -243,7 +243,7 @@ async def test_a_long_answer_is_taken_over_a_slow_line(clock: Clock) -> None:
 
 
 async def poll_slowly(node: RunningNode, field: bytes = b"") -> socket.socket:
-    """Ask for a megabyte that was missed, from a socket that holds little."""
+    """Request a megabyte of missed messages from a socket with a small buffer."""
     for _ in range(4):
         await node.publish({"subscribers": ["a"], "text": "x" * 250_000})
     browser = socket.socket()
@@ -267,7 +267,7 @@ async def read_to_end(sock: socket.socket) -> bytes:
     return output
 
 
-async def test_who_goes_away_is_forgotten() -> None:
+async def test_a_client_that_disconnects_leaves() -> None:
     async with running_node() as node:
         _, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
         writer.write(b"GET /poll?channel=a HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -14,7 +14,7 @@ PORTS = pytest.mark.parametrize("port", ["client", "admin"])
 
 
 async def exchange(node: RunningNode, port: str, *pieces: bytes) -> bytes:
-    """All that comes back, up to the end of the connection, which the server must bring about."""
+    """Return all received data until the server closes the connection."""
     number = node.client_port if port == "client" else node.admin_port
     reader, writer = await asyncio.open_connection("127.0.0.1", number)
     try:
@@ -26,8 +26,8 @@ async def exchange(node: RunningNode, port: str, *pieces: bytes) -> bytes:
         writer.close()
 
 
-def check_refused(answer: bytes, status: int) -> None:
-    """One answer, an error that is explained; nothing that follows was taken for a request."""
+def check_rejected(answer: bytes, status: int) -> None:
+    """Check for one error response: what follows the request was not parsed as another one."""
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status)
     assert b"\r\nConnection: close" in head
@@ -36,18 +36,18 @@ def check_refused(answer: bytes, status: int) -> None:
 
 @PORTS
 @pytest.mark.parametrize("malformed", MALFORMED, ids=str)
-async def test_a_malformed_request_is_refused(malformed: Malformed, port: str) -> None:
+async def test_a_malformed_request_is_rejected(malformed: Malformed, port: str) -> None:
     async with running_node() as node:
-        check_refused(await exchange(node, port, malformed.data + HIDDEN), malformed.status)
+        check_rejected(await exchange(node, port, malformed.data + HIDDEN), malformed.status)
 
 
 @PORTS
 @pytest.mark.parametrize("malformed", MALFORMED, ids=str)
-async def test_a_malformed_request_is_refused_a_byte_at_a_time(malformed: Malformed, port: str) -> None:
+async def test_a_malformed_request_is_rejected_a_byte_at_a_time(malformed: Malformed, port: str) -> None:
     pieces = [malformed.data[i : i + 1] for i in range(min(len(malformed.data), 300))]
     async with running_node() as node:
         answer = await exchange(node, port, *pieces, malformed.data[300:] + HIDDEN)
-        check_refused(answer, malformed.status)
+        check_rejected(answer, malformed.status)
 
 
 @pytest.mark.parametrize(
@@ -61,15 +61,15 @@ async def test_a_malformed_request_is_refused_a_byte_at_a_time(malformed: Malfor
         b"0\r\n\n",
     ],
 )
-async def test_malformed_chunks_are_refused_at_once(body: bytes) -> None:
+async def test_malformed_chunks_are_rejected_immediately(body: bytes) -> None:
     async with running_node() as node:
-        check_refused(await exchange(node, "admin", CHUNKED + body + HIDDEN), 400)
-        check_refused(await exchange(node, "admin", CHUNKED + body), 400)
-        check_refused(await exchange(node, "client", CHUNKED + body + HIDDEN), 501)
+        check_rejected(await exchange(node, "admin", CHUNKED + body + HIDDEN), 400)
+        check_rejected(await exchange(node, "admin", CHUNKED + body), 400)
+        check_rejected(await exchange(node, "client", CHUNKED + body + HIDDEN), 501)
         assert (await node.status())["messages.in"] == 0
 
 
-async def test_what_follows_a_body_in_chunks_is_read_as_strictly() -> None:
+async def test_a_request_after_a_chunked_body_is_parsed_strictly() -> None:
     body = b'{"subscribers": ["a"]}'
     hidden = b"POST / HTTP/1.1\nContent-Length: %d\n\n%b" % (len(body), body)
     async with running_node() as node:
@@ -78,17 +78,17 @@ async def test_what_follows_a_body_in_chunks_is_read_as_strictly() -> None:
         )
         assert answer.startswith(b"HTTP/1.1 200 ")
         _, _, following = answer.partition(b"}HTTP/1.1")
-        check_refused(b"HTTP/1.1" + following, 400)
+        check_rejected(b"HTTP/1.1" + following, 400)
         assert (await node.status())["messages.in"] == 1
 
 
-async def test_an_upgrade_with_a_body_is_refused() -> None:
+async def test_an_upgrade_with_a_body_is_rejected() -> None:
     head = (
         b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 100\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     async with running_node() as node:
-        check_refused(await exchange(node, "client", head + HIDDEN), 501)
+        check_rejected(await exchange(node, "client", head + HIDDEN), 501)
 
 
 CLIENT_PATHS = ("/poll?channel=a&wait=0", "/events?channel=a", "/status", "/aphlict.js", "/", "/ws/~a/poll")
@@ -104,8 +104,8 @@ FRAMINGS = {
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT"])
 @pytest.mark.parametrize("framing", FRAMINGS)
-async def test_a_body_on_the_client_port_is_never_read_as_a_request(method: str, framing: str) -> None:
-    """A proxy that reuses its connections would give the answers to the wrong users."""
+async def test_a_body_on_the_client_port_is_not_parsed_as_a_request(method: str, framing: str) -> None:
+    """A proxy that reuses its connections would pass the responses to the wrong clients."""
     async with running_node() as node:
         for path in CLIENT_PATHS:
             start = f"{method} {path} HTTP/1.1\r\nHost: x\r\n".encode()
@@ -115,7 +115,7 @@ async def test_a_body_on_the_client_port_is_never_read_as_a_request(method: str,
                 assert answer.startswith(b"HTTP/1.1 501 ")
                 assert answer.endswith(b"\r\n\r\n")
             else:
-                check_refused(answer, 501)
+                check_rejected(answer, 501)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
@@ -132,8 +132,8 @@ async def test_a_body_on_the_admin_port_belongs_to_its_request(method: str, fram
 
 
 @PORTS
-async def test_a_refusal_of_head_has_no_body(port: str) -> None:
-    """What follows its head would be read as the answer to the next request."""
+async def test_an_error_response_to_head_has_no_body(port: str) -> None:
+    """A client would parse the body as the next response."""
     fields = b"Host: x\r\nOrigin: https://a.example\r\nUpgrade: websocket\r\n\r\n"
     async with running_node() as node:
         answer = await exchange(node, port, b"HEAD / HTTP/1.1\r\n" + fields)

@@ -44,7 +44,7 @@ async def test_upgrades() -> None:
         assert not await is_let_in(node, "null")
 
 
-async def test_where_nothing_is_configured_pages_of_all_origins_listen() -> None:
+async def test_without_origins_pages_of_all_origins_may_subscribe() -> None:
     async with running_node() as node:
         assert await is_let_in(node, OTHERS)
         answer = await curl(at(node, "/poll?channel=a&wait=0"), *by(OTHERS))
@@ -54,7 +54,7 @@ async def test_where_nothing_is_configured_pages_of_all_origins_listen() -> None
 
 @pytest.mark.parametrize("path", ["/events?channel=a", "/poll?channel=a&wait=0"])
 @pytest.mark.parametrize("method", ["GET", "OPTIONS"])
-async def test_events_polls_and_preflights_of_others_get_403(path: str, method: str) -> None:
+async def test_streams_polls_and_preflights_of_other_origins_get_403(path: str, method: str) -> None:
     async with running_node(client=CONFIGURED) as node:
         answer = await curl(at(node, path), "-X", method, *by(OTHERS))
         assert answer.status == 403
@@ -64,7 +64,7 @@ async def test_events_polls_and_preflights_of_others_get_403(path: str, method: 
         assert (await node.status())["clients.total"] == 0
 
 
-async def test_polls_and_preflights_of_ours_name_the_origin() -> None:
+async def test_polls_and_preflights_of_allowed_origins_get_cors_fields() -> None:
     async with running_node(client=CONFIGURED) as node:
         for method in ("GET", "OPTIONS"):
             answer = await curl(at(node, "/poll?channel=a&wait=0"), "-X", method, *by(OURS))
@@ -76,7 +76,7 @@ async def test_polls_and_preflights_of_ours_name_the_origin() -> None:
         assert bad.headers["access-control-allow-origin"] == OURS
 
 
-async def test_an_answer_without_an_origin_may_not_be_kept_for_others() -> None:
+async def test_responses_vary_by_origin() -> None:
     async with running_node(client=CONFIGURED) as node:
         answer = await curl(at(node, "/poll?channel=a&wait=0"))
         assert answer.status == 200
@@ -86,8 +86,8 @@ async def test_an_answer_without_an_origin_may_not_be_kept_for_others() -> None:
 
 @pytest.mark.parametrize("keys", [{}, CONFIGURED])
 @pytest.mark.parametrize("method", ["GET", "OPTIONS"])
-async def test_no_answer_has_to_do_with_cookies(keys: dict[str, Any], method: str) -> None:
-    """So a page never acts with the rights of who looks at it."""
+async def test_no_response_allows_credentials(keys: dict[str, Any], method: str) -> None:
+    """So a page cannot act with the rights of its user."""
 
     async with running_node(client=keys) as node:
         for path in ("/poll?channel=a&wait=0", "/events", "/status", "/aphlict.js", "/x"):
@@ -95,7 +95,7 @@ async def test_no_answer_has_to_do_with_cookies(keys: dict[str, Any], method: st
             assert not {"set-cookie", "access-control-allow-credentials"} & set(answer.headers)
 
 
-async def test_an_event_stream_of_ours() -> None:
+async def test_an_event_stream_of_an_allowed_origin() -> None:
     async with (
         running_node(client=CONFIGURED) as node,
         event_source(at(node, "/events?channel=a"), *by(OURS)) as source,
@@ -106,7 +106,7 @@ async def test_an_event_stream_of_ours() -> None:
 
 
 async def status_of(node: RunningNode, path: str, **headers: str | None) -> int:
-    """The status of the answer to a request with these header fields (`_` for a hyphen) and no others."""
+    """Return the status of a request with these header fields (`_` for a hyphen) and no others."""
     fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items() if value)
     reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
     writer.write(f"GET {path} HTTP/1.1\r\n{fields}\r\n".encode())
@@ -149,13 +149,13 @@ async def status_of(node: RunningNode, path: str, **headers: str | None) -> int:
 async def test_requests_without_an_origin(
     path: str, host: str, site: str | None, origin: str | None, status: int
 ) -> None:
-    """A page whose name leads here (DNS rebinding) sends none; over plain HTTP browsers send no Sec-Fetch-Site."""
+    """A page whose name resolves to this server (DNS rebinding) sends none, nor Sec-Fetch-Site over plain HTTP."""
     async with running_node(client=CONFIGURED) as node:
         assert await status_of(node, path, Host=host, Sec_Fetch_Site=site, Origin=origin) == status
         assert (await node.status())["refused"]["origins"] == (status == 403)
 
 
-async def test_where_nothing_is_configured_every_name_is_good() -> None:
+async def test_without_origins_every_host_is_accepted() -> None:
     async with running_node() as node:
         path = "/poll?channel=a&wait=0"
         assert await status_of(node, path, Host="evil.example", Sec_Fetch_Site="cross-site") == 200
@@ -171,7 +171,9 @@ async def test_where_nothing_is_configured_every_name_is_good() -> None:
     ],
 )
 @pytest.mark.parametrize("keys", [{}, CONFIGURED])
-async def test_what_pages_of_others_may_not_even_embed(path: str, status: int, keys: dict[str, Any]) -> None:
+async def test_responses_cannot_be_embedded_by_other_origins(
+    path: str, status: int, keys: dict[str, Any]
+) -> None:
     async with running_node(client=keys) as node:
         answer = await curl(at(node, path))
         assert answer.status == status
@@ -179,14 +181,14 @@ async def test_what_pages_of_others_may_not_even_embed(path: str, status: int, k
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
 
-async def test_an_event_stream_may_not_be_embedded_either() -> None:
+async def test_event_streams_cannot_be_embedded() -> None:
     async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
         assert (
             b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n" in source.head
         )
 
 
-async def test_what_an_admin_port_shows_may_not_be_embedded_either() -> None:
+async def test_responses_of_an_admin_port_cannot_be_embedded() -> None:
     async with running_node() as node:
         for path, options in (("/status/", ()), ("/", ("-X", "GET")), ("/nothing", ())):
             answer = await curl(f"http://localhost:{node.admin_port}{path}", *options)
@@ -194,7 +196,7 @@ async def test_what_an_admin_port_shows_may_not_be_embedded_either() -> None:
             assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
 
-async def test_what_everybody_may_have() -> None:
+async def test_script_and_health_check_are_for_all_origins() -> None:
     async with running_node(client=CONFIGURED) as node:
         script = await curl(at(node, "/ws/aphlict.js"), *by(OTHERS))
         assert script.status == 200
@@ -203,7 +205,7 @@ async def test_what_everybody_may_have() -> None:
         assert (await curl(at(node, "/ws/"), *by(OTHERS))).status == 501
 
 
-async def test_an_operator_sees_it(caplog: pytest.LogCaptureFixture) -> None:
+async def test_refused_origins_are_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with running_node(client=CONFIGURED) as node:
         for _ in range(3):
             assert not await is_let_in(node, OTHERS)
@@ -212,7 +214,7 @@ async def test_an_operator_sees_it(caplog: pytest.LogCaptureFixture) -> None:
     assert lines == [f"origins was hit by 127.0.0.1 (a page of {OTHERS})"]
 
 
-async def test_the_address_is_that_of_the_browser(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_logged_address_is_the_clients(caplog: pytest.LogCaptureFixture) -> None:
     async with running_node(client={**CONFIGURED, "proxy.trusted": ["127.0.0.1"]}) as node:
         headers = (*by(OTHERS), "-H", "X-Forwarded-For: 203.0.113.9")
         assert (await curl(at(node, "/poll?channel=a"), *headers)).status == 403

@@ -9,7 +9,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from tests.support.nodes import running_node
 
 RECONNECT_DELAY = (
-    0.1  # seconds that the script gives its other tabs to subscribe, before it asks for a replay
+    0.1  # seconds that the script leaves its other tabs to subscribe before it requests a replay
 )
 SUBSCRIBE = '{"command":"subscribe","data":["PHID-USER-1","PHID-TASK-2"]}'
 REPLAY = '{"command":"replay","data":{"age":60000}}'
@@ -22,7 +22,7 @@ async def receive(page: ClientConnection) -> dict[str, Any]:
 
 
 async def is_silent(page: ClientConnection) -> bool:
-    """Whether the server has sent nothing beside what was read; a ping's pong comes after all that was."""
+    """Return whether the server has sent nothing that was not read: the pong to a ping follows all of it."""
     await page.send(PING)
     return await receive(page) == {"type": "pong"}
 
@@ -56,7 +56,7 @@ async def test_a_ping_every_15_seconds_is_answered_each_time() -> None:
             assert await receive(page) == {"type": "pong"}
 
 
-async def test_a_page_that_moves_on_leaves_a_channel() -> None:
+async def test_a_page_that_navigates_unsubscribes() -> None:
     async with running_node() as node, connect(node.url()) as page:
         await page.send(SUBSCRIBE)
         await page.send('{"command":"unsubscribe","data":["PHID-TASK-2"]}')

@@ -40,7 +40,7 @@ HEADS, FRAMES, COMMANDS, BODIES = map(seeds, ("head", "frames", "command", "body
 
 
 def make_up(chance: random.Random) -> bytes:
-    """What one stranger sends: something like a request or a conversation, perhaps damaged."""
+    """Return the input of one client: something like a request or a conversation, perhaps damaged."""
     kind = chance.randrange(4)
     if kind == 0:
         data = chance.choice(HEADS) + chance.choice(BODIES)
@@ -57,7 +57,7 @@ def make_up(chance: random.Random) -> bytes:
 
 
 def damage(data: bytes, chance: random.Random) -> bytes:
-    """Change, take out or add a few bytes."""
+    """Change, remove or add a few bytes."""
     changed = bytearray(data)
     for _ in range(chance.randrange(1, 4)):
         place = chance.randrange(len(changed) + 1)
@@ -66,7 +66,7 @@ def damage(data: bytes, chance: random.Random) -> bytes:
 
 
 async def visit(port: int, chance: random.Random) -> None:
-    """Be one stranger: send in a few pieces, read a little, and leave in some way."""
+    """Send in a few pieces, read a little, and disconnect in a random way."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     data = make_up(chance)
     with suppress(OSError):
@@ -84,7 +84,7 @@ async def visit(port: int, chance: random.Random) -> None:
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
-async def test_nobody_notices_strangers(
+async def test_random_input_affects_nobody_else(
     secure: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tls = self_signed().write(tmp_path).settings() if secure else {}

@@ -17,7 +17,7 @@ SHOWN = token("a", "b-*")
 
 
 async def refusal(node: RunningNode, transport: str, *channels: str) -> tuple[int, dict[str, Any]]:
-    """Status and keys of the answer."""
+    """Return the status and the keys of an error."""
     if transport == "websocket":
         async with connect(node.url(f"/?token={SHOWN}")) as browser:
             answer = await command(browser, "subscribe", list(channels))
@@ -29,7 +29,7 @@ async def refusal(node: RunningNode, transport: str, *channels: str) -> tuple[in
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_channels_that_a_token_does_not_name(transport: str, tmp_path: Path) -> None:
+async def test_channels_that_a_token_does_not_allow(transport: str, tmp_path: Path) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         status, answer = await refusal(node, transport, "a", "secret", "b-1", "c")
         assert (status, answer["channels"]) == (403, ["secret", "c"])
@@ -43,14 +43,14 @@ async def test_channels_whose_names_are_too_long(transport: str) -> None:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_channels_for_which_there_is_no_room(transport: str) -> None:
+async def test_channels_beyond_the_limit(transport: str) -> None:
     async with running_node(limits__subscriptions=2) as node:
         status, answer = await refusal(node, transport, "a", "b", "c", "d")
         assert (status, answer["channels"]) == (400, ["c", "d"])
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_an_error_about_the_whole_request_names_none(transport: str, tmp_path: Path) -> None:
+async def test_an_error_of_the_whole_request_has_no_channels(transport: str, tmp_path: Path) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         if transport == "websocket":
             async with connect(node.url()) as browser:
@@ -63,7 +63,7 @@ async def test_an_error_about_the_whole_request_names_none(transport: str, tmp_p
         assert "channels" not in answer
 
 
-async def test_an_answer_says_how_long_the_token_holds(tmp_path: Path) -> None:
+async def test_responses_contain_the_validity_of_the_token(tmp_path: Path) -> None:
     show = ("-H", "Authorization: Bearer " + token("a"))
     async with running_node(client=guarded(tmp_path)) as node:
         url = f"http://localhost:{node.client_port}/"

@@ -72,8 +72,8 @@ VISITS: dict[str, Visit] = {
 
 
 @pytest.mark.parametrize("visit", VISITS)
-async def test_nothing_is_left_of_who_is_gone(visit: str, clock: Clock) -> None:
-    """The clock stands still: no deadline comes to the rescue, and no garbage collector."""
+async def test_nothing_remains_of_a_closed_connection(visit: str, clock: Clock) -> None:
+    """The clock stands still and the garbage collector is off: no deadline releases anything."""
     async with running_node(limits__commands__burst=100) as node:
         gc.collect()
         gc.disable()
@@ -87,7 +87,7 @@ async def test_nothing_is_left_of_who_is_gone(visit: str, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("visit", ["poll?channel=a&wait=0", "events?channel=a", "ws/"])
-async def test_nothing_is_left_of_who_showed_a_token(visit: str, clock: Clock, tmp_path: Path) -> None:
+async def test_nothing_remains_of_a_connection_with_a_token(visit: str, clock: Clock, tmp_path: Path) -> None:
     shown = f"Bearer {token('a')}"
     plain = {"Host": "x", "Authorization": shown}
     request = head(Authorization=shown) if visit == "ws/" else head(f"GET /{visit} HTTP/1.1", plain)
@@ -103,7 +103,7 @@ async def test_nothing_is_left_of_who_showed_a_token(visit: str, clock: Clock, t
             gc.enable()
 
 
-async def test_nothing_is_left_of_who_came_through_a_balancer(clock: Clock) -> None:
+async def test_nothing_remains_of_a_connection_with_a_proxy_header(clock: Clock) -> None:
     async with running_node(client={"proxy.protocol": True}) as node:
         before = alive()
         for _ in range(TIMES):
@@ -111,7 +111,7 @@ async def test_nothing_is_left_of_who_came_through_a_balancer(clock: Clock) -> N
         await eventually(lambda: alive() <= before, "the release of all")
 
 
-async def test_asking_for_the_state_takes_no_memory(clock: Clock) -> None:
+async def test_health_checks_use_no_memory(clock: Clock) -> None:
     requests = 500
     async with running_node() as node:
         for _ in range(requests):

@@ -17,7 +17,7 @@ async def fetch(node: RunningNode, path: str = "/ws/aphlict.js", **headers: str)
     return await AsyncHTTPClient().fetch(url, headers=names, decompress_response=False, raise_error=False)
 
 
-async def test_a_page_of_any_origin_may_import_it_by_any_prefix() -> None:
+async def test_pages_of_any_origin_may_import_it_under_any_prefix() -> None:
     async with running_node() as node:
         for path in ("/aphlict.js", "/ws/aphlict.js", "/ws/~acme/aphlict.js"):
             answer = await fetch(node, path)
@@ -27,7 +27,7 @@ async def test_a_page_of_any_origin_may_import_it_by_any_prefix() -> None:
             assert answer.headers["Access-Control-Allow-Origin"] == "*"
 
 
-async def test_it_is_compressed_for_who_takes_that() -> None:
+async def test_it_is_compressed_if_accepted() -> None:
     async with running_node() as node:
         answer = await fetch(node, accept_encoding="br, gzip")
         assert answer.headers["Content-Encoding"] == "gzip"
@@ -39,7 +39,7 @@ async def test_it_is_compressed_for_who_takes_that() -> None:
         assert refused.body == BUILT.read_bytes()
 
 
-async def test_a_browser_that_has_it_gets_304() -> None:
+async def test_a_browser_with_a_copy_gets_304() -> None:
     async with running_node() as node:
         first = await fetch(node)
         assert "max-age=" in first.headers["Cache-Control"]

@@ -19,7 +19,7 @@ from tests.support.waiting import eventually
 
 @asynccontextmanager
 async def delayed(node: RunningNode) -> AsyncIterator[None]:
-    """The delay before a node sends its browsers away, which lasts as long as the test wants; then it does."""
+    """Run a node's `drain.delay` for as long as the block lasts; then it closes its connections."""
     begun = asyncio.create_task(node.node.drain())
     await eventually(lambda: node.node.state is NodeState.STOPPING)
     yield
@@ -29,7 +29,7 @@ async def delayed(node: RunningNode) -> AsyncIterator[None]:
     await node.node.drain()
 
 
-async def test_status_tells_balancers_to_send_nobody_and_browsers_stay_during_the_delay() -> None:
+async def test_status_is_503_and_clients_stay_connected_during_the_delay() -> None:
     async with running_node(drain__delay=600) as node:
         assert await node.ask("/ws/status", port=node.client_port) == (200, {"state": "RUNNING"})
         browser = await subscribed(node.url(), "a")
@@ -50,7 +50,7 @@ async def test_the_delay_ends() -> None:
         await browser.wait_closed()
 
 
-async def test_browsers_are_closed_with_1001_spread_over_the_drain_time() -> None:
+async def test_clients_are_closed_with_1001_spread_over_the_drain_time() -> None:
     async with running_node(drain__time=0.6) as node:
         browsers = [await subscribed(node.url(), "a") for _ in range(30)]
         started = time.monotonic()
@@ -67,7 +67,7 @@ async def test_browsers_are_closed_with_1001_spread_over_the_drain_time() -> Non
         assert all(later - sooner > 0.05 for sooner, later in zip(times, times[10:], strict=False)), times
 
 
-async def test_nothing_connects_any_more_once_it_drains() -> None:
+async def test_no_new_connections_while_draining() -> None:
     async with running_node() as node:
         await node.node.drain()
         for port in (node.client_port, node.admin_port):
@@ -75,7 +75,7 @@ async def test_nothing_connects_any_more_once_it_drains() -> None:
                 await asyncio.open_connection("127.0.0.1", port)
 
 
-async def test_what_is_queued_for_peers_is_flushed() -> None:
+async def test_queued_messages_to_peers_are_flushed() -> None:
     peer_sockets = (listening(), listening())
     address = {"host": "127.0.0.1", "port": peer_sockets[1].getsockname()[1]}
     async with running_node(sockets=peer_sockets) as peer, running_node(cluster=[address]) as node:
@@ -84,7 +84,7 @@ async def test_what_is_queued_for_peers_is_flushed() -> None:
         assert (await peer.status())["messages.in"] == 500
 
 
-async def test_an_abort_ends_everything_at_once() -> None:
+async def test_an_abort_closes_everything_immediately() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
         node.node.abort()
@@ -92,7 +92,7 @@ async def test_an_abort_ends_everything_at_once() -> None:
         assert browser.close_code == 1001
 
 
-async def test_a_port_that_is_lost_is_told_to_balancers() -> None:
+async def test_status_reports_a_broken_listener() -> None:
     sockets = (listening(), listening())
     async with running_node(sockets=sockets) as node:
         assert (await node.status())["state"] == "RUNNING"

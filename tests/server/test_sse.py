@@ -23,7 +23,7 @@ def names(blocks: list[Block]) -> list[str]:
     return [block.json["uniqueID"] for block in blocks]
 
 
-async def test_messages_come_as_events_with_their_names() -> None:
+async def test_messages_arrive_as_events() -> None:
     async with running_node() as node, event_source(at(node, "/ws/events?channel=a&channel=b")) as source:
         await node.publish({"subscribers": ["a", "b", "c"], "uniqueID": "one", "text": "é"})
         await node.publish({"subscribers": ["b"], "uniqueID": "two"})
@@ -33,7 +33,7 @@ async def test_messages_come_as_events_with_their_names() -> None:
         assert two.json["subscribers"] == ["b"]
 
 
-async def test_the_head_keeps_proxies_from_holding_events_back() -> None:
+async def test_the_head_keeps_proxies_from_buffering() -> None:
     async with running_node() as node:
         answer = await asyncio.create_subprocess_exec(
             "curl", "-sSN", "-i", at(node, "/events?channel=a"), stdout=asyncio.subprocess.PIPE
@@ -53,7 +53,7 @@ async def test_the_head_keeps_proxies_from_holding_events_back() -> None:
         await answer.wait()
 
 
-async def test_the_instance_is_what_follows_the_tilde() -> None:
+async def test_the_instance_is_in_the_path() -> None:
     async with running_node() as node:
         async with event_source(at(node, "/ws/~acme/events?channel=a")) as source:
             await node.publish({"subscribers": ["a"], "uniqueID": "other"})
@@ -63,7 +63,7 @@ async def test_the_instance_is_what_follows_the_tilde() -> None:
         assert await eventually(lambda: node.node.hub.connections == 0)
 
 
-async def test_a_browser_that_comes_back_gets_what_it_missed() -> None:
+async def test_a_client_that_reconnects_receives_what_it_missed() -> None:
     async with running_node() as node:
         for name in ("one", "two", "three"):
             await node.publish({"subscribers": ["a"], "uniqueID": name})
@@ -77,7 +77,7 @@ async def test_a_browser_that_comes_back_gets_what_it_missed() -> None:
                 assert names([await source.event()]) == ["four"]
 
 
-async def test_several_names_are_resumed_from_the_oldest() -> None:
+async def test_several_unique_ids_resume_from_the_oldest() -> None:
     async with running_node() as node:
         for name in ("one", "two", "three", "four,five"):
             await node.publish({"subscribers": ["a"], "uniqueID": name})
@@ -88,7 +88,7 @@ async def test_several_names_are_resumed_from_the_oldest() -> None:
             assert "data" not in (await source.block()).fields
 
 
-async def test_a_gap_is_an_event_before_what_is_left() -> None:
+async def test_a_gap_event_precedes_the_remaining_messages() -> None:
     async with running_node() as node:
         await node.publish({"subscribers": ["a"], "uniqueID": "one"})
         async with event_source(at(node, "/events?channel=a&after=gone")) as source:
@@ -97,7 +97,7 @@ async def test_a_gap_is_an_event_before_what_is_left() -> None:
             assert names([one]) == ["one"]
 
 
-async def test_a_stream_says_where_to_go_on_before_anything_came() -> None:
+async def test_a_stream_has_a_resume_token_before_the_first_message() -> None:
     async with running_node() as node:
         async with event_source(at(node, "/events?channel=a")) as source:
             mark = (await source.block()).id
@@ -106,7 +106,7 @@ async def test_a_stream_says_where_to_go_on_before_anything_came() -> None:
             assert names([await source.event()]) == ["one"]
 
 
-async def test_a_quiet_stream_shows_that_it_is_alive() -> None:
+async def test_a_quiet_stream_sends_comments() -> None:
     async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
         await source.block()
         [connection] = connections(node)
@@ -119,7 +119,7 @@ async def test_a_quiet_stream_shows_that_it_is_alive() -> None:
         assert "data" not in block.fields
 
 
-async def test_a_shorter_ping_interval_is_for_streams_too() -> None:
+async def test_a_shorter_ping_interval_applies_to_streams() -> None:
     async with (
         running_node(ping__interval=0.3) as node,
         event_source(at(node, "/events?channel=a")) as source,
@@ -128,14 +128,14 @@ async def test_a_shorter_ping_interval_is_for_streams_too() -> None:
         assert "" in (await asyncio.wait_for(source.block(), 5)).fields
 
 
-async def test_a_browser_that_has_vanished_is_given_up() -> None:
+async def test_an_unreachable_client_is_dropped() -> None:
     async with running_node(ping__timeout=40) as node, event_source(at(node, "/events?channel=a")):
         [connection] = connections(node)
         assert connection._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 40_000
 
 
 def connections(node: RunningNode) -> list[Connection]:
-    """The connections that browsers hold now."""
+    """Return the connections of clients."""
     handlers = node.node.server.context.poller.handlers()
     return [each for each in handlers if isinstance(each, Connection) and each.tag is None]
 
@@ -144,7 +144,7 @@ def test_an_event_has_one_line_of_data_for_each_line() -> None:
     assert encode(b'{"a":\r\n1,\n"b":2}') == b'\ndata: {"a":\ndata: 1,\ndata: "b":2}\n\n'
 
 
-async def test_no_name_breaks_the_stream() -> None:
+async def test_no_unique_id_breaks_the_stream() -> None:
     async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
         await node.publish({"subscribers": ["a"], "uniqueID": "u\ndata: x\n\n"})
         assert names([event := await source.event()]) == ["u\ndata: x\n\n"]
@@ -152,9 +152,9 @@ async def test_no_name_breaks_the_stream() -> None:
         assert read(event.id)
 
 
-async def test_a_standard_event_source_goes_on_from_any_event_at_any_node() -> None:
-    """It shows the `id` of the last event, and nothing else. Nodes take messages that come at the same moment in
-    different orders."""
+async def test_a_standard_event_source_resumes_from_any_event_at_any_node() -> None:
+    """It sends the `id` of the last event and nothing else. Nodes may receive concurrent messages in different
+    orders."""
     order = [f"m{number}" for number in range(6)]
     async with running_node() as here, running_node() as there:
         async with event_source(at(here, "/events?channel=a")) as source:
@@ -176,7 +176,7 @@ async def test_a_standard_event_source_goes_on_from_any_event_at_any_node() -> N
                     assert "data" not in (await source.block()).fields
 
 
-async def test_a_long_event_comes_whole() -> None:
+async def test_a_long_event_arrives_complete() -> None:
     text = "x" * 20_000
     async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
         begin = (await source.block()).id
@@ -186,7 +186,7 @@ async def test_a_long_event_comes_whole() -> None:
         assert event.id != begin
 
 
-async def test_a_body_with_line_breaks_arrives_whole() -> None:
+async def test_a_body_with_line_breaks_arrives_complete() -> None:
     async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
         body = b'{\n"subscribers":\n["a"],\n"deep": {\r\n"n":\n\n1}}'
         status, _ = await node.ask("/", method="POST", body=body)
@@ -194,7 +194,7 @@ async def test_a_body_with_line_breaks_arrives_whole() -> None:
         assert json.loads((await source.event()).fields["data"])["deep"] == {"n": 1}
 
 
-async def test_streams_end_when_the_server_stops() -> None:
+async def test_streams_end_at_shutdown() -> None:
     async with AsyncExitStack() as stack:
         node = await stack.enter_async_context(running_node())
         source = await stack.enter_async_context(event_source(at(node, "/events?channel=a")))
@@ -203,7 +203,7 @@ async def test_streams_end_when_the_server_stops() -> None:
         assert (await source.end()).endswith(b'data: {"uniqueID":"one","subscribers":["a"]}\n\n')
 
 
-async def test_who_reads_too_slowly_is_cut_off_and_resumes() -> None:
+async def test_a_slow_client_is_dropped_and_resumes() -> None:
     async with running_node(limits__send_buffer=100_000) as node:
         reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port, limit=1024)
         writer.write(b"GET /events?channel=a HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -216,7 +216,7 @@ async def test_who_reads_too_slowly_is_cut_off_and_resumes() -> None:
             assert names(await source.events(2)) == ["198", "199"]
 
 
-async def test_what_cannot_be_served_is_refused_with_a_sentence() -> None:
+async def test_invalid_requests_are_rejected() -> None:
     async with running_node(limits__subscriptions=3, limits__name=8) as node:
         for query in ("", "?channel=toolongname", "?channel=1&channel=2&channel=3&channel=4", "?channel=%ff"):
             for path in ("events", "poll"):
@@ -241,7 +241,7 @@ async def test_other_methods_and_other_paths() -> None:
             assert (await curl(at(node, path))).status == 501
 
 
-async def test_another_site_may_ask_beforehand() -> None:
+async def test_preflight_requests_of_other_sites() -> None:
     async with running_node() as node:
         for path in ("/events", "/ws/~acme/poll"):
             answer = await curl(

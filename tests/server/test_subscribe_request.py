@@ -22,7 +22,7 @@ MANY = [f"m{number}" for number in range(40)]
         ("".join(f"&after={name},x" for name in MANY), "", None),
     ],
 )
-def test_the_last_sixteen_names_count(query: str, header: str, after: tuple[str, ...] | None) -> None:
+def test_only_the_last_16_names_count(query: str, header: str, after: tuple[str, ...] | None) -> None:
     headers = {"last-event-id": header} if header else {}
     wish = parse_listen_request(Request("GET", f"/poll?channel=a{query}", 1, headers))
     if after is None:

@@ -36,31 +36,31 @@ UPGRADE = [
 
 
 def guarded(folder: Path, *contents: bytes, **keys: Any) -> dict[str, Any]:
-    """The settings of a client server that asks for tokens."""
+    """Return the settings of a client port that requires tokens."""
     files = [key_file(folder, content, f"{place}.key") for place, content in enumerate(contents)]
     return {"auth.keys": files or [key_file(folder)], **keys}
 
 
 def ends_in(seconds: float) -> float:
-    """The `exp` of a token that the server takes for so long."""
+    """Return the `exp` of a token that the server accepts for so long."""
     return time.time() - LEEWAY + seconds
 
 
 async def publish_much(node: RunningNode) -> None:
-    """More than sockets hold."""
+    """Publish more than sockets hold."""
     for number in range(MUCH):
         await node.publish({"subscribers": ["a"], "uniqueID": str(number), "text": "x" * 60_000})
 
 
 async def closed_with(browser: ClientConnection) -> tuple[int, str]:
-    """How the server closes a connection."""
+    """Return code and reason with which the server closes a connection."""
     await asyncio.wait_for(browser.wait_closed(), 10)
     assert browser.close_code is not None
     return browser.close_code, browser.close_reason or ""
 
 
 async def refused(url: str, **options: Any) -> tuple[int, str]:
-    """Status and challenge of the answer to an upgrade that is refused."""
+    """Return status and challenge of the response to a rejected upgrade."""
     with pytest.raises(InvalidStatus) as caught:
         await connect(url, **options)
     answer = caught.value.response
@@ -69,7 +69,7 @@ async def refused(url: str, **options: Any) -> tuple[int, str]:
 
 @pytest.mark.parametrize("way", ["query", "header", "sub-protocol", "command"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-async def test_every_way_to_show_every_kind_of_token(algorithm: str, way: str, tmp_path: Path) -> None:
+async def test_every_way_to_present_every_kind_of_token(algorithm: str, way: str, tmp_path: Path) -> None:
     text = token("a", "b-*", by=pair(algorithm))
     async with running_node(client=guarded(tmp_path, pair(algorithm).public)) as node:
         url, options = node.url(), dict[str, Any]()
@@ -93,7 +93,7 @@ async def test_every_way_to_show_every_kind_of_token(algorithm: str, way: str, t
             assert (await receive(browser, 1))[0]["subscribers"] == ["b-1"]
 
 
-async def test_a_bad_token_is_refused_before_the_upgrade(tmp_path: Path) -> None:
+async def test_an_invalid_token_is_rejected_before_the_upgrade(tmp_path: Path) -> None:
     strange = token("a", by=pair("HS256", 1))
     async with running_node(client=guarded(tmp_path)) as node:
         for url, options in (
@@ -108,7 +108,7 @@ async def test_a_bad_token_is_refused_before_the_upgrade(tmp_path: Path) -> None
         assert (await node.status())["connections"] == 0
 
 
-async def test_tokens_that_are_refused_are_counted_and_told(
+async def test_rejected_tokens_are_counted_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     strange = token("a", by=pair("HS256", 1))
@@ -134,7 +134,7 @@ async def test_a_token_is_for_one_instance(tmp_path: Path) -> None:
             assert "error" not in await command(browser, "subscribe", ["a"])
 
 
-async def test_without_a_token_nothing_is_done_but_a_ping(tmp_path: Path) -> None:
+async def test_without_a_token_only_ping_is_allowed(tmp_path: Path) -> None:
     async with running_node(client=guarded(tmp_path)) as node, connect(node.url()) as browser:
         for name, data in (("subscribe", ["a"]), ("replay", {"age": 60000})):
             answer = await command(browser, name, data)
@@ -149,7 +149,7 @@ async def test_without_a_token_nothing_is_done_but_a_ping(tmp_path: Path) -> Non
         assert "error" not in await command(browser, "subscribe", ["a"])
 
 
-async def test_who_shows_no_token_in_time_is_sent_away(tmp_path: Path, clock: Clock) -> None:
+async def test_a_connection_without_a_token_in_time_is_closed(tmp_path: Path, clock: Clock) -> None:
     async with running_node(client=guarded(tmp_path), limits__handshake=10) as node:
         silent, bad, good = [await connect(node.url()) for _ in range(3)]
         async with silent, bad, good:
@@ -163,7 +163,7 @@ async def test_who_shows_no_token_in_time_is_sent_away(tmp_path: Path, clock: Cl
             assert "error" not in await command(good, "subscribe", ["a"])
 
 
-async def test_when_the_token_expires_the_connection_ends(tmp_path: Path, clock: Clock) -> None:
+async def test_the_connection_closes_when_the_token_expires(tmp_path: Path, clock: Clock) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         async with connect(node.url(f"/ws/?token={token('a', exp=ends_in(20))}")) as browser:
             clock.advance(node, 10)
@@ -174,7 +174,7 @@ async def test_when_the_token_expires_the_connection_ends(tmp_path: Path, clock:
 
 
 @pytest.mark.parametrize("end", ["token", "key"])
-async def test_a_replay_ends_with_its_token(end: str, tmp_path: Path, clock: Clock) -> None:
+async def test_a_replay_ends_when_the_token_expires(end: str, tmp_path: Path, clock: Clock) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         await publish_much(node)
         async with connect(node.url(), max_queue=1) as browser:
@@ -183,7 +183,7 @@ async def test_a_replay_ends_with_its_token(end: str, tmp_path: Path, clock: Clo
             await browser.send(json.dumps({"command": "replay", "data": {"age": 60000}}))
             await browser.recv()
             if end == "key":
-                keys_again(node, key_file(tmp_path, pair("HS256", 1).public, "other.key"))
+                reload_keys(node, key_file(tmp_path, pair("HS256", 1).public, "other.key"))
             clock.advance(node, CHECK_INTERVAL + 1)
             assert (await node.status())["connections"] == 0
             came = 1
@@ -194,7 +194,7 @@ async def test_a_replay_ends_with_its_token(end: str, tmp_path: Path, clock: Clo
             assert came < MUCH / 2, "no more than was in the sockets"
 
 
-async def test_another_token_goes_on_after_the_first(tmp_path: Path, clock: Clock) -> None:
+async def test_a_connection_continues_with_another_token(tmp_path: Path, clock: Clock) -> None:
     async with running_node(client=guarded(tmp_path)) as node, connect(node.url()) as browser:
         first = await command(browser, "auth", token("a", exp=ends_in(20)))
         assert 10 < first["expires"] < 30
@@ -202,25 +202,23 @@ async def test_another_token_goes_on_after_the_first(tmp_path: Path, clock: Cloc
         await command(browser, "auth", token("a", exp=ends_in(40)))
         bad = await command(browser, "auth", token("a", by=pair("HS256", 1)))
         assert bad["error"] == "the token is not signed by a key of this server"
-        clock.advance(node, 30)  # the first is over
+        clock.advance(node, 30)  # the first has expired
         await node.publish({"subscribers": ["a"], "uniqueID": "later"})
         assert (await receive(browser, 1))[0]["uniqueID"] == "later"
         clock.advance(node, 20)
         assert await closed_with(browser) == (4001, "the token has expired")
 
 
-async def test_a_shorter_token_takes_the_place_of_a_longer_one(tmp_path: Path, clock: Clock) -> None:
+async def test_a_token_that_expires_earlier_replaces_the_first(tmp_path: Path, clock: Clock) -> None:
     async with running_node(client=guarded(tmp_path)) as node, connect(node.url()) as browser:
         await command(browser, "auth", token("a"))
-        clock.advance(
-            node, 15
-        )  # the patience with who has none is over: the next look is CHECK_INTERVAL later
+        clock.advance(node, 15)  # the time to present a token is over: the next check is CHECK_INTERVAL later
         await command(browser, "auth", token("a", exp=ends_in(20)))
         clock.advance(node, CHECK_INTERVAL - 5)
         assert await closed_with(browser) == (4001, "the token has expired")
 
 
-async def test_a_narrower_token_ends_what_it_does_not_name(tmp_path: Path) -> None:
+async def test_a_narrower_token_ends_subscriptions(tmp_path: Path) -> None:
     async with running_node(client=guarded(tmp_path)) as node, connect(node.url()) as browser:
         await command(browser, "auth", token("*"))
         await command(browser, "subscribe", ["a", "b", "c-1"])
@@ -233,8 +231,8 @@ async def test_a_narrower_token_ends_what_it_does_not_name(tmp_path: Path) -> No
         assert "unsubscribed" not in await command(browser, "auth", token("*"))
 
 
-async def test_a_port_that_asks_for_no_token_takes_any(tmp_path: Path) -> None:
-    """So pages may show theirs before the operator asks for it."""
+async def test_a_port_without_keys_accepts_any_token(tmp_path: Path) -> None:
+    """So pages may present tokens before the operator requires them."""
     async with running_node() as node:
         url = node.url("/ws/?token=nonsense")
         headers = {"Authorization": "Bearer nonsense"}
@@ -251,7 +249,7 @@ async def test_a_port_that_asks_for_no_token_takes_any(tmp_path: Path) -> None:
         ).status == 200
 
 
-async def test_other_sub_protocols_are_not_agreed_to(tmp_path: Path) -> None:
+async def test_other_subprotocols_are_not_selected(tmp_path: Path) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         async with connect(node.url(), subprotocols=[Subprotocol("chat"), Subprotocol("aphlict")]) as browser:
             assert browser.subprotocol == "aphlict"
@@ -259,7 +257,7 @@ async def test_other_sub_protocols_are_not_agreed_to(tmp_path: Path) -> None:
             assert browser.subprotocol is None
 
 
-async def test_a_token_is_as_long_as_a_head_may_be_at_most(tmp_path: Path) -> None:
+async def test_a_token_is_at_most_as_long_as_a_head(tmp_path: Path) -> None:
     long = token(*(f"channel-{number}" for number in range(1000)))
     async with running_node(client=guarded(tmp_path)) as node, connect(node.url()) as browser:
         assert (await command(browser, "auth", long))["error"] == "the token is longer than 8192 bytes"
@@ -270,8 +268,8 @@ async def test_a_token_is_as_long_as_a_head_may_be_at_most(tmp_path: Path) -> No
         assert "error" not in await command(browser, "auth", long)
 
 
-async def test_proofs_are_counted_as_commands(tmp_path: Path, clock: Clock) -> None:
-    """What is expensive pauses the reading, and harms nobody else."""
+async def test_verifying_tokens_is_charged_as_commands(tmp_path: Path, clock: Clock) -> None:
+    """Expensive tokens pause reading from their client, and from no other."""
     contents = [pair("ES256", number).public for number in range(2)]
     text = token("a", by=pair("ES256", 2))
     async with (
@@ -289,7 +287,7 @@ async def test_proofs_are_counted_as_commands(tmp_path: Path, clock: Clock) -> N
         await browser.recv()
 
 
-async def test_nothing_is_said_about_messages_before_a_token(tmp_path: Path) -> None:
+async def test_no_resume_token_before_a_token(tmp_path: Path) -> None:
     async with running_node(client=guarded(tmp_path)) as node, connect(node.url()) as browser:
         await node.publish({"subscribers": ["a"]}, instance="other")
         for name, data in (("ping", None), ("unsubscribe", ["a"])):
@@ -299,7 +297,7 @@ async def test_nothing_is_said_about_messages_before_a_token(tmp_path: Path) -> 
         assert "last" in await command(browser, "auth", token("a"))
 
 
-def keys_again(node: RunningNode, *files: str) -> None:
+def reload_keys(node: RunningNode, *files: str) -> None:
     """Reload with other key files."""
     settings = node.node.settings
     client, admin = settings.servers
@@ -308,7 +306,7 @@ def keys_again(node: RunningNode, *files: str) -> None:
     )()
 
 
-async def test_keys_are_rotated_by_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reload_rotates_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aphlict.server.auth.CHECK_INTERVAL", 0.2)
     old, new = (key_file(tmp_path, pair("ES256", each).public, f"{each}.key") for each in (0, 1))
     tokens = [token("a", by=pair("ES256", each)) for each in (0, 1)]
@@ -316,17 +314,17 @@ async def test_keys_are_rotated_by_a_reload(tmp_path: Path, monkeypatch: pytest.
         before = await connect(node.url(f"/ws/?token={tokens[0]}"))
         await command(before, "subscribe", ["a"])
         assert (await refused(node.url(f"/ws/?token={tokens[1]}")))[0] == 401
-        keys_again(node, old, new)
+        reload_keys(node, old, new)
         after = await connect(node.url(f"/ws/?token={tokens[1]}"))
         await connect(node.url(f"/ws/?token={tokens[0]}"))
-        keys_again(node, new)
+        reload_keys(node, new)
         assert await closed_with(before) == (4001, "the key of the token has been removed")
         assert "error" not in await command(after, "subscribe", ["a"])
         assert (await refused(node.url(f"/ws/?token={tokens[0]}")))[0] == 401
         await after.close()
 
 
-async def test_what_has_ended_is_not_kept_until_its_token_ends(
+async def test_closed_connections_are_not_kept_until_their_token_expires(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aphlict.server.auth.CHECK_INTERVAL", 0.2)
@@ -348,26 +346,26 @@ async def test_what_has_ended_is_not_kept_until_its_token_ends(
         await eventually(lambda: not left(), "the deadlines to be forgotten")
 
 
-async def test_turning_it_on_and_off_by_a_reload(tmp_path: Path, clock: Clock) -> None:
+async def test_a_reload_adds_and_removes_the_requirement(tmp_path: Path, clock: Clock) -> None:
     async with running_node() as node:
         early = await connect(node.url())
-        keys_again(node, key_file(tmp_path))
+        reload_keys(node, key_file(tmp_path))
         late = await connect(node.url())
         short = await connect(node.url(f"/ws/?token={token('a', exp=ends_in(20))}"))
         assert "error" not in await command(early, "subscribe", ["a"])
         assert "error" in await command(late, "subscribe", ["a"])
-        keys_again(node)
+        reload_keys(node)
         assert "error" not in await command(late, "subscribe", ["a"])
         await node.publish({"subscribers": ["a"], "uniqueID": "1"})
         for browser in (early, late):
             assert (await receive(browser, 1))[0]["uniqueID"] == "1"
-        clock.advance(node, 30)  # its token is over, and nobody asks for one
+        clock.advance(node, 30)  # its token has expired, and none is required
         for browser in (early, late, short):
             assert "error" not in await command(browser, "subscribe", ["b"])
             await browser.close()
 
 
-async def test_no_token_gets_into_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_token_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     good, bad = token("a"), token("a", by=pair("HS256", 1))
     async with running_node(client=guarded(tmp_path)) as node:
@@ -400,7 +398,7 @@ async def test_no_token_gets_into_the_log(tmp_path: Path, caplog: pytest.LogCapt
             assert part[:30] not in logged
 
 
-async def test_nothing_is_kept_for_a_connection_of_a_port_that_asks_for_no_token() -> None:
+async def test_a_connection_of_a_port_without_keys_has_no_timer() -> None:
     async with running_node() as node, connect(node.url()) as browser:
         await command(browser, "subscribe", ["a"])
         [connection] = node.node.server.connections()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.test_tokens import MUCH, ends_in, guarded, keys_again, publish_much
+from tests.server.test_tokens import MUCH, ends_in, guarded, publish_much, reload_keys
 from tests.support.clocks import Clock
 from tests.support.curl import curl, event_source
 from tests.support.nodes import RunningNode, running_node
@@ -38,7 +38,7 @@ async def test_events_and_polls_with_a_token(algorithm: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("endpoint", ["events", "poll"])
-async def test_what_is_refused(endpoint: str, tmp_path: Path) -> None:
+async def test_rejected_requests(endpoint: str, tmp_path: Path) -> None:
     invalid = 'Bearer realm="aphlict", error="invalid_token"'
     async with running_node(client=guarded(tmp_path)) as node:
         for options, status, sentence, challenge in (
@@ -58,21 +58,21 @@ async def test_what_is_refused(endpoint: str, tmp_path: Path) -> None:
         assert (await node.status())["clients.total"] == 0
 
 
-async def test_pages_of_other_sites_may_show_a_token(tmp_path: Path) -> None:
+async def test_preflight_allows_the_token_field(tmp_path: Path) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         answer = await curl(at(node, "events?channel=a"), "-X", "OPTIONS")
         assert answer.status == 204
         assert "Authorization" in answer.headers["access-control-allow-headers"].split(", ")
 
 
-async def test_pages_for_everybody_ask_for_no_token(tmp_path: Path) -> None:
+async def test_public_paths_require_no_token(tmp_path: Path) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         assert (await curl(at(node, "status"))).status == 200
         assert (await curl(at(node, "aphlict.js"))).status == 200
         assert (await curl(at(node, ""))).status == 501
 
 
-async def test_an_event_stream_ends_with_its_token(tmp_path: Path, clock: Clock) -> None:
+async def test_an_event_stream_ends_when_the_token_expires(tmp_path: Path, clock: Clock) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         short = token("a", exp=ends_in(20))
         asking = asyncio.create_task(curl(at(node, "events?channel=a"), "-N", *bearer(short)))
@@ -86,7 +86,7 @@ async def test_an_event_stream_ends_with_its_token(tmp_path: Path, clock: Clock)
         await eventually(lambda: node.node.hub.connections == 0)
 
 
-async def test_a_replay_to_a_stream_ends_with_its_token(tmp_path: Path, clock: Clock) -> None:
+async def test_a_replay_to_a_stream_ends_when_the_token_expires(tmp_path: Path, clock: Clock) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         await publish_much(node)
         query = f"/events?channel=a&after=gone&token={token('a', exp=ends_in(20))}"
@@ -102,7 +102,7 @@ async def test_a_replay_to_a_stream_ends_with_its_token(tmp_path: Path, clock: C
         writer.close()
 
 
-async def test_a_poll_answers_when_its_token_ends(tmp_path: Path, clock: Clock) -> None:
+async def test_a_poll_ends_when_the_token_expires(tmp_path: Path, clock: Clock) -> None:
     async with running_node(client=guarded(tmp_path)) as node:
         short = token("a", exp=ends_in(20))
         asking = asyncio.create_task(curl(at(node, "poll?channel=a&wait=60"), *bearer(short)))
@@ -119,10 +119,10 @@ async def test_a_poll_answers_when_its_token_ends(tmp_path: Path, clock: Clock) 
         assert [each["uniqueID"] for each in answer.json["messages"]] == ["m1"]
 
 
-async def test_a_stream_whose_key_is_taken_away_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stream_ends_when_its_key_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aphlict.server.auth.CHECK_INTERVAL", 0.2)
     async with running_node(client=guarded(tmp_path)) as node:
         asking = asyncio.create_task(curl(at(node, "events?channel=a"), "-N", *bearer(token("a"))))
         await eventually(lambda: node.node.hub.connections == 1)
-        keys_again(node, key_file(tmp_path, pair("HS256", 1).public, "other.key"))
+        reload_keys(node, key_file(tmp_path, pair("HS256", 1).public, "other.key"))
         assert (await asking).status == 200
