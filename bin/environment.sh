@@ -1,7 +1,7 @@
-# Sourced by the programs beside it: makes the project's Python environment (.venv) where it is missing or old.
+# Sourced by the other programs of this folder: creates the project's Python environment (.venv) if it is missing or outdated.
 
 # need_environment ROOT EXTRAS: afterwards ROOT/.venv has the project with these extras ("" or "[test]").
-# Only one process at a time makes it; the others wait, and find it made.
+# Only one process creates it; others wait until it is done.
 need_environment() {
     root=$1 extras=$2
     stamp=$root/.venv/made-with$extras
@@ -16,7 +16,7 @@ is_current() {
     [ -x "$root/.venv/bin/python" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(describe)" ]
 }
 
-# What has to be as it was when the environment was made: the place, the Python, the packages that are asked for.
+# What an up-to-date environment was created with: the path, the interpreter, the required packages.
 describe() {
     echo "$root"
     readlink -f "$root/.venv/bin/python"
@@ -31,23 +31,23 @@ make_environment() {
         "$python" -c 'import ensurepip, venv' 2>/dev/null ||
             give_up "Python's venv module is missing: apt-get install python3-venv"
         "$python" -m venv --clear "$root/.venv" >/dev/null ||
-            give_up "$root/.venv could not be made (see above); whoever owns $root has to run this once"
+            give_up "$root/.venv could not be created (see above); the owner of $root has to run this command once"
     fi
     "$root/.venv/bin/python" -m pip --disable-pip-version-check install --editable "$root$extras" >"$log" 2>&1 ||
-        give_up "the packages could not be installed, is the network reachable? $(sed -n 's/.*ERROR: //p' "$log" | head -n 1) (more in $log)"
-    # What was installed with extras serves those who need none.
+        give_up "cannot install the packages; is the network reachable? $(sed -n 's/.*ERROR: //p' "$log" | head -n 1) (more in $log)"
+    # An environment with extras is also valid without them.
     for each in "$stamp" "$root/.venv/made-with"; do
         describe >"$each"
     done
 }
 
-# Whether the environment that is there was made here, with a Python that is still the same.
+# Whether the existing environment was created in this folder, with an interpreter that is still the same.
 is_usable() {
     [ -f "$root/.venv/made-with" ] && [ "$(head -n 2 "$root/.venv/made-with")" = "$(describe | head -n 2)" ] &&
         "$root/.venv/bin/python" -m pip --version >/dev/null 2>&1
 }
 
-# PYTHON names another one than that of the path.
+# PYTHON overrides the interpreter in the path.
 find_python() {
     for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 python3.10 /usr/bin/python3}; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
