@@ -14,7 +14,7 @@ HERE = "none"
 OTHER_PROGRAMS = (
     "benchmarks",
     "browser",
-    "conformance",
+    "server/conformance",
     "docs",
     "faults",
     "proxies",

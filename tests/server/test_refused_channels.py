@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from aphlict.tokens.key_set import LEEWAY
 from tests.server.test_tokens import guarded
 from tests.support.curl import curl, event_source
 from tests.support.nodes import RunningNode, command, running_node
-from tests.support.tokens import token
+from tests.support.tokens import LEEWAY, token
 
 TRANSPORTS = ["websocket", "events", "poll"]
 SHOWN = token("a", "b-*")

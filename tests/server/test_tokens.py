@@ -16,12 +16,11 @@ from websockets.typing import Subprotocol
 
 from aphlict.core.subscriptions import Subscriber
 from aphlict.server.auth import CHECK_INTERVAL
-from aphlict.tokens.key_set import LEEWAY
 from tests.support.clocks import Clock
 from tests.support.curl import curl
 from tests.support.heads import BROWSER
 from tests.support.nodes import RunningNode, command, receive, running_node
-from tests.support.tokens import ALGORITHMS, handmade, key_file, pair, token
+from tests.support.tokens import ALGORITHMS, LEEWAY, handmade, key_file, pair, token
 from tests.support.waiting import eventually
 
 OURS = ("aphlict", "tornado", "asyncio")

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+LEEWAY = 5.0  # seconds by which a server lets the clocks of backends differ
 ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")
 Private = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 

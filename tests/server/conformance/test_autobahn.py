@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance import autobahn
-from tests.conformance.autobahn import Result
+from tests.server.conformance import autobahn
+from tests.server.conformance.autobahn import Result
 from tests.support.certificates import self_signed
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FINE = {"OK", "INFORMATIONAL"}  # nothing is NON-STRICT, FAILED or UNCLEAN
 # In these the RFC leaves to the server what it does: docs/reliability.md says what this one does.
 INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
@@ -39,7 +39,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Where an echo server listens."""
     files = self_signed().write(tmp_path)
     arguments = [files.key, files.cert] if request.param == "wss" else []
-    command = [sys.executable, "-m", "tests.conformance.echo_server", *arguments]
+    command = [sys.executable, "-m", "tests.server.conformance.echo_server", *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:

@@ -1,6 +1,6 @@
 """A server that sends back what it gets, made of the connection and frame code of this project alone.
 
-`python -m tests.conformance.echo_server [KEY CERTIFICATE]` listens on a free port of the loopback address and
+`python -m tests.server.conformance.echo_server [KEY CERTIFICATE]` listens on a free port of the loopback address and
 prints it; with a key and a certificate it speaks TLS.
 """
 
