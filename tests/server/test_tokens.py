@@ -15,10 +15,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from aphlict.core.subscriptions import Subscriber
-from aphlict.server.auth import CHECK_INTERVAL
+from aphlict.server.auth import CHECK_INTERVAL, WebSocketSession
 from tests.support.clocks import Clock
 from tests.support.curl import curl
 from tests.support.heads import BROWSER
+from tests.support.memory import kept
 from tests.support.nodes import RunningNode, command, receive, running_node
 from tests.support.tokens import ALGORITHMS, LEEWAY, handmade, key_file, pair, token
 from tests.support.waiting import eventually
@@ -334,15 +335,7 @@ async def test_closed_connections_are_not_kept_until_their_token_expires(
                 for _ in range(5):
                     await command(browser, "auth", token("a"))
 
-        def left() -> list[object]:
-            return [
-                each
-                for bucket in deadlines._buckets.values()
-                for each in bucket
-                if type(each).__name__ == "WebSocketSession"
-            ]
-
-        await eventually(lambda: not left(), "the deadlines to be forgotten")
+        await eventually(lambda: not kept(deadlines, WebSocketSession), "the deadlines to be forgotten")
 
 
 async def test_a_reload_adds_and_removes_the_requirement(tmp_path: Path, clock: Clock) -> None:
