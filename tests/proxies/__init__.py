@@ -1,1 +1,1 @@
-"""Aphlict behind the real proxies, with the configurations that it ships."""
+"""Tests behind real proxies, with the configurations in conf/."""

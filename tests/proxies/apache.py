@@ -1,4 +1,4 @@
-"""Apache in a folder of its own, with the modules that a shipped file says it needs."""
+"""Run Apache in a temporary folder, with the modules that a file of conf/ requires."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ BASE_MODULES = (
     "env",
     "filter",
     "deflate",
-)  # what Debian enables, and we need
+)  # enabled by Debian, and required
 MAIN = """\
 ServerRoot "{folder}"
 DefaultRuntimeDir "{folder}"
@@ -49,7 +49,7 @@ MaxRequestWorkers {threads}
 def apache(
     host: str, port: int, *, server: str | None = None, modules: tuple[str, ...] = ()
 ) -> Iterator[Path]:
-    """Run Apache with this inside its virtual host; it listens on the port. Its folder is given back."""
+    """Run Apache on a port with these lines in its virtual host. Yields its folder."""
     program = require("apache2", "apache2")
     with workplace() as folder:
         put(folder, "site/index.html", "the site\n")
@@ -66,17 +66,17 @@ def apache(
 
 
 def small(threads: int = 16) -> str:
-    """Sizes of the event MPM for one process with so many threads."""
+    """Return the directives of the event MPM for one process with this many threads."""
     return SMALL.format(threads=threads)
 
 
 def read_log(folder: Path) -> list[str]:
-    """The lines of Apache's error log."""
+    """Return the lines of Apache's error log."""
     return (folder / "error.log").read_text().splitlines()
 
 
 def needed(text: str) -> list[str]:
-    """The modules that a shipped file names after `a2enmod`."""
+    """Return the modules that a file of conf/ lists after `a2enmod`."""
     found = re.search(r"a2enmod ((?:[a-z_]+ ?)+)((?:\n#     [a-z_ ]+)*)", text)
     return f"{found[1]} {found[2]}".replace("#", " ").split() if found else []
 

@@ -1,4 +1,4 @@
-"""What the tests with real proxies share."""
+"""Fixtures of the tests behind proxies."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from tests.support.installation import Installation, installed
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """A server that runs, the same for all tests of a module."""
+    """A running server, shared by the tests of a module."""
     with installed(tmp_path_factory.mktemp("server")) as installation:
         installation.start()
         yield installation
@@ -18,5 +18,5 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 @pytest.fixture
 def doctor(capsys: pytest.CaptureFixture[str]) -> Doctor:
-    """The doctor's command."""
+    """The doctor as a command."""
     return Doctor(capsys)

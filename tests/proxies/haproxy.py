@@ -1,4 +1,4 @@
-"""HAProxy in a folder of its own."""
+"""Run HAProxy in a temporary folder."""
 
 import re
 from collections.abc import Iterator
@@ -23,13 +23,13 @@ backend aphlict
 
 
 def simple(port: int, server: int, *, tls: str = "", rule: str = "") -> str:
-    """A configuration that leads from one port to another: `tls` is what `bind` is told, `rule` a line."""
+    """Return a configuration that forwards one port to another: `tls` are options of `bind`, `rule` is a line."""
     return SIMPLE.format(port=port, server=server, tls=tls, rule=rule)
 
 
 @contextmanager
 def haproxy(configuration: str, port: int, files: dict[str, str] | None = None) -> Iterator[None]:
-    """Run HAProxy with a whole configuration, with files beside it; it listens on the port."""
+    """Run HAProxy with a complete configuration and these files until the end of the block."""
     program = require("haproxy", "haproxy")
     with workplace() as folder:
         for name, content in {"haproxy.cfg": configuration, **(files or {})}.items():
@@ -40,7 +40,7 @@ def haproxy(configuration: str, port: int, files: dict[str, str] | None = None) 
 
 @contextmanager
 def shipped_haproxy(name: str, ports: dict[str, int], **changes: str) -> Iterator[int]:
-    """Run a shipped file (of conf/haproxy) with other ports for its servers; where it listens."""
+    """Run a file of conf/haproxy with other server ports. Yields the port of HAProxy."""
     port = free_port()
     bind = re.compile(r"^( +bind ):\d+$", re.MULTILINE)
     text = bind.sub(rf"\g<1>127.0.0.1:{port}", shipped(f"haproxy/{name}"))

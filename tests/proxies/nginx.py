@@ -1,4 +1,4 @@
-"""nginx in a folder of its own."""
+"""Run nginx in a temporary folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ server {{
 
 @contextmanager
 def nginx(http: str, port: int, files: dict[str, str] | None = None) -> Iterator[None]:
-    """Run nginx with this inside its http block; it listens on the port."""
+    """Run nginx with these lines in its http block until the end of the block."""
     program = require("nginx", "nginx-light")
     with workplace() as folder:
         put(folder, "nginx.conf", MAIN.format(http=http))
@@ -45,7 +45,7 @@ def nginx(http: str, port: int, files: dict[str, str] | None = None) -> Iterator
 
 
 def shipped_files(upstream_port: int, **changes: str) -> dict[str, str]:
-    """What the others include, with Aphlict on another port; `changes` are made in aphlict-location.conf."""
+    """Return the included files, with another port of Aphlict and these changes in aphlict-location.conf."""
     return {
         "aphlict/aphlict-upstream.conf": shipped(
             "nginx/aphlict-upstream.conf", **{"22280": str(upstream_port)}
@@ -56,7 +56,7 @@ def shipped_files(upstream_port: int, **changes: str) -> dict[str, str]:
 
 @contextmanager
 def site(locations: str) -> Iterator[int]:
-    """Run nginx with a site that has these locations (`/` among them, or not); where it listens."""
+    """Run nginx with a site that has these locations, `/` optional. Yields its port."""
     port = free_port()
     with nginx(f"server {{\n listen 127.0.0.1:{port};\n {locations}\n}}", port):
         yield port
@@ -64,7 +64,7 @@ def site(locations: str) -> Iterator[int]:
 
 @contextmanager
 def shipped_path(upstream_port: int, **changes: str) -> Iterator[int]:
-    """The shipped path within a site; where nginx listens. `changes` are made in aphlict-location.conf."""
+    """Run nginx with the path of conf/, with these changes in aphlict-location.conf. Yields its port."""
     port = free_port()
     site = SITE.format(port=port, server="include aphlict/aphlict-path.conf;")
     files = {
@@ -79,7 +79,7 @@ def shipped_path(upstream_port: int, **changes: str) -> Iterator[int]:
 def shipped_server(
     name: str, upstream_port: int, extra: dict[str, str] | None = None, **changes: str
 ) -> Iterator[int]:
-    """A shipped server block (a file of conf/nginx) with `extra` files beside it; where nginx listens."""
+    """Run nginx with a server block of conf/nginx and these extra files. Yields its port."""
     port = free_port()
     server = shipped(f"nginx/{name}", **changes)
     lines = [line for line in server.splitlines() if "[::]" not in line]  # a machine may have no IPv6

@@ -1,4 +1,4 @@
-"""Open pages: browsers that come back when their connection is lost, and resume."""
+"""Pages: clients that reconnect and resume when their connection is lost."""
 
 import asyncio
 import json
@@ -9,11 +9,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 CHANNEL = "news"
-PAUSE = 0.02  # seconds between two tries
+PAUSE = 0.02  # seconds between two attempts
 
 
 class Page:
-    """One page; `texts` is what it was told, in order."""
+    """One page; `texts` are the messages that it received, in order."""
 
     def __init__(self, url: str) -> None:
         self.texts: list[int] = []
@@ -22,7 +22,7 @@ class Page:
         self._last: str | None = None
 
     async def live(self) -> None:
-        """Connect again and again, until cancelled."""
+        """Connect, and reconnect until cancelled."""
         while True:
             with suppress(OSError, WebSocketException):
                 await self._connect_once()

@@ -1,4 +1,4 @@
-"""The real proxies: found, run without rights in a folder of their own, and stopped."""
+"""Find proxies, run them without privileges in a temporary folder, and stop them."""
 
 import os
 import pwd
@@ -21,7 +21,7 @@ SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin")
 
 
 def require(program: str, package: str) -> str:
-    """Where a program is. Without it the test is skipped."""
+    """Return the path of a program; skip the test if it is missing."""
     search = os.pathsep.join((os.environ.get("PATH", ""), *SYSTEM_FOLDERS))
     found = shutil.which(program, path=search)
     if found is not None:
@@ -30,13 +30,13 @@ def require(program: str, package: str) -> str:
 
 
 def free_port() -> int:
-    """A port of the loopback address on which nothing listens."""
+    """Return a free port of the loopback address."""
     return free_ports(1)[0]
 
 
 @contextmanager
 def workplace() -> Iterator[Path]:
-    """A folder for one run of a program, which belongs to whom the program runs as."""
+    """Return a folder for one run, owned by the user that the program runs as."""
     with tempfile.TemporaryDirectory(prefix="aphlict-proxies-") as name:
         folder = Path(name)
         owner = _owner()
@@ -47,7 +47,7 @@ def workplace() -> Iterator[Path]:
 
 
 def put(folder: Path, name: str, content: str) -> Path:
-    """Write a file that the program may read."""
+    """Write a file that the program can read."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
@@ -57,7 +57,7 @@ def put(folder: Path, name: str, content: str) -> Path:
 
 @contextmanager
 def running(command: list[str], folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program until the end of the block; it listens on the port when the block begins."""
+    """Run a program until the end of the block, which begins when it listens on the port."""
     console, owner = folder / "console", _owner()
     with console.open("wb") as output:
         process = subprocess.Popen(
@@ -79,7 +79,7 @@ def running(command: list[str], folder: Path, port: int) -> Iterator[subprocess.
 
 
 def _owner() -> pwd.struct_passwd | None:
-    """Whom to run programs as, where root runs the tests."""
+    """Return the user to run programs as if the tests run as root."""
     return pwd.getpwnam(NOBODY) if os.geteuid() == 0 else None
 
 
@@ -92,7 +92,7 @@ def _is_up(process: subprocess.Popen[bytes], port: int, console: Path) -> Callab
 
 
 def listens(port: int) -> bool:
-    """Whether someone accepts connections."""
+    """Return whether the port accepts connections."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -101,7 +101,7 @@ def listens(port: int) -> bool:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a program with all its processes at once: Apache would first wait for every open connection."""
+    """Kill a program and its processes: a graceful stop of Apache waits for all open connections."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

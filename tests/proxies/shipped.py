@@ -1,4 +1,4 @@
-"""The configurations of conf/, as they are shipped but for the ports, paths and times that a test has to change."""
+"""The configurations in conf/, with the ports, paths and times that a test has to change."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def shipped(name: str, **changes: str) -> str:
-    """Read conf/NAME and make changes in it."""
+    """Return conf/NAME with these changes."""
     return changed((CONF / name).read_text(), changes)
 
 
 def changed(text: str, changes: dict[str, str]) -> str:
-    """Replace each text by another, all of them at once; one that is not there is an error."""
+    """Replace each text by another, simultaneously; a missing one is an error."""
     for old in changes:
         assert old in text, f"the configuration no longer has {old!r}"
     parts = [text]
@@ -21,7 +21,7 @@ def changed(text: str, changes: dict[str, str]) -> str:
 
 
 def _replaced(parts: list[str], old: str, new: str) -> list[str]:
-    """Odd parts are replacements already, which are left alone."""
+    """Odd parts are replacements already and stay as they are."""
     result: list[str] = []
     for index, part in enumerate(parts):
         pieces = [part] if index % 2 else part.split(old)

@@ -1,4 +1,4 @@
-"""The browser's address, as real proxies hand it on; and what an AWS Network Load Balancer does, done by HAProxy."""
+"""The client's address through real proxies; HAProxy also behaves like an AWS Network Load Balancer."""
 
 import logging
 import ssl
@@ -14,7 +14,7 @@ from tests.proxies.apache import apache
 from tests.proxies.haproxy import shipped_haproxy
 from tests.proxies.nginx import shipped_path
 from tests.proxies.programs import free_port
-from tests.proxies.proving import Way
+from tests.proxies.route import ProxiedRoute
 from tests.proxies.shipped import shipped
 from tests.support import certificates
 from tests.support.doctor import Doctor
@@ -29,7 +29,7 @@ Proxy = Callable[[int], AbstractContextManager[int]]
 
 @pytest.fixture(autouse=True)
 def every_line(caplog: pytest.LogCaptureFixture) -> None:
-    """Connections are told of at DEBUG."""
+    """Connections are logged at DEBUG."""
     caplog.set_level(logging.DEBUG, logger="aphlict")
 
 
@@ -49,7 +49,7 @@ def haproxy_name(upstream: int) -> Iterator[int]:
 
 
 async def visit(port: int, **options: Any) -> None:
-    """Come from the browser's address, with a header that says another."""
+    """Connect from the client's address, with a header that claims another."""
     forged = {"X-Forwarded-For": FORGED}
     dialled = {"host": "127.0.0.1", "port": port, "local_addr": (BROWSER, 0), **options}
     async with connect("ws://notify.example.org/ws/", additional_headers=forged, **dialled) as browser:
@@ -79,7 +79,7 @@ async def test_bytes_passed_through_with_proxy_protocol_2(caplog: pytest.LogCapt
     async with running_node(client={"proxy.protocol": True}) as node:
         ports = {"22280": node.client_port, "22380": node.client_port}
         with shipped_haproxy("aphlict-tcp.cfg", ports, **{"inter 2s": "inter 100ms"}) as port:
-            await Way(node, port).prove()
+            await ProxiedRoute(node, port).check()
             await visit(port)
             assert (await node.status())["clients.total"] == 5  # the checks are not counted
     assert f"connected from {BROWSER} to" in caplog.text
@@ -97,7 +97,7 @@ async def test_tls_passed_through_with_proxy_protocol_2(
         checks = {"check-send-proxy": "check-send-proxy check-ssl verify none"}
         with shipped_haproxy("aphlict-tcp.cfg", ports, **checks) as port:
             trusting = ssl.create_default_context(cafile=files.ca)
-            await Way(node, port, tls=trusting).prove()
+            await ProxiedRoute(node, port, tls=trusting).check()
     assert "dropped" not in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""Aphlict behind Apache, with the configurations that are shipped."""
+"""Aphlict behind Apache, with the configurations in conf/."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.proxies.apache import apache, read_log, small
 from tests.proxies.programs import free_port
-from tests.proxies.proving import Way, fetch, get, prove_refusal
+from tests.proxies.route import ProxiedRoute, fetch, get, prove_refusal
 from tests.proxies.shipped import CONF, shipped
 from tests.support.nodes import RunningNode, running_node
 from tests.support.waiting import eventually_async
@@ -24,15 +24,15 @@ async def test_a_path_of_the_site(name: str) -> None:
     async with running_node() as node:
         port = free_port()
         with apache(shipped(f"apache/{name}", **{"22280": str(node.client_port)}), port):
-            await Way(node, port).prove()
-            await Way(node, port, "/ws/~a%20b/", instance="a%20b").prove()
+            await ProxiedRoute(node, port).check()
+            await ProxiedRoute(node, port, "/ws/~a%20b/", instance="a%20b").check()
             await prove_refusal(f"http://127.0.0.1:{port}/ws/")
             assert await fetch(f"http://127.0.0.1:{port}/") == (200, b"the site\n")
 
 
 @contextmanager
 def balancer(one: int, two: int) -> Iterator[int]:
-    """The shipped balancer over two nodes, which looks at them more often; where Apache listens."""
+    """Run the balancer of conf/ over two nodes, with more frequent health checks. Yields the port of Apache."""
     port = free_port()
     ports = {":22280": f":{one}", ":22380": f":{two}"}
     often = {"hcinterval=2": "hcinterval=100ms", "retry=2": "retry=0"}
@@ -44,7 +44,9 @@ async def test_a_balancer_whose_cookie_leads_back() -> None:
     async with running_node() as one, running_node() as two:
         with balancer(one.client_port, two.client_port) as port:
             for name, node in ("one", one), ("two", two):
-                await Way(node, port, "/ws/~acme/", instance="acme", cookie=f"ROUTEID=.{name}").prove()
+                await ProxiedRoute(
+                    node, port, "/ws/~acme/", instance="acme", cookie=f"ROUTEID=.{name}"
+                ).check()
             answer = await get(f"http://127.0.0.1:{port}/ws/status")
             assert answer.code == 200
             assert re.match(r"ROUTEID=\.(one|two); Path=/ws/", answer.headers["Set-Cookie"])
@@ -59,7 +61,7 @@ def test_the_sizes_of_the_event_mpm_are_taken_as_they_are() -> None:
 
 @pytest.mark.parametrize("name", sorted(path.name for path in LIMITED))
 async def test_browsers_do_not_use_up_the_workers_of_the_site(name: str) -> None:
-    """An eighth of everything: 8 threads, of which 6 are for browsers."""
+    """An eighth of everything: 8 threads, 6 of them for clients."""
 
     async with chatty() as one, chatty() as two, AsyncExitStack() as stack:
         port = free_port()
@@ -79,7 +81,7 @@ async def test_browsers_do_not_use_up_the_workers_of_the_site(name: str) -> None
 
 
 async def test_browsers_are_let_in_until_every_process_is_full() -> None:
-    """An eighth of the processes, with an eighth of the threads each: the site's share keeps none from starting."""
+    """An eighth of the processes with an eighth of the threads each, so that all of them start."""
     eighths = {"StartServers": 8, "ServerLimit": 8, "ThreadLimit": 8, "ThreadsPerChild": 8}
     squares = {"MaxRequestWorkers": 64, "MinSpareThreads": 64, "MaxSpareThreads": 64}
     sizes = scaled((CONF / "apache/aphlict-mpm.conf").read_text(), eighths | squares)
@@ -101,12 +103,12 @@ def scaled(text: str, parts: dict[str, int]) -> str:
 
 
 def chatty() -> AbstractAsyncContextManager[RunningNode]:
-    """A node that pings often: Apache notices that the reader of an event stream is gone when it writes."""
+    """Run a node that pings often: Apache notices a closed event stream only when it writes."""
     return running_node(ping__interval=0.1)
 
 
 async def fill(port: int, enter: Callable[[], Awaitable[bool]]) -> int:
-    """Let browsers in until one is refused; how many came. The site answers all the time."""
+    """Connect clients until one is rejected, and return their number. The site responds throughout."""
     count = 0
     while await enter():
         count += 1
@@ -115,7 +117,7 @@ async def fill(port: int, enter: Callable[[], Awaitable[bool]]) -> int:
 
 
 async def websocket(port: int, stack: AsyncExitStack) -> bool:
-    """Open a WebSocket that stays; whether it is let in."""
+    """Open a WebSocket and keep it; return whether it was accepted."""
     try:
         await stack.enter_async_context(connect(f"ws://127.0.0.1:{port}/ws/"))
     except InvalidStatus as error:
@@ -126,7 +128,7 @@ async def websocket(port: int, stack: AsyncExitStack) -> bool:
 
 
 async def event_stream(port: int, stack: AsyncExitStack) -> bool:
-    """Open an event stream that stays; whether it is let in."""
+    """Open an event stream and keep it; return whether it was accepted."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     stack.push_async_callback(writer.wait_closed)
     stack.callback(writer.close)

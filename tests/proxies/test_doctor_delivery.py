@@ -1,4 +1,4 @@
-"""What the doctor says of proxies that let a WebSocket through, and still do not do well."""
+"""The doctor's results for proxies that pass a WebSocket but have other problems."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the doctor says of proxies that do not do well with events and polling."""
+"""The doctor's results for proxies that break event streams or polls."""
 
 from tests.proxies.apache import apache
 from tests.proxies.nginx import shipped_path, site
@@ -11,7 +11,7 @@ PASS = "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_se
 
 
 def to(server: Installation) -> str:
-    """What a location of nginx has that leads to Aphlict."""
+    """Return the lines of an nginx location that forwards to Aphlict."""
     return f"proxy_pass http://127.0.0.1:{server.client_port}; {PASS}"
 
 

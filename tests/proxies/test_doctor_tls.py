@@ -1,4 +1,4 @@
-"""What the doctor says where TLS is not as a browser wants it."""
+"""The doctor's results for TLS that browsers reject."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ PASS = "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_se
 
 @contextmanager
 def nginx_with(issued: Issued, server: Installation, *, whole: bool = True) -> Iterator[int]:
-    """nginx that ends TLS with this certificate, its chain after it where it is `whole`."""
+    """Run nginx that terminates TLS with this certificate, and its chain if `whole`."""
     port = free_port()
     chain = issued.chain if whole else b""
     files = {
@@ -38,18 +38,18 @@ def nginx_with(issued: Issued, server: Installation, *, whole: bool = True) -> I
 
 @pytest.fixture(scope="module")
 def authority() -> certificates.Authority:
-    """An authority of our own."""
+    """A private certificate authority."""
     return certificates.root()
 
 
 @pytest.fixture(scope="module")
 def trusted(authority: certificates.Authority, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Its certificate, as --ca wants it."""
+    """Its certificate, for --ca."""
     return certificates.put(tmp_path_factory.mktemp("ca") / "ca.pem", authority.own)
 
 
 def url(port: int, scheme: str = "wss") -> str:
-    """Where browsers connect to."""
+    """The server block that browsers connect to."""
     return f"{scheme}://localhost:{port}/ws/"
 
 

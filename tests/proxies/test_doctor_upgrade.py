@@ -1,4 +1,4 @@
-"""What the doctor says of proxies that do not let a WebSocket through."""
+"""The doctor's results for proxies that do not pass a WebSocket."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Two nodes behind one address: one is stopped, then one is killed, and the pages miss nothing."""
+"""Two nodes behind one address: one is stopped, then one is killed, and pages miss no message."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ Proxy = Callable[[Installation, Installation], AbstractContextManager[int]]
 
 @contextmanager
 def behind_haproxy(one: Installation, two: Installation) -> Iterator[int]:
-    """The shipped HAProxy configuration that has two servers."""
+    """Run HAProxy with the configuration of conf/ for two servers."""
     ports = {"22280": one.client_port, "22380": two.client_port}
     with shipped_haproxy("aphlict-path.cfg", ports) as port:
         yield port
@@ -38,7 +38,7 @@ def behind_haproxy(one: Installation, two: Installation) -> Iterator[int]:
 
 @contextmanager
 def behind_apache(one: Installation, two: Installation) -> Iterator[int]:
-    """The shipped balancer of Apache."""
+    """Run Apache with the balancer of conf/."""
     port = free_port()
     ports = {":22280": f":{one.client_port}", ":22380": f":{two.client_port}"}
     with apache(shipped("apache/aphlict-balancer.conf", **ports), port, server=small(threads=64)):
@@ -47,7 +47,7 @@ def behind_apache(one: Installation, two: Installation) -> Iterator[int]:
 
 @contextmanager
 def two_nodes(folder: Path) -> Iterator[tuple[Installation, Installation]]:
-    """Two nodes that know each other, and run."""
+    """Run two nodes that are peers."""
     for name in ("one", "two"):
         (folder / name).mkdir()
     nodes = [Installation(folder / name) for name in ("one", "two")]
@@ -64,7 +64,7 @@ def two_nodes(folder: Path) -> Iterator[tuple[Installation, Installation]]:
 
 @asynccontextmanager
 async def open_pages(url: str) -> AsyncIterator[list[Page]]:
-    """Pages that are open until the end of the block."""
+    """Open pages until the end of the block."""
     pages = [Page(url) for _ in range(PAGES)]
     tasks = [asyncio.create_task(page.live()) for page in pages]
     try:
@@ -76,7 +76,7 @@ async def open_pages(url: str) -> AsyncIterator[list[Page]]:
 
 
 class Publisher:
-    """Publishes numbers without a pause, to one node at a time, until it is told to end."""
+    """Publishes numbers continuously, to one node at a time, until cancelled."""
 
     def __init__(self, node: Installation) -> None:
         self.node = node
@@ -98,7 +98,7 @@ class Publisher:
 
 @asynccontextmanager
 async def publishing(publisher: Publisher) -> AsyncIterator[None]:
-    """Publish all the time, until the end of the block."""
+    """Publish continuously until the end of the block."""
     task = asyncio.create_task(publisher.run())
     try:
         yield
@@ -109,13 +109,13 @@ async def publishing(publisher: Publisher) -> AsyncIterator[None]:
 
 
 def active(node: Installation) -> int:
-    """The browsers of a node."""
+    """Return the number of clients of a node."""
     status = node.answers()
     return int(status["clients.active"]) if status else 0
 
 
 def is_stopping(node: Installation) -> bool:
-    """Whether a balancer that asks is told that the node stops."""
+    """Return whether the health check of a node fails."""
     try:
         urllib.request.urlopen(f"http://127.0.0.1:{node.client_port}/status", timeout=5).close()
     except urllib.error.HTTPError as error:
@@ -125,20 +125,20 @@ def is_stopping(node: Installation) -> bool:
 
 
 async def all_on(node: Installation) -> float:
-    """Wait until every page is on this node; how long it took."""
+    """Wait until every page is connected to this node; return the seconds."""
     start = time.monotonic()
     await eventually(lambda: active(node) == PAGES, "every page on the other node")
     return time.monotonic() - start
 
 
 async def leads_to(node: Installation, url: str) -> bool:
-    """Whether the proxy has a new browser come to this node."""
+    """Return whether the proxy connects a new client to this node."""
     async with connect(url):
         return active(node) > 0
 
 
 async def told_all(pages: list[Page], publisher: Publisher) -> None:
-    """Every page has every number, once and in order."""
+    """Assert that every page has every number, once and in order."""
     await eventually(lambda: all(len(page.texts) >= publisher.count for page in pages), "all messages")
     for page in pages:
         assert page.texts == list(range(publisher.count))

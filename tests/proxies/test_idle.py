@@ -1,4 +1,4 @@
-"""Connections on which nothing happens, through proxies with a short patience."""
+"""Idle connections through proxies with short timeouts."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -16,37 +16,39 @@ from tests.proxies.programs import free_port
 from tests.proxies.shipped import shipped
 from tests.support.nodes import running_node
 
-PATIENCE = 3  # seconds that each of these proxies bears silence
+PROXY_TIMEOUT = 3  # seconds of silence after which each proxy closes a connection
 
 Proxy = Callable[[int], AbstractContextManager[int]]
 
 
 @contextmanager
 def nginx(upstream: int) -> Iterator[int]:
-    """nginx with a short read time-out."""
-    with shipped_path(upstream, **{"proxy_read_timeout    120s": f"proxy_read_timeout {PATIENCE}s"}) as port:
+    """Run nginx with a short read timeout."""
+    with shipped_path(
+        upstream, **{"proxy_read_timeout    120s": f"proxy_read_timeout {PROXY_TIMEOUT}s"}
+    ) as port:
         yield port
 
 
 @contextmanager
 def apache_httpd(upstream: int) -> Iterator[int]:
-    """Apache with a short time-out."""
+    """Run Apache with a short timeout."""
     port = free_port()
-    short = {"22280": str(upstream), " timeout=120": f" timeout={PATIENCE}"}
-    with apache(f"Timeout {PATIENCE}\n" + shipped("apache/aphlict-path.conf", **short), port):
+    short = {"22280": str(upstream), " timeout=120": f" timeout={PROXY_TIMEOUT}"}
+    with apache(f"Timeout {PROXY_TIMEOUT}\n" + shipped("apache/aphlict-path.conf", **short), port):
         yield port
 
 
 @contextmanager
 def haproxy(upstream: int) -> Iterator[int]:
-    """HAProxy with a short tunnel."""
-    short = {"timeout tunnel  1h": f"timeout tunnel {PATIENCE}s"}
+    """Run HAProxy with a short tunnel timeout."""
+    short = {"timeout tunnel  1h": f"timeout tunnel {PROXY_TIMEOUT}s"}
     with shipped_haproxy("aphlict-subdomain.cfg", {"22280": upstream}, **short) as port:
         yield port
 
 
 async def lasts(port: int, seconds: float) -> bool:
-    """Whether a silent connection is still there after so long."""
+    """Return whether a silent connection is still open after this time."""
     dialled: dict[str, Any] = {"host": "127.0.0.1", "port": port}
     async with connect("ws://notify.example.org/ws/", ping_interval=None, **dialled) as browser:
         try:
@@ -62,6 +64,8 @@ async def lasts(port: int, seconds: float) -> bool:
 async def test_pings_keep_a_silent_connection_alive(proxy: Proxy) -> None:
     async with running_node(ping__interval=0.5) as pinging, running_node() as silent:
         with proxy(pinging.client_port) as kept, proxy(silent.client_port) as cut:
-            is_kept, stays = await asyncio.gather(lasts(kept, 1.5 * PATIENCE), lasts(cut, 6 * PATIENCE))
+            is_kept, stays = await asyncio.gather(
+                lasts(kept, 1.5 * PROXY_TIMEOUT), lasts(cut, 6 * PROXY_TIMEOUT)
+            )
             assert is_kept
             assert not stays

@@ -1,4 +1,4 @@
-"""A proxy that is not installed: a reason to skip."""
+"""A test is skipped if a proxy is not installed."""
 
 import pytest
 

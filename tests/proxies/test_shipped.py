@@ -1,4 +1,4 @@
-"""The shipped configurations, as they are: complete in the manual, and accepted by the programs."""
+"""The configurations in conf/: complete in the manual, and accepted by the proxies."""
 
 import subprocess
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""The WebSocket protocol, examined by an independent suite."""
+"""Conformance to the WebSocket protocol, tested by an independent suite."""

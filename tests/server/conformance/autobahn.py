@@ -1,4 +1,4 @@
-"""The Autobahn test suite: found or installed, run, and its report read. It needs Python 2.7, and lives apart."""
+"""The Autobahn test suite: find or install it, run it and read its report. It needs Python 2.7."""
 
 import json
 import os
@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
-VIRTUALENV = "virtualenv==20.15.1"  # the last that makes an environment for Python 2.7
+VIRTUALENV = "virtualenv==20.15.1"  # the last version that supports Python 2.7
 INSTALL_TIMEOUT = 240
 RUN_TIMEOUT = 240
 
-# 12 and 13 are about permessage-deflate, which this server does not agree to.
+# 12 and 13 are about permessage-deflate, which this server does not negotiate.
 CASES = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*"]
 
 
 class Missing(Exception):
-    """The suite cannot be had here; str() says why."""
+    """The suite is not available here; str() is the reason."""
 
 
 class Result(NamedTuple):
-    """What the suite says of one case: of the messages, and of the close at the end."""
+    """The suite's result of a case: the messages, and the close at the end."""
 
     case: str
     behaviour: str
@@ -31,7 +31,7 @@ class Result(NamedTuple):
 
 
 def find(cache: Path) -> Path:
-    """The suite's program: what WSTEST names, else of a private environment that is made in the cache."""
+    """Return the suite's program: WSTEST, or one in an environment that is created in the cache."""
     if named := os.environ.get("WSTEST"):
         return Path(named)
     home = cache / "environment"
@@ -42,7 +42,7 @@ def find(cache: Path) -> Path:
 
 
 def _python27() -> str:
-    """An interpreter of Python 2.7: on the path, or one of pyenv's."""
+    """Return an interpreter of Python 2.7, from the path or pyenv."""
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     found: Iterator[str | None] = (str(path) for path in sorted(root.glob("versions/2.7*/bin/python2.7")))
     for candidate in (*found, shutil.which("python2.7")):
@@ -99,6 +99,6 @@ def examine(program: Path, url: str, folder: Path) -> list[Result]:
 
 
 def summary(results: list[Result]) -> str:
-    """One line: how many cases came to what."""
+    """Return a line with the number of cases by result."""
     counted = Counter(result.behaviour for result in results)
     return f"{len(results)} cases: " + ", ".join(f"{count} {name}" for name, count in counted.most_common())

@@ -1,4 +1,4 @@
-"""A server that sends back what it gets, made of the connection and frame code of this project alone.
+"""An echo server that uses only the connection and frame code of this project.
 
 `python -m tests.server.conformance.echo_server [KEY CERTIFICATE]` listens on a free port of the loopback address and
 prints it; with a key and a certificate it speaks TLS.
@@ -21,19 +21,19 @@ from aphlict.server.listener import Listener
 from aphlict.server.timer_wheel import TICK
 
 LARGEST = 16 * 1024 * 1024  # the suite sends messages of this size
-FRAMES = 1_000_000  # that it sends in a row
+FRAMES = 1_000_000  # in one message
 LIMITS = Limits(client_frame=LARGEST, send_buffer=4 * LARGEST, commands_burst=FRAMES)
 
 
 class Echo(Application):
-    """Takes every WebSocket, and answers a message with itself."""
+    """Accepts every WebSocket and echoes its messages."""
 
     def on_request(self, connection: Connection, request: Request, /) -> None:
-        """Let it in."""
+        """Accept the WebSocket."""
         connection.upgrade(request)
 
     def on_message(self, connection: Connection, received: WSMessage, /) -> None:
-        """Send it back."""
+        """Echo the message."""
         data = received.data.encode() if isinstance(received.data, str) else received.data
         connection.send(encode_frame(received.opcode, data))
 
@@ -58,7 +58,7 @@ async def serve(sock: socket.socket, tls: ssl.SSLContext | None) -> None:
 
 
 def main(files: list[str]) -> None:
-    """Say the port, and serve until killed."""
+    """Print the port and serve until killed."""
     tls = None
     if files:
         key, certificate = files

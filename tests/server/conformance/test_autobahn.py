@@ -12,14 +12,14 @@ from tests.server.conformance.autobahn import Result
 from tests.support.certificates import self_signed
 
 ROOT = Path(__file__).parents[3]
-FINE = {"OK", "INFORMATIONAL"}  # nothing is NON-STRICT, FAILED or UNCLEAN
-# In these the RFC leaves to the server what it does: docs/reliability.md says what this one does.
+FINE = {"OK", "INFORMATIONAL"}  # not NON-STRICT, FAILED or UNCLEAN
+# The RFC leaves the behavior in these cases to the server: see docs/reliability.md.
 INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
 EXPECTED_CASES = 301
 
 pytestmark = [
-    pytest.mark.timeout(600),  # it may have to be installed first
-    pytest.mark.xdist_group("autobahn"),  # and only once
+    pytest.mark.timeout(600),  # the suite may have to be installed
+    pytest.mark.xdist_group("autobahn"),  # once
 ]
 
 
@@ -36,7 +36,7 @@ def program(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(params=["ws", "wss"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Where an echo server listens."""
+    """Run an echo server. Yields its address."""
     files = self_signed().write(tmp_path)
     arguments = [files.key, files.cert] if request.param == "wss" else []
     command = [sys.executable, "-m", "tests.server.conformance.echo_server", *arguments]
@@ -56,7 +56,7 @@ def test_no_case_fails_and_none_is_less_than_strict(program: Path, url: str, tmp
 
 
 def is_fine(result: Result) -> bool:
-    """Whether a case came out as it has to."""
+    """Return whether the result of a case is acceptable."""
     if result.case in INFORMATIONAL:
         return {result.behaviour, result.close} <= FINE
     return result.behaviour == result.close == "OK"

@@ -1,4 +1,4 @@
-"""What has to work behind every proxy."""
+"""Checks that must pass behind every proxy."""
 
 import asyncio
 import json
@@ -16,8 +16,8 @@ SECONDS = 5
 
 
 @dataclass(frozen=True)
-class Way:
-    """From a browser through a proxy to a node: `path` ends with a slash, `cookie` is what the browser has."""
+class ProxiedRoute:
+    """A route from a client through a proxy to a node: `path` ends with a slash, `cookie` is sent by the client."""
 
     node: RunningNode
     port: int
@@ -27,32 +27,32 @@ class Way:
     tls: ssl.SSLContext | None = None
     cookie: str = ""
 
-    async def prove(self) -> None:
-        """WebSocket, events, polling and status, all of them."""
-        await self.prove_websocket()
-        await self.prove_poll()
-        await self.prove_events()
+    async def check(self) -> None:
+        """Check WebSocket, event stream, long poll and status."""
+        await self.check_websocket()
+        await self.check_long_poll()
+        await self.check_event_stream()
         assert json.loads(await self._get("status")) == {"state": "RUNNING"}
 
-    async def prove_websocket(self) -> None:
-        """A browser gets what is published to the instance, and is answered."""
-        async with connect(self._url, ssl=self.tls, **self._dialled()) as browser:
+    async def check_websocket(self) -> None:
+        """A client receives what is published to the instance, and its commands are answered."""
+        async with connect(self._url, ssl=self.tls, **self._connect_options()) as browser:
             await command(browser, "subscribe", ["a"])
             await self._publish("by WebSocket")
             assert (await receive(browser, 1))[0]["text"] == "by WebSocket"
             await browser.send(json.dumps({"command": "ping"}))
             assert await receive(browser, 1) == [{"type": "pong"}]
 
-    async def prove_events(self) -> None:
-        """An event comes when it is sent, while the stream goes on."""
+    async def check_event_stream(self) -> None:
+        """An event arrives immediately, while the stream stays open."""
         reader, writer = await self._ask("events?channel=a", {"Accept-Encoding": "gzip"})
         await asyncio.wait_for(reader.readuntil(b"retry: "), SECONDS)
         await self._publish("by event")
         await asyncio.wait_for(reader.readuntil(b'"by event"'), SECONDS)
-        writer.transport.abort()  # a browser that goes away does not take leave
+        writer.transport.abort()  # browsers disconnect without a TLS or WebSocket close
 
-    async def prove_poll(self) -> None:
-        """A poll waits for a message, and the next one goes on after it."""
+    async def check_long_poll(self) -> None:
+        """A poll waits for a message, and the next one resumes after it."""
         await eventually_async(lambda: self._has(0), "all else to end")
         waiting = asyncio.create_task(self._get("poll?channel=a&wait=20"))
         await eventually_async(lambda: self._has(1), "the poll to arrive")
@@ -75,15 +75,15 @@ class Way:
         scheme = "wss" if self.tls else "ws"
         return f"{scheme}://{self.host or f'localhost:{self.port}'}{self.path}"
 
-    def _dialled(self) -> dict[str, Any]:
+    def _connect_options(self) -> dict[str, Any]:
         headers = {"Cookie": self.cookie} if self.cookie else {}
         return {"host": "127.0.0.1", "port": self.port, "additional_headers": headers}
 
     async def _get(self, page: str) -> bytes:
-        """The body of a page that answers 200."""
+        """Return the body of a 200 response."""
         reader, writer = await self._ask(page, {"Connection": "close"})
         answer = await asyncio.wait_for(reader.read(), SECONDS)
-        writer.transport.abort()  # a browser that goes away does not take leave
+        writer.transport.abort()  # browsers disconnect without a TLS or WebSocket close
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200"), answer
         return body
@@ -106,18 +106,18 @@ class Way:
 
 
 async def prove_refusal(url: str, **options: Any) -> None:
-    """A request without upgrade reaches the server, and gets its 501."""
+    """A request without upgrade reaches the server, which responds with 501."""
     status, body = await fetch(url, **options)
     assert status == 501
     assert b"no upgrade" in body
 
 
 async def fetch(url: str, **options: Any) -> tuple[int, bytes]:
-    """The answer to a GET."""
+    """Return the status line and head of the response to a GET."""
     answer = await AsyncHTTPClient().fetch(HTTPRequest(url, **options), raise_error=False)
     return answer.code, answer.body
 
 
 async def get(url: str) -> HTTPResponse:
-    """The whole answer to a GET."""
+    """Return the complete response to a GET."""
     return await AsyncHTTPClient().fetch(url, raise_error=False)
