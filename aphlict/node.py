@@ -14,7 +14,7 @@ from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.core.hub import Hub, Receipt
 from aphlict.core.message import Message, random_name
-from aphlict.core.stats import Subscribed
+from aphlict.core.stats import SubscriberStats
 from aphlict.protocol.websocket import TRY_AGAIN_LATER
 from aphlict.server import limits as capacity
 from aphlict.server import pages as script
@@ -89,7 +89,7 @@ class Node:
         )
         self._edges = EdgePool(self.hub, settings.processes) if edge_listener is not None else None
         self._link = None if hub_address is None else HubConnector(self.hub, hub_address, self._on_gap)
-        self.server = Server(settings, ports, credentials, self._port_types(), self.hub.hits)
+        self.server = Server(settings, ports, credentials, self._port_types(), self.hub.limit_counters)
 
     def _port_types(self) -> Mapping[str, PortType]:
         pages = Pages(lambda: self.state, script.load())
@@ -153,7 +153,7 @@ class Node:
         asyncio.get_running_loop().call_soon(self._work)
 
     def _work(self) -> None:
-        if self.hub.work():
+        if self.hub.run_slice():
             self._schedule_work()
 
     def _on_gap(self) -> None:
@@ -207,7 +207,7 @@ class Node:
 
     def status(self, instance: str, done: Callable[[dict[str, Any]], None], /) -> None:
         """Collect the status of the node and of an instance, as the admin port responds it."""
-        stats = self.hub.subscribed(instance)
+        stats = self.hub.subscriber_stats(instance)
         if self._edges is None:
             done(self._status(instance, stats, {os.getpid(): stats.connections}))
             return
@@ -218,7 +218,9 @@ class Node:
 
         self._edges.ask(instance, on_replies)
 
-    def _status(self, instance: str, stats: Subscribed, connections: Mapping[int, int]) -> dict[str, Any]:
+    def _status(
+        self, instance: str, stats: SubscriberStats, connections: Mapping[int, int]
+    ) -> dict[str, Any]:
         """`connections` has the pid and the number of clients of each process that responded."""
         has_no_edge = not connections and self._state is NodeState.RUNNING
         return {

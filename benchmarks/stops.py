@@ -121,7 +121,7 @@ async def measure(options: argparse.Namespace, node: Node, ports: list[int]) -> 
     stops.clear()
     for _ in range(0, options.messages, 100):
         await publish(ports[1], [{"subscribers": ["slow"], "padding": PADDING}] * 100)
-        while node.hub.waiting:  # noqa: ASYNC110
+        while node.hub.fan_out.queued:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     stops.report(f"{options.messages} messages to the slow ones")
     stops.clear()

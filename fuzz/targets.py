@@ -7,8 +7,8 @@ from pathlib import Path
 
 from aphlict.config.loader import load as load_configuration
 from aphlict.config.settings import Limits
-from aphlict.core.message import Message, parse
-from aphlict.core.resume_token import read as read_position
+from aphlict.core.message import Message, parse_body
+from aphlict.core.resume import ResumeToken
 from aphlict.errors import (
     BadProxyHeader,
     BadRequest,
@@ -232,17 +232,17 @@ def fuzz_instance(data: bytes) -> None:
 def fuzz_body(data: bytes) -> None:
     """A published body is refused, or is messages that a peer reads alike."""
     try:
-        messages, _ = parse(data, "default", lambda: "new")
+        messages, _ = parse_body(data, "default", lambda: "new")
     except InvalidMessage:
         return
     for message in messages:
-        (again,), _ = parse(message.for_peer(message.touched), "default")
+        (again,), _ = parse_body(message.json_for_peer(message.touched), "default")
         assert _essence(again) == _essence(message)
-        assert message.delivery(message.channels).ws_frame.endswith(message.text(message.channels))
+        assert message.delivery(message.channels).ws_frame.endswith(message.json_for(message.channels))
 
 
 def _essence(message: Message) -> tuple[object, ...]:
-    return message.unique_id, message.channels, message.touched, message.text(())
+    return message.unique_id, message.channels, message.touched, message.json_for(())
 
 
 def fuzz_proxy(data: bytes) -> None:
@@ -259,12 +259,11 @@ def fuzz_proxy(data: bytes) -> None:
     )
 
 
-def fuzz_position(data: bytes) -> None:
-    """A word is a position, or it is not."""
-    text = data.decode(errors="replace")
-    position = read_position(text)
-    if position is not None:
-        assert read_position(position.text()) == position
+def fuzz_resume_token(data: bytes) -> None:
+    """A text is decoded as a resume token, or is none; a token survives encoding."""
+    token = ResumeToken.decode(data.decode(errors="replace"))
+    if token is not None:
+        assert ResumeToken.decode(token.encode()) == token
 
 
 def fuzz_configuration(data: bytes) -> None:
@@ -316,9 +315,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "head": fuzz_head,
     "instance": fuzz_instance,
     "keys": fuzz_keys,
-    "position": fuzz_position,
     "proxy": fuzz_proxy,
     "query": fuzz_query,
+    "resume_token": fuzz_resume_token,
     "token": fuzz_token,
     "waiting": fuzz_waiting,
 }

@@ -47,14 +47,16 @@ class Envelope:
     @property
     def size(self) -> int:
         """About how many bytes it takes, in a POST and in memory."""
-        return self.message.size + sum(map(len, self.touched)) + TOUCHED_COST * len(self.touched)
+        return self.message.wire_size + sum(map(len, self.touched)) + TOUCHED_COST * len(self.touched)
 
     def body(self, receiver: str | None) -> bytes:
         """The JSON for one of the receivers: `touched` names all that have the message or are being sent it,
         save this receiver, who would otherwise take it for old. Fingerprints are taken as they are known now,
         which may be later than when the message was posted."""
         names = [*self.touched, self.sender, *(peer.fingerprint or "" for peer in self.receivers)]
-        return self.message.for_peer([name for name in dict.fromkeys(names) if name and name != receiver])
+        return self.message.json_for_peer(
+            [name for name in dict.fromkeys(names) if name and name != receiver]
+        )
 
 
 class Outbox:

@@ -5,7 +5,7 @@ from collections.abc import Hashable
 from typing import Generic, Protocol, TypeVar
 
 MAX_CLOSED = 16  # connections that are closed in a row to make room for one
-ACCOUNT_COST = 1500  # bytes of the objects that exist while a connection holds something
+ACCOUNT_BYTES = 1500  # bytes of the objects that exist while a connection holds something
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -157,7 +157,7 @@ class Budget:
             self._ranking.add(party, 0)
         account = self.accounts[holder] = Account(holder, party)
         party.accounts.add(account, 0)
-        self.used += ACCOUNT_COST
+        self.used += ACCOUNT_BYTES
         return account
 
     def _close(self, account: Account) -> None:
@@ -167,7 +167,7 @@ class Budget:
         if party.accounts.largest() is None:
             del self._parties[party.name]
             self._ranking.discard(party, party.above)
-        self.used -= ACCOUNT_COST
+        self.used -= ACCOUNT_BYTES
 
     def make_room(self, asker: Holder) -> str | None:
         """Close connections until the budget is kept, and the part of the asker's address.

@@ -1,55 +1,55 @@
-"""Messages on their way to browsers: short fan-outs at once, long ones in slices, in order for each instance."""
+"""Fan-out of messages to receivers: short ones immediately, long ones in slices, in order for each instance."""
 
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from aphlict.core.message import Message
-from aphlict.core.subscriptions import ChannelMatch, Group, Instance, grouped
+from aphlict.core.subscriptions import ChannelMatch, Group, Instance, group_receivers
 
 log = logging.getLogger(__name__)
 
-SLICE = 256  # deliveries made in a row before other work has its turn: about 2 ms
-REFILL = (
-    SLICE // 2
-)  # what is left of the budget when it is filled up again: a turn of the loop for that costs 4 µs
-SORTED_FOR_ONE = 16  # receivers that are put into groups in the time that one delivery takes
-JOB_COST = 1000  # bytes that Python needs for a fan-out that waits, beside its message
+SLICE = 256  # deliveries in a row before the loop does other work: about 1 ms
+MIN_BUDGET = SLICE // 2  # deliveries left before a slice is requested, which costs 4 µs of the loop
+GROUPED_PER_DELIVERY = 16  # receivers that are grouped in the time of one delivery
+JOB_BYTES = 1000  # that a queued fan-out takes in addition to its message
 
 
 class FanOut:
     """The fan-outs of all instances.
 
-    `wake` is called when there is work for `work()`, which must then be called until it returns False.
+    `wake` is called when work is queued: then `run_slice` must be called until it returns False.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        self.waiting = 0  # deliveries that wait for their turn
-        self.cost = 0  # bytes of the messages that they are of
+        self.queued = 0  # deliveries
+        self.queued_bytes = 0  # of the messages of the queued deliveries
         self._wake = wake
-        self._is_awake = False  # `work` is going to be called
-        self._budget = SLICE  # deliveries that may be made before it is
-        self._busy: deque[Instance] = deque()  # instances whose queue is not empty, each once
+        self._is_awake = False  # `run_slice` is going to be called
+        self._budget = SLICE  # deliveries that may be made before that
+        self._busy: deque[Instance] = deque()  # instances with a queue, each once
 
     def deliver(self, instance: Instance, message: Message) -> int:
-        """Send a message to all who listen, now or in its turn: to how many."""
-        heard = instance.channels.heard(message.channels)
-        if not heard:
+        """Deliver a message, now or from the queue of the instance; return the number of receivers."""
+        matches = instance.index.match(message.channels)
+        if not matches:
             return 0
-        most = sum(len(receivers) for _, receivers in heard)
-        if most > self._budget or instance.queue:
-            matched = most if len(heard) == 1 else len(set().union(*(each.receivers for each in heard)))
-            self.enqueue(instance, self._fan_out(message, heard, matched))
+        max_deliveries = sum(len(receivers) for _, receivers in matches)
+        # Behind a queue every message has to wait, or it would overtake those before it.
+        if max_deliveries > self._budget or instance.queue:
+            unique = set().union(*(each.receivers for each in matches)) if len(matches) > 1 else ()
+            matched = len(unique) or max_deliveries
+            self.enqueue(instance, self._fan_out(message, matches, matched))
         else:
-            self._budget -= most
-            matched = self._send_now(message, heard)
-            if self._budget < REFILL:
-                self._ask_to_work()
+            self._budget -= max_deliveries
+            matched = self._deliver_now(message, matches)
+            if self._budget < MIN_BUDGET:
+                self._request_slice()
         return matched
 
-    def _send_now(self, message: Message, heard: Sequence[ChannelMatch]) -> int:
+    def _deliver_now(self, message: Message, matches: Sequence[ChannelMatch]) -> int:
         matched = 0
-        for group in grouped(heard):
+        for group in group_receivers(matches):
             if isinstance(group, Group):
                 matched += len(group.receivers)
                 delivery = message.delivery(group.channels)
@@ -58,65 +58,65 @@ class FanOut:
         return matched
 
     def enqueue(self, instance: Instance, job: Iterator[int]) -> None:
-        """Do this when all that was asked for before is done; the job yields what each of its steps costs."""
+        """Run a job after all earlier ones of the instance; it yields the cost of each step, in deliveries."""
         if not instance.queue:
             self._busy.append(instance)
-            self._ask_to_work()
+            self._request_slice()
         instance.queue.append(job)
 
-    def _ask_to_work(self) -> None:
+    def _request_slice(self) -> None:
         if not self._is_awake:
             self._is_awake = True
             self._wake()
 
-    def _fan_out(self, message: Message, heard: Sequence[ChannelMatch], matched: int) -> Iterator[int]:
-        """Send a message to all who listen, in slices: yields what each has cost, in deliveries."""
-        cost = JOB_COST + message.cost
-        self.waiting += matched
-        self.cost += cost
-        return self._send_in_slices(message, heard, matched, cost)
+    def _fan_out(self, message: Message, matches: Sequence[ChannelMatch], matched: int) -> Iterator[int]:
+        """Return a job that delivers a message; its deliveries count as queued from now on."""
+        size = JOB_BYTES + message.memory_size
+        self.queued += matched
+        self.queued_bytes += size
+        return self._deliver_in_slices(message, matches, matched, size)
 
-    def _send_in_slices(
-        self, message: Message, heard: Sequence[ChannelMatch], matched: int, cost: int
+    def _deliver_in_slices(
+        self, message: Message, matches: Sequence[ChannelMatch], matched: int, size: int
     ) -> Iterator[int]:
         left = matched
         try:
-            for group in grouped(heard):
+            for group in group_receivers(matches):
                 if isinstance(group, int):
-                    yield group // SORTED_FOR_ONE
+                    yield group // GROUPED_PER_DELIVERY
                     continue
                 delivery = message.delivery(group.channels)
                 for start in range(0, len(group.receivers), SLICE):
                     part = group.receivers[start : start + SLICE]
                     for receiver in part:
                         receiver.deliver(delivery)
-                    self.waiting -= len(part)
+                    self.queued -= len(part)
                     left -= len(part)
                     yield len(part)
         finally:
-            self.waiting -= left
-            self.cost -= cost
+            self.queued -= left
+            self.queued_bytes -= size
 
-    def work(self) -> bool:
-        """Do one slice of what is waiting, instances in turn; True while there is more."""
+    def run_slice(self) -> bool:
+        """Do one slice of the queued work, instances in turn; True while there is more."""
         budget = SLICE
         while self._busy and budget > 0:
             instance = self._busy.popleft()
-            spent = _step(instance.queue[0])
-            if spent is None:
+            cost = _step(instance.queue[0])
+            if cost is None:
                 instance.queue.popleft()
             if instance.queue:
                 self._busy.append(instance)
-            budget -= spent or 0
+            budget -= cost or 0
         self._budget = SLICE
         self._is_awake = bool(self._busy)
         return self._is_awake
 
 
 def _step(job: Iterator[int]) -> int | None:
-    """Do one step of a job: what it has cost, None where the job is done."""
+    """Do one step of a job and return its cost; None where the job is done."""
     try:
         return next(job, None)
-    except Exception:  # one job's bug must not stop those behind it
-        log.exception("internal error on a delivery; please report this")
+    except Exception:  # a bug that one job meets must not stop those behind it
+        log.exception("internal error during a delivery; please report this")
         return None

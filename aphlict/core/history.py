@@ -1,4 +1,4 @@
-"""What was published lately: bounded for each instance by count, for all together by age and bytes."""
+"""Recently published messages: bounded by count for each instance, and by age and memory for all together."""
 
 import heapq
 from bisect import bisect_left, bisect_right
@@ -7,27 +7,26 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import dropwhile, groupby, islice, takewhile
 from typing import NamedTuple
 
-from aphlict.core.message import Message
-from aphlict.core.resume_token import digest
+from aphlict.core.message import Message, digest
 
-MAX_MESSAGES = 4096
+MAX_MESSAGES = 4096  # of an instance
 MAX_AGE = 60.0  # seconds
-FEW = 32  # channels with entries that are put in order; of more it is quicker to look at what is newest first
-LATELY = 128  # entries that are looked at so
-SLACK = 1024  # dropped entries that the archive may drag along before it is tidied
+MAX_MERGED_CHANNELS = 32  # of more channels, the newest entries of the instance are searched before merging
+NEWEST_ENTRIES = 128  # searched in this way
+MAX_EVICTED_ENTRIES = 1024  # that the store may keep before it compacts
 
 
 class Eviction(NamedTuple):
-    """How far a history has been dropped: the uniqueID of the last such message, and the latest time of all."""
+    """The end of what was evicted: `before` is the uniqueID of the last message, `at` the latest time of all."""
 
     before: str
     at: float
 
 
 class Evictions(NamedTuple):
-    """What is missing from the histories of a process: all before `begin`, and what was dropped from each instance.
+    """What the histories of a process lack: everything before `begin`, and what was evicted from each instance.
 
-    `at` is for instances that are not listed.
+    `at` applies to instances that are not listed.
     """
 
     begin: float
@@ -36,14 +35,14 @@ class Evictions(NamedTuple):
 
     @property
     def latest(self) -> float:
-        """The latest time of what was dropped."""
+        """The time of the latest evicted message."""
         return max([self.at, *(each.at for each in self.instances.values())])
 
 
 class Entry:
-    """One kept message: `sequence` grows with every message of the node, `at` is when it came (seconds).
+    """A kept message. `sequence` increases with every message of the node; `at` is when it was accepted (seconds).
 
-    `latest` is the latest `at` of its history up to this entry: restored messages are older than those before them.
+    `latest` is the highest `at` in the history up to this entry: restored messages are older than those before them.
     """
 
     __slots__ = ("_digest", "at", "history", "latest", "message", "sequence")
@@ -52,34 +51,43 @@ class Entry:
         self.sequence = sequence
         self.at = self.latest = at
         self.message = message
-        self.history = history  # None once it has been dropped
+        self.history = history  # None once the entry has been evicted
         self._digest: bytes | None = None
 
     @property
     def digest(self) -> bytes:
-        """What stands for the message in a position. It is computed once: readers look at thousands."""
+        """The digest of the uniqueID, computed once: a resuming client is compared with thousands of entries."""
         if self._digest is None:
             self._digest = digest(self.message.unique_id)
         return self._digest
 
 
 class InstanceHistory:
-    """The kept messages of one instance, found by uniqueID and by channel.
+    """The kept messages of one instance, indexed by uniqueID and by channel.
 
-    `before` is the uniqueID of the message before the oldest one that is kept; at first, of none. `lost` is the
-    sequence of that message, and `lost_at` the latest time of all that were dropped: nothing later has been.
+    `before` is the uniqueID of the last evicted message, at first a name that stands for the start of the history: a
+    client that had it has missed nothing but the kept messages. `evicted_sequence` is the sequence of that message.
+    `evicted_at` is the latest time of all evicted messages; no later message has been evicted.
     """
 
-    __slots__ = ("_by_channel", "_by_id", "before", "entries", "last_sequence", "lost", "lost_at")
+    __slots__ = (
+        "_by_channel",
+        "_by_id",
+        "before",
+        "entries",
+        "evicted_at",
+        "evicted_sequence",
+        "last_sequence",
+    )
 
-    def __init__(self, before: str, lost: int = 0, lost_at: float = 0.0) -> None:
+    def __init__(self, before: str, evicted_sequence: int = 0, evicted_at: float = 0.0) -> None:
         self.before = before
-        self.lost = lost
-        self.lost_at = lost_at
+        self.evicted_sequence = evicted_sequence
+        self.evicted_at = evicted_at
         self.entries: deque[Entry] = deque()
         self.last_sequence = 0
         self._by_id: dict[str, Entry] = {}
-        # A channel with one message, the common case, holds just that one: a deque takes 600 bytes.
+        # Most channels have one message; a deque for each would take 600 bytes.
         self._by_channel: dict[str, Entry | deque[Entry]] = {}
 
     def __len__(self) -> int:
@@ -89,7 +97,7 @@ class InstanceHistory:
         return unique_id in self._by_id
 
     def append(self, entry: Entry) -> None:
-        """Keep an entry that is newer than all others."""
+        """Keep an entry whose sequence is higher than all others."""
         if self.entries and (latest := self.entries[-1].latest) > entry.at:
             entry.latest = latest
         self.entries.append(entry)
@@ -104,12 +112,12 @@ class InstanceHistory:
             else:
                 held.append(entry)
 
-    def drop_oldest(self) -> Entry:
-        """Forget the oldest entry."""
+    def evict_oldest(self) -> Entry:
+        """Remove and return the oldest entry."""
         entry = self.entries.popleft()
         entry.history = None
-        self.before, self.lost = entry.message.unique_id, entry.sequence
-        self.lost_at = max(self.lost_at, entry.at)
+        self.before, self.evicted_sequence = entry.message.unique_id, entry.sequence
+        self.evicted_at = max(self.evicted_at, entry.at)
         del self._by_id[entry.message.unique_id]
         for channel in entry.message.channels:
             held = self._by_channel[channel]
@@ -119,77 +127,79 @@ class InstanceHistory:
                 del self._by_channel[channel]
         return entry
 
-    def lose(self, before: str, at: float, sequence: int) -> None:
-        """Count as dropped what another process dropped: no reader can go on from before this sequence."""
-        self.lost = sequence
-        if at >= self.lost_at:
-            self.before, self.lost_at = before, at
+    def mark_evicted(self, before: str, at: float, sequence: int) -> None:
+        """Treat what another process evicted as evicted here: no client can resume from before this sequence."""
+        self.evicted_sequence = sequence
+        if at >= self.evicted_at:
+            self.before, self.evicted_at = before, at
 
-    def position(self, unique_ids: Collection[str]) -> int | None:
-        """The sequence of the oldest of these messages; None where what came after them is no longer known."""
+    def sequence_of(self, unique_ids: Collection[str]) -> int | None:
+        """Return the lowest sequence of these messages; None where what followed them is not known any more."""
         if self.before in unique_ids:
             return 0
         found = (entry.sequence for name in unique_ids if (entry := self._by_id.get(name)))
         return min(found, default=None)
 
-    def entry(self, unique_id: str) -> Entry | None:
-        """The entry of a message; None once it has been forgotten."""
+    def get(self, unique_id: str) -> Entry | None:
+        """Return the entry of a message; None once it has been evicted."""
         return self._by_id.get(unique_id)
 
-    def find(self, sequence: int) -> Entry | None:
-        """The entry with this sequence; None once it has been forgotten."""
+    def get_by_sequence(self, sequence: int) -> Entry | None:
+        """Return the entry with this sequence; None once it has been evicted."""
         entries = self.entries
         place = sequence - entries[0].sequence if entries else -1
         if place < 0:
             return None
-        if (
-            place >= len(entries) or entries[place].sequence != sequence
-        ):  # other instances had messages between
+        if place >= len(entries) or entries[place].sequence != sequence:
+            # Messages of other instances took some of the numbers between, so the entry is further to the left.
             place = bisect_left(
                 entries, sequence, hi=min(place, len(entries)), key=lambda entry: entry.sequence
             )
         return entries[place] if place < len(entries) and entries[place].sequence == sequence else None
 
     def _queues(self, channels: Iterable[str]) -> list[Sequence[Entry]]:
-        """The entries of each of these channels that has some, oldest first."""
+        """Return the entries of each of these channels that has some, oldest first."""
         held = [held for channel in channels if (held := self._by_channel.get(channel))]
         return [(each,) if isinstance(each, Entry) else each for each in held]
 
     def newest(self, channels: Collection[str], until: int, count: int) -> list[Entry]:
-        """The last `count` entries on any of these channels, up to the sequence `until`; newest first."""
+        """Return the last `count` entries on any of these channels, up to the sequence `until`; newest first."""
         queues = self._queues(channels)
-        if len(queues) > FEW:
-            lately = [entry for entry in islice(reversed(self.entries), LATELY) if entry.sequence <= until]
-            found = list(islice((entry for entry in lately if _is_on(entry, channels)), count))
+        if len(queues) > MAX_MERGED_CHANNELS:
+            newest = [
+                entry for entry in islice(reversed(self.entries), NEWEST_ENTRIES) if entry.sequence <= until
+            ]
+            found = list(islice((entry for entry in newest if _is_on(entry, channels)), count))
             if len(found) == count:
                 return found
         merged = heapq.merge(*map(reversed, queues), key=lambda entry: -entry.sequence)
-        each_once = (entry for entry, _ in groupby(merged))  # one on several channels comes several times
-        return list(islice(dropwhile(lambda entry: entry.sequence > until, each_once), count))
+        unique = (
+            entry for entry, _ in groupby(merged)
+        )  # an entry on several channels is merged several times
+        return list(islice(dropwhile(lambda entry: entry.sequence > until, unique), count))
 
     def sequence_at(self, at: float) -> int:
-        """The sequence of the last entry that had come by `at`, or of what was there before all that are kept."""
+        """Return the sequence of the last entry accepted by `at`, or that before the oldest kept entry."""
         place = bisect_right(self.entries, at, key=lambda entry: entry.latest)
         return self.entries[place].sequence - 1 if place < len(self.entries) else self.last_sequence
 
     def select(self, channels: Collection[str], wanted: Callable[[Entry], bool]) -> list[Entry]:
-        """The entries on any of these channels, back to the last one that is wanted; oldest first.
+        """Return the entries on any of these channels, back to the last one that is wanted; oldest first.
 
-        `wanted` must hold for all entries that are newer than one for which it holds. What it costs goes
-        with the number of channels and of entries found, not with the size of the history.
+        `wanted` must hold for all entries that are newer than one for which it holds. The cost is proportional to the
+        number of channels and of entries found, not to the size of the history.
         """
         queues = self._queues(channels)
         if len(queues) == 1:
             return list(takewhile(wanted, reversed(queues[0])))[::-1]
-        if sum(map(len, queues)) > len(self.entries):  # most are on several of them
-            return [entry for entry in takewhile(wanted, reversed(self.entries)) if _is_on(entry, channels)][
-                ::-1
-            ]
+        if sum(map(len, queues)) > len(self.entries):  # most entries are on several of the channels
+            newest = takewhile(wanted, reversed(self.entries))
+            return [entry for entry in newest if _is_on(entry, channels)][::-1]
         found = {entry.sequence: entry for queue in queues for entry in takewhile(wanted, reversed(queue))}
         return [found[sequence] for sequence in sorted(found)]
 
     def age(self, now: float) -> float | None:
-        """Seconds since the oldest entry came; None where there is none."""
+        """Return the age of the oldest entry in seconds; None without entries."""
         return now - self.entries[0].at if self.entries else None
 
 
@@ -198,69 +208,73 @@ def _is_on(entry: Entry, channels: Collection[str]) -> bool:
 
 
 class HistoryStore:
-    """All histories of a node: numbers the messages, and keeps them together within their bounds."""
+    """All histories of a node: numbers the messages and enforces the bounds.
 
-    def __init__(self, max_cost: int, max_messages: int = MAX_MESSAGES, max_age: float = MAX_AGE) -> None:
-        self.max_cost = max_cost
-        self.cost = 0
+    `overflowed` counts messages that were evicted before they were MAX_AGE old.
+    """
+
+    def __init__(self, max_memory: int, max_messages: int = MAX_MESSAGES, max_age: float = MAX_AGE) -> None:
+        self.max_memory = max_memory  # bytes
+        self.memory_size = 0  # bytes
         self.sequence = 0
+        self.overflowed = 0
         self._max_messages = max_messages
         self._max_age = max_age
-        self.overflowed = 0  # messages that were forgotten before their time, for want of room
-        self._entries: deque[Entry] = deque()  # of all histories; some have been dropped
-        self._dropped = 0
+        self._entries: deque[Entry] = deque()  # of all histories; may contain evicted entries
+        self._evicted = 0  # how many
 
     def append(self, history: InstanceHistory, message: Message, now: float) -> Entry:
-        """Keep a message in a history of this archive; what no longer fits goes, oldest first."""
+        """Keep a message; evict the oldest ones that exceed a bound."""
         self.sequence += 1
         entry = Entry(self.sequence, now, message, history)
         history.append(entry)
         self._entries.append(entry)
-        self.cost += message.cost
+        self.memory_size += message.memory_size
         if len(history) > self._max_messages:
-            self._drop_oldest(history)
+            self._evict_oldest(history)
             self.overflowed += 1
-            self._tidy()
-        if self.cost > self.max_cost:
+            self._compact()
+        if self.memory_size > self.max_memory:
             self.expire(now)
         return entry
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
-        """All that is kept and later than a sequence, in order; nothing may be appended or dropped meanwhile."""
+        """Iterate over the kept entries after a sequence, in order; the store must not change meanwhile."""
         place = bisect_right(self._entries, after, key=lambda entry: entry.sequence)
         return (entry for entry in islice(self._entries, place, None) if entry.history is not None)
 
-    def drop_before(self, history: InstanceHistory, at: float) -> None:
-        """Forget the oldest messages of a history up to the first that is not older than this."""
+    def evict_before(self, history: InstanceHistory, at: float) -> None:
+        """Evict the oldest entries of a history up to the first that was accepted at `at` or later."""
         while history.entries and history.entries[0].at < at:
-            self._drop_oldest(history)
-        self._tidy()
+            self._evict_oldest(history)
+        self._compact()
 
-    def _drop_oldest(self, history: InstanceHistory) -> None:
-        self.cost -= history.drop_oldest().message.cost
-        self._dropped += 1
+    def _evict_oldest(self, history: InstanceHistory) -> None:
+        self.memory_size -= history.evict_oldest().message.memory_size
+        self._evicted += 1
 
     def expire(self, now: float) -> None:
-        """Forget what is too old or beyond the bound in bytes."""
+        """Evict what is older than MAX_AGE or exceeds the bound in memory, oldest first."""
         horizon = now - self._max_age
         entries = self._entries
         while entries:
             oldest = entries[0]
             if oldest.history is not None and oldest.at >= horizon:
-                if self.cost <= self.max_cost:
+                if self.memory_size <= self.max_memory:
                     break
                 self.overflowed += 1
-            self._drop(entries.popleft())
+            self._forget(entries.popleft())
 
-    def _tidy(self) -> None:
-        """Let go of what histories have dropped, once it is a thousand entries and the greater part."""
-        if self._dropped > SLACK and self._dropped * 2 > len(self._entries):
+    def _compact(self) -> None:
+        """Remove evicted entries, once they are many and more than half of all: amortized O(1) for each."""
+        if self._evicted > MAX_EVICTED_ENTRIES and self._evicted * 2 > len(self._entries):
             self._entries = deque(entry for entry in self._entries if entry.history is not None)
-            self._dropped = 0
+            self._evicted = 0
 
-    def _drop(self, entry: Entry) -> None:
+    def _forget(self, entry: Entry) -> None:
         if entry.history is None:
-            self._dropped -= 1
+            self._evicted -= 1
             return
-        self.cost -= entry.message.cost
-        entry.history.drop_oldest()
+        # Histories are appended to in the order of the store, so this entry is the oldest of its own.
+        self.memory_size -= entry.message.memory_size
+        entry.history.evict_oldest()

@@ -1,9 +1,10 @@
-"""A published message: checked at the door, encoded once for all who get it."""
+"""Published messages: validated when they arrive, encoded once for all receivers."""
 
 import random
 import secrets
 import string
 from collections.abc import Callable, Iterable
+from hashlib import blake2b
 
 import msgspec
 from msgspec import Raw
@@ -22,8 +23,12 @@ from aphlict.protocol.websocket import TEXT, encode_frame
 
 ALPHABET = string.ascii_letters + string.digits
 DEFAULTS = Limits()
-MAX_TOUCHED, MAX_FINGERPRINT = 1024, 64  # nodes of a cluster, and the letters of a name: all use 16
-CHANNEL_COST, MESSAGE_COST = 250, 900  # bytes that Python needs beside the text
+MAX_TOUCHED, MAX_FINGERPRINT = (
+    1024,
+    64,
+)  # nodes, and characters of a fingerprint: this server and Node.js use 16
+CHANNEL_BYTES, MESSAGE_BYTES = 250, 900  # that Python needs in addition to the text
+DIGEST_SIZE = 4  # bytes
 
 _object = Decoder(dict[str, Raw])
 _objects = Decoder(list[dict[str, Raw]])
@@ -35,13 +40,18 @@ _JSON_ERRORS = (msgspec.DecodeError, RecursionError, ValueError)
 
 
 def random_name(size: int) -> str:
-    """Make `size` letters and digits that nobody can guess."""
+    """Return `size` letters and digits that cannot be guessed."""
     return "".join(secrets.choice(ALPHABET) for _ in range(size))
 
 
 def new_unique_id() -> str:
-    """Make the uniqueID of a message whose publisher gave none. It has to be unlike others, not a secret."""
+    """Return a uniqueID for a message without one. It has to be unique, not secret."""
     return f"{random.getrandbits(128):032x}"
+
+
+def digest(unique_id: str) -> bytes:
+    """Return the digest by which resume tokens name a message."""
+    return blake2b(unique_id.encode("utf-8", "surrogatepass"), digest_size=DIGEST_SIZE).digest()
 
 
 class Delivery:
@@ -67,14 +77,14 @@ class Delivery:
 
 
 class Message:
-    """One published object.
+    """A published object.
 
-    `channels` are the names in `subscribers`, each once; `touched` the fingerprints of the nodes that have
-    it, until it has been forwarded; `cost` about how many bytes it takes while it is kept; `fields` the JSON object
-    without `subscribers`, `touched` and its closing brace.
+    `channels`: the names in `subscribers`, each once. `touched`: the fingerprints of the nodes that have the message;
+    empty once it has been forwarded. `payload`: the JSON object without `subscribers`, `touched` and its closing
+    brace. `memory_size`: the bytes that the message takes while the history keeps it, approximately.
     """
 
-    __slots__ = ("_delivery", "channels", "cost", "fields", "instance", "touched", "unique_id")
+    __slots__ = ("_delivery", "channels", "instance", "memory_size", "payload", "touched", "unique_id")
 
     def __init__(
         self,
@@ -82,82 +92,83 @@ class Message:
         unique_id: str,
         channels: tuple[str, ...],
         touched: tuple[str, ...],
-        fields: bytes,
+        payload: bytes,
     ) -> None:
         self.instance = instance
         self.unique_id = unique_id
         self.channels = channels
         self.touched = touched
-        self.fields = fields
+        self.payload = payload
         self._delivery: Delivery | None = None
-        self.cost = MESSAGE_COST + 2 * len(fields) + CHANNEL_COST * len(channels)
+        self.memory_size = MESSAGE_BYTES + 2 * len(payload) + CHANNEL_BYTES * len(channels)
 
     @property
-    def size(self) -> int:
-        """About how many bytes it takes in a POST to a peer, without `touched`."""
-        return len(self.fields) + 40 * len(self.channels) + 40
+    def wire_size(self) -> int:
+        """About how is_batch bytes it takes in a POST to a peer, without `touched`."""
+        return len(self.payload) + 40 * len(self.channels) + 40
 
-    def text(self, channels: tuple[str, ...]) -> bytes:
-        """Make the JSON that a subscriber of these channels may see."""
-        return b'%b,"subscribers":%b}' % (self.fields, encode(channels))
+    def json_for(self, channels: tuple[str, ...]) -> bytes:
+        """Encode the message for subscribers of these channels, which see no other channels."""
+        return b'%b,"subscribers":%b}' % (self.payload, encode(channels))
 
     def delivery(self, channels: tuple[str, ...]) -> Delivery:
         """Return what the subscribers of these channels receive; the delivery for all channels is cached."""
         if self._delivery is not None and self._delivery.channels == channels:
             return self._delivery
-        delivery = Delivery(self.instance, self.unique_id, channels, self.text(channels))
+        delivery = Delivery(self.instance, self.unique_id, channels, self.json_for(channels))
         if len(channels) == len(self.channels):
             self._delivery = delivery
         return delivery
 
-    def for_peer(self, touched: Iterable[str]) -> bytes:
-        """Make the JSON that goes to another node."""
+    def json_for_peer(self, touched: Iterable[str]) -> bytes:
+        """Encode the message for another node."""
         return b'%b,"subscribers":%b,"touched":%b}' % (
-            self.fields,
+            self.payload,
             encode(self.channels),
             encode(list(touched)),
         )
 
 
-def parse(
+def parse_body(
     body: bytes,
     instance: str,
     new_id: Callable[[], str] = new_unique_id,
     limits: Limits = DEFAULTS,
 ) -> tuple[list[Message], bool]:
-    """Read a published body: the messages in it, and whether it was a list.
+    """Parse a published body: return its messages, and whether it is a list.
 
-    All of it is checked before any of it is used. Raises InvalidJSON, NoSubscribers, NameTooLong, TooManyChannels,
-    TooManyMessages, InvalidMessage.
+    Raises InvalidMessage or a subclass where any of the messages is invalid.
     """
-    objects, many = decode_body(body, instance, limits)
-    return [read_message(fields, instance, new_id, limits) for fields in objects], many
+    objects, is_batch = decode_body(body, instance, limits)
+    return [parse_message(fields, instance, new_id, limits) for fields in objects], is_batch
 
 
 def decode_body(body: bytes, instance: str, limits: Limits) -> tuple[list[dict[str, Raw]], bool]:
-    """Take a published body apart: the objects in it, each for `read_message`, and whether it was a list.
+    """Decode a published body: return its objects, each for `parse_message`, and whether it is a list.
 
     Raises InvalidJSON, NameTooLong, TooManyMessages.
     """
     check_name(instance, "the instance", limits.name)
     try:
-        text = body.decode()  # msgspec skips over strings that are only passed on
-        many = text.lstrip(" \t\r\n")[:1] == "["
-        objects = _objects.decode(body) if many else [_object.decode(body)]
+        text = body.decode()  # msgspec does not validate the UTF-8 of Raw values
+        is_batch = text.lstrip(" \t\r\n")[:1] == "["
+        objects = _objects.decode(body) if is_batch else [_object.decode(body)]
     except _JSON_ERRORS as error:
         raise InvalidJSON(f"the body is not a JSON object or a list of objects: {error}") from error
     if len(objects) > limits.batch:
-        raise TooManyMessages(f"the list holds {len(objects)} messages: {limits.batch} may come at once")
-    return objects, many
+        raise TooManyMessages(
+            f"the list has {len(objects)} messages, more than limits.batch allows ({limits.batch})"
+        )
+    return objects, is_batch
 
 
-def read_message(
+def parse_message(
     fields: dict[str, Raw],
     instance: str,
     new_id: Callable[[], str] = new_unique_id,
     limits: Limits = DEFAULTS,
 ) -> Message:
-    """Make the message of one object. Raises NoSubscribers, NameTooLong, TooManyChannels, InvalidMessage."""
+    """Make a message of an object. Raises NoSubscribers, NameTooLong, TooManyChannels, InvalidMessage."""
     channels = _read_channels(fields.pop("subscribers", None), limits)
     touched = _read_touched(fields.pop("touched", None))
     unique_id = _read_unique_id(fields.get("uniqueID"), limits.name)
@@ -176,7 +187,7 @@ def _read_channels(raw: Raw | None, limits: Limits) -> tuple[str, ...]:
         raise NoSubscribers(f"'subscribers' must be a list of channel names: {error}") from error
     if len(names) > limits.channels:
         raise TooManyChannels(
-            f"a message is for {len(names)} channels: {limits.channels} may be; send several messages"
+            f"the message has {len(names)} channels, more than limits.channels allows ({limits.channels})"
         )
     channels = tuple(dict.fromkeys(map(str, names)))
     for name in channels:
@@ -199,7 +210,7 @@ def _read_touched(raw: Raw | None) -> tuple[str, ...]:
 
 
 def _read_unique_id(raw: Raw | None, limit: int) -> str | None:
-    """Return None where none is given: an empty one would be the same for every such message."""
+    """Return None for null and for an empty string, which would make all such messages duplicates of each other."""
     if raw is None:
         return None
     try:
@@ -211,7 +222,7 @@ def _read_unique_id(raw: Raw | None, limit: int) -> str | None:
 
 
 def check_name(name: str, what: str, limit: int) -> str:
-    """Return the name if it takes `limit` bytes at most; raises NameTooLong."""
+    """Return the name if it has at most `limit` bytes. Raises NameTooLong."""
     if len(name) > limit or (not name.isascii() and len(name.encode()) > limit):
         raise NameTooLong(f"{what} is longer than {limit} bytes: {name[:40]}…")
     return name

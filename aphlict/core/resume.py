@@ -1,31 +1,106 @@
-"""What a reader who comes back is missing: decided from the words that it brings along."""
+"""Resume tokens, and which messages a client that resumes has missed."""
 
+import re
 from array import array
+from base64 import urlsafe_b64decode
+from binascii import b2a_base64
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from math import inf
+from operator import attrgetter
 
-from aphlict.core import resume_token as position
+from msgspec import Struct
+
 from aphlict.core.history import Entry, InstanceHistory
-from aphlict.core.message import Delivery
-from aphlict.core.resume_token import EARLY, OVERLAP, REMEMBERED, ResumeToken, digest
+from aphlict.core.message import DIGEST_SIZE, Delivery, digest
 from aphlict.core.subscriptions import Subscriber
 from aphlict.errors import HistoryEvicted
 
-SEQUENCE = "Q"  # an array's code for 8 bytes
-LOOKED_AT = 64  # messages that are compared with those that a position names
+MAX_RECENT = 16  # digests of messages that the client had
+MAX_EARLY = 8  # digests of messages that other nodes had first
+# How far another node looks back from the time of a token: covers the delay between nodes and the difference of
+# their clocks.
+OVERLAP_SECONDS = 15.0
+# A message that the client had longer ago than this has reached every node, so that the overlap cannot repeat it.
+RECENT_SECONDS = 2 * OVERLAP_SECONDS
+MAX_COMPARED = 64  # newest entries that are compared with the digests of a token
+
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_FORM = re.compile(
+    r"~([A-Za-z0-9]{1,32})\.([0-9a-f]{1,15})\.([0-9a-f]{1,12})\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]*)"
+)
+_SEQUENCE = "Q"  # array type code: 8 bytes
+_by_time = attrgetter("at")
+
+
+class ResumeToken(Struct, frozen=True):
+    """A point in what a node delivered to one client, from which every node of the cluster can go on.
+
+    The node whose hub has the name `origin` goes on after `sequence`. Other nodes number messages differently: they
+    go by the time `at` (Unix time, seconds) and leave out the messages in `recent`, which the client had shortly
+    before. No node delivers those in `early`: the client had them from another node before they reached `origin`.
+    Both hold digests of uniqueIDs.
+    """
+
+    origin: str
+    sequence: int
+    at: float
+    recent: tuple[bytes, ...] = ()
+    early: tuple[bytes, ...] = ()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client may have had more messages recently than `recent` can hold."""
+        return len(self.recent) >= MAX_RECENT
+
+    def encode(self) -> str:
+        """Encode as at most 200 ASCII characters, none of which needs escaping in a URL."""
+        recent, early = encode_digests(b"".join(self.recent)), encode_digests(b"".join(self.early))
+        return f"{token_prefix(self.origin, self.sequence, self.at)}{recent.decode()}.{early.decode()}"
+
+    @classmethod
+    def decode(cls, text: str) -> "ResumeToken | None":
+        """Decode a token; None for any other text, such as a uniqueID."""
+        match = _FORM.fullmatch(text)
+        if match is None:
+            return None
+        origin, sequence, at, recent, early = match.groups()
+        digests = _decode_digests(recent, MAX_RECENT), _decode_digests(early, MAX_EARLY)
+        return cls(origin, int(sequence, 16), int(at, 16) / 1000, *digests)
+
+
+def token_prefix(origin: str, sequence: int, at: float) -> str:
+    """Return the part of an encoded token that is the same for all clients.
+
+    The digests follow, each of the two groups as `encode_digests` returns it, with a dot between them.
+    """
+    return f"~{origin}.{sequence:x}.{max(0, round(at * 1000)):x}."
+
+
+def encode_digests(digests: bytes) -> bytes:
+    """Encode concatenated digests for a token."""
+    return b2a_base64(digests, newline=False).translate(_URL_SAFE).rstrip(b"=")
+
+
+def _decode_digests(text: str, max_count: int) -> tuple[bytes, ...]:
+    # Tokens come from clients: a last character that alone is no byte is dropped rather than an error.
+    whole = text[: len(text) - (len(text) % 4 == 1)]
+    packed = urlsafe_b64decode(whole + "=" * (-len(whole) % 4))[: max_count * DIGEST_SIZE]
+    return tuple(packed[start : start + DIGEST_SIZE] for start in range(0, len(packed), DIGEST_SIZE))
 
 
 class Resumption:
-    """Where a reader goes on. `after`: uniqueIDs that it had, and positions that it was told, on whatever node.
+    """Where a client resumes. `after`: the uniqueIDs that it had and the tokens that it received, from any node.
 
-    Each word that is still understood says: the reader has everything up to there; the latest one counts. Of
-    several uniqueIDs it is the oldest, as nodes may have taken messages in different orders. What the words name
-    is left out. `epoch` is the Unix time at which the times of the history begin, and nothing is known of what was
-    published before `begin`.
+    Each token that is still valid claims that the client has everything up to some sequence; the highest claim
+    counts. All the uniqueIDs together make one claim, for the oldest of these messages, as nodes may have received
+    messages in different orders. Messages that a token or uniqueID names are not delivered again.
+
+    `epoch` is the Unix time at which the clock of the history starts. Nothing is known about messages published
+    before `known_since`, on that clock.
     """
 
-    __slots__ = ("_digests", "_names", "early", "looked_at", "recovered", "sequence")
+    __slots__ = ("_digests", "_unique_ids", "early", "examined", "recovered", "sequence")
 
     def __init__(
         self,
@@ -34,102 +109,109 @@ class Resumption:
         after: Sequence[str],
         origin: str,
         epoch: float,
-        begin: float,
+        known_since: float,
     ) -> None:
-        self._names = frozenset(after)
-        positions = position.read_all(after)
-        self._digests = frozenset(name for each in positions for name in (*each.recent, *each.early))
-        claims = [history.position(self._names)]
-        claims += [_resume_here(history, each) for each in positions if each.origin == origin]
-        foreign = max((each for each in positions if each.origin != origin), key=_time, default=None)
+        self._unique_ids = frozenset(after)
+        tokens = [token for text in after if (token := ResumeToken.decode(text))]
+        self._digests = frozenset(name for token in tokens for name in (*token.recent, *token.early))
+        claims = [history.sequence_of(self._unique_ids)]
+        claims += [_claim_here(history, token) for token in tokens if token.origin == origin]
+        foreign = max((token for token in tokens if token.origin != origin), key=_by_time, default=None)
         if foreign is not None:
-            claims.append(_resume_elsewhere(history, foreign, channels, epoch, begin))
-        known = [claim for claim in claims if claim is not None]
-        self.sequence = max(known, default=0)  # what came later than this is missing, save what was seen
-        self.looked_at = len(after)  # words, and messages of the history
-        self.recovered = bool(known) and begin < inf  # nothing can be missing beside that
-        self.early = _early(history, positions, channels, origin)  # what was seen, and may come here yet
+            claims.append(_claim_elsewhere(history, foreign, channels, epoch, known_since))
+        valid = [claim for claim in claims if claim is not None]
+        self.sequence = max(
+            valid, default=0
+        )  # later messages are missing, except those that the client names
+        self.examined = len(after)  # words of the client and entries of the history: what `charge` counts
+        self.recovered = bool(valid) and known_since < inf  # no message is missing beyond those of `missing`
+        self.early = _early(history, tokens, channels, origin)
 
     @property
     def recent(self) -> tuple[bytes, ...]:
-        """Digests of messages that the reader had, as many as a position names."""
-        names = (digest(name) for name in self._names if not name.startswith("~"))
-        return tuple(islice(chain(self._digests, names), REMEMBERED))
+        """Digests of the messages that the client had, at most MAX_RECENT."""
+        digests = (digest(name) for name in self._unique_ids if not name.startswith("~"))
+        return tuple(islice(chain(self._digests, digests), MAX_RECENT))
 
     def has_seen(self, unique_id: str) -> bool:
-        """Whether the reader had this message before."""
-        return unique_id in self._names or (bool(self._digests) and digest(unique_id) in self._digests)
+        """Whether the client had this message before."""
+        return unique_id in self._unique_ids or (bool(self._digests) and digest(unique_id) in self._digests)
 
     def missing(self, history: InstanceHistory, channels: Collection[str]) -> list[Entry]:
-        """The kept messages on these channels that the reader has not had, oldest first."""
+        """Return the kept messages on these channels that the client has not had, oldest first."""
         later = history.select(channels, lambda entry: entry.sequence > self.sequence)
-        self.looked_at += len(later)
-        names, digests = self._names, self._digests
-        new = [entry for entry in later if entry.message.unique_id not in names]
+        self.examined += len(later)
+        unique_ids, digests = self._unique_ids, self._digests
+        new = [entry for entry in later if entry.message.unique_id not in unique_ids]
         return [entry for entry in new if entry.digest not in digests] if digests else new
 
 
-def _resume_here(history: InstanceHistory, place: ResumeToken) -> int | None:
-    return place.sequence if history.lost <= place.sequence else None
+def _claim_here(history: InstanceHistory, token: ResumeToken) -> int | None:
+    """Return the sequence of a token of this node; None where a later message has been evicted."""
+    return token.sequence if history.evicted_sequence <= token.sequence else None
 
 
-def _resume_elsewhere(
-    history: InstanceHistory, place: ResumeToken, channels: Collection[str], epoch: float, begin: float
+def _claim_elsewhere(
+    history: InstanceHistory, token: ResumeToken, channels: Collection[str], epoch: float, known_since: float
 ) -> int | None:
-    """Go back far enough to miss nothing that was late, but no further than to the messages that are named."""
-    at = place.at - epoch
-    if max(history.lost_at, begin) > at:
+    """Return the sequence after which this node goes on from another node's token; None where messages may be gone.
+
+    A message that the other node delivered before `at` may have come here up to OVERLAP_SECONDS later or earlier, so
+    all messages since then are candidates; those that the client had are left out by their digests. A full token
+    does not name all of them: the client received more than MAX_RECENT messages within RECENT_SECONDS. Then the
+    oldest of the named messages marks the start, as the client had what came before it. Going back by time alone
+    would deliver the messages that did not fit into the token a second time.
+    """
+    at = token.at - epoch
+    if max(history.evicted_at, known_since) > at:
         return None
-    since = at - OVERLAP
-    if place.is_full:
-        entries = history.newest(channels, history.last_sequence, LOOKED_AT)[::-1]
-        names = frozenset(place.recent)
-        named = next((each for each in entries if each.digest in names), None)
+    since = at - OVERLAP_SECONDS
+    if token.is_full:
+        entries = history.newest(channels, history.last_sequence, MAX_COMPARED)[::-1]
+        digests = frozenset(token.recent)
+        named = next((entry for entry in entries if entry.digest in digests), None)
         if named is not None:
-            return max(named.sequence, _before(since, entries, named.sequence))
+            first = next((entry for entry in entries if entry.at > since), None)
+            return named.sequence if first is None else max(named.sequence, first.sequence - 1)
     return history.sequence_at(since)
 
 
-def _before(since: float, entries: list[Entry], otherwise: int) -> int:
-    """The sequence before the first of these that is later."""
-    return next((entry.sequence - 1 for entry in entries if entry.at > since), otherwise)
-
-
 def _early(
-    history: InstanceHistory, positions: Iterable[ResumeToken], channels: Collection[str], origin: str
+    history: InstanceHistory, tokens: Iterable[ResumeToken], channels: Collection[str], origin: str
 ) -> tuple[bytes, ...]:
-    latest = max(positions, key=_time, default=None)
+    """Return digests of messages that the client had, and which may still reach this node.
+
+    Another node delivered them; the relay is slower than a client that reconnects. When they arrive here they must
+    not be delivered to it, whichever connection it has by then, so the tokens that it receives here name them on.
+    """
+    latest = max(tokens, key=_by_time, default=None)
     if latest is None:
         return ()
-    names = latest.early if latest.origin == origin else (*latest.recent, *latest.early)
-    if not names:
+    digests = latest.early if latest.origin == origin else (*latest.recent, *latest.early)
+    if not digests:
         return ()
-    lately = history.newest(channels, history.last_sequence, LOOKED_AT)
-    here = {entry.digest for entry in lately}
-    return tuple(name for name in names if name not in here)[:EARLY]
-
-
-def _time(place: ResumeToken) -> float:
-    return place.at
+    newest = history.newest(channels, history.last_sequence, MAX_COMPARED)
+    arrived = {entry.digest for entry in newest}
+    return tuple(name for name in digests if name not in arrived)[:MAX_EARLY]
 
 
 def replay(subscriber: Subscriber, entries: Iterable[Entry]) -> Iterator[Delivery]:
-    """The deliveries of these messages, for the channels that are subscribed when their turn comes.
+    """Return the deliveries of these entries, each for the channels that are subscribed when its turn comes.
 
-    Each message is looked up then: a reader that takes its time must not keep them all. The iterator raises
-    HistoryEvicted where the history no longer has one.
+    The iterator looks up each entry only then, so that a slow client does not keep all the messages in memory. It
+    raises HistoryEvicted where the history no longer has an entry.
     """
-    return _look_up(subscriber, array(SEQUENCE, [entry.sequence for entry in entries]))
+    return _look_up(subscriber, array(_SEQUENCE, [entry.sequence for entry in entries]))
 
 
 def _look_up(subscriber: Subscriber, sequences: Sequence[int]) -> Iterator[Delivery]:
-    held = subscriber.subscriptions
+    subscriptions = subscriber.subscriptions
     for sequence in sequences:
-        if not held:
+        if not subscriptions:
             return
-        entry = subscriber.instance.history.find(sequence)
+        entry = subscriber.instance.history.get_by_sequence(sequence)
         if entry is None:
-            raise HistoryEvicted("a message of the replay has been forgotten")
-        channels = tuple(name for name in entry.message.channels if name in held)
+            raise HistoryEvicted("a message of the replay has been evicted from the history")
+        channels = tuple(name for name in entry.message.channels if name in subscriptions)
         if channels:
             yield entry.message.delivery(channels)

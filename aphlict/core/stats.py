@@ -1,4 +1,4 @@
-"""How often each limit was hit, and the lines of the log that tell of it: few, however often that is."""
+"""Counters for the status page and the log."""
 
 import logging
 
@@ -6,11 +6,13 @@ from msgspec import Struct, structs
 
 from aphlict.config.settings import Limits
 
-COUNT_AS_ANOTHER = {"limits.commands.burst", "ping.interval"}
+log = logging.getLogger(__name__)
+
+_COUNTED_AS_ANOTHER = {"limits.commands.burst", "ping.interval"}
 LIMIT_NAMES = [
-    each.encode_name for each in structs.fields(Limits) if each.encode_name not in COUNT_AS_ANOTHER
+    each.encode_name for each in structs.fields(Limits) if each.encode_name not in _COUNTED_AS_ANOTHER
 ]
-# Counted like limits.
+# Checks that refuse a client or publisher, and a limit of the admin ports: counted like limits.
 REFUSALS = [
     "origins",
     "auth.keys",
@@ -22,25 +24,26 @@ REFUSALS = [
     "ssl.ca",
     "ssl.records",
 ]
+MAX_LINES = 100  # of the log for one limit between two sweeps, and addresses that are counted separately
 
 
-class Subscribed(Struct, frozen=True, array_like=True):
-    """The figures that count browsers: of one instance, and of all since the start."""
+class SubscriberStats(Struct, frozen=True, array_like=True):
+    """The counters of a process with subscribers: `active` in one instance, the others in all."""
 
     active: int = 0
     connections: int = 0
-    total: int = 0
+    total: int = 0  # connections since the start
     messages_out: int = 0
-    waiting: int = 0  # deliveries that wait for their turn
-    limits: dict[str, int] = {}  # how often each was hit
+    queued: int = 0  # deliveries
+    limits: dict[str, int] = {}  # how often each was reached
 
-    def __add__(self, other: "Subscribed") -> "Subscribed":
-        return Subscribed(
+    def __add__(self, other: "SubscriberStats") -> "SubscriberStats":
+        return SubscriberStats(
             self.active + other.active,
             self.connections + other.connections,
             self.total + other.total,
             self.messages_out + other.messages_out,
-            self.waiting + other.waiting,
+            self.queued + other.queued,
             {
                 key: self.limits.get(key, 0) + other.limits.get(key, 0)
                 for key in {**self.limits, **other.limits}
@@ -49,7 +52,7 @@ class Subscribed(Struct, frozen=True, array_like=True):
 
 
 class Counters:
-    """What the status page counts since the start."""
+    """What a hub counts since its start."""
 
     __slots__ = ("clients_total", "duplicates", "messages_in", "messages_out")
 
@@ -60,52 +63,53 @@ class Counters:
         self.duplicates = 0
 
 
-log = logging.getLogger(__name__)
-
-MOST_TOLD = 100  # lines of one limit between two sweeps, and entries that are kept for them
-
-
 class LimitCounters:
-    """Counts for the status page; in the log, one line for each limit and address between two sweeps.
+    """How often each limit was reached. Logs one line for each limit and address between two sweeps.
 
-    That bounds what goes to the log, for each limit by itself: strangers who run into one do not hide another.
+    The number of lines is bounded for each limit separately, so that clients that reach one limit do not hide
+    those that reach another.
     """
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
-        self._more: dict[str, dict[str, int]] = {}  # limit to address to how often since it was told
-        self._untold: dict[str, int] = {}
+        self._repeated: dict[str, dict[str, int]] = {}  # limit to address to count since the logged line
+        self._unlogged: dict[str, int] = {}  # limit to count, of addresses beyond MAX_LINES
 
     def add(self, limit: str, address: str, detail: str = "") -> None:
-        """Count that something from this address ran into the limit, which is named by its configuration key.
+        """Count that a client at this address reached the limit, which is named by its configuration key.
 
-        `detail` goes into the line of the log, if there is one: at most one for each address and minute.
+        `detail` is logged with the first of several in a minute.
         """
         self.count(limit)
-        more = self._more.setdefault(limit, {})
-        if address in more:
-            more[address] += 1
-        elif len(more) >= MOST_TOLD:
-            self._untold[limit] = self._untold.get(limit, 0) + 1
+        repeated = self._repeated.setdefault(limit, {})
+        if address in repeated:
+            repeated[address] += 1
+        elif len(repeated) >= MAX_LINES:
+            self._unlogged[limit] = self._unlogged.get(limit, 0) + 1
         else:
-            more[address] = 0
-            log.warning("%s was hit by %s%s", limit, address, f" ({detail})" if detail else "")
+            repeated[address] = 0
+            log.warning("%s%s", _subject(limit, address), f" ({detail})" if detail else "")
 
     def count(self, limit: str) -> None:
-        """Count what is no news: nothing goes to the log."""
+        """Count without logging, where the event is normal."""
         self.counts[limit] = self.counts.get(limit, 0) + 1
 
     def sweep(self) -> None:
-        """Sum up what was not told of since the last sweep. To be called every minute."""
-        for limit, addresses in self._more.items():
-            for address, more in addresses.items():
-                if more:
-                    log.warning("%s was hit by %s %s", limit, address, _times(more))
-        for limit, more in self._untold.items():
-            log.warning("%s was hit %s, by yet other addresses", limit, _times(more))
-        self._more.clear()
-        self._untold.clear()
+        """Log the repetitions since the last sweep. To be called every minute."""
+        for limit, addresses in self._repeated.items():
+            for address, count in addresses.items():
+                if count:
+                    log.warning("%s %s", _subject(limit, address), _times(count))
+        for limit, count in self._unlogged.items():
+            log.warning("%s %s", _subject(limit, "other addresses"), _times(count))
+        self._repeated.clear()
+        self._unlogged.clear()
 
 
-def _times(more: int) -> str:
-    return f"{more:,} more time{'s' * (more != 1)}"
+def _subject(limit: str, address: str) -> str:
+    is_check = limit in REFUSALS and limit != "admin.connections"
+    return f"{limit} {'refused' if is_check else 'reached by'} {address}"
+
+
+def _times(count: int) -> str:
+    return f"{count:,} more time{'s' * (count != 1)}"

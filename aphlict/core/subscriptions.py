@@ -1,24 +1,22 @@
-"""Which subscriber listens to what, within one instance."""
+"""Index of subscriptions: channel to receivers, within one instance; and the memory that subscriptions take."""
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from aphlict.core.budget import Holder
-from aphlict.core.history import InstanceHistory
+from aphlict.core.budget import Budget, Holder
+from aphlict.core.history import Entry, InstanceHistory
 from aphlict.core.message import Delivery, random_name
+from aphlict.errors import SubscriptionsFull
 
-STRIDE = 4096  # receivers put into groups in a row: a millisecond
-SUBSCRIPTION_COST = 270  # bytes beside its name, where it takes most: two of a channel, Python 3.10
-UNICODE_COST = 8  # bytes of a letter in a name that is not ASCII: 4 in the text, 4 in its UTF-8 form
-
-
-def subscription_cost(names: Collection[str]) -> int:
-    """Bytes that subscriptions to these channels take at most."""
-    text = "".join(names)
-    if not text.isascii():
-        return sum(SUBSCRIPTION_COST + len(name) * (1 if name.isascii() else UNICODE_COST) for name in names)
-    return SUBSCRIPTION_COST * len(names) + len(text)
+STEP = 4096  # receivers grouped in a row: a millisecond
+# A subscription takes this at most in addition to its name: with two subscribers of the channel, on Python 3.10.
+SUBSCRIPTION_BYTES = 270
+NON_ASCII_BYTES = 8  # for a character of a name that is not ASCII: 4 in the str, 4 in its cached UTF-8 form
+# A connection with no more subscriptions is never closed in favour of others: its account in the budget would take
+# more memory than closing it frees.
+UNATTRIBUTED_SUBSCRIPTIONS = 32
+ORIGIN_LENGTH = 16  # characters of the name that stands for the start of a history
 
 
 class Receiver(Protocol):
@@ -26,7 +24,7 @@ class Receiver(Protocol):
 
     @property
     def holder(self) -> Holder:
-        """The connection that they are sent over: what its subscriptions take is attributed to it."""
+        """The connection to which the memory of the subscriptions is attributed."""
 
     def deliver(self, delivery: Delivery, /) -> None:
         """Send one message."""
@@ -39,7 +37,7 @@ class Receiver(Protocol):
 
 
 class SubscriberSet:
-    """The subscribers of a channel that has more than one, and a snapshot of them that lasts until they change."""
+    """The receivers of a channel that has more than one, with a snapshot that is valid until they change."""
 
     __slots__ = ("_snapshot", "members")
 
@@ -53,19 +51,19 @@ class SubscriberSet:
         self._snapshot = None
 
     def discard(self, member: Receiver) -> None:
-        """Take a member away."""
+        """Remove a member, if it is one."""
         self.members.discard(member)
         self._snapshot = None
 
     def snapshot(self) -> tuple[Receiver, ...]:
-        """The members now, as a value that never changes."""
+        """Return the members as a value that does not change, which a fan-out in slices needs."""
         if self._snapshot is None:
             self._snapshot = tuple(self.members)
         return self._snapshot
 
 
 class ChannelMatch(NamedTuple):
-    """A channel of a message, and its listeners, of which there is at least one."""
+    """A channel of a message that has receivers."""
 
     name: str
     receivers: tuple[Receiver, ...]
@@ -79,115 +77,102 @@ class Group(NamedTuple):
 
 
 class SubscriptionIndex:
-    """The channels of an instance. A channel with one subscriber, the common case, holds just that one."""
+    """The channels of an instance. Most have one receiver, which takes no set."""
 
-    __slots__ = ("_crowds", "_single")
+    __slots__ = ("_sets", "_single")
 
     def __init__(self) -> None:
         self._single: dict[str, Receiver] = {}
-        self._crowds: dict[str, SubscriberSet] = {}
+        self._sets: dict[str, SubscriberSet] = {}
 
     def __len__(self) -> int:
-        return len(self._single) + len(self._crowds)
+        return len(self._single) + len(self._sets)
 
     def add(self, name: str, receiver: Receiver) -> None:
-        """Let the receiver listen to the channel."""
-        crowd = self._crowds.get(name)
-        if crowd is not None:
-            crowd.add(receiver)
+        """Subscribe a receiver to a channel."""
+        receivers = self._sets.get(name)
+        if receivers is not None:
+            receivers.add(receiver)
             return
         other = self._single.setdefault(name, receiver)
         if other is not receiver:
             del self._single[name]
-            self._crowds[name] = SubscriberSet({other, receiver})
+            self._sets[name] = SubscriberSet({other, receiver})
 
     def discard(self, name: str, receiver: Receiver) -> None:
-        """Let the receiver listen to the channel no longer."""
-        crowd = self._crowds.get(name)
-        if crowd is None:
+        """Unsubscribe a receiver from a channel, if it is subscribed."""
+        receivers = self._sets.get(name)
+        if receivers is None:
             if self._single.get(name) is receiver:
                 del self._single[name]
             return
-        crowd.discard(receiver)
-        if len(crowd.members) == 1:
-            del self._crowds[name]
-            self._single[name] = crowd.members.pop()
+        receivers.discard(receiver)
+        if len(receivers.members) == 1:
+            del self._sets[name]
+            self._single[name] = receivers.members.pop()
 
-    def listeners(self, name: str) -> tuple[Receiver, ...]:
-        """Who listens to one channel."""
-        crowd = self._crowds.get(name)
-        if crowd is not None:
-            return crowd.snapshot()
-        single = self._single.get(name)
-        return () if single is None else (single,)
-
-    def heard(self, names: Iterable[str]) -> list[ChannelMatch]:
-        """Which of these channels have listeners, and who they are. A receiver may listen to several."""
-        single, crowds = self._single, self._crowds
-        heard: list[ChannelMatch] = []
+    def match(self, names: Iterable[str]) -> list[ChannelMatch]:
+        """Return those of the channels that have receivers. One receiver may be in several of them."""
+        single, sets = self._single, self._sets
+        matches: list[ChannelMatch] = []
         for name in names:
             if name in single:
-                heard.append(ChannelMatch(name, (single[name],)))
-            elif name in crowds:
-                heard.append(ChannelMatch(name, crowds[name].snapshot()))
-        return heard
-
-    def match(self, names: Iterable[str]) -> list[Group]:
-        """Who listens to any of these channels, each once, grouped by the channels that they listen to."""
-        return [group for group in grouped(self.heard(names)) if isinstance(group, Group)]
+                matches.append(ChannelMatch(name, (single[name],)))
+            elif name in sets:
+                matches.append(ChannelMatch(name, sets[name].snapshot()))
+        return matches
 
 
-def grouped(heard: Sequence[ChannelMatch]) -> Iterator[Group | int]:
-    """Put receivers that listen to the same ones of these channels together; each receiver is in one group.
+def group_receivers(matches: Sequence[ChannelMatch]) -> Iterator[Group | int]:
+    """Group the receivers by the channels that they have in common; each receiver is in exactly one group.
 
-    That takes time where there are very many: now and then it yields, as a number, how much it has done.
+    With very many receivers this takes time: after each step the iterator yields the number of receivers done.
     """
-    if len(heard) == 1:
-        yield Group((heard[0].name,), heard[0].receivers)
+    if len(matches) == 1:
+        yield Group((matches[0].name,), matches[0].receivers)
         return
-    found: dict[Receiver, tuple[str, ...]] = {}
-    for name, receivers in heard:
-        for start in range(0, len(receivers), STRIDE):
-            _add(found, name, receivers[start : start + STRIDE])
-            yield min(STRIDE, len(receivers) - start)
+    channels_of: dict[Receiver, tuple[str, ...]] = {}
+    for name, receivers in matches:
+        for start in range(0, len(receivers), STEP):
+            _add_channel(channels_of, name, receivers[start : start + STEP])
+            yield min(STEP, len(receivers) - start)
     groups: dict[tuple[str, ...], list[Receiver]] = {}
-    for number, (receiver, names) in enumerate(found.items(), 1):
+    for number, (receiver, names) in enumerate(channels_of.items(), 1):
         groups.setdefault(names, []).append(receiver)
-        if number % STRIDE == 0:
-            yield STRIDE
+        if number % STEP == 0:
+            yield STEP
     for channels, members in groups.items():
         yield Group(channels, tuple(members))
 
 
-def _add(found: dict[Receiver, tuple[str, ...]], name: str, receivers: Sequence[Receiver]) -> None:
-    """These receivers listen to this channel too. Most had the same ones before, and share what comes of it."""
-    grown: dict[tuple[str, ...], tuple[str, ...]] = {}
+def _add_channel(
+    channels_of: dict[Receiver, tuple[str, ...]], name: str, receivers: Sequence[Receiver]
+) -> None:
+    """Append a channel to those of each receiver. Receivers with equal channels share one tuple."""
+    extended: dict[tuple[str, ...], tuple[str, ...]] = {}
     for receiver in receivers:
-        before = found.get(receiver, ())
-        after = grown.get(before)
+        before = channels_of.get(receiver, ())
+        after = extended.get(before)
         if after is None:
-            after = grown[before] = (*before, name)
-        found[receiver] = after
-
-
-ORIGIN_SIZE = 16  # letters of the name that stands for the beginning of a history
+            after = extended[before] = (*before, name)
+        channels_of[receiver] = after
 
 
 class Instance:
-    """Everything of one instance. Messages of one never meet those of another."""
+    """One instance: its subscriptions and its history. No message passes from one instance to another."""
 
-    __slots__ = ("channels", "history", "name", "queue", "subscribers")
+    __slots__ = ("history", "index", "name", "queue", "subscribers")
 
-    def __init__(self, name: str, lost: int = 0, lost_at: float = 0.0) -> None:
+    def __init__(self, name: str, evicted_sequence: int = 0, evicted_at: float = 0.0) -> None:
         self.name = name
-        self.channels = SubscriptionIndex()
-        self.history = InstanceHistory(random_name(ORIGIN_SIZE), lost, lost_at)
+        self.index = SubscriptionIndex()
+        self.history = InstanceHistory(random_name(ORIGIN_LENGTH), evicted_sequence, evicted_at)
         self.subscribers = 0
-        self.queue: deque[Iterator[int]] = deque()  # fan-outs and replays that are not done, in order
+        self.queue: deque[Iterator[int]] = deque()  # unfinished fan-outs and replays, in order
 
 
 class Subscriber:
-    """One browser in the eyes of the hub. `subscriptions`: channel to the sequence at which it was added."""
+    """A client in the hub. `subscriptions`: channel to the node's sequence at which it was added."""
 
     __slots__ = ("instance", "receiver", "subscriptions")
 
@@ -195,3 +180,55 @@ class Subscriber:
         self.instance = instance
         self.receiver = receiver
         self.subscriptions: dict[str, int] = {}
+
+    def receives(self, entry: Entry) -> bool:
+        """Whether it was subscribed when the message was accepted, so that it gets the message without replay."""
+        subscriptions = self.subscriptions
+        return any(
+            subscriptions.get(name, entry.sequence) < entry.sequence for name in entry.message.channels
+        )
+
+
+def subscription_bytes(names: Collection[str]) -> int:
+    """Return the memory that subscriptions to these channels take at most."""
+    text = "".join(names)
+    if not text.isascii():
+        return sum(
+            SUBSCRIPTION_BYTES + len(name) * (1 if name.isascii() else NON_ASCII_BYTES) for name in names
+        )
+    return SUBSCRIPTION_BYTES * len(names) + len(text)
+
+
+class SubscriptionBudget(Budget):
+    """The memory of the subscriptions of all connections: `limits.subscriptions.total`."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__("limits.subscriptions.total", limit)
+
+    def on_subscribed(self, subscriber: Subscriber, names: Collection[str]) -> None:
+        """Count new subscriptions; close the connections that hold most where they exceed the budget.
+
+        Raises SubscriptionsFull where the subscriber's own connection is one of them.
+        """
+        size = subscription_bytes(names)
+        self.used += size
+        if len(subscriber.subscriptions) > UNATTRIBUTED_SUBSCRIPTIONS:
+            self._attribute(subscriber, size)
+        if self.is_full and self.make_room(subscriber.receiver.holder) is not None:
+            raise SubscriptionsFull("this server has no room for more subscriptions now")
+
+    def on_unsubscribed(self, subscriber: Subscriber, names: Collection[str]) -> None:
+        """Count subscriptions that have ended."""
+        size = subscription_bytes(names)
+        self.used -= size
+        if len(subscriber.subscriptions) + len(names) > UNATTRIBUTED_SUBSCRIPTIONS:
+            self._attribute(subscriber, -size)
+
+    def _attribute(self, subscriber: Subscriber, size: int) -> None:
+        subscriptions, holder = subscriber.subscriptions, subscriber.receiver.holder
+        before = self.held(holder)
+        if not before:
+            after = subscription_bytes(subscriptions)
+        else:
+            after = before + size if len(subscriptions) > UNATTRIBUTED_SUBSCRIPTIONS else 0
+        self.attribute(holder, after - before)

@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from aphlict.config.settings import Limits
 from aphlict.core.hub import Receipt
-from aphlict.core.message import Message, check_name, decode_body, read_message
+from aphlict.core.message import Message, check_name, decode_body, parse_message
 from aphlict.errors import MethodNotAllowed, NotFound, Overloaded
 from aphlict.protocol.http import DEFAULT_INSTANCE, NODE_FIELD, PRIVATE, Request
 from aphlict.server.exchange import Exchange
@@ -79,7 +79,7 @@ class Admin:
         if many:
             _Parsing(objects, instance, limits, self._accept_list).handle(exchange)
         else:
-            self._accept(exchange, [read_message(objects[0], instance, limits=limits)], many=False)
+            self._accept(exchange, [parse_message(objects[0], instance, limits=limits)], many=False)
 
     def _accept_list(self, exchange: Exchange, messages: list[Message]) -> None:
         self._accept(exchange, messages, many=True)
@@ -123,7 +123,7 @@ class _Parsing:
         """Read the next ones. Part of the interface of Handler: what is raised becomes the answer."""
         until = time.monotonic() + TURN
         for fields in self._objects:
-            self._messages.append(read_message(fields, self._instance, limits=self._limits))
+            self._messages.append(parse_message(fields, self._instance, limits=self._limits))
             if time.monotonic() > until:
                 asyncio.get_running_loop().call_soon(exchange.handle_with, self)
                 return

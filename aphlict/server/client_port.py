@@ -81,7 +81,7 @@ class Browsers(Application):
                 tag.check(command)
             self._do(connection, subscriber, command, id)
         except SubscriptionsFull:
-            connection.give_up(self._hub.memory.key)
+            connection.give_up(self._hub.subscription_memory.key)
         except (CommandError, NameTooLong, BadRequest) as error:
             log.info(
                 "[%d] %s sent a command that was not done: %s", connection.number, connection.address, error
@@ -148,7 +148,7 @@ class Browsers(Application):
         if isinstance(connection.tag, WebSocketSession) and not connection.tag.is_authorized:
             return {}
         connection.charge(len(subscriber.subscriptions) // SUBSCRIPTIONS_PER_COMMAND)
-        last = self._hub.last(subscriber, self._clock())
+        last = self._hub.resume_token(subscriber, self._clock())
         return {} if last is None else {"last": last}
 
     def on_close(self, connection: Connection, reason: str, /) -> None:

@@ -67,7 +67,7 @@ class Poll(Listening):
         """Begin to wait: for what comes later than `after`, or where that is empty for what comes from now on."""
         self.subscriber = subscriber
         self._connection.stream(self)
-        begin = self._until = self._hub.moment(now)
+        begin = self._until = self._hub.offset(now)
         if wish.after:
             resumption = self._hub.resume(subscriber, wish.after, now)
             self._has_seen, self._early = resumption.has_seen, resumption.early
@@ -133,7 +133,11 @@ class Poll(Listening):
 
     def _end(self, subscriber: Subscriber) -> bytes:
         """Stop to listen, and make the answer."""
-        last = self._hub.position(subscriber, self._moment(subscriber), self._early) if self._ready else None
+        last = (
+            self._hub.resume_token_at(subscriber, self._moment(subscriber), self._early)
+            if self._ready
+            else None
+        )
         self._leave()
         return b'{"messages":[%b],"last":%b,"recovered":%b}' % (
             b",".join(self._texts),
@@ -145,7 +149,7 @@ class Poll(Listening):
         """How far the reader is with this answer."""
         if self._is_full or subscriber.instance.queue:
             return self._until
-        return self._hub.moment(self._clock())  # what came since was for others
+        return self._hub.offset(self._clock())  # what came since was for others
 
     def on_deadline(self, now: float, /) -> float | None:
         """Answer that nothing came."""

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from aphlict.core import resume_token as position
 from aphlict.core.hub import Hub, Recovery
-from aphlict.core.message import Delivery
-from aphlict.core.resume_token import DIGEST, REMEMBERED, digest
+from aphlict.core.message import DIGEST_SIZE, Delivery, digest
+from aphlict.core.resume import MAX_RECENT, encode_digests
 from aphlict.core.subscriptions import Subscriber
 from aphlict.protocol.http import PRIVATE, response_head
 from aphlict.server.listen_request import ListenRequest
@@ -25,7 +24,7 @@ HEAD = {
 }
 HELLO = b": aphlict\nretry: %d\n\n" % RETRY
 GAP = b"event: gap\ndata: {}\n\n"
-NAMED = REMEMBERED * DIGEST  # bytes of the digests in a position
+NAMED = MAX_RECENT * DIGEST_SIZE  # bytes of the digests in a position
 LONG = 4096  # bytes of an event from which all streams share one copy
 
 
@@ -49,7 +48,7 @@ class Encoder:
         """Make the event of a message."""
         if delivery is not self._delivery:
             offset = self._hub.offset_of(delivery)
-            id_begin = b"id: %b" % self._hub.position_head(offset).encode()
+            id_begin = b"id: %b" % self._hub.resume_token_prefix(offset).encode()
             self._event = Event(id_begin, encode(delivery.json), digest(delivery.unique_id))
             self._delivery = delivery
         return self._event
@@ -98,7 +97,7 @@ class EventStream(Listening):
             self._is_behind = True
             resumption = self._hub.resume(subscriber, wish.after, now)
             self._has_seen = resumption.has_seen
-            self._early = position.encode(b"".join(resumption.early))
+            self._early = encode_digests(b"".join(resumption.early))
             self._resumed = b"".join(resumption.recent)
             mark = self._mark(subscriber, now)
             cost = self._hub.replay(subscriber, resumption, lambda recovery: self._catch_up(recovery, mark))
@@ -108,10 +107,10 @@ class EventStream(Listening):
 
     def _mark(self, subscriber: Subscriber, now: float) -> bytes:
         """Say where a browser goes on that is cut off now."""
-        moment = self._hub.moment(now)
+        moment = self._hub.offset(now)
         self._recent = b"".join(self._hub.recent(subscriber, moment))
-        begin = self._hub.position_head(moment).encode()
-        return b"id: %b%b.%b\n\n" % (begin, position.encode(self._recent), self._early)
+        begin = self._hub.resume_token_prefix(moment).encode()
+        return b"id: %b%b.%b\n\n" % (begin, encode_digests(self._recent), self._early)
 
     def _catch_up(self, recovery: Recovery, mark: bytes) -> None:
         """Send the gap, if there is one, before what was found after it, and last where that ends."""
@@ -130,10 +129,10 @@ class EventStream(Listening):
         self._recent = recent = (event.digest + self._recent)[:NAMED]
         if len(event.body) < LONG:
             self._connection.send(
-                b"%b%b.%b%b" % (event.id_begin, position.encode(recent), self._early, event.body)
+                b"%b%b.%b%b" % (event.id_begin, encode_digests(recent), self._early, event.body)
             )
         else:
-            self._connection.send(b"%b%b.%b" % (event.id_begin, position.encode(recent), self._early))
+            self._connection.send(b"%b%b.%b" % (event.id_begin, encode_digests(recent), self._early))
             self._connection.send(event.body)
 
     def deliver_all(self, deliveries: Iterator[Delivery], /) -> None:
@@ -145,7 +144,7 @@ class EventStream(Listening):
         recent = self._resumed
         for event in map(self._encoder.event, deliveries):
             recent = (event.digest + recent)[:NAMED]
-            yield b"%b%b.%b%b" % (event.id_begin, position.encode(recent), self._early, event.body)
+            yield b"%b%b.%b%b" % (event.id_begin, encode_digests(recent), self._early, event.body)
 
     def on_deadline(self, now: float, /) -> float | None:
         """Show that the stream is alive."""

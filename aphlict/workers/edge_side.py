@@ -67,7 +67,7 @@ class HubConnection(asyncio.Protocol):
         """Part of asyncio's interface: tells the hub what this edge has."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._transfer = Transfer(transport, self._hub.archive, lambda _entry: True, self._on_transferred)
+        self._transfer = Transfer(transport, self._hub.history, lambda _entry: True, self._on_transferred)
         self._transfer.start()
 
     def _on_transferred(self) -> None:
@@ -149,7 +149,9 @@ class HubConnection(asyncio.Protocol):
                         self._send(Ack(number, matched, self._hub.load, self._hub.reach))
                 case StatsRequest(number, instance):
                     hub = self._hub
-                    self._send(StatsReply(number, os.getpid(), hub.subscribed(instance), hub.load, hub.reach))
+                    self._send(
+                        StatsReply(number, os.getpid(), hub.subscriber_stats(instance), hub.load, hub.reach)
+                    )
                 case HistoryRecord(messages, evictions):
                     yield from self._publish(messages, [])
                     if evictions is not None:
@@ -165,7 +167,7 @@ class HubConnection(asyncio.Protocol):
         """Be up to date: all that the hub keeps has come."""
         if evictions.latest > self.complete_until:
             self._on_gap()
-        self._hub.adopt(evictions, self.complete_until)
+        self._hub.adopt_evictions(evictions, self.complete_until)
         if not self._is_over:
             self._hub.in_sync_until = math.inf
         self.complete_until = self._received_until = max(self._received_until, evictions.latest)

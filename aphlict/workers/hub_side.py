@@ -14,7 +14,7 @@ from contextlib import suppress
 from aphlict.core.history import Entry, HistoryStore
 from aphlict.core.hub import Hub, Receipt
 from aphlict.core.message import Message
-from aphlict.core.stats import Subscribed
+from aphlict.core.stats import SubscriberStats
 from aphlict.workers.ipc import (
     MAX_ROOM,
     Ack,
@@ -236,9 +236,9 @@ class EdgePool:
             self._send_all(Publish(0, unknown))
         edge.known.update((packed.instance, packed.unique_id) for packed in record.messages)
         if record.evictions is not None:
-            self._hub.adopt(record.evictions, -math.inf)
-            self._hub.archive.expire(now)  # an edge may have dropped that already
-            edge.hand_over(self._hub.archive, lambda: self._join(edge))
+            self._hub.adopt_evictions(record.evictions, -math.inf)
+            self._hub.history.expire(now)  # an edge may have dropped that already
+            edge.hand_over(self._hub.history, lambda: self._join(edge))
 
     def _join(self, edge: EdgeConnection) -> None:
         """Count an edge that has all up to now; what is published from now on is sent to it."""
@@ -272,6 +272,6 @@ class EdgePool:
             self.ask("", lambda _: None)
 
 
-def total(told: Sequence[StatsReply]) -> Subscribed:
+def total(told: Sequence[StatsReply]) -> SubscriberStats:
     """The figures of all edges together."""
-    return sum((each.figures for each in told), Subscribed())
+    return sum((each.figures for each in told), SubscriberStats())

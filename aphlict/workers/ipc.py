@@ -8,7 +8,7 @@ from msgspec.msgpack import Decoder, Encoder
 
 from aphlict.core.history import Entry, Evictions, HistoryStore
 from aphlict.core.message import Message
-from aphlict.core.stats import Subscribed
+from aphlict.core.stats import SubscriberStats
 
 LENGTH = 4  # bytes
 
@@ -19,12 +19,12 @@ class PackedMessage(Struct, array_like=True):
     instance: str
     unique_id: str
     channels: tuple[str, ...]
-    fields: bytes
+    payload: bytes
     at: float
 
     def unpack(self) -> Message:
         """Make the message again."""
-        return Message(self.instance, self.unique_id, self.channels, (), self.fields)
+        return Message(self.instance, self.unique_id, self.channels, (), self.payload)
 
 
 class Publish(Struct, array_like=True, tag="publish"):
@@ -58,7 +58,7 @@ class StatsReply(Struct, array_like=True, tag="tell"):
 
     number: int
     pid: int
-    figures: Subscribed
+    figures: SubscriberStats
     load: float = 0.0
     reach: float = 0.0
 
@@ -91,7 +91,7 @@ def encode(record: Record) -> bytes:
 
 def pack(message: Message, at: float) -> PackedMessage:
     """Make of a message what can travel."""
-    return PackedMessage(message.instance, message.unique_id, message.channels, message.fields, at)
+    return PackedMessage(message.instance, message.unique_id, message.channels, message.payload, at)
 
 
 class RecordReader:
@@ -217,7 +217,7 @@ class Transfer:
             size += ENTRY_COST
             if self._is_wanted(entry):
                 messages.append(pack(entry.message, entry.at))
-                size += entry.message.size
+                size += entry.message.wire_size
             if size >= STEP:
                 return messages
         self._sequence = self._archive.sequence

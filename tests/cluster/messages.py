@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from aphlict.cluster.outbox import Bounds
 from aphlict.cluster.relay import Relay
 from aphlict.config.settings import PeerSettings
-from aphlict.core.message import Message, parse
+from aphlict.core.message import Message, parse_body
 
 OWN = "own0000000000000"
 FAST = Bounds(first_retry=0.02, last_retry=0.1)
@@ -18,7 +18,7 @@ def message(
 ) -> Message:
     """A message as the hub hands it to the relay."""
     fields = {"subscribers": ["demo"], "text": text, "uniqueID": text, "touched": list(touched), **more}
-    messages, _ = parse(json.dumps(fields).encode(), instance)
+    messages, _ = parse_body(json.dumps(fields).encode(), instance)
     return messages[0]
 
 

@@ -22,10 +22,9 @@ from aphlict.config.settings import (
     ServerSettings,
     Settings,
 )
-from aphlict.core.budget import ACCOUNT_COST
-from aphlict.core.hub import FEW
-from aphlict.core.message import CHANNEL_COST, MESSAGE_COST
-from aphlict.core.subscriptions import SUBSCRIPTION_COST, UNICODE_COST
+from aphlict.core.budget import ACCOUNT_BYTES
+from aphlict.core.message import CHANNEL_BYTES, MESSAGE_BYTES
+from aphlict.core.subscriptions import NON_ASCII_BYTES, SUBSCRIPTION_BYTES, UNATTRIBUTED_SUBSCRIPTIONS
 from aphlict.errors import ConfigError
 from aphlict.protocol.websocket import PARSER_BYTES
 from aphlict.server.write_buffer import FRAME_COST, ITERATOR_COST, REFERENCE_COST, SHARE
@@ -99,14 +98,17 @@ def test_costs_are_those_of_the_program() -> None:
         [ITERATOR_COST, 1013],
         [PARSER_BYTES],
         [],
-        [ACCOUNT_COST],
-        [SUBSCRIPTION_COST, UNICODE_COST],
-        [ACCOUNT_COST],
-        [MESSAGE_COST, CHANNEL_COST],
+        [ACCOUNT_BYTES],
+        [SUBSCRIPTION_BYTES, NON_ASCII_BYTES],
+        [ACCOUNT_BYTES],
+        [MESSAGE_BYTES, CHANNEL_BYTES],
     ]
     words = " ".join(part.split())
-    assert f"({SHARE // 1024} KiB of `limits.send_buffer.total`, {FEW} subscriptions)" in words
-    assert f"more than {FEW} subscriptions" in words
+    assert (
+        f"({SHARE // 1024} KiB of `limits.send_buffer.total`, {UNATTRIBUTED_SUBSCRIPTIONS} subscriptions)"
+        in words
+    )
+    assert f"more than {UNATTRIBUTED_SUBSCRIPTIONS} subscriptions" in words
 
 
 def test_sizes_that_people_read() -> None:

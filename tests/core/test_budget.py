@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 import pytest
 
-from aphlict.core.budget import ACCOUNT_COST, MAX_CLOSED, Budget, Ranking
+from aphlict.core.budget import ACCOUNT_BYTES, MAX_CLOSED, Budget, Ranking
 from tests.support.hub import FakeConnection
 from tests.support.memory import kept
 
@@ -44,7 +44,7 @@ def budget() -> Budget:
 
 def test_nobody_is_closed_while_there_is_room(budget: Budget) -> None:
     some = [Asker(budget, number) for number in range(10)]
-    assert [each.ask(LIMIT // 10 - ACCOUNT_COST) for each in some] == [None] * 10
+    assert [each.ask(LIMIT // 10 - ACCOUNT_BYTES) for each in some] == [None] * 10
     assert budget.used == LIMIT
     assert not budget.is_full
 
@@ -54,7 +54,7 @@ def test_the_one_that_holds_most_is_closed_and_not_the_one_that_asks(budget: Bud
     large.hold(LIMIT - 5000)
     assert small.ask(3000) is None
     assert (large.limit, small.limit) == ("limit", None)
-    assert budget.used == 3000 + ACCOUNT_COST
+    assert budget.used == 3000 + ACCOUNT_BYTES
 
 
 def test_the_one_that_asks_is_closed_where_it_holds_most(budget: Budget) -> None:

@@ -4,9 +4,8 @@ from collections.abc import Collection
 
 import pytest
 
-from aphlict.core.history import SLACK, Entry, HistoryStore, InstanceHistory
-from aphlict.core.message import Message
-from aphlict.core.resume_token import digest
+from aphlict.core.history import MAX_EVICTED_ENTRIES, Entry, HistoryStore, InstanceHistory
+from aphlict.core.message import Message, digest
 from tests.support.memory import kept
 
 
@@ -15,7 +14,7 @@ def message(name: str, *channels: str, size: int = 0) -> Message:
     return Message("default", name, channels or ("a",), (), b"x" * size)
 
 
-COST = message("x").cost
+COST = message("x").memory_size
 
 
 def ids(entries: Collection[Entry]) -> list[str]:
@@ -73,7 +72,7 @@ def test_messages_are_kept_for_60_seconds(archive: HistoryStore) -> None:
 
 
 def test_of_all_instances_together_the_oldest_go_first() -> None:
-    archive = HistoryStore(max_cost=5 * COST)
+    archive = HistoryStore(max_memory=5 * COST)
     first, second = InstanceHistory("o"), InstanceHistory("o")
     for number in range(3):
         archive.append(first, message(f"first{number}"), 0)
@@ -84,25 +83,25 @@ def test_of_all_instances_together_the_oldest_go_first() -> None:
 
 
 def test_the_bound_in_bytes_is_kept() -> None:
-    archive = HistoryStore(max_cost=100 * COST)
+    archive = HistoryStore(max_memory=100 * COST)
     history = InstanceHistory("o")
     for number in range(1000):
         archive.append(history, message(str(number), size=number), 0)
-        assert archive.cost <= archive.max_cost
-    assert archive.cost == sum(entry.message.cost for entry in history.entries)
+        assert archive.memory_size <= archive.max_memory
+    assert archive.memory_size == sum(entry.message.memory_size for entry in history.entries)
 
 
 def test_a_message_beyond_the_bound_is_not_kept() -> None:
-    archive = HistoryStore(max_cost=10 * COST)
+    archive = HistoryStore(max_memory=10 * COST)
     history = filled(archive, "1", "2")
     archive.append(history, message("large", size=100 * COST), 0)
     assert len(history) == 0
-    assert archive.cost == 0
+    assert archive.memory_size == 0
 
 
 def test_a_smaller_bound_holds_from_the_next_look_on(archive: HistoryStore) -> None:
     history = filled(archive, *map(str, range(10)))
-    archive.max_cost = 3 * COST
+    archive.max_memory = 3 * COST
     archive.expire(0)
     assert ids(history.entries) == ["7", "8", "9"]
 
@@ -110,11 +109,11 @@ def test_a_smaller_bound_holds_from_the_next_look_on(archive: HistoryStore) -> N
 def test_the_archive_does_not_drag_along_what_histories_have_dropped() -> None:
     archive = HistoryStore(1 << 26, max_messages=2)
     quiet = filled(archive, "quiet")
-    filled(archive, *map(str, range(10 * SLACK)))
+    filled(archive, *map(str, range(10 * MAX_EVICTED_ENTRIES)))
     assert "quiet" in quiet
-    assert len(kept(archive, Entry)) < 3 * SLACK
+    assert len(kept(archive, Entry)) < 3 * MAX_EVICTED_ENTRIES
     archive.expire(1000)
-    assert archive.cost == 0
+    assert archive.memory_size == 0
     assert not kept(archive, Entry)
 
 
@@ -127,11 +126,11 @@ def test_an_entry_is_found_by_its_sequence(archive: HistoryStore, others: int) -
             archive.append(other, message(f"{number} {place}"), number)
     for _ in range(20):
         kept = {entry.sequence: entry for entry in history.entries}
-        assert {number: history.find(number) for number in range(90)} == {
+        assert {number: history.get_by_sequence(number) for number in range(90)} == {
             number: kept.get(number) for number in range(90)
         }
-        history.drop_oldest()
-    assert history.find(1) is None
+        history.evict_oldest()
+    assert history.get_by_sequence(1) is None
 
 
 def test_nothing_is_left_of_what_is_forgotten(archive: HistoryStore) -> None:
@@ -139,7 +138,7 @@ def test_nothing_is_left_of_what_is_forgotten(archive: HistoryStore) -> None:
     for number in range(100):
         archive.append(history, message(str(number), f"channel{number}", "all"), 0)
     archive.expire(1000)
-    assert archive.cost == 0
+    assert archive.memory_size == 0
     assert history.select(["all", "channel5"], lambda _: True) == []
     assert not [each for each in kept(history, str) if each.startswith("channel")]
     assert not kept(history, Entry)
@@ -183,27 +182,27 @@ def test_a_search_looks_at_no_more_than_what_it_finds(archive: HistoryStore) -> 
 
 def test_the_place_of_a_message_is_its_sequence(archive: HistoryStore) -> None:
     history = filled(archive, "1", "2", "3")
-    assert history.position(["2"]) == 2
-    assert history.position(["3", "2", "unknown"]) == 2
-    assert history.position(["unknown"]) is None
-    assert history.position([]) is None
+    assert history.sequence_of(["2"]) == 2
+    assert history.sequence_of(["3", "2", "unknown"]) == 2
+    assert history.sequence_of(["unknown"]) is None
+    assert history.sequence_of([]) is None
 
 
 def test_nothing_is_missing_after_the_message_just_before_the_oldest() -> None:
     archive = HistoryStore(1 << 26, max_messages=2)
     history = filled(archive, "1", "2", "3", "4")
-    assert history.position(["1"]) is None
-    assert history.position(["2"]) == 0
-    assert history.position(["3"]) == 3
+    assert history.sequence_of(["1"]) is None
+    assert history.sequence_of(["2"]) == 0
+    assert history.sequence_of(["3"]) == 3
 
 
 def test_the_beginning_of_a_history_has_a_name(archive: HistoryStore) -> None:
     history = filled(archive)
-    assert history.position(["origin"]) == 0
+    assert history.sequence_of(["origin"]) == 0
     archive.append(history, message("1"), 0)
     archive.expire(1000)
-    assert history.position(["origin"]) is None
-    assert history.position(["1"]) == 0
+    assert history.sequence_of(["origin"]) is None
+    assert history.sequence_of(["1"]) == 0
 
 
 def test_age(archive: HistoryStore) -> None:
@@ -265,7 +264,7 @@ def test_nothing_later_than_the_time_of_the_loss_has_been_dropped() -> None:
     archive, history = HistoryStore(1 << 26, max_messages=1), InstanceHistory("origin")
     for at in (10, 5, 30):
         archive.append(history, message(f"at {at}"), at)
-    assert history.lost_at == 10
+    assert history.evicted_at == 10
 
 
 def test_what_stands_for_a_message_is_computed_once(archive: HistoryStore) -> None:

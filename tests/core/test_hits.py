@@ -2,7 +2,7 @@
 
 import pytest
 
-from aphlict.core.stats import MOST_TOLD, LimitCounters
+from aphlict.core.stats import MAX_LINES, LimitCounters
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -19,12 +19,12 @@ def test_once_for_each_limit_and_address(caplog: pytest.LogCaptureFixture) -> No
     hits.add("limits.request_head", "10.0.0.2")
     hits.add("limits.name", "10.0.0.1")
     assert lines(caplog) == [
-        "limits.request_head was hit by 10.0.0.1",
-        "limits.request_head was hit by 10.0.0.2",
-        "limits.name was hit by 10.0.0.1",
+        "limits.request_head reached by 10.0.0.1",
+        "limits.request_head reached by 10.0.0.2",
+        "limits.name reached by 10.0.0.1",
     ]
     hits.sweep()
-    assert lines(caplog) == ["limits.request_head was hit by 10.0.0.1 4,812 more times"]
+    assert lines(caplog) == ["limits.request_head reached by 10.0.0.1 4,812 more times"]
     assert hits.counts == {"limits.request_head": 4814, "limits.name": 1}
 
 
@@ -33,18 +33,18 @@ def test_a_minute_later_it_is_news_again(caplog: pytest.LogCaptureFixture) -> No
     hits.add("limits.request_head", "10.0.0.1")
     hits.sweep()
     hits.add("limits.request_head", "10.0.0.1")
-    assert lines(caplog) == ["limits.request_head was hit by 10.0.0.1"] * 2
+    assert lines(caplog) == ["limits.request_head reached by 10.0.0.1"] * 2
 
 
 def test_a_million_addresses_fill_neither_log_nor_memory(caplog: pytest.LogCaptureFixture) -> None:
     hits = LimitCounters()
-    for number in range(MOST_TOLD + 500):
+    for number in range(MAX_LINES + 500):
         hits.add("limits.request_head", f"address {number}")
-    assert len(lines(caplog)) == MOST_TOLD
+    assert len(lines(caplog)) == MAX_LINES
     hits.add("admin.secret", "10.0.0.1")
-    assert lines(caplog) == ["admin.secret was hit by 10.0.0.1"]
+    assert lines(caplog) == ["admin.secret refused 10.0.0.1"]
     hits.sweep()
-    assert lines(caplog) == ["limits.request_head was hit 500 more times, by yet other addresses"]
+    assert lines(caplog) == ["limits.request_head reached by other addresses 500 more times"]
 
 
 def test_what_is_no_news_is_counted_only(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from aphlict.core.budget import ACCOUNT_COST
+from aphlict.core.budget import ACCOUNT_BYTES
 from aphlict.core.fanout import SLICE
-from aphlict.core.hub import FEW, Recovery
-from aphlict.core.message import Delivery, Message, parse
-from aphlict.core.subscriptions import subscription_cost
+from aphlict.core.hub import Recovery
+from aphlict.core.message import Delivery, Message, parse_body
+from aphlict.core.subscriptions import UNATTRIBUTED_SUBSCRIPTIONS, subscription_bytes
 from aphlict.errors import CommandError, HistoryEvicted, NameTooLong
 from tests.support.hub import THIS_NODE, FakeSubscriber, HubHarness
 
@@ -119,14 +119,14 @@ def test_a_message_goes_on_to_the_other_nodes(harness: HubHarness) -> None:
 
 def test_touched_is_not_kept_once_a_message_has_gone_on(harness: HubHarness) -> None:
     harness.publish("1", touched=["other"])
-    [entry] = harness.hub.archive.entries()
+    [entry] = harness.hub.history.entries()
     assert entry.message.touched == ()
     assert harness.forwarder.touched == [("other",)]
 
 
 def test_what_a_new_hub_learns_goes_on_unless_the_others_may_have_forgotten_it(harness: HubHarness) -> None:
     for age, name in ((29, "young"), (31, "old")):
-        [message], _ = parse(b'{"subscribers": ["a"], "uniqueID": "%b"}' % name.encode(), "default")
+        [message], _ = parse_body(b'{"subscribers": ["a"], "uniqueID": "%b"}' % name.encode(), "default")
         assert harness.hub.restore(message, harness.now - age, harness.now)
         assert not harness.hub.restore(message, harness.now - age, harness.now)
         assert harness.publish(name).duplicate
@@ -339,7 +339,7 @@ def test_a_long_fan_out_is_done_in_slices(harness: HubHarness) -> None:
     assert harness.publish("1").matched == 3 * SLICE
     assert harness.wakes == 1
     assert sum(len(each.deliveries) for each in subscribers) == 0
-    assert harness.hub.work()
+    assert harness.hub.run_slice()
     assert 0 < sum(len(each.deliveries) for each in subscribers) <= SLICE
     harness.finish()
     assert all(each.ids == ["1"] for each in subscribers)
@@ -350,7 +350,7 @@ def test_order_is_kept_behind_a_long_fan_out(harness: HubHarness) -> None:
     both, _ = harness.join("a", "b")
     for number in range(5):
         harness.publish(str(number), ["a"] if number % 2 else ["b"])
-        harness.hub.work()
+        harness.hub.run_slice()
     harness.finish()
     assert both.ids == ["0", "1", "2", "3", "4"]
     assert all(each.ids == ["1", "3"] for each in subscribers)
@@ -370,7 +370,7 @@ def test_instances_with_long_work_take_turns(harness: HubHarness) -> None:
     harness.publish("1")
     harness.publish("2", ["a"], "other")
     for _ in range(4):
-        harness.hub.work()
+        harness.hub.run_slice()
     assert any(other.ids for other in others)
 
 
@@ -493,14 +493,14 @@ def test_what_subscriptions_take_is_counted(harness: HubHarness) -> None:
     chance = random.Random(1)
     names = [f"name{number}" for number in range(90)] + [f"nämé{number}" for number in range(10)]
     subscribers = [harness.join()[1] for _ in range(5)]
-    memory = harness.hub.memory
+    memory = harness.hub.subscription_memory
     for _ in range(500):
         subscriber = chance.choice(subscribers)
         change = chance.choice((harness.hub.subscribe, harness.hub.unsubscribe))
         change(subscriber, chance.sample(names, chance.randrange(40)))
-        costs = {each: subscription_cost(each.subscriptions) for each in subscribers}
-        many = [each for each in subscribers if len(each.subscriptions) > FEW]
-        assert memory.used == sum(costs.values()) + len(many) * ACCOUNT_COST
+        costs = {each: subscription_bytes(each.subscriptions) for each in subscribers}
+        many = [each for each in subscribers if len(each.subscriptions) > UNATTRIBUTED_SUBSCRIPTIONS]
+        assert memory.used == sum(costs.values()) + len(many) * ACCOUNT_BYTES
         assert [memory.held(each.receiver.holder) for each in many] == [costs[each] for each in many]
         assert len(memory.accounts) == len(many)
     for each in subscribers:

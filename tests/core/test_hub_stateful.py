@@ -179,7 +179,7 @@ class HubMachine(RuleBasedStateMachine):
     @rule()
     def work(self) -> None:
         """Some of the work that waits is done."""
-        self.harness.hub.work()
+        self.harness.hub.run_slice()
 
     @rule()
     def sweep(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aphlict.core.message import Message, parse
+from aphlict.core.message import Message, parse_body
 from aphlict.errors import InvalidMessage
 
 WORDS = st.text(st.characters(codec="utf-8"), max_size=6)
@@ -30,7 +30,7 @@ OBJECTS = st.builds(
 def read(body: bytes) -> list[Message] | None:
     """The messages; None where the body was refused."""
     try:
-        messages, _ = parse(body, "default", lambda: "new")
+        messages, _ = parse_body(body, "default", lambda: "new")
     except InvalidMessage:
         return None
     return messages
@@ -39,14 +39,14 @@ def read(body: bytes) -> list[Message] | None:
 def check(body: bytes) -> None:
     """What is taken can be sent to browsers, and to a peer that reads the same message from it."""
     for message in read(body) or ():
-        assert "touched" not in json.loads(message.text(message.channels))
-        (again,) = read(message.for_peer(message.touched)) or []
+        assert "touched" not in json.loads(message.json_for(message.channels))
+        (again,) = read(message.json_for_peer(message.touched)) or []
         assert (again.unique_id, again.channels, again.touched) == (
             message.unique_id,
             message.channels,
             message.touched,
         )
-        assert json.loads(again.text(())) == json.loads(message.text(()))
+        assert json.loads(again.json_for(())) == json.loads(message.json_for(()))
 
 
 @given(st.binary(max_size=50))
@@ -80,7 +80,7 @@ def test_a_browser_sees_the_object_with_its_channels(
     unique_id = None if unique_id == "" else unique_id
     expected = {key: part for key, part in value.items() if key != "touched"}
     expected |= {"subscribers": list(held), "uniqueID": "new" if unique_id is None else unique_id}
-    assert json.loads(message.text(held)) == expected
+    assert json.loads(message.json_for(held)) == expected
     delivery = message.delivery(held)
-    assert delivery.ws_frame.endswith(message.text(held))
-    assert delivery.json == message.text(held)
+    assert delivery.ws_frame.endswith(message.json_for(held))
+    assert delivery.json == message.json_for(held)

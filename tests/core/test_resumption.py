@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aphlict.core.history import FEW, MAX_AGE
+from aphlict.core.history import MAX_AGE, MAX_MERGED_CHANNELS
 from aphlict.core.hub import Hub
-from aphlict.core.resume_token import OVERLAP, REMEMBERED, ResumeToken, digest
+from aphlict.core.message import digest
+from aphlict.core.resume import MAX_RECENT, OVERLAP_SECONDS, ResumeToken
 from tests.support.hub import join, make_hub, publish
 
 HOUR = 3600.0
@@ -33,7 +34,7 @@ class Reader:
             early, recovered = resumption.early, resumption.recovered
             hub.replay(subscriber, resumption, lambda _recovery: None)
         self.names += fake.ids
-        self.last = hub.position(subscriber, hub.moment(now), early)
+        self.last = hub.resume_token_at(subscriber, hub.offset(now), early)
         hub.leave(subscriber)
         return recovered
 
@@ -97,7 +98,7 @@ def test_nodes_that_took_messages_in_another_order() -> None:
 
 def test_more_messages_at_once_than_a_position_names() -> None:
     here, there, reader = make_hub(), make_hub(), Reader()
-    names = [str(n) for n in range(3 * REMEMBERED)]
+    names = [str(n) for n in range(3 * MAX_RECENT)]
     reader.poll(here, 10)
     for name in names:
         publish(here, name, 11)
@@ -186,7 +187,7 @@ def test_many_positions_of_other_nodes_cost_no_more_than_one() -> None:
     for n in range(4096):
         publish(hub, f"m{n}", 50, *channels[n % 10 :: 10])
     full = ResumeToken("other", 1, 1e9 + 49, tuple(digest(f"x{n}") for n in range(16)))
-    words = [f"~other{n}{full.text().removeprefix('~other')}" for n in range(500)]
+    words = [f"~other{n}{full.encode().removeprefix('~other')}" for n in range(500)]
     _, subscriber = join(hub, *channels)
     started = time.process_time()
     for _ in range(5):
@@ -194,7 +195,7 @@ def test_many_positions_of_other_nodes_cost_no_more_than_one() -> None:
     assert time.process_time() - started < 1
 
 
-@pytest.mark.parametrize("count", [2, FEW + 1])
+@pytest.mark.parametrize("count", [2, MAX_MERGED_CHANNELS + 1])
 def test_the_newest_messages_of_few_channels_and_of_many(count: int) -> None:
     hub = make_hub()
     channels = [f"c{n}" for n in range(count)]
@@ -217,7 +218,7 @@ def test_any_mixture_of_nodes_and_delays(seed: int) -> None:
     now = 1000.0
     for n in range(100):
         now += chance.expovariate(1 / 8)
-        arrivals += [(now + chance.uniform(0, OVERLAP / 3), node, f"m{n}") for node in range(3)]
+        arrivals += [(now + chance.uniform(0, OVERLAP_SECONDS / 3), node, f"m{n}") for node in range(3)]
     reader, now = Reader(), 990.0
     for at, node, name in sorted(arrivals):
         while now < at:
@@ -225,5 +226,5 @@ def test_any_mixture_of_nodes_and_delays(seed: int) -> None:
             now += chance.expovariate(1)
         publish(hubs[node], name, at)
     for hub in hubs:
-        assert reader.poll(hub, max(now, at + OVERLAP / 3))
+        assert reader.poll(hub, max(now, at + OVERLAP_SECONDS / 3))
     assert sorted(reader.names) == sorted({name for _, _, name in arrivals})

@@ -97,4 +97,4 @@ def test_publishers_beyond_their_part_are_told_so_under_a_name_of_their_own(
         held[0].close()
         wait_until(installation.answers, "room for another publisher")
     assert installation.answers()["refused"]["admin.connections"] >= 1
-    assert installation.logged("admin.connections was hit by 127.0.0.1")
+    assert installation.logged("admin.connections reached by 127.0.0.1")

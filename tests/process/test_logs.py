@@ -95,8 +95,8 @@ def test_who_runs_into_a_limit_does_not_hide_who_runs_into_another(installation:
     with socket.create_connection(("127.0.0.1", installation.admin_port), 5) as sock:
         sock.sendall(b"GET /status/ HTTP/1.1\r\nHost: evil.example\r\n\r\n")
         assert b" 403 " in sock.recv(4096)
-    assert installation.logged("admin.hosts was hit by 127.0.0.1")
-    assert all(installation.logged(f"limits.request_head was hit by 127.0.1.{n + 1}\n") for n in range(30))
+    assert installation.logged("admin.hosts refused 127.0.0.1")
+    assert all(installation.logged(f"limits.request_head reached by 127.0.1.{n + 1}\n") for n in range(30))
     shown = installation.run("status").stdout
     assert "limits.request_head was hit 30 times" in shown
     assert "admin.hosts was hit once" in shown

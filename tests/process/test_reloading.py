@@ -61,7 +61,7 @@ def test_limits_of_connections_take_over_and_are_counted(installation: Installat
     found = installation.answers()["limits"]
     assert found["limits.connections.address"] >= 1
     assert found["limits.subscriptions"] == len(opened)
-    assert "limits.subscriptions was hit by 127.0.0.1" in installation.log.read_text()
+    assert "limits.subscriptions reached by 127.0.0.1" in installation.log.read_text()
     lines = [line for line in installation.run("status").stdout.splitlines() if " limit " in line]
     assert f"  limit        limits.subscriptions was hit {len(opened)} times" in lines
     installation.write(workers=workers)

@@ -107,7 +107,7 @@ def test_what_a_server_and_its_commands_write(guarded: Installation, tokens: dic
         _, trace = server.communicate(timeout=20)
     said += [trace, guarded.log.read_text()]
     assert "may subscribe to" in trace
-    assert "admin.secret was hit by" in trace
+    assert "admin.secret refused" in trace
     header = len(tokens["good"].split(".")[0])  # it is the same for all tokens, and no secret
     secrets = [OWN, PEERS, WRONG, keys, private, *(text[header:] for text in tokens.values())]
     for secret in secrets:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from aphlict.config.settings import Limits
-from aphlict.core.budget import ACCOUNT_COST
+from aphlict.core.budget import ACCOUNT_BYTES
 from aphlict.errors import HistoryEvicted
 from aphlict.server.write_buffer import (
     CHUNK,
@@ -81,7 +81,7 @@ def test_a_frame_that_waits_for_many_counts_once() -> None:
     frame = b"x" * 10_000
     for backlog in backlogs:
         backlog.add(frame)
-    assert shared.used == 10_000 + FRAME_COST + 1000 * (REFERENCE_COST + ACCOUNT_COST)
+    assert shared.used == 10_000 + FRAME_COST + 1000 * (REFERENCE_COST + ACCOUNT_BYTES)
     for backlog in backlogs:
         backlog.clear()
     assert shared.used == 0
@@ -102,7 +102,7 @@ def test_a_replay_counts_whatever_it_brings() -> None:
     for _ in range(3):
         backlog.add(iter(()))
     assert backlog.size == 3 * ITERATOR_COST
-    assert shared.used == 3 * ITERATOR_COST + ACCOUNT_COST
+    assert shared.used == 3 * ITERATOR_COST + ACCOUNT_BYTES
     assert not backlog.peek()
     assert (shared.used, backlog.size) == (0, 0)
 

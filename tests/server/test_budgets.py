@@ -73,7 +73,7 @@ def browsers(node: RunningNode, channels: Sequence[Sequence[str]], addresses: Se
 
 
 def hits(node: RunningNode) -> dict[str, int]:
-    return node.node.hub.hits.counts
+    return node.node.hub.limit_counters.counts
 
 
 def pool(node: RunningNode) -> BufferBudget:
@@ -81,7 +81,7 @@ def pool(node: RunningNode) -> BufferBudget:
 
 
 async def listening(node: RunningNode, count: int) -> None:
-    await eventually(lambda: len(node.node.hub.instance("default").channels) == count, "subscriptions")
+    await eventually(lambda: len(node.node.hub.instance("default").index) == count, "subscriptions")
 
 
 async def test_slow_browsers_get_all_while_others_read_nothing() -> None:
@@ -130,22 +130,22 @@ async def test_subscriptions_beyond_the_memory_for_them() -> None:
                 lambda: hits(node).get("limits.subscriptions.total", 0) >= 12, "those that make room"
             )
             with browsers(node, [[f"page{number}"] for number in range(100)], ["127.0.2.1"]) as pages:
-                await eventually(lambda: node.node.hub.instance("default").channels.listeners("page99"))
+                await eventually(lambda: node.node.hub.instance("default").index.match(["page99"]))
                 for number, page in enumerate(pages):
                     await node.publish({"subscribers": [f"page{number}"], "text": "for it"})
                     assert await page.read(b"for it") == 1
             assert (await strangers[0].end()).endswith(b"\x88\x18\x03\xf5too many subscriptions")
-            assert node.node.hub.memory.used <= MIB
+            assert node.node.hub.subscription_memory.used <= MIB
         await eventually(lambda: node.node.hub.connections == 0, "the end of all")
-        assert node.node.hub.memory.used == 0
+        assert node.node.hub.subscription_memory.used == 0
 
 
 async def test_subscriptions_that_there_is_no_room_for_though_all_have_few() -> None:
     names = [[f"{number}.{name}" for name in range(32)] for number in range(10)]
     async with running_node(limits__subscriptions__total=100_000) as node:
         with browsers(node, names, ADDRESSES) as pages:
-            await eventually(lambda: len(node.node.hub.instance("default").channels) == 320)
-            node.node.hub.memory.limit = node.node.hub.memory.used
+            await eventually(lambda: len(node.node.hub.instance("default").index) == 320)
+            node.node.hub.subscription_memory.limit = node.node.hub.subscription_memory.used
             with browsers(node, [["another"]], ADDRESSES) as [late]:
                 assert (await late.end()).endswith(b"\x88\x18\x03\xf5too many subscriptions")
             for path in ("events", "poll"):

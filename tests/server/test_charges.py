@@ -62,7 +62,7 @@ async def test_large_commands_reach_the_limit_soon(texts: Any, clock: Clock) -> 
         await flood.ask(UPGRADE)
         sent = 0
         source = texts()
-        while node.node.hub.hits.counts.get("limits.commands") is None:
+        while node.node.hub.limit_counters.counts.get("limits.commands") is None:
             flood.writer.write(frame(next(source)))
             await asyncio.wait_for(flood.writer.drain(), 10)
             sent += 1
@@ -73,10 +73,10 @@ async def test_large_commands_reach_the_limit_soon(texts: Any, clock: Clock) -> 
 async def test_a_command_is_done_once_it_has_been_paid(clock: Clock) -> None:
     limits: dict[str, Any] = {"limits__commands": 10, "limits__commands__burst": 60}
     async with running_node(**limits) as node, raw(node.client_port) as flood:
-        channels = node.node.hub.instance("default").channels
+        channels = node.node.hub.instance("default").index
         await flood.ask(UPGRADE)
         flood.writer.write(frame(order("subscribe", CHANNELS[:1000])))  # 36 KB: 70 units
-        await eventually(lambda: node.node.hub.hits.counts.get("limits.commands"), "a pause")
+        await eventually(lambda: node.node.hub.limit_counters.counts.get("limits.commands"), "a pause")
         assert len(channels) == 0
         clock.advance(node, 8)
         await eventually(lambda: len(channels) == 1000, "the subscriptions")
@@ -88,7 +88,7 @@ async def test_a_debt_survives_a_reconnect(clock: Clock) -> None:
             await flood.ask(UPGRADE)
             flood.writer.write(frame(order("subscribe", CHANNELS[:1000])))
             flood.writer.write(frame(order("unsubscribe", CHANNELS[:1000])))
-            await eventually(lambda: node.node.hub.hits.counts.get("limits.commands"), "a pause")
+            await eventually(lambda: node.node.hub.limit_counters.counts.get("limits.commands"), "a pause")
         await eventually(lambda: not node.node.hub.connections, "the end")
         async with raw(node.client_port) as again:
             again.writer.write(UPGRADE)
@@ -118,7 +118,7 @@ async def test_only_the_address_that_owes_pays(clock: Clock) -> None:
         async with raw(node.client_port) as flood:
             await flood.ask(v2("2001:db8::1") + UPGRADE)
             flood.writer.write(frame(order("subscribe", CHANNELS)) * 2)
-            await eventually(lambda: node.node.hub.hits.counts.get("limits.commands"), "a pause")
+            await eventually(lambda: node.node.hub.limit_counters.counts.get("limits.commands"), "a pause")
         await eventually(lambda: not node.node.hub.connections, "the end")
         assert not await upgraded(node, "2001:db8::2")
         assert await upgraded(node, "2001:db8:0:1::1")

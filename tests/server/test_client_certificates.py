@@ -79,7 +79,7 @@ async def test_removing_an_authority_closes_its_connections(
         reload(node, ssl_ca=own.ca)
         assert not await going.is_served()
         assert await staying.is_served()
-        assert node.node.hub.hits.counts["ssl.ca"] == 1
+        assert node.node.hub.limit_counters.counts["ssl.ca"] == 1
         staying.close()
         going.close()
 

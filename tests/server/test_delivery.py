@@ -6,7 +6,7 @@ from typing import Any
 
 from websockets.asyncio.client import connect
 
-from aphlict.core.message import parse
+from aphlict.core.message import parse_body
 from tests.server.test_client_port import replay
 from tests.support.hub import join
 from tests.support.nodes import command, receive, running_node, subscribed
@@ -204,7 +204,7 @@ async def test_a_long_list_for_many_clients_does_not_block_the_loop() -> None:
         hub = node.node.hub
         readers = [join(hub, "A", "B") for _ in range(5000)]
         body = json.dumps([{"subscribers": ["A", "B"], "uniqueID": str(number)} for number in range(300)])
-        messages, _ = parse(body.encode(), "default")
+        messages, _ = parse_body(body.encode(), "default")
         turn()
         node.node.publish(messages, told.extend)
         await eventually(lambda: told, "the receipts")

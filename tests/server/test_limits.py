@@ -91,7 +91,7 @@ async def raw(port: int) -> AsyncIterator[Raw]:
 
 
 async def hits(node: RunningNode, limit: str) -> int:
-    """How often the status page says that a limit was hit."""
+    """How often the status page says that a limit was reached."""
     count = (await node.status())["limits"][limit]
     assert isinstance(count, int)
     return count
@@ -510,7 +510,7 @@ async def test_a_proxy_that_keeps_its_connection_after_a_poll(
         clock.advance(node, 2)
         await proxy.end()
         assert (await hits(node, "limits.idle"), await hits(node, "limits.handshake")) == (1, 0)
-    assert "was hit" not in caplog.text
+    assert "limits.idle" not in caplog.text
 
 
 async def test_one_who_does_not_answer_a_close_frame() -> None:
@@ -567,7 +567,7 @@ async def test_a_list_is_taken_until_too_many_deliveries_wait() -> None:
         rest, refusals = messages, 0
         while rest:
             status, answer = await node.ask("/", method="POST", body=json.dumps(rest))
-            assert node.node.hub.waiting <= 10 + 3
+            assert node.node.hub.fan_out.queued <= 10 + 3
             taken = [receipt["uniqueID"] for receipt in answer.get("receipts", ())]
             assert taken == [message["uniqueID"] for message in rest[: len(taken)]]
             assert status == (200 if len(taken) == len(rest) else 503)
@@ -583,7 +583,7 @@ async def test_more_deliveries_than_may_wait() -> None:
         browser = await subscribed(node.url(), "A")
         messages = [{"subscribers": ["A"], "number": number} for number in range(600)]
         await node.publish(*messages)
-        node.node.hub.deliveries.waiting += 2000
+        node.node.hub.fan_out.queued += 2000
         async with raw(node.admin_port) as publisher:
             body = json.dumps({"subscribers": ["A"]}).encode()
             head = await publisher.ask(
@@ -591,7 +591,7 @@ async def test_more_deliveries_than_may_wait() -> None:
             )
         assert b" 503 " in head
         assert b"\r\nRetry-After: 1\r\n" in head
-        node.node.hub.deliveries.waiting -= 2000
+        node.node.hub.fan_out.queued -= 2000
         assert [each["number"] for each in await receive(browser, 600)] == list(range(600))
         await node.publish({"subscribers": ["A"], "number": 600})
         assert [each["number"] for each in await receive(browser, 1)] == [600]
@@ -635,10 +635,10 @@ async def test_silence_is_counted(clock: Clock) -> None:
     async with running_node(ping__interval=20, ping__timeout=50) as node, raw(node.client_port) as dead:
         await dead.ask(UPGRADE)
         for _ in range(5):
-            assert not node.node.hub.hits.counts
+            assert not node.node.hub.limit_counters.counts
             clock.advance(node, 11)
         assert await dead.end() == b"\x89\0" * 2
-        await eventually(lambda: node.node.hub.hits.counts.get("ping.timeout") == 1, "the count")
+        await eventually(lambda: node.node.hub.limit_counters.counts.get("ping.timeout") == 1, "the count")
 
 
 async def test_what_was_counted_is_summed_up_in_the_log(
@@ -647,7 +647,7 @@ async def test_what_was_counted_is_summed_up_in_the_log(
     monkeypatch.setattr("aphlict.server.server.LOG_INTERVAL", 0.1)
     async with running_node() as node:
         for _ in range(3):
-            node.node.hub.hits.add("limits.request_head", "192.0.2.1")
+            node.node.hub.limit_counters.add("limits.request_head", "192.0.2.1")
         await eventually(
-            lambda: "limits.request_head was hit by 192.0.2.1 2 more times" in caplog.text, "the sum"
+            lambda: "limits.request_head reached by 192.0.2.1 2 more times" in caplog.text, "the sum"
         )

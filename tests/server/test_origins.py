@@ -211,11 +211,11 @@ async def test_refused_origins_are_counted_and_logged(caplog: pytest.LogCaptureF
             assert not await is_let_in(node, OTHERS)
         assert (await node.status())["refused"]["origins"] == 3
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert lines == [f"origins was hit by 127.0.0.1 (a page of {OTHERS})"]
+    assert lines == [f"origins refused 127.0.0.1 (a page of {OTHERS})"]
 
 
 async def test_the_logged_address_is_the_clients(caplog: pytest.LogCaptureFixture) -> None:
     async with running_node(client={**CONFIGURED, "proxy.trusted": ["127.0.0.1"]}) as node:
         headers = (*by(OTHERS), "-H", "X-Forwarded-For: 203.0.113.9")
         assert (await curl(at(node, "/poll?channel=a"), *headers)).status == 403
-    assert "origins was hit by 203.0.113.9 " in caplog.text
+    assert "origins refused 203.0.113.9 " in caplog.text

@@ -53,7 +53,7 @@ async def test_who_reads_too_slowly_is_told_so(secure: bool, tmp_path: Path) -> 
     async with running_node(client=files.settings() if secure else None) as node:
         browser = await asyncio.to_thread(connect, node.client_port, trust)
         hub = node.node.hub
-        await eventually(lambda: hub.connections and hub.instance("default").channels.listeners("a"))
+        await eventually(lambda: hub.connections and hub.instance("default").index.match(["a"]))
         number = 0
         while hub.connections:
             assert number < TOO_MUCH

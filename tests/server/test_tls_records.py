@@ -46,7 +46,7 @@ async def with_tls(folder: Path, work: Callable[[RunningNode], None], **keys: ob
 
 def refused(node: RunningNode) -> int:
     """How many connections were closed for such records."""
-    return node.node.hub.hits.counts.get("ssl.records", 0)
+    return node.node.hub.limit_counters.counts.get("ssl.records", 0)
 
 
 @ANSWER
@@ -62,7 +62,7 @@ async def test_who_sends_nothing_else_is_closed(
 
     with caplog.at_level(logging.WARNING):
         await with_tls(tmp_path, work)
-    assert [record.getMessage() for record in caplog.records] == ["ssl.records was hit by 127.0.0.1"]
+    assert [record.getMessage() for record in caplog.records] == ["ssl.records refused 127.0.0.1"]
 
 
 @ANSWER
@@ -122,7 +122,7 @@ async def test_records_that_bring_next_to_nothing_are_charged(
         client = await asyncio.to_thread(websocket, node.client_port)
         records = client.key_updates(20) if kind == "without data" else client.encrypted(ping * 4, size=1)
         client.sock.sendall(records + client.encrypted(ping))
-        await eventually(lambda: node.node.hub.hits.counts.get("limits.commands"), "the pause")
+        await eventually(lambda: node.node.hub.limit_counters.counts.get("limits.commands"), "the pause")
         client.sock.sendall(client.encrypted(text(json.dumps({"command": "ping", "id": 1}))))
         reading = asyncio.create_task(asyncio.to_thread(read_until, client, b'"ack"'))
         await asyncio.sleep(0)

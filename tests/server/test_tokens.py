@@ -118,7 +118,7 @@ async def test_rejected_tokens_are_counted_and_logged(
         await command(browser, "auth", token("a"))
         assert (await node.status())["refused"]["auth.keys"] == 2
     assert [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING] == [
-        "auth.keys was hit by 127.0.0.1 (the token is not signed by a key of this server)"
+        "auth.keys refused 127.0.0.1 (the token is not signed by a key of this server)"
     ]
 
 
@@ -282,7 +282,7 @@ async def test_verifying_tokens_is_charged_as_commands(tmp_path: Path, clock: Cl
             await browser.send(json.dumps({"command": "auth", "data": text, "id": number}))
         for _ in range(3):
             await browser.recv()
-        await eventually(lambda: node.node.hub.hits.counts.get("limits.commands"), "a pause")
+        await eventually(lambda: node.node.hub.limit_counters.counts.get("limits.commands"), "a pause")
         clock.advance(node, 10)
         await browser.recv()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from aphlict.config.settings import Limits
 from aphlict.core.hub import Hub, Receipt, Recovery
-from aphlict.core.message import Delivery, Message, parse
+from aphlict.core.message import Delivery, Message, parse_body
 from aphlict.core.subscriptions import Subscriber
 
 THIS_NODE = "thisnode00000000"
@@ -86,7 +86,7 @@ def join(hub: Hub, *channels: str) -> tuple[FakeSubscriber, Subscriber]:
 def publish(hub: Hub, unique_id: str, now: float, *channels: str) -> None:
     """Publish a message, on channel A if none is given."""
     body = json.dumps({"uniqueID": unique_id, "subscribers": channels or ("A",)}).encode()
-    hub.publish(parse(body, "default")[0][0], now)
+    hub.publish(parse_body(body, "default")[0][0], now)
 
 
 class HubHarness:
@@ -106,7 +106,7 @@ class HubHarness:
     ) -> Receipt:
         """Publish a message with this uniqueID."""
         body = {"uniqueID": name, "subscribers": list(channels), **more}
-        messages, _ = parse(json.dumps(body).encode(), instance)
+        messages, _ = parse_body(json.dumps(body).encode(), instance)
         return self.hub.publish(messages[0], self.now)
 
     def join(
@@ -135,6 +135,6 @@ class HubHarness:
     def finish(self) -> int:
         """Do all pending work; return the number of slices."""
         slices = 0
-        while self.hub.work():
+        while self.hub.run_slice():
             slices += 1
         return slices

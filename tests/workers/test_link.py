@@ -13,7 +13,7 @@ from aphlict.config.settings import Limits, ServerSettings, Settings
 from aphlict.core.history import Evictions
 from aphlict.core.hub import Hub, Recovery
 from aphlict.core.message import Delivery, Message
-from aphlict.core.resume_token import read
+from aphlict.core.resume import ResumeToken
 from aphlict.node import Node
 from aphlict.server.auth import load_credentials
 from aphlict.server.server import Port
@@ -47,7 +47,7 @@ def resume(hub: Hub, after: str | None) -> tuple[int, bool]:
     results: list[Recovery] = []
     _, subscriber = join(hub, "A")
     hub.replay_after(subscriber, [after], time.monotonic(), results.append)
-    while hub.work():
+    while hub.run_slice():
         pass
     hub.leave(subscriber)
     return results[0]
@@ -130,7 +130,7 @@ async def test_a_long_list_for_many_browsers_does_not_hold_up_an_edge() -> None:
         came = records.feed(await reader.read(65536))
         answers += [record for record in came if isinstance(record, Ack)]
     assert [(each.number, each.matched) for each in answers] == [(1, [5000] * 300)]
-    while hub.work():
+    while hub.run_slice():
         pass
     assert first.ids == last.ids == NAMES
     link.close()
@@ -204,7 +204,9 @@ async def test_an_edge_joins_however_long_the_history_is() -> None:
                 break
         for name in rest:
             distribution.publish([make_message(name)], time.monotonic(), lambda _receipts: None)
-        await eventually(lambda: not edge.work() and len(listener.deliveries) == len(NAMES), "all messages")
+        await eventually(
+            lambda: not edge.run_slice() and len(listener.deliveries) == len(NAMES), "all messages"
+        )
     assert listener.ids == NAMES
 
 
@@ -214,7 +216,7 @@ async def test_a_hub_learns_a_history_however_long_it_is() -> None:
         edge.publish(make_message(name, MEBIBYTE), time.monotonic())
     async with distributing(hub) as (_, address), kept(keeper := HubConnector(edge, address, lambda: None)):
         await asyncio.wait_for(keeper.up_to_date.wait(), 20)
-    assert [entry.message.unique_id for entry in hub.archive.entries()] == NAMES[:80]
+    assert [entry.message.unique_id for entry in hub.history.entries()] == NAMES[:80]
 
 
 async def test_nothing_waits_for_an_edge_that_joins_and_does_not_read() -> None:
@@ -249,15 +251,15 @@ async def test_an_edge_that_was_cut_off_knows_what_it_missed() -> None:
     _, subscriber = join(edge, "A")
 
     def place() -> str | None:
-        while edge.work():
+        while edge.run_slice():
             pass
-        return edge.last(subscriber, time.monotonic())
+        return edge.resume_token(subscriber, time.monotonic())
 
     def publish(*names: str) -> None:
         distribution.publish([make_message(name) for name in names], time.monotonic(), lambda _receipts: None)
 
     async with distributing(hub) as (distribution, address):
-        keeper = HubConnector(edge, address, lambda: gaps.append(edge.archive.sequence))
+        keeper = HubConnector(edge, address, lambda: gaps.append(edge.history.sequence))
         async with kept(keeper):
             await asyncio.wait_for(keeper.up_to_date.wait(), 10)
             publish("0")
@@ -291,12 +293,12 @@ async def test_an_edge_that_has_not_joined_knows_nothing() -> None:
     keeper = HubConnector(edge, "nowhere", lambda: None)
     later = begin + 100
     _, subscriber = join(edge, "A")
-    place = edge.last(subscriber, later)
+    place = edge.resume_token(subscriber, later)
     assert place is not None
-    position = read(place)
+    position = ResumeToken.decode(place)
     assert position is not None
     assert position.at < edge.epoch + begin + 50, "not where it was asked, but where it knew all"
-    elsewhere = hub.last(join(hub, "A")[1], later)
+    elsewhere = hub.resume_token(join(hub, "A")[1], later)
     for after in (place, elsewhere, "0"):
         assert resume(edge, after) == (0, False)
     keeper.close()

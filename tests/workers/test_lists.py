@@ -75,11 +75,11 @@ async def test_a_list_is_taken_until_too_many_deliveries_wait_at_an_edge() -> No
         taken = len(receipts)
         assert [receipt.unique_id for receipt in receipts] == [str(n) for n in range(taken)]
         assert {receipt.matched for receipt in receipts} == {BROWSERS}
-        assert edge.waiting <= LIMIT + BROWSERS
+        assert edge.fan_out.queued <= LIMIT + BROWSERS
         with pytest.raises(Overloaded):
             node.publish(make_list(taken, 1000), lambda _: None)
         assert node.hub.counters.messages_in == taken
-        while edge.work():
+        while edge.run_slice():
             pass
         for listener in listeners:
             assert listener.ids == [str(n) for n in range(taken)]
@@ -93,7 +93,7 @@ async def test_a_list_to_few_is_published_in_few_parts() -> None:
         listener, _ = join(edge, "A")
         receipts = await publish(node, make_list(0, 1000))
         assert [receipt.matched for receipt in receipts] == [1] * 1000
-        while edge.work():
+        while edge.run_slice():
             pass
         assert listener.ids == [str(n) for n in range(1000)]
 
@@ -110,6 +110,6 @@ async def test_an_edge_that_hangs_holds_up_a_list_once() -> None:
                 joined = any(isinstance(each, HistoryRecord) and each.evictions is not None for each in came)
             receipts = await publish(node, make_list(0, 1000))
             assert [receipt.unique_id for receipt in receipts] == [str(n) for n in range(1000)]
-        while edge.work():
+        while edge.run_slice():
             pass
         assert listener.ids == [str(n) for n in range(1000)]

@@ -20,7 +20,7 @@ def test_the_newest_message_of_any_channel_is_where_to_resume() -> None:
     _, here = join(hub, "A")
     publish(hub, "one", 0)
     publish(hub, "two", 0, "B")
-    where = hub.last(here, now=0)
+    where = hub.resume_token(here, now=0)
     publish(hub, "three", 0)
     assert resume(hub, where) == (1, True)
 
@@ -30,7 +30,7 @@ def test_nothing_is_missing_after_a_quiet_time_longer_than_the_history() -> None
     _, here = join(hub, "A")
     publish(hub, "one", 0)
     hub.sweep(now=MAX_AGE * 3)
-    where = hub.last(here, now=MAX_AGE * 3)
+    where = hub.resume_token(here, now=MAX_AGE * 3)
     assert resume(hub, where, now=MAX_AGE * 3) == (0, True)
     publish(hub, "two", MAX_AGE * 3)
     assert resume(hub, "one", now=MAX_AGE * 3) == (1, True)
@@ -40,7 +40,7 @@ def test_a_message_that_came_and_went_meanwhile_is_missing() -> None:
     hub = make_hub()
     _, here = join(hub, "A")
     publish(hub, "one", 0)
-    where = hub.last(here, now=0)
+    where = hub.resume_token(here, now=0)
     publish(hub, "two", 1)
     assert resume(hub, where, now=MAX_AGE * 3) == (0, False)
 
@@ -48,7 +48,7 @@ def test_a_message_that_came_and_went_meanwhile_is_missing() -> None:
 def test_the_beginning_of_a_history_is_a_place_to_resume_at() -> None:
     hub = make_hub()
     _, here = join(hub, "A")
-    where = hub.last(here, now=1)
+    where = hub.resume_token(here, now=1)
     publish(hub, "one", 1)
     assert resume(hub, where, now=1) == (1, True)
     assert resume(make_hub(started=2), where, now=2) == (0, False), "a server that has started since"
@@ -58,10 +58,10 @@ def test_no_place_is_named_while_messages_are_on_their_way() -> None:
     hub = make_hub()
     subscribers = [join(hub, "A")[1] for _ in range(SLICE + 1)]
     publish(hub, "one", 0)
-    assert hub.last(subscribers[0], now=0) is None
-    while hub.work():
+    assert hub.resume_token(subscribers[0], now=0) is None
+    while hub.run_slice():
         pass
-    assert hub.last(subscribers[0], now=0)
+    assert hub.resume_token(subscribers[0], now=0)
 
 
 def test_the_words_that_a_reader_brings_cost_it_something() -> None:
