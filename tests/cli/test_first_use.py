@@ -96,6 +96,16 @@ def test_a_changed_list_of_packages_is_installed(project: Path) -> None:
     assert ANNOUNCEMENT not in run(project / "bin" / "aphlict", "--version")[2]
 
 
+def test_a_network_that_fails_is_told(project: Path) -> None:
+    with (project / "setup.cfg").open("a") as file:
+        file.write("\n# changed again\n")
+    offline = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
+    status, out, err = run(project / "bin" / "aphlict", "status", **offline)
+    assert (status, out) == (1, "")
+    assert "aphlict: cannot install the packages; is the network reachable? Could not find" in err
+    assert "Traceback" not in err
+
+
 def test_a_project_that_was_moved_is_set_up_again(project: Path) -> None:
     moved = project.rename(project.with_name("moved"))
     assert run(moved / "bin" / "aphlict", "--version")[:2] == (0, f"aphlict {__version__}\n")
@@ -107,14 +117,6 @@ def test_an_unfinished_set_up_is_done_again(tmp_path: Path) -> None:
     (copy / ".venv" / "bin").mkdir(parents=True)
     (copy / ".venv" / "bin" / "python").symlink_to("/no/such/python")
     assert run(copy / "bin" / "aphlict", "--version")[0] == 0
-
-
-def test_a_network_that_fails_is_told(tmp_path: Path) -> None:
-    program = clone(tmp_path) / "bin" / "aphlict"
-    status, out, err = run(program, "status", PIP_NO_INDEX="1", PIP_CONFIG_FILE=os.devnull, PIP_FIND_LINKS="")
-    assert (status, out) == (1, "")
-    assert "aphlict: the packages could not be installed, is the network reachable? Could not find" in err
-    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(
