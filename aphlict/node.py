@@ -18,13 +18,12 @@ from aphlict.core.stats import SubscriberStats
 from aphlict.protocol.websocket import TRY_AGAIN_LATER
 from aphlict.server import limits as capacity
 from aphlict.server import pages as script
-from aphlict.server.admin_port import Admin, Publishers
+from aphlict.server.admin_port import Admin, AdminHandler
 from aphlict.server.auth import Credentials
-from aphlict.server.client_port import Browsers
-from aphlict.server.http_connection import RequestConnection
+from aphlict.server.client_port import ClientHandler
+from aphlict.server.http_connection import Handler
 from aphlict.server.pages import NodeState, Pages
-from aphlict.server.server import Port, PortType, Server
-from aphlict.server.streaming import BrowserConnection
+from aphlict.server.server import Port, Server
 from aphlict.workers.edge_side import HubConnector, NoForwarder
 from aphlict.workers.hub_side import ACK_TIMEOUT, SWEEP_INTERVAL, EdgePool, total
 from aphlict.workers.ipc import StatsReply
@@ -89,17 +88,15 @@ class Node:
         )
         self._edges = EdgePool(self.hub, settings.processes) if edge_listener is not None else None
         self._link = None if hub_address is None else HubConnector(self.hub, hub_address, self._on_gap)
-        self.server = Server(settings, ports, credentials, self._port_types(), self.hub.limit_counters)
+        self.server = Server(settings, ports, credentials, self._handlers(), self.hub.limit_counters)
 
-    def _port_types(self) -> Mapping[str, PortType]:
+    def _handlers(self) -> Mapping[str, Handler]:
         pages = Pages(lambda: self.state, script.load())
-        types = {
-            "client": PortType(BrowserConnection, Browsers(self.hub, pages, time.monotonic)),
-            "admin": PortType(
-                RequestConnection, Publishers(Admin(self, self.fingerprint, lambda: self.settings.limits))
-            ),
+        handlers: dict[str, Handler] = {
+            "client": ClientHandler(self.hub, pages, time.monotonic),
+            "admin": AdminHandler(Admin(self, self.fingerprint, lambda: self.settings.limits)),
         }
-        return {name: types[name] for name in {port.settings.type for port in self._ports}}
+        return {name: handlers[name] for name in {port.settings.type for port in self._ports}}
 
     @property
     def state(self) -> NodeState:

@@ -14,8 +14,7 @@ from aphlict.core.message import Message, check_name, decode_body, parse_message
 from aphlict.errors import MethodNotAllowed, NotFound, Overloaded
 from aphlict.protocol.http import DEFAULT_INSTANCE, NODE_FIELD, PRIVATE, Request
 from aphlict.server.exchange import Exchange
-from aphlict.server.http_connection import RequestApplication, RequestConnection
-from aphlict.server.port import PortContext
+from aphlict.server.http_connection import HTTPConnection
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ class Admin:
         self._limits = limits
 
     @property
-    def body_limit(self) -> int:
+    def max_body_size(self) -> int:
         """Bytes that a published body may have."""
         return self._limits().body
 
@@ -144,23 +143,21 @@ def _instance(exchange: Exchange) -> str:
     return exchange.argument("instance") or DEFAULT_INSTANCE
 
 
-class Publishers(RequestApplication):
-    """The application of the admin ports: requests go to Admin."""
+class AdminHandler:
+    """Handler of the admin ports: checks their access, and passes requests to Admin."""
 
     def __init__(self, admin: Admin) -> None:
         self._admin = admin
 
     @property
-    def body_limit(self) -> int:
+    def max_body_size(self) -> int:
         """Bytes that a published body may have."""
-        return self._admin.body_limit
+        return self._admin.max_body_size
 
-    def on_head(self, connection: RequestConnection, request: Request, /) -> None:
-        """Refuse who may not speak here."""
-        context = connection.context
-        assert isinstance(context, PortContext)
-        context.guard.check(request.headers, connection.came_to)
+    def check_head(self, connection: HTTPConnection, request: Request, /) -> None:
+        """Raise CrossSiteRequest, HostNotAllowed or Unauthorized."""
+        connection.port.access.check(request.headers, connection.local_address)
 
-    def on_whole_request(self, connection: RequestConnection, request: Request, body: bytes, /) -> None:
-        """Answer a request."""
+    def on_request(self, connection: HTTPConnection, request: Request, body: bytes, /) -> None:
+        """Respond to a request."""
         Exchange(connection, request, body, keep=request.keeps_alive()).handle_with(self._admin)

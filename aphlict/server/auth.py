@@ -12,7 +12,6 @@ from aphlict.errors import Forbidden, InvalidToken, TokenMissing
 from aphlict.protocol.commands import Auth, Command, Ping, Subscribe, Unsubscribe
 from aphlict.protocol.http import Request
 from aphlict.server.connection import Connection
-from aphlict.server.port import keys_of
 from aphlict.server.timer_wheel import HasDeadline
 from aphlict.tls.authorities import Authorities, load_authorities
 from aphlict.tls.context import server_context
@@ -44,14 +43,14 @@ def load_credentials(server: ServerSettings, read: Read = read_file) -> Credenti
 
 def verify_token(connection: Connection, keys: KeySet, token: str, instance: str, unix_now: float) -> Grant:
     """Return what a token allows. Raises InvalidToken; Forbidden if it is for another instance."""
-    limit = connection.context.limits.request_head
+    limit = connection.port.server.limits.request_head
     try:
         if len(token) > limit:
             raise InvalidToken(f"the token is longer than {limit} bytes")
         grant = keys.verify(token, unix_now, connection.charge)
         grant.check_instance(instance)
     except (InvalidToken, Forbidden) as error:
-        connection.context.hits.add("auth.keys", connection.address, str(error))
+        connection.port.server.limit_counters.add("auth.keys", connection.address, str(error))
         raise
     log.debug("[%d] %s may subscribe to %s", connection.number, grant.sub or "a token without 'sub'", grant)
     return grant
@@ -80,7 +79,7 @@ class GrantTimer(HasDeadline):
         self.connection = connection
         self.grant = grant
         self._hub = hub
-        connection.context.deadlines.add(self, self.next_check())
+        connection.port.server.timers.add(self, self.next_check())
 
     def expires(self) -> float:
         """Return when the grant ends, in the time of `deadlines`. The system clock, by which tokens expire, may be
@@ -90,18 +89,18 @@ class GrantTimer(HasDeadline):
 
     def next_check(self) -> float:
         """Return when to check the grant: a reload may remove its key at any time."""
-        return min(self.expires(), self.connection.context.deadlines.now + CHECK_INTERVAL)
+        return min(self.expires(), self.connection.port.server.timers.now + CHECK_INTERVAL)
 
     def on_deadline(self, now: float, /) -> float | None:
         """Close the connection if the grant has ended."""
-        keys = keys_of(self.connection)
+        keys = self.connection.port.keys
         if keys is None:
             return now + CHECK_INTERVAL  # a reload has removed the requirement of tokens
         reason = self._end_reason(now, keys)
         if reason is None:
             return self.next_check()
         if self.grant is None:
-            self.connection.context.hits.add("auth.keys", self.connection.address, reason)
+            self.connection.port.server.limit_counters.add("auth.keys", self.connection.address, reason)
         self.connection.discard()
         self.connection.close(InvalidToken.close_code, reason, reason)
         return None
@@ -114,14 +113,14 @@ class GrantTimer(HasDeadline):
         return None
 
 
-class WebSocketSession(GrantTimer):
-    """A WebSocket on a port that requires tokens. Without a token it is closed after `limits.handshake`."""
+class SessionGrant(GrantTimer):
+    """The grant of a WebSocket. Without a token, the WebSocket is closed after `limits.handshake`."""
 
     __slots__ = ("_token_deadline", "subscriber")
 
     def __init__(self, connection: Connection, hub: Hub, subscriber: Subscriber, grant: Grant | None) -> None:
-        context = connection.context
-        self._token_deadline = context.deadlines.now + context.limits.handshake
+        server = connection.port.server
+        self._token_deadline = server.timers.now + server.limits.handshake
         self.subscriber = subscriber
         super().__init__(connection, hub, grant)
 
@@ -132,11 +131,11 @@ class WebSocketSession(GrantTimer):
     @property
     def is_authorized(self) -> bool:
         """Whether the client has sent a token, or none is required any more."""
-        return self.grant is not None or keys_of(self.connection) is None
+        return self.grant is not None or self.connection.port.keys is None
 
     def check(self, command: Command) -> None:
         """Raise TokenMissing or Forbidden if the client may not send a command."""
-        if isinstance(command, Auth | Ping | Unsubscribe) or keys_of(self.connection) is None:
+        if isinstance(command, Auth | Ping | Unsubscribe) or self.connection.port.keys is None:
             return
         if self.grant is None:
             raise TokenMissing("this server requires a token: the first command must be 'auth'")
@@ -148,10 +147,10 @@ class WebSocketSession(GrantTimer):
         self.grant = grant
         removed = [name for name in self.subscriber.subscriptions if not grant.allows(name)]
         self._hub.unsubscribe(self.subscriber, removed)
-        self.connection.context.deadlines.add(self, self.next_check())
+        self.connection.port.server.timers.add(self, self.next_check())
         return removed
 
     def seconds_left(self) -> int:
         """Return the seconds until the grant ends."""
         assert self.grant is not None
-        return self.grant.seconds_left(self._hub.epoch + self.connection.context.deadlines.now)
+        return self.grant.seconds_left(self._hub.epoch + self.connection.port.server.timers.now)

@@ -1,423 +1,444 @@
-"""One browser's connection: a small object that reads a socket and writes to it, and never waits."""
+"""One accepted socket: sending, receiving, charging and closing, without ever blocking."""
 
-import logging
 import math
 import socket
-import ssl
-from collections.abc import Hashable
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterator
+from enum import IntEnum
 
-from aphlict.config.settings import BYTES_PER_COMMAND, Limits
-from aphlict.errors import AphlictError, FrameTimeout, ProtocolError
-from aphlict.protocol import http, websocket
-from aphlict.protocol.forwarded import TrustedProxies
-from aphlict.protocol.http import Request
-from aphlict.protocol.websocket import FrameParser, WSMessage, decode_short_text
-from aphlict.server.charging import Payer
-from aphlict.server.context import Doorkeeper, Surroundings
-from aphlict.server.limits import party
+from aphlict.config.settings import Limits
+from aphlict.errors import AphlictError, HistoryEvicted
+from aphlict.protocol.websocket import TRY_AGAIN_LATER
+from aphlict.server.context import PortContext
+from aphlict.server.limits import limit_key
 from aphlict.server.poller import GONE, HUNG_UP, READ, WRITE
-from aphlict.server.sending import CLOSE_TIMEOUT, NOTHING, WOULD_BLOCK, State
-from aphlict.server.tls_socket import TLSSocket
-from aphlict.server.write_buffer import WriteBuffer
+from aphlict.server.timer_wheel import HasDeadline
+from aphlict.server.tls_socket import MAX_EMPTY_RECORDS, TLSSocket
+from aphlict.server.write_buffer import WOULD_BLOCK, BufferBudget, Part, WriteBuffer
 
-log = logging.getLogger(__name__)
+MAX_READ = 16 * 1024  # bytes read at a time
+CLOSE_TIMEOUT = 2.0  # seconds for the peer to respond to a close frame, or to receive more of what is left
 
-CHUNK = 16 * 1024  # bytes read at a time
-
-_PING = websocket.encode_frame(websocket.PING, b"")
-_UNPROVEN = ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED")  # where `ssl.ca` asks for one
+_CLOSE_REASONS = {"limits.subscriptions.total": "too many subscriptions"}  # "too slow" for all other limits
 
 
-class Application:
-    """What a connection serves: decides about requests and answers messages."""
+class _NoHolder:
+    """The holder of the buffer of closed connections."""
 
-    def on_request(self, connection: "Connection", request: Request, /) -> None:
-        """The head of a request came. Calls `upgrade` or what a subclass of Connection has, or raises an
-        AphlictError: nothing reads a body, so a request that announces one has to be refused."""
-        raise NotImplementedError
+    party = None
 
-    def on_message(self, connection: "Connection", received: WSMessage, /) -> None:
-        """A text (str) or binary (bytes) message came."""
-
-    def on_close(self, connection: "Connection", reason: str, /) -> None:
-        """The connection, a WebSocket before, is gone. `reason` is a part of a sentence."""
+    def give_up(self, _limit: str, /) -> None:
+        """Do nothing: the buffer is empty."""
 
 
-class Context(Surroundings):
-    """What all connections of one kind share."""
-
-    def __init__(self, application: Application, door: Doorkeeper, surroundings: Surroundings) -> None:
-        vars(self).update(vars(surroundings))
-        self.application = application
-        self.door = door
-        self.proxies = TrustedProxies(())
+# The write buffer of every closed connection, always empty: so that `send` tests one attribute only while open.
+_CLOSED = WriteBuffer(BufferBudget(Limits()), _NoHolder())
 
 
-class Connection(Payer):
-    """One accepted socket. Small: it exists a hundred thousand times.
+class State(IntEnum):
+    """Steps in the life of a connection, in their order; REQUEST and RESPONSE alternate."""
 
-    `tag` belongs to the application. Nothing here raises out of `on_events`, `send`, `send_all` or `close`.
+    TLS = 0  # TLS handshake
+    REQUEST = 1  # waiting for an HTTP request, or receiving one
+    RESPONSE = 2  # an HTTP response is awaited from the handler, or streamed
+    WEBSOCKET = 3
+    CLOSING = 4  # the last bytes are being sent; what is received is discarded until the peer closes
+    CLOSED = 5
+
+
+class Connection(HasDeadline, ABC):
+    """One socket, with its write buffer and its debt of commands. Small: there are a hundred thousand of them.
+
+    `address` is that of the client as far as it is known, `peer` that of the socket: a proxy's, perhaps. `number`
+    identifies the connection in the log. `log_reason` is a part of a sentence.
+    `on_events`, `send`, `send_all`, `close` and `abort` neither raise nor block.
     """
 
-    __slots__ = ("_head", "_pinged", "_reader", "number", "peer", "tag")
+    __slots__ = (
+        "_command_debt",
+        "_is_paused",
+        "_last_received",
+        "_socket",
+        "_write_buffer",
+        "address",
+        "number",
+        "peer",
+        "port",
+        "state",
+    )
 
-    context: Context
-    watched_in_pause = HUNG_UP  # what a browser owes that goes away is known at once
+    def __init__(self, sock: socket.socket, address: str, port: PortContext, number: int) -> None:
+        super().__init__()
+        self._socket = sock  # non-blocking; a TLSSocket if the port uses TLS
+        self._last_received = port.server.timers.now
+        self._write_buffer: WriteBuffer | None = None  # None while nothing waits
+        self._command_debt = 0  # units of work done, reduced by `limits.commands` every second
+        self._is_paused = False  # nothing is read
+        self.address = self.peer = address
+        self.number = number
+        self.port = port
+        self.state = State.TLS if isinstance(sock, TLSSocket) else State.REQUEST
 
-    def __init__(self, sock: socket.socket, address: str, context: Context) -> None:
-        super().__init__(sock, address, context)
-        self._pinged = 0.0  # when the last ping was sent
-        self._head = b""
-        self._reader: FrameParser | None = None
-        self.peer = address  # of who connected: a proxy, perhaps
-        self.number = next(context.numbers)
-        self.tag: object = None
-        context.poller.register(sock.fileno(), self)
-        context.deadlines.add(self, context.deadlines.now + self._patience(context.limits))
+    def _hand_over(self, successor: "Connection") -> None:
+        """Let another object take over the socket; this one is closed afterwards."""
+        server, buffer = self.port.server, self._write_buffer
+        self._drop_incoming()
+        server.timers.cancel(self)
+        server.poller.replace(self._socket.fileno(), successor)
+        if buffer is not None:
+            buffer.set_holder(successor)
+        successor._write_buffer, self._write_buffer = buffer, _CLOSED  # noqa: SLF001
+        successor._command_debt = self._command_debt  # noqa: SLF001
+        successor._is_paused, self._is_paused = self._is_paused, False  # noqa: SLF001
+        successor._last_received = self._last_received  # noqa: SLF001
+        successor.peer, self.state = self.peer, State.CLOSED
 
-    def _patience(self, limits: Limits) -> float:
-        """Seconds until the first look at how far it is."""
-        return limits.handshake
+    # Addresses and certificates
+
+    @property
+    def counted_address(self) -> str | None:
+        """The address for which the connection is counted; None for a proxy whose client is not known yet."""
+        proxies = self.port.proxies
+        return None if proxies and self.address == self.peer and proxies.trusts(self.peer) else self.address
+
+    @property
+    def party(self) -> Hashable:
+        """Part of the budget's Holder: the client's network; the connection itself where the client is unknown."""
+        address = self.counted_address
+        return self if address is None else limit_key(address)
+
+    @property
+    def holder(self) -> "Connection":
+        """Part of the hub's Receiver."""
+        return self
 
     @property
     def certificate(self) -> bytes | None:
-        """The certificate that the other end has shown (DER); None where it has shown none, or none yet."""
+        """The client certificate (DER); None if the client has sent none, or none yet."""
         if self.state is State.TLS or not isinstance(self._socket, TLSSocket):
             return None
         return self._socket.certificate
 
+    @property
+    def has_accepted_certificate(self) -> bool:
+        """Whether the port accepts the client certificate now; True if it requires none."""
+        authorities, certificate = self.port.authorities, self.certificate
+        return authorities is None or (certificate is not None and authorities.accept(certificate))
+
+    def count(self, error: AphlictError) -> None:
+        """Count the limit that the error reports, if it is one."""
+        if error.limit is not None:
+            self.port.server.limit_counters.add(error.limit, self.address)
+
+    # Sending
+
+    def send(self, data: bytes, /) -> None:
+        """Send now or, if the socket is full, later. Beyond `limits.send_buffer` the connection is closed."""
+        if self._write_buffer is None:
+            try:
+                sent = self._socket.send(data)
+            except WOULD_BLOCK:
+                sent = 0
+            except OSError as error:
+                self._on_lost(error)
+                return
+            if sent != len(data):
+                self._buffer_rest(data, sent)
+        elif self.state <= State.WEBSOCKET:
+            self._enqueue(self._write_buffer, data)
+
+    def send_all(self, parts: Iterator[bytes], /) -> None:
+        """Send parts before anything that is sent later, pulling each one only when the socket has room."""
+        if self.state > State.WEBSOCKET:
+            return
+        if self._write_buffer is not None:
+            self._enqueue(self._write_buffer, parts)
+            return
+        self._write_buffer = WriteBuffer(self.port.server.buffer_budget, self)
+        self._write_buffer.add(parts)
+        self._drain(self._write_buffer)
+        if self.state <= State.WEBSOCKET and self._write_buffer is not None:
+            self._update_events()
+
+    def _enqueue(self, buffer: WriteBuffer, part: Part) -> None:
+        exceeds_budget = buffer.add(part)
+        if buffer.size > self.port.server.limits.send_buffer:
+            self.give_up("limits.send_buffer")
+        elif exceeds_budget:
+            self._make_room()
+
+    def _buffer_rest(self, data: bytes, sent: int) -> None:
+        """Buffer the rest of the first bytes that the socket did not accept.
+
+        They may exceed `limits.send_buffer`: otherwise no slow client would ever receive a large message.
+        """
+        self._write_buffer = buffer = WriteBuffer(self.port.server.buffer_budget, self)
+        exceeds_budget = buffer.add(data)
+        if sent:
+            buffer.advance(sent)
+        elif isinstance(self._socket, TLSSocket):
+            buffer.peek()  # TLS may have sent a part of data that it reports as not accepted
+        self._update_events()
+        if exceeds_budget:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Enforce the budget of all connections: those that hold the most are closed, which may be this one."""
+        if self.state <= State.WEBSOCKET:
+            limit = self.port.server.buffer_budget.make_room(self)
+            if limit is not None:
+                self.give_up(limit)
+
+    def give_up(self, limit: str, /) -> None:
+        """Close the connection, as it holds more than the limit with this configuration key allows.
+
+        What waits is dropped; the rest of a frame that was begun is still sent, if there is room for it.
+        """
+        if self.state > State.WEBSOCKET:
+            self.abort("it did not close in time, and the memory of its send buffer was needed")
+            return
+        server, log_reason = self.port.server, f"{limit} was reached"
+        server.limit_counters.add(limit, self.address)
+        self.discard()
+        if server.buffer_budget.is_full:
+            self.abort(log_reason)
+        else:
+            self.close(TRY_AGAIN_LATER, _CLOSE_REASONS.get(limit, "too slow"), log_reason)
+
+    def discard(self) -> None:
+        """Drop what waits, except for the rest of a frame that was begun. Call it before `close` if the client must
+        not receive the rest."""
+        if self._write_buffer is not None:
+            self._write_buffer.clear(but_begun=True)
+
+    def _drain(self, buffer: WriteBuffer) -> None:
+        """Send what waits, as far as the socket accepts it."""
+        try:
+            is_empty = buffer.send_to(self._socket)
+        except HistoryEvicted:
+            self.give_up("limits.send_buffer")
+        except OSError as error:
+            self._on_lost(error)
+        else:
+            if not is_empty:
+                self._make_room()
+            elif self.state is State.CLOSING:
+                self._update_events()
+                self._last_received = self.port.server.timers.now
+                self._shut_down()
+            else:
+                self._write_buffer = None
+                self._update_events()
+
+    def _update_events(self) -> None:
+        """Have the poller report the events that this connection can handle now."""
+        events = self._events_in_pause() if self._is_paused else READ
+        if self._write_buffer is not None and self._write_buffer.size:
+            events |= WRITE
+        self.port.server.poller.modify(self._socket.fileno(), events)
+
+    def _events_in_pause(self) -> int:
+        """A client that goes away must be noticed even if nothing is read."""
+        return HUNG_UP
+
     # Receiving
 
     def on_events(self, events: int, /) -> None:
-        """Read and write what can be."""
-        if self.state is State.TLS:
-            self._shake_hands()
-            return
-        if events & WRITE and self._waiting is not None:
-            self._drain()
-        if self._paused:
+        """Part of the poller's EventHandler."""
+        if events & WRITE and self._write_buffer is not None:
+            self._drain(self._write_buffer)
+        if self._is_paused:
             if events & (GONE | HUNG_UP):
-                self._lost(None)
+                self._on_lost(None)
         elif events & ~WRITE:
             self._receive()
 
     def on_error(self) -> None:
-        """End after an error of our own."""
+        """Part of the poller's EventHandler."""
         self.abort("internal error")
 
-    def _shake_hands(self) -> None:
-        assert isinstance(self._socket, TLSSocket)
-        try:
-            self._socket.do_handshake()
-        except ssl.SSLWantWriteError:
-            self._watch(READ | WRITE)
-        except ssl.SSLWantReadError:
-            self._watch(READ)
-        except OSError as error:
-            if isinstance(error, ssl.SSLError) and error.reason in _UNPROVEN:
-                why = getattr(error, "verify_message", "it shows no certificate")
-                self.context.hits.add("ssl.ca", self.address, why)
-            self._lost(error)
-        else:
-            self.state = State.HEAD
-            self._watch(READ)
-            if self._socket.pending():
-                self._receive()
-
     def _receive(self) -> None:
-        """Read once; a TLS connection until nothing is left inside its layer, which epoll cannot see."""
+        """Read once; from a TLS socket until it holds no decrypted data, which epoll cannot see."""
         while self.state is not State.CLOSED:
             try:
-                data = self._socket.recv(CHUNK)
+                data = self._socket.recv(MAX_READ)
             except WOULD_BLOCK:
                 self._charge_records()
                 return
             except OSError as error:
-                self._lost(error)
+                self._on_lost(error)
                 return
             if not data:
-                self._lost(None)
+                self._on_lost(None)
                 return
-            self._on_data(data)
+            self._on_received(data)
             self._charge_records()
-            if self._paused or not isinstance(self._socket, TLSSocket) or not self._socket.pending():
+            if self._is_paused or not isinstance(self._socket, TLSSocket) or not self._socket.pending():
                 return
 
-    def _on_data(self, data: bytes) -> None:
+    def _on_received(self, data: bytes) -> None:
+        """Handle data; empty: handle what was received before a pause."""
         if self.state is State.CLOSING:
             return
-        now = self.context.deadlines.now
-        if self._spent:
-            self._give_back(now)
-        self._heard = now
-        try:
-            if self.state is State.OPEN:
-                self._on_frames(data)
-            elif self.state is State.HEAD:
-                self._on_head(data)
-        except ProtocolError as error:
-            self._fail(error)
-        except AphlictError as error:
-            self.refuse(error)
-        if self._reader is not None or self._head or self in self.context.pool.accounts:
-            self._count_incoming()
+        now = self.port.server.timers.now
+        if self._command_debt:
+            self._reduce_debt(now)
+        self._last_received = now
+        self._on_data(data)
+
+    @abstractmethod
+    def _on_data(self, data: bytes) -> None:
+        """Handle data as `_on_received`; afterwards `_count_incoming` must know what is kept of it."""
+
+    @abstractmethod
+    def _incoming_size(self) -> int:
+        """Return the bytes that are kept of an incomplete request or message."""
 
     def _count_incoming(self) -> None:
-        """Count what has arrived of something that is not whole, with all that waits."""
-        size = self._incoming() if self.state <= State.OPEN else 0
-        if self.context.pool.receive(self, size):
+        """Count incomplete requests and messages against the budget of the send buffers."""
+        size = self._incoming_size() if self.state <= State.WEBSOCKET else 0
+        if self.port.server.buffer_budget.receive(self, size):
             self._make_room()
 
-    def _incoming(self) -> int:
-        """Bytes that are kept of a head, or of a frame or message."""
-        return len(self._head) if self._reader is None else self._reader.size
-
     def _drop_incoming(self) -> None:
-        self._head, self._reader = b"", None
-        super()._drop_incoming()
+        """Drop what was received of an incomplete request or message."""
+        self.port.server.buffer_budget.receive(self, 0)
 
-    def _fail(self, error: ProtocolError) -> None:
-        self.count(error)
-        self.close(error.close_code, str(error), f"it broke the protocol: {error}")
+    # Charging
 
-    def count(self, error: AphlictError) -> None:
-        """Count the limit that was passed, if it is one."""
-        if error.limit is not None:
-            self.context.hits.add(error.limit, self.address)
-
-    def _on_head(self, data: bytes) -> None:
-        """Read a head. It is charged before; what cannot be paid yet is read after a pause, where `data` is empty."""
-        self._head = head = self._head + data
-        if data:
-            self.charge(1 + len(data) // BYTES_PER_COMMAND)
-            if self._paused:
-                return
-        found = http.parse_request(head, self.context.limits.request_head)
-        if found is None:
+    def charge(self, cost: int) -> None:
+        """Charge units of work that is about to be done: beyond `limits.commands.burst` reading pauses."""
+        self._command_debt += cost
+        server = self.port.server
+        excess = self._command_debt - server.limits.commands_burst
+        if excess <= 0 or self._is_paused or self.state > State.WEBSOCKET:
             return
-        request, size = found
-        try:
-            self._find_browser(request)
-            self.charge(0)
-            if self._paused:
-                return
-            self._head = head[size:]
-            self.context.application.on_request(self, request)
-        except AphlictError as error:
-            self.refuse(error, request)
+        self._is_paused = True
+        self._update_events()
+        server.limit_counters.add("limits.commands", self.address)
+        server.timers.add(self, self._pause_end())
+
+    def _charge_records(self) -> None:
+        """Charge TLS records that hold little or no data; abort the connection after many without any."""
+        if not isinstance(self._socket, TLSSocket) or self.state is State.CLOSED:
             return
-        if self.state is State.OPEN and self._head:
-            first, self._head = self._head, b""
-            self._on_frames(first)
+        if self._socket.empty_records > MAX_EMPTY_RECORDS:
+            self.port.server.limit_counters.add("ssl.records", self.address)
+            self.abort("it sent TLS records without data")
+        elif cost := self._socket.take_cost():
+            self.charge(cost)
 
-    def _on_frames(self, data: bytes) -> None:
-        """Do what came. It is charged before; what cannot be paid yet is done after a pause: then `data` is empty."""
-        if len(data) >= BYTES_PER_COMMAND:
-            self.charge(len(data) // BYTES_PER_COMMAND)
-            if self._paused:
-                self._frame_reader().keep(data)
-                return
-        if self._reader is None:
-            received = decode_short_text(data, self.context.limits.client_frame)
-            if received is not None:
-                self.charge(1)
-                self.context.application.on_message(self, received)
-                return
-        self._read_frames(self._frame_reader(), data)
+    def _pause_end(self) -> float:
+        limits = self.port.server.limits
+        return self._last_received + (self._command_debt - limits.commands_burst) / limits.commands
 
-    def _frame_reader(self) -> FrameParser:
-        if self._reader is None:
-            self._reader = FrameParser(self.context.limits.client_frame, self._heard)
-        return self._reader
+    def _reduce_debt(self, now: float) -> None:
+        earned = math.ceil((now - self._last_received) * self.port.server.limits.commands)
+        self._command_debt = max(0, self._command_debt - earned)
 
-    def _read_frames(self, reader: FrameParser, data: bytes) -> None:
-        is_charged = not data
-        for received in reader.feed(data, self._heard):
-            self.charge(reader.take_frame_count())
-            is_charged = True
-            self._on_received(received)
-            if self.state is not State.OPEN or self._paused:
-                return  # the reader keeps the rest
-        self.charge(max(reader.take_frame_count(), 0 if is_charged else 1))
-        if reader.is_idle:
-            self._reader = None
-
-    def resume(self) -> None:
-        """Read on after a pause."""
-        if not self._paused or self.state > State.OPEN:
-            return
-        self._paused = False
-        self._watch(READ if self._waiting is None else READ | WRITE)
-        if self._reader is not None or (self._head and self.state is State.HEAD):
-            self._on_data(b"")  # what was read before the pause
-        if not self._paused and self.state <= State.OPEN:
+    def _resume(self) -> None:
+        """Read again after a pause, beginning with what was received before it."""
+        self._is_paused = False
+        self._update_events()
+        if self._incoming_size():
+            self._on_received(b"")
+        if not self._is_paused and self.state <= State.WEBSOCKET:
             self._receive()
 
-    def _on_received(self, received: WSMessage) -> None:
-        if received.opcode in (websocket.TEXT, websocket.BINARY):
-            self.context.application.on_message(self, received)
-            return
-        assert isinstance(received.data, bytes)
-        if received.opcode == websocket.PING:
-            self.send(websocket.encode_frame(websocket.PONG, received.data))
-        elif received.opcode == websocket.CLOSE:
-            self._on_close_frame(websocket.decode_close(received.data))
+    # Closing
 
-    def _on_close_frame(self, close: websocket.Close) -> None:
-        """Answer a close frame (RFC 6455, 5.5.1), then end: the server closes first (7.1.1)."""
-        code = websocket.NORMAL if close.code == websocket.NO_STATUS else close.code
-        self.close(code, "", f"it closed with {close.code} {close.reason}".rstrip())
+    @abstractmethod
+    def close(self, code: int, reason: str = "", log_reason: str = "") -> None:
+        """Send the last bytes, `code` and `reason` on a WebSocket, and close within CLOSE_TIMEOUT after that."""
 
-    # Becoming something
-
-    def _find_browser(self, request: Request) -> None:
-        """Take the address of the browser from the request, if whoever brings it is believed.
-
-        Raises TooManyFromAddress.
-        """
-        proxies = self.context.proxies
-        if proxies:
-            self._speak_for(proxies.client_address(self.peer, request.headers.get("x-forwarded-for")))
-
-    def forget_browser(self) -> None:
-        """Between two requests of whoever a proxy brings: the connection is the proxy's own."""
-        self._speak_for(self.peer)
-
-    def _speak_for(self, address: str) -> None:
-        if address != self.address:
-            before, self.address = self.counted, address
-            self._change_account(before, address)
-            self.context.door.rename(before, self.counted)
-
-    def _change_account(self, before: str | None, address: str) -> None:
-        """What one browser spent on a proxy's connection is not charged to the next one."""
-        context, now = self.context, self.context.deadlines.now
-        if before is not None:
-            context.debts.add(before, self._spent, now, context.limits, forgives=False)
-            self._spent = 0
-            if self._paused:
-                context.deadlines.add(self, now)  # the next one need not wait
-        self._spent += context.debts.take(address, now, context.limits)
-
-    @property
-    def party(self) -> Hashable:
-        """The address that budgets count it by, or its network; by itself where a proxy speaks for nobody."""
-        address = self.counted
-        return self if address is None else party(address)
-
-    @property
-    def counted(self) -> str | None:
-        """The address that the door counts it by; None for a proxy that speaks for nobody."""
-        proxies = self.context.proxies
-        return None if proxies and self.address == self.peer and proxies.trusts(self.peer) else self.address
-
-    def upgrade(self, request: Request) -> None:
-        """Answer the handshake; the connection is a WebSocket from here on. Raises BadRequest."""
-        answer = http.accept_response(request)
-        self.state = State.OPEN
-        limits = self.context.limits
-        if limits.ping_interval < limits.handshake:  # else the handshake's own deadline comes early enough
-            self.context.deadlines.add(self, self._heard + limits.ping_interval)
-        self.send(answer)
-
-    # Ending
-
-    def refuse(self, error: AphlictError, request: Request | None = None) -> None:
-        """Answer a request that cannot be served (None where it cannot even be read), and end."""
-        self.count(error)
-        log.debug("[%d] refused a request of %s: %s", self.number, self.address, error)
-        is_head = request is not None and request.method == "HEAD"
-        self._finish(http.error_response(error, is_head=is_head))
-
-    def close(self, code: int, reason: str = "", why: str = "") -> None:
-        """Send a close frame and end, at the latest CLOSE_TIMEOUT later. `why` is for the log."""
-        if self.state < State.OPEN:
-            self.abort(why)
-        elif self.state is State.OPEN:
-            why = why or f"closed with {code} {reason}".rstrip()
-            self._finish(websocket.encode_close(code, reason))
-            self.context.application.on_close(self, why)
-
-    def abort(self, why: str) -> None:
-        """End at once."""
+    def abort(self, log_reason: str) -> None:
+        """Close immediately, and drop what waits."""
         if self.state is State.CLOSED:
             return
-        was_open = self.state is State.OPEN
-        self.context.poller.unregister(self._socket.fileno())
-        self.context.deadlines.cancel(self)
-        self.state = State.CLOSED
-        if self._waiting is not None:
-            self._waiting.clear()
-        self._waiting = NOTHING
+        server = self.port.server
+        server.poller.unregister(self._socket.fileno())
+        server.timers.cancel(self)
+        state, self.state = self.state, State.CLOSED
+        self._is_paused = False
+        if self._write_buffer is not None:
+            self._write_buffer.clear()
+        self._write_buffer = _CLOSED
         self._drop_incoming()
         self._socket.close()
-        counted = self.counted
-        if self._spent and counted is not None:
-            now = self.context.deadlines.now
-            self._give_back(now)
-            self.context.debts.add(counted, self._spent, now, self.context.limits)
-        self.context.door.leave(counted)
-        if was_open:
-            self.context.application.on_close(self, why)
+        address = self.counted_address
+        if self._command_debt and address is not None:
+            now = server.timers.now
+            self._reduce_debt(now)
+            server.debts.add(address, self._command_debt, now, server.limits)
+        self.port.limiter.release(address)
+        self._on_aborted(state, log_reason)
+
+    @abstractmethod
+    def _on_aborted(self, state: State, log_reason: str) -> None:
+        """The connection has been closed by `abort`. `state` is the one before."""
+
+    def _finish(self, last: bytes) -> None:
+        """Send the last bytes, behind those that wait; nothing is sent after them."""
+        if self.state is State.CLOSED:
+            return
+        server = self.port.server
+        self.state = State.CLOSING
+        if isinstance(self._socket, TLSSocket):
+            self._socket.is_closing = True
+        self._drop_incoming()
+        self._last_received = server.timers.now
+        server.timers.add(self, self._last_received + CLOSE_TIMEOUT)
+        self._is_paused = False
+        if self._write_buffer is None:
+            self._write_buffer = WriteBuffer(server.buffer_budget, self)
+        self._write_buffer.add(last)
+        self._drain(self._write_buffer)
+        if self._write_buffer.size and self.state is State.CLOSING:
+            self._write_buffer.stalled_since = self._last_received
+            self._update_events()
+
+    def _shut_down(self) -> None:
+        """Close the sending side. The peer's side must close first: otherwise the peer could lose the last bytes."""
+        try:
+            if isinstance(self._socket, TLSSocket):
+                self._socket.unwrap()
+            self._socket.shutdown(socket.SHUT_WR)
+        except (OSError, ValueError) as error:
+            self._on_lost(error)
+
+    def _on_lost(self, error: Exception | None) -> None:
+        self.abort("the client closed the connection" if error is None else f"connection lost: {error}")
+
+    # Deadlines
 
     def on_deadline(self, now: float, /) -> float | None:
-        """Read on after a pause, and give up on who is too slow."""
-        if self._paused and self.state <= State.OPEN:
+        """Part of HasDeadline: end a pause, and close connections of clients that are too slow."""
+        if self._is_paused and self.state <= State.WEBSOCKET:
             end = self._pause_end()
             if now < end:
                 return end
-            self.resume()
-            if self._paused:
-                return None  # again, until a deadline of its own
-        return self._check_progress(now)
+            self._resume()
+            if self._is_paused:
+                return None  # paused again, which has set a deadline
+        return self._check_progress(now) if self.state <= State.WEBSOCKET else self._check_closing(now)
 
+    @abstractmethod
     def _check_progress(self, now: float) -> float | None:
-        """Give up on who is too slow with the handshake, or silent (a ping first), or does not end. Returns when to
-        look again."""
-        if self.state is State.OPEN:
-            return self._check_silence(now, self.context.limits)
-        if self.state is State.CLOSING:
-            if now < self._heard + CLOSE_TIMEOUT:
-                return self._heard + CLOSE_TIMEOUT
-            waiting = self._waiting  # a long answer, perhaps, over a slow line
-            again = waiting.next_look(now, CLOSE_TIMEOUT) if waiting is not None and waiting.size else None
-            if again is not None:
-                return again
-            self.abort("it did not end in time")
-        elif self.state < State.OPEN:
-            self.context.hits.add("limits.handshake", self.address)
-            self.abort("it was too slow with its handshake")
-        return None
+        """Close the connection of a client that is too slow. Returns the next deadline."""
 
-    def _check_silence(self, now: float, limits: Limits) -> float | None:
-        end = math.inf if self._reader is None else self._reader.since + limits.client_frame_time
-        if now >= end:
-            self._fail(FrameTimeout("a message did not become whole in time"))
-            return None
-        again = self._look(now, limits)
-        return None if again is None else min(again, end)
+    def _check_closing(self, now: float) -> float | None:
+        end = self._last_received + CLOSE_TIMEOUT
+        if self.state is State.CLOSED or now < end:
+            return None if self.state is State.CLOSED else end
+        buffer = self._write_buffer  # of a large response to a slow client, perhaps
+        next_deadline = buffer.check_stall(now, CLOSE_TIMEOUT) if buffer is not None and buffer.size else None
+        if next_deadline is None:
+            self.abort("it did not close in time")
+        return next_deadline
 
-    def _look(self, now: float, limits: Limits) -> float | None:
-        if self._waiting is not None:  # what it takes is as good as what it says
-            return self._check_stall(self._waiting, now)
-        silence = now - self._heard
-        if silence < limits.ping_interval:
-            return self._heard + limits.ping_interval
-        if silence >= limits.ping_timeout:
-            self.context.hits.count("ping.timeout")
-            self.abort(f"it was silent for {silence:.0f} s")
-            return None
-        if self._pinged <= self._heard or now - self._pinged >= limits.ping_interval:
-            self._pinged = now
-            self.send(_PING)
-            if self.state is not State.OPEN:
-                return None
-        # A browser that answers is pinged again in time, however long the silent ones are waited for.
-        return min(self._heard + limits.ping_timeout, now + limits.ping_interval)
-
-    def _check_stall(self, waiting: WriteBuffer, now: float) -> float | None:
-        """Give up on who has taken nothing since the last look: what waits for it cannot wait for ever."""
-        again = waiting.next_look(now, self.context.limits.ping_interval)
-        if again is None:
+    def _check_stall(self, buffer: WriteBuffer, now: float) -> float | None:
+        """Close the connection of a client that has accepted nothing of what waits for `ping.interval` seconds."""
+        next_deadline = buffer.check_stall(now, self.port.server.limits.ping_interval)
+        if next_deadline is None:
             self.give_up("limits.send_buffer")
-        return again
+        return next_deadline

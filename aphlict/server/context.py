@@ -1,44 +1,56 @@
-"""What the connections of a process share."""
+"""State that connections share: one context for each event loop, one for each port."""
 
 import itertools
-from typing import Protocol
 
+from aphlict.config.origins import Origins
 from aphlict.config.settings import Limits
 from aphlict.core.stats import LimitCounters
-from aphlict.server.limits import Debts
+from aphlict.protocol.forwarded import TrustedProxies
+from aphlict.server.admin_access import AdminAccess
+from aphlict.server.limits import CommandDebts, Limiter
 from aphlict.server.poller import Poller
 from aphlict.server.timer_wheel import TimerWheel
 from aphlict.server.tls_socket import make_bridge
 from aphlict.server.write_buffer import BufferBudget
+from aphlict.tls.authorities import Authorities
+from aphlict.tokens.key_set import KeySet
 
 
-class Surroundings:
-    """What all connections of a process share."""
+class ServerContext:
+    """State that all connections of an event loop share. `now` is a monotonic time in seconds."""
 
-    def __init__(self, limits: Limits, hits: LimitCounters, now: float) -> None:
+    def __init__(self, limits: Limits, limit_counters: LimitCounters, now: float) -> None:
         self.limits = limits
-        self.hits = hits
+        self.limit_counters = limit_counters
         self.poller = Poller()
-        self.bridge = make_bridge()
-        self.deadlines = TimerWheel(now)
-        self.pool = BufferBudget(limits)
-        self.debts = Debts()
-        self.numbers = itertools.count(1)
+        self.tls_bridge = make_bridge()
+        self.timers = TimerWheel(now)
+        self.buffer_budget = BufferBudget(limits)
+        self.debts = CommandDebts()
+        self.numbers = itertools.count(1)  # of connections, for the log
 
     def reload(self, limits: Limits) -> None:
-        """Use other limits from now on."""
+        """Apply other limits, to present connections as well."""
         self.limits = limits
-        self.pool.reload(limits)
+        self.buffer_budget.reload(limits)
 
 
-class Doorkeeper(Protocol):
-    """Who counts the connections that are in."""
+class PortContext:
+    """State that the connections of one port share.
 
-    def rename(self, before: str | None, after: str | None, /) -> None:
-        """One from an address turns out to come from another; None for a proxy that speaks for nobody.
+    `is_trusted`: clients are publishers, whose requests are not charged against `limits.commands`, may be pipelined,
+    and may take as long as `limits.body.time`. `origins` and `keys` apply to client ports; `access` checks requests
+    to an admin port, and knows the names of the host on both. `keys` is None if the port requires no tokens,
+    `authorities` if it requires no client certificates.
+    """
 
-        Raises TooManyFromAddress; it is in all the same.
-        """
+    origins = Origins(())
+    proxies = TrustedProxies(())
+    keys: KeySet | None = None
+    authorities: Authorities | None = None
+    access: AdminAccess
 
-    def leave(self, address: str | None, /) -> None:
-        """One from this address has ended."""
+    def __init__(self, server: ServerContext, limiter: Limiter, *, is_trusted: bool) -> None:
+        self.server = server
+        self.limiter = limiter
+        self.is_trusted = is_trusted

@@ -9,8 +9,7 @@ from msgspec.json import encode as encode_json
 from aphlict.errors import AphlictError, MethodNotAllowed
 from aphlict.protocol import http
 from aphlict.protocol.http import NO_FIELDS, NO_MEMBERS, Request, parse_query
-from aphlict.server.http_connection import RequestConnection
-from aphlict.server.streaming import BrowserConnection
+from aphlict.server.http_connection import HTTPConnection
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ class Exchange:
 
     def __init__(
         self,
-        connection: RequestConnection | BrowserConnection,
+        connection: HTTPConnection,
         request: Request,
         body: bytes = b"",
         *,
@@ -77,4 +76,4 @@ class Exchange:
     def _send(self, response: bytes) -> None:
         if not self._answered:
             self._answered = True
-            self._connection.answer(response, keep=self._keep)
+            self._connection.respond(response, keep_alive=self._keep)

@@ -22,11 +22,11 @@ from aphlict.protocol import http
 from aphlict.protocol.http import Request
 from aphlict.server import sse as events
 from aphlict.server.auth import GrantTimer, verify_request
+from aphlict.server.http_connection import HTTPConnection
 from aphlict.server.listen_request import ListenRequest, parse_listen_request
 from aphlict.server.long_poll import Poll
-from aphlict.server.port import check_page, cors, keys_of
+from aphlict.server.origin_check import check_page, cors
 from aphlict.server.sse import EventStream
-from aphlict.server.streaming import BrowserConnection
 from aphlict.server.timer_wheel import HasDeadline
 from aphlict.tokens.grant import Grant
 
@@ -51,7 +51,7 @@ class Listener(Receiver, Protocol):
         """Begin to answer."""
 
 
-Maker = Callable[[BrowserConnection, Request, dict[str, str]], Listener]
+Maker = Callable[[HTTPConnection, Request, dict[str, str]], Listener]
 
 
 class Fallback:
@@ -63,7 +63,7 @@ class Fallback:
         self._encoder = events.Encoder(hub)
         self._endpoints = {"events": self._make_stream, "poll": self._make_poll}
 
-    def serve(self, connection: BrowserConnection, request: Request) -> bool:
+    def serve(self, connection: HTTPConnection, request: Request) -> bool:
         """Answer a request, now or later; False where its path does not end with one of the endpoints."""
         make = self._endpoints.get(request.path.rpartition("/")[2])
         if make is None:
@@ -76,14 +76,14 @@ class Fallback:
         keep = request.keeps_alive()
         if request.method == "OPTIONS":
             fields = {**cors(connection, request), **PREFLIGHT}
-            connection.answer(http.response(204, fields, keep_alive=keep), keep=keep)
+            connection.respond(http.response(204, fields, keep_alive=keep), keep_alive=keep)
         elif request.method == "GET":
             self._listen(connection, request, make)
         else:
             _refuse(connection, request, MethodNotAllowed(request.method, request.path, METHODS))
         return True
 
-    def _listen(self, connection: BrowserConnection, request: Request, make: Maker) -> None:
+    def _listen(self, connection: HTTPConnection, request: Request, make: Maker) -> None:
         fields: dict[str, str] = {}
         try:
             wish = parse_listen_request(request)
@@ -105,8 +105,8 @@ class Fallback:
         if grant is not None and listener.subscriber is not None:
             listener.term = GrantTimer(connection, self._hub, grant)
 
-    def _admit(self, connection: BrowserConnection, request: Request, wish: ListenRequest) -> Grant | None:
-        keys = keys_of(connection)
+    def _admit(self, connection: HTTPConnection, request: Request, wish: ListenRequest) -> Grant | None:
+        keys = connection.port.keys
         if keys is None:
             return None
         return verify_request(connection, keys, request, wish.instance, self._hub.epoch + self._clock())
@@ -125,17 +125,15 @@ class Fallback:
             raise
         return subscriber
 
-    def _make_stream(
-        self, connection: BrowserConnection, _request: Request, fields: dict[str, str]
-    ) -> Listener:
+    def _make_stream(self, connection: HTTPConnection, _request: Request, fields: dict[str, str]) -> Listener:
         return EventStream(connection, self._hub, self._encoder, fields)
 
-    def _make_poll(self, connection: BrowserConnection, request: Request, fields: dict[str, str]) -> Listener:
+    def _make_poll(self, connection: HTTPConnection, request: Request, fields: dict[str, str]) -> Listener:
         return Poll(connection, self._hub, self._clock, fields, keep=request.keeps_alive())
 
 
 def _refuse(
-    connection: BrowserConnection,
+    connection: HTTPConnection,
     request: Request,
     error: AphlictError,
     fields: Mapping[str, str] = {},
@@ -143,4 +141,4 @@ def _refuse(
     log.debug("[%d] refused a request of %s: %s", connection.number, connection.address, error)
     connection.count(error)
     fields = {**cors(connection, request), **fields}
-    connection.answer(http.error_response(error, fields, is_head=request.method == "HEAD"), keep=False)
+    connection.respond(http.error_response(error, fields, is_head=request.method == "HEAD"), keep_alive=False)

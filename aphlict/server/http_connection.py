@@ -1,227 +1,443 @@
-"""A connection that bears plain HTTP requests, one after the other: what publishers use."""
+"""HTTP connections: requests with bodies, one after the other, and their responses, now or later."""
 
+import logging
 import socket
+import ssl
+from collections.abc import Callable
 from functools import lru_cache
+from sys import intern
+from typing import Protocol
 
-from aphlict.config.settings import Limits
+from aphlict.config.settings import BYTES_PER_COMMAND, Limits
 from aphlict.errors import AphlictError, BodyTooLarge, BufferFull
 from aphlict.protocol import http
 from aphlict.protocol.chunked import ChunkedParser
 from aphlict.protocol.http import Request
-from aphlict.server.connection import Application, Connection, Context
-from aphlict.server.poller import GONE, READ, WRITE
-from aphlict.server.sending import State
+from aphlict.server.connection import Connection, State
+from aphlict.server.context import PortContext
+from aphlict.server.poller import READ, WRITE
+from aphlict.server.tls_socket import TLSSocket
+from aphlict.server.websocket_connection import Session, WebSocket
+
+log = logging.getLogger(__name__)
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-KNOWN_HEADS = 64  # of the last publishers, whose requests begin alike but for the length of the body
+MAX_CACHED_HEADS = 64  # of requests of publishers, which often differ in the length of the body only
 
-_parse_head = lru_cache(KNOWN_HEADS)(http.parse_head)
+# Errors of OpenSSL if `ssl.ca` requires a client certificate, and the client has none that is accepted.
+_CERTIFICATE_ERRORS = ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED")
+
+_parse_cached = lru_cache(MAX_CACHED_HEADS)(http.parse_head)
 
 
-class RequestApplication(Application):
-    """What such a connection serves. `on_request` is never called."""
+class Handler(Protocol):
+    """Responds to the requests of all ports of one type."""
 
     @property
-    def body_limit(self) -> int:
-        """Bytes that a body may have."""
-        raise NotImplementedError
+    def max_body_size(self) -> int:
+        """Bytes that the body of a request may have."""
 
-    def on_head(self, connection: "RequestConnection", request: Request, /) -> None:
-        """The head of a request came. Raises an AphlictError to refuse it before anything of its body is read."""
-        raise NotImplementedError
+    def check_head(self, connection: "HTTPConnection", request: Request, /) -> None:
+        """Raise an AphlictError to reject a request before its body is received."""
 
-    def on_whole_request(self, connection: "RequestConnection", request: Request, body: bytes, /) -> None:
-        """A whole request came; it must be answered with `answer`, now or later."""
-        raise NotImplementedError
+    def on_request(self, connection: "HTTPConnection", request: Request, body: bytes, /) -> None:
+        """Call `respond`, now or later, `stream` or `upgrade`; or raise an AphlictError to reject it."""
 
 
-class RequestConnection(Connection):
-    """Reads whole requests, and answers them in turn, now or later.
+class Responder(Protocol):
+    """Produces the response to one request over time: an event stream or a poll."""
 
-    A size is checked before a byte of a body is kept.
+    def final_bytes(self) -> bytes:
+        """Return the last bytes to send: the server closes the connection."""
 
-    The application of its context must be a RequestApplication.
+    def on_close(self, reason: str, /) -> None:
+        """The connection has been closed, or was lost. `reason` is a part of a sentence, for the log."""
+
+
+class SizedBody:
+    """The incomplete body of a request with Content-Length."""
+
+    __slots__ = ("_data", "_missing")
+
+    def __init__(self, size: int) -> None:
+        self._data = bytearray()
+        self._missing = size
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take data. Returns what follows the body once it is complete, None before."""
+        part = data[: self._missing]
+        self._data += part
+        self._missing -= len(part)
+        return None if self._missing else data[len(part) :]
+
+    @property
+    def size(self) -> int:
+        """Bytes that were received."""
+        return len(self._data)
+
+    def body(self) -> bytes:
+        """Return the complete body."""
+        return bytes(self._data)
+
+
+class HTTPConnection(Connection):
+    """Receives requests and sends their responses, until it is closed or becomes a WebSocket.
+
+    On trusted ports, requests may be pipelined: reading pauses until the response is sent. On other ports, a
+    connection ends with its response if more was received before that.
     """
 
-    __slots__ = ("_asked", "_begun", "_body", "_chunks", "_held", "_last", "_missing", "_request")
+    __slots__ = (
+        "_body",
+        "_closes",
+        "_handler",
+        "_has_responded",
+        "_head",
+        "_idle_since",
+        "_pipelined",
+        "_request",
+        "_request_since",
+        "_responder",
+    )
 
-    watched_in_pause = 0  # a publisher may send no more, and wait for its answer
+    def __init__(self, sock: socket.socket, address: str, port: PortContext, handler: Handler) -> None:
+        """Raises OSError if the system has no room for the connection."""
+        server = port.server
+        # Addresses repeat: behind a proxy, all connections share one object.
+        super().__init__(sock, intern(address), port, next(server.numbers))
+        now = server.timers.now
+        self._command_debt = server.debts.take(address, now, server.limits)
+        self._handler = handler
+        self._idle_since = now  # when the connection began to wait for a request
+        self._has_responded = False
+        self._closes = False  # with the next response
+        self._head = b""  # received part of a head
+        self._request: Request | None = None  # whose body is being received
+        self._request_since: float | None = None  # when the first byte of the request was received
+        self._body: SizedBody | ChunkedParser | None = None
+        self._pipelined = b""  # received behind the request
+        self._responder: Responder | None = None
+        server.poller.register(sock.fileno(), self)
+        server.timers.add(self, now + self._first_check(server.limits))
 
-    def __init__(self, sock: socket.socket, address: str, context: Context) -> None:
-        super().__init__(sock, address, context)
-        self._request: Request | None = None  # of which the body is being read
-        self._begun: float | None = None  # when the first byte of the request came
-        self._body = bytearray()  # what has come of it, where that is not all
-        self._missing = 0  # bytes of the body
-        self._chunks: ChunkedParser | None = None  # where the body comes in chunks
-        self._last = False  # the request that is being read is the last one
-        self._asked = False  # a request has not been answered yet: reading pauses until it has been
-        self._held = b""  # what came behind it
+    @property
+    def _is_awaiting_response(self) -> bool:
+        """Whether the handler has yet to call `respond`."""
+        return self.state is State.RESPONSE and self._responder is None
 
-    def _on_data(self, data: bytes) -> None:
-        super()._on_data(data)
-        if self._request is not None or self._held:
-            self._count_incoming()
-
-    def _on_head(self, data: bytes) -> None:
-        """Read what has come: perhaps a part of a request, perhaps several."""
-        while data and self.state is State.HEAD:
-            data = self._read_head(data) if self._request is None else self._read_body(data)
-
-    def _read_head(self, data: bytes) -> bytes:
-        """Read the head of a request; the rest of data."""
-        if not self._head:
-            self._begun = self._heard
-        self._head = data = self._head + data
-        found = http.parse_request(data, self.context.limits.request_head, _parse_head)
-        if found is None:
-            return b""
-        request, size = found
-        self._head = b""
-        try:
-            self._application().on_head(self, request)
-            self._begin_body(request, request.body_size())
-        except AphlictError as error:
-            self.refuse(error, request)
-            return b""
-        rest = data[size:]
-        return rest or self._read_body(b"")
-
-    def _begin_body(self, request: Request, length: int | None) -> None:
-        limit = self._application().body_limit
-        if length is None:
-            self._chunks = ChunkedParser(limit)
-        elif length > limit:
-            raise BodyTooLarge(f"the body is larger than {limit} bytes")
-        if length != 0 and request.minor and request.headers.get("expect", "").lower() == "100-continue":
-            self.send(CONTINUE)
-        self._request, self._missing = request, length or 0
-
-    def _read_body(self, data: bytes) -> bytes:
-        """Take what belongs to the body, and hand the request on once it is whole; the rest of data."""
-        if self._chunks is not None:
-            return self._read_chunks(self._chunks, data)
-        part = data[: self._missing]
-        self._missing -= len(part)
-        if self._missing or self._body:
-            self._body += part
-        if self._missing:
-            return b""
-        body, self._body = bytes(self._body) or part, bytearray()
-        return self._on_body(body, data[len(part) :])
-
-    def _read_chunks(self, chunks: ChunkedParser, data: bytes) -> bytes:
-        rest = chunks.feed(data)
-        if rest is None:
-            return b""
-        self._chunks = None
-        return self._on_body(chunks.body(), rest)
-
-    def _on_body(self, body: bytes, rest: bytes) -> bytes:
-        """Hand the request on; the rest of data, unless its answer has to be waited for."""
-        request, self._request, self._begun = self._request, None, None
-        assert request is not None
-        self._held, self._asked = rest, True
-        self._application().on_whole_request(self, request, body)
-        if self._asked and self.state is State.HEAD:  # else it was closed meanwhile, to make room for others
-            self._paused = True
-            self._watch(0)  # nothing more is read before the answer
-            return b""
-        return self._take_held()
-
-    def _incoming(self) -> int:
-        chunks = 0 if self._chunks is None else self._chunks.size
-        return super()._incoming() + len(self._body) + chunks + len(self._held)
-
-    def _drop_incoming(self) -> None:
-        self._body, self._chunks, self._held = bytearray(), None, b""
-        super()._drop_incoming()
-
-    def _take_held(self) -> bytes:
-        held, self._held = self._held, b""
-        return held
-
-    def charge(self, _cost: int) -> None:
-        """Charge nothing: `limits.commands` is for browsers."""
-
-    def came_to(self) -> str:
-        """The address of ours that it came to; none where it is gone already."""
+    def local_address(self) -> str:
+        """Return the server's address that the client connected to; empty if the connection is lost."""
         try:
             return str(self._socket.getsockname()[0])
         except OSError:
             return ""
 
-    def _application(self) -> RequestApplication:
-        application = self.context.application
-        assert isinstance(application, RequestApplication)
-        return application
+    def charge(self, cost: int) -> None:
+        """Charge a client. Publishers are not charged."""
+        if not self.port.is_trusted:
+            super().charge(cost)
 
-    def answer(self, answer: bytes, *, keep: bool) -> None:
-        """Send the answer to a request, once; without `keep` the connection ends after it."""
-        self._asked = False
-        if self._paused:
-            self._paused = False
-            self._watch(READ if self._waiting is None else READ | WRITE)
-            self._answer(answer, keep=keep)
-            self._on_data(self._take_held())
-        else:
-            self._answer(answer, keep=keep)
-
-    def _answer(self, answer: bytes, *, keep: bool) -> None:
-        if keep and not self._last:
-            self.send(answer)
-        else:
-            self._finish(answer)
-
-    def give_up(self, limit: str, /) -> None:
-        """Close, since this connection holds more than it may: with 503 where a request is arriving, and abruptly
-        where an answer is dropped, as the next one would be taken for it."""
-        if self.state is not State.HEAD:
-            super().give_up(limit)
-            return
-        self.context.hits.add(limit, self.address)
-        if self._begun is None or self._waiting is not None:
-            self.abort(f"it passed {limit}")
-        else:
-            self.refuse(
-                BufferFull("there is no memory for this request now: others arrive, or wait, beside it")
-            )
+    # Receiving
 
     def on_events(self, events: int, /) -> None:
-        """Read and write what can be; who goes away before the answer is not waited for."""
-        if self._paused:
-            if events & GONE:
-                self.abort("it went away before the answer")
+        """Part of the poller's EventHandler."""
+        if self.state is State.TLS:
+            self._do_tls_handshake()
         else:
             super().on_events(events)
 
-    def abort(self, why: str) -> None:
-        """End at once."""
-        self._paused = False
-        super().abort(why)
+    def _do_tls_handshake(self) -> None:
+        assert isinstance(self._socket, TLSSocket)
+        poller, fd = self.port.server.poller, self._socket.fileno()
+        try:
+            self._socket.do_handshake()
+        except ssl.SSLWantWriteError:
+            poller.modify(fd, READ | WRITE)
+        except ssl.SSLWantReadError:
+            poller.modify(fd, READ)
+        except OSError as error:
+            if isinstance(error, ssl.SSLError) and error.reason in _CERTIFICATE_ERRORS:
+                detail = getattr(error, "verify_message", "no client certificate")
+                self.port.server.limit_counters.add("ssl.ca", self.address, detail)
+            self._on_lost(error)
+        else:
+            self.state = State.REQUEST
+            poller.modify(fd, READ)
+            if self._socket.pending():
+                self._receive()
 
-    def close(self, _code: int, _reason: str = "", why: str = "") -> None:
-        """End, after the request that has begun to arrive."""
-        if self._begun is None and not self._asked:
-            self.abort(why)
-        self._last = True
+    def _on_data(self, data: bytes) -> None:
+        if (
+            self.state is State.RESPONSE
+        ):  # streaming: a request that comes now is not kept, but ends the connection
+            self._pipelined = self._pipelined or data[:1]
+            self.charge(1 + len(data) // BYTES_PER_COMMAND)
+            return
+        try:
+            self._on_request_data(data)
+        except AphlictError as error:
+            self.reject(error)
+        if self._incoming_size() or self in self.port.server.buffer_budget.accounts:
+            self._count_incoming()
 
-    def _patience(self, limits: Limits) -> float:
-        """Seconds between two looks: no request may have begun and taken too long since."""
-        return min(limits.handshake, limits.body_time, limits.idle)
+    def _on_request_data(self, data: bytes) -> None:
+        """Read a part of a request, or several requests."""
+        rest = data if self._body is not None else self._read_head(data)
+        while rest and self.state is State.REQUEST:
+            rest = self._read_head(rest) if self._body is None else self._read_body(self._body, rest)
+
+    def _read_head(self, data: bytes) -> bytes:
+        """Read the head of a request, and its body if that has been received. Returns the rest.
+
+        A head is charged first: one that exceeds the limit is kept, and read after a pause.
+        """
+        self._head = head = self._head + data
+        if not head:
+            return b""
+        if self._request_since is None:
+            self._request_since = self._last_received
+        if data:
+            self.charge(1 + len(data) // BYTES_PER_COMMAND)
+            if self._is_paused:
+                return b""
+        parse = _parse_cached if self.port.is_trusted else http.parse_head
+        found = http.parse_request(head, self.port.server.limits.request_head, parse)
+        if found is None:
+            return b""
+        request, size = found
+        try:
+            self._identify_client(request)
+            self.charge(0)
+            if self._is_paused:
+                return b""
+            self._head = b""
+            self._handler.check_head(self, request)
+            return self._begin_body(request, head[size:])
+        except AphlictError as error:
+            self.reject(error, request)
+            return b""
+
+    def _begin_body(self, request: Request, rest: bytes) -> bytes:
+        size, max_size = request.body_size(), self._handler.max_body_size
+        if size is not None and size > max_size:
+            raise BodyTooLarge(f"the body is larger than {max_size} bytes")
+        if size != 0 and request.minor and request.headers.get("expect", "").lower() == "100-continue":
+            self.send(CONTINUE)
+        if size is not None and len(rest) >= size:
+            return self._on_request(request, rest[:size], rest[size:])
+        self._request = request
+        self._body = ChunkedParser(max_size) if size is None else SizedBody(size)
+        return self._read_body(self._body, rest)
+
+    def _read_body(self, parser: SizedBody | ChunkedParser, data: bytes) -> bytes:
+        """Read a part of a body. Returns the rest."""
+        rest = parser.feed(data)
+        if rest is None:
+            return b""
+        request, self._request, self._body = self._request, None, None
+        assert request is not None
+        return self._on_request(request, parser.body(), rest)
+
+    def _on_request(self, request: Request, body: bytes, rest: bytes) -> bytes:
+        """Handle a complete request. Returns the rest if the next request may be read."""
+        self._request_since = None
+        self._pipelined = rest
+        self.state = State.RESPONSE
+        self._handler.on_request(self, request, body)
+        if self._is_awaiting_response:
+            self._is_paused = True
+            self._update_events()
+        return self._take_pipelined() if self.state is State.REQUEST else b""
+
+    def _take_pipelined(self) -> bytes:
+        pipelined, self._pipelined = self._pipelined, b""
+        return pipelined
+
+    def _incoming_size(self) -> int:
+        body = 0 if self._body is None else self._body.size
+        return len(self._head) + body + len(self._pipelined)
+
+    def _drop_incoming(self) -> None:
+        self._head, self._body, self._pipelined = b"", None, b""
+        super()._drop_incoming()
+
+    def _events_in_pause(self) -> int:
+        """A publisher may close its sending side, and still wait for the response."""
+        return 0 if self._is_awaiting_response else super()._events_in_pause()
+
+    # The client's address
+
+    def _identify_client(self, request: Request) -> None:
+        """Take the client's address from the request, if a trusted proxy sent it. Raises TooManyFromAddress."""
+        proxies = self.port.proxies
+        if proxies:
+            self._set_address(proxies.client_address(self.peer, request.headers.get("x-forwarded-for")))
+
+    def _set_address(self, address: str) -> None:
+        """Count the connection for another address. Raises TooManyFromAddress: it is counted for it all the same."""
+        if address != self.address:
+            before, self.address = self.counted_address, address
+            self._switch_debt(before, address)
+            self.port.limiter.rekey(before, self.counted_address)
+
+    def _switch_debt(self, before: str | None, address: str) -> None:
+        """A client must not be charged for what another one did on the same connection of a proxy."""
+        server = self.port.server
+        now = server.timers.now
+        if before is not None:
+            server.debts.add(before, self._command_debt, now, server.limits, forgives=False)
+            self._command_debt = 0
+            if self._is_paused:
+                server.timers.add(self, now)  # the pause is over
+        self._command_debt += server.debts.take(address, now, server.limits)
+
+    # Responding
+
+    def respond(self, response: bytes, *, keep_alive: bool) -> None:
+        """Send the complete response to the request; without `keep_alive` the connection ends with it."""
+        if self.state is not State.RESPONSE:
+            return  # closed in the meantime
+        was_awaited = self._is_awaiting_response and self._is_paused
+        self._responder = None
+        is_ahead = not self.port.is_trusted and (bool(self._pipelined) or self._write_buffer is not None)
+        if self._closes or not keep_alive or is_ahead:
+            self._finish(response)
+            return
+        self.state = State.REQUEST
+        self._has_responded = True
+        self._idle_since = self.port.server.timers.now
+        if was_awaited:
+            self._is_paused = False
+            self._update_events()
+        self.send(response)
+        if self.state is State.REQUEST:
+            self._set_address(self.peer)  # the next request may be another client's
+        if was_awaited:
+            self._on_received(self._take_pipelined())
+
+    def stream(self, responder: Responder) -> None:
+        """Let a responder produce the response, with `send` until the connection is closed, or with `respond`."""
+        self._responder = responder
+        self._pipelined = self._pipelined[:1]
+
+    def set_ack_timeout(self, seconds: float) -> None:
+        """Lose the connection if data that was sent is not acknowledged for so long (tcp(7)).
+
+        The client of an event stream sends nothing: only the acknowledgements of its system show that it is there.
+        """
+        if self.state is State.RESPONSE and self._socket.family in (socket.AF_INET, socket.AF_INET6):
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
+
+    def reject(self, error: AphlictError, request: Request | None = None) -> None:
+        """Send an error response and close the connection. `request` is None if it could not be read."""
+        self.count(error)
+        log.debug("[%d] rejected a request from %s: %s", self.number, self.address, error)
+        is_head = request is not None and request.method == "HEAD"
+        self._finish(http.error_response(error, is_head=is_head))
+
+    def upgrade(self, request: Request, open_session: Callable[[WebSocket], Session]) -> None:
+        """Continue as a WebSocket, whose session `open_session` makes once it is open. Raises BadRequest.
+
+        This object must not be used afterwards.
+        """
+        response = http.accept_response(request)
+        data = self._take_pipelined()
+        websocket = WebSocket(self._socket, self.address, self.port, self.number)
+        self._hand_over(websocket)
+        websocket.open(response, open_session, data)
+
+    # Closing
+
+    def give_up(self, limit: str, /) -> None:
+        """Close the connection, as it holds more than the limit allows.
+
+        A request that is being received gets 503, unless a part of the previous response was dropped: then the client
+        would take the 503 for its rest.
+        """
+        if self.state is not State.REQUEST and not self._is_awaiting_response:
+            super().give_up(limit)
+            return
+        self.port.server.limit_counters.add(limit, self.address)
+        if self._request_since is None or self._write_buffer is not None:
+            self.abort(f"{limit} was reached")
+        else:
+            self.reject(BufferFull("no memory for this request now: too many others are in progress"))
+
+    def close(self, _code: int, reason: str = "", log_reason: str = "") -> None:
+        """Send the responder's final bytes, or the response to a publisher's request that has begun, and close."""
+        responder, self._responder = self._responder, None
+        if responder is not None:
+            self._finish(responder.final_bytes())
+            responder.on_close(log_reason or reason)
+        elif self.port.is_trusted and (self._request_since is not None or self._is_awaiting_response):
+            self._closes = True
+        elif self.state < State.CLOSING:
+            self.abort(log_reason or reason)
+
+    def _on_aborted(self, _state: State, log_reason: str) -> None:
+        responder, self._responder = self._responder, None
+        if responder is not None:
+            responder.on_close(log_reason)
+
+    # Deadlines
+
+    def _first_check(self, limits: Limits) -> float:
+        """Seconds until the first deadline, and between two on a trusted port."""
+        return (
+            min(limits.handshake, limits.body_time, limits.idle) if self.port.is_trusted else limits.handshake
+        )
 
     def on_deadline(self, now: float, /) -> float | None:
-        """Give up on a request that takes too long to come, and on who asks nothing."""
-        if self.state is not State.HEAD:
-            return self._check_progress(now)
-        begun, limits = self._begun, self.context.limits
-        end = self._heard + limits.idle if begun is None else begun + limits.body_time
-        if now < end:
-            return end if begun is not None else min(end, now + self._patience(limits))
-        if begun is None:
-            self.context.hits.count("limits.idle")
-            self.abort("it was idle")
-        else:
-            self.context.hits.add("limits.body.time", self.address)
-            self.abort("its request took too long")
+        """Part of HasDeadline."""
+        return self._check_progress(now) if self._is_awaiting_response else super().on_deadline(now)
+
+    def _check_progress(self, now: float) -> float | None:
+        limits = self.port.server.limits
+        if self._responder is not None:
+            return (
+                now + limits.handshake
+                if self._write_buffer is None
+                else self._check_stall(self._write_buffer, now)
+            )
+        if self.state is not State.TLS:
+            return (
+                self._check_publisher(now, limits)
+                if self.port.is_trusted
+                else self._check_client(now, limits)
+            )
+        self._time_out("limits.handshake", "its TLS handshake was not complete in time")
         return None
+
+    def _check_client(self, now: float, limits: Limits) -> float | None:
+        end = self._idle_since + limits.handshake
+        if now < end:
+            return end
+        if self._write_buffer is not None:  # the previous response
+            return self._check_stall(self._write_buffer, now)
+        if self._has_responded and not self._head:
+            self._time_out_idle()
+        else:
+            self._time_out("limits.handshake", "its request was not complete in time")
+        return None
+
+    def _check_publisher(self, now: float, limits: Limits) -> float | None:
+        if self._request_since is None:
+            end = self._last_received + limits.idle
+            if now < end:
+                return min(end, now + self._first_check(limits))
+            self._time_out_idle()
+        else:
+            end = self._request_since + limits.body_time
+            if now < end:
+                return end
+            self._time_out("limits.body.time", "its request was not complete in time")
+        return None
+
+    def _time_out(self, limit: str, log_reason: str) -> None:
+        self.port.server.limit_counters.add(limit, self.address)
+        self.abort(log_reason)
+
+    def _time_out_idle(self) -> None:
+        """Not logged as a limit that was reached: idle connections are nothing unusual."""
+        self.port.server.limit_counters.count("limits.idle")
+        self.abort("it was idle")

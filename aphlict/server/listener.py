@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable
 from tornado.ioloop import IOLoop
 
 from aphlict.config.origins import Origins
-from aphlict.config.settings import Limits, ServerSettings, Settings
+from aphlict.config.settings import ServerSettings, Settings
 from aphlict.core.stats import LimitCounters
 from aphlict.errors import BadProxyHeader, BadRequest, TooManyConnections, TooManyPublishers
 from aphlict.protocol import proxy_protocol
@@ -19,11 +19,10 @@ from aphlict.protocol.proxy_protocol import V1_LIMIT, V2_HEAD, V2_LIMIT, ProxyHe
 from aphlict.server import limits as capacity
 from aphlict.server.admin_access import AdminAccess
 from aphlict.server.auth import Credentials
-from aphlict.server.connection import Application, Connection
-from aphlict.server.context import Surroundings
-from aphlict.server.limits import ConnectionLimiter, NoLimit, PendingSlots, TokenBucket
+from aphlict.server.context import PortContext, ServerContext
+from aphlict.server.http_connection import Handler, HTTPConnection
+from aphlict.server.limits import ConnectionLimiter, NoLimit, PendingSlots, RejectionSlots, TokenBucket
 from aphlict.server.poller import EXHAUSTED, READ, Poller
-from aphlict.server.port import PortContext
 from aphlict.server.timer_wheel import TICK, HasDeadline
 from aphlict.server.tls_socket import TLSSocket
 
@@ -53,13 +52,13 @@ class Listener:
         poller: Poller,
         on_accept: Callable[[socket.socket, str], None],
         rate: TokenBucket,
-        hits: LimitCounters,
+        limit_counters: LimitCounters,
     ) -> None:
         self._socket = sock
         self._poller = poller
         self._on_accept = on_accept
         self._rate = rate
-        self._hits = hits
+        self._limit_counters = limit_counters
         self._is_open = False
         self.is_broken = False  # the socket can no longer accept
         # Accepted sockets inherit both options (Linux). A frame must not wait for the acknowledgement of the previous
@@ -84,8 +83,8 @@ class Listener:
     def on_events(self, _events: int, /) -> None:
         """Accept up to MAX_BATCH connections."""
         for _ in range(MAX_BATCH):
-            if self._rate.is_spent:
-                self._hits.add("limits.connections.second", "new connections")
+            if self._rate.is_empty:
+                self._limit_counters.add("limits.connections.second", "new connections")
                 self._pause(TICK)
                 return
             try:
@@ -156,7 +155,7 @@ class PendingProxyConnection(HasDeadline):
         self,
         sock: socket.socket,
         address: str,
-        context: Surroundings,
+        context: ServerContext,
         slots: PendingSlots,
         on_header: Callable[[socket.socket, str, ProxyHeader], None],
     ) -> None:
@@ -168,7 +167,7 @@ class PendingProxyConnection(HasDeadline):
         self._on_header = on_header
         self._data = b""
         context.poller.register(sock.fileno(), self)
-        context.deadlines.add(self, context.deadlines.now + context.limits.handshake)
+        context.timers.add(self, context.timers.now + context.limits.handshake)
 
     def on_events(self, _events: int, /) -> None:
         """Peek at the data, and read only what belongs to the header."""
@@ -202,7 +201,7 @@ class PendingProxyConnection(HasDeadline):
             sock.close()
 
     def _reject(self, reason: str) -> None:
-        self._context.hits.count("proxy.protocol")
+        self._context.limit_counters.count("proxy.protocol")
         log.warning("rejected a connection from %s: %s ('proxy.protocol' is set)", self._address, reason)
         self.abort()
 
@@ -215,9 +214,9 @@ class PendingProxyConnection(HasDeadline):
 
     def _release(self, sock: socket.socket) -> None:
         self._context.poller.unregister(sock.fileno())
-        self._context.deadlines.cancel(self)
+        self._context.timers.cancel(self)
         self._socket = None
-        self._slots.leave(self._address)
+        self._slots.release()
 
     def on_error(self) -> None:
         """Close the connection after an internal error."""
@@ -226,7 +225,7 @@ class PendingProxyConnection(HasDeadline):
     def on_deadline(self, _now: float, /) -> float | None:
         """Close the connection: the header is late."""
         if self._socket is not None:
-            self._context.hits.count("limits.handshake")
+            self._context.limit_counters.count("limits.handshake")
             self._reject("its PROXY protocol header was not complete in time")
         return None
 
@@ -238,14 +237,14 @@ class AdmissionLimits:
         self._server_type = server_type
         error = TooManyPublishers if server_type == "admin" else TooManyConnections
         self.connections = ConnectionLimiter(*self._max_connections(settings), error)
-        self.rejections = PendingSlots()
+        self.rejections = RejectionSlots()
         self.pending = PendingSlots()
         self.rate = TokenBucket(self._max_rate(settings))
 
     def _max_connections(self, settings: Settings) -> tuple[int, int | None]:
         if self._server_type == "admin":
-            return capacity.for_publishers(settings), None
-        return capacity.for_browsers(settings).connections, settings.limits.connections_address
+            return capacity.max_publishers(settings), None
+        return capacity.max_clients(settings).connections, settings.limits.connections_address
 
     def _max_rate(self, settings: Settings) -> int | None:
         return None if self._server_type == "admin" else settings.limits.connections_second
@@ -253,7 +252,7 @@ class AdmissionLimits:
     def reload(self, settings: Settings, addresses: Iterable[str]) -> None:
         """Apply other limits to new connections. `addresses` are those of all present connections."""
         self.connections.reload(*self._max_connections(settings), addresses)
-        self.rate.a_second = self._max_rate(settings)
+        self.rate.rate = self._max_rate(settings)
 
 
 class Acceptor:
@@ -263,17 +262,17 @@ class Acceptor:
         self,
         server: ServerSettings,
         local_names: Collection[str],
-        connection: type[Connection],
-        application: Application,
+        handler: Handler,
         limits: AdmissionLimits,
-        shared: Surroundings,
+        shared: ServerContext,
     ) -> None:
-        self._connection = connection
+        self._handler = handler
         self._limits = limits
         self._shared = shared
-        self._context = PortContext(application, limits.connections, shared)
-        self._health_checks = PortContext(application, NoLimit(), shared)
-        self._rejections = PortContext(RejectAll(), limits.rejections, shared)
+        is_trusted = server.type == "admin"
+        self._context = PortContext(shared, limits.connections, is_trusted=is_trusted)
+        self._health_checks = PortContext(shared, NoLimit(), is_trusted=is_trusted)
+        self._rejections = PortContext(shared, limits.rejections, is_trusted=False)
         self._tls: ssl.SSLContext | None = None
         self.set_server(server, local_names)
 
@@ -283,7 +282,7 @@ class Acceptor:
         for context in (self._context, self._health_checks):
             context.proxies = TrustedProxies(server.proxy_trusted)
             context.origins = Origins(server.origins)
-            context.guard = AdminAccess(server, local_names)
+            context.access = AdminAccess(server, local_names)
 
     def set_credentials(self, credentials: Credentials) -> bool:
         """Apply certificates and keys; the tokens of keys that are no longer included are revoked.
@@ -297,31 +296,26 @@ class Acceptor:
             context.authorities = credentials.authorities
         return after is not None and (before is None or not after.include(before))
 
-    def set_limits(self, limits: Limits) -> None:
-        """Apply other limits, to present connections as well."""
-        for context in (self._context, self._health_checks, self._rejections):
-            context.limits = limits
-
     def on_accept(self, sock: socket.socket, address: str) -> None:
         """Admit or reject a connection, after its PROXY header if the port requires one. Raises OSError."""
         if not self._server.proxy_protocol:
             self._admit(sock, address)
             return
         limits = self._limits
-        if not limits.pending.enter(limits.connections.room):
-            self._shared.hits.add("limits.connections", address)
+        if not limits.pending.acquire(limits.connections.available):
+            self._shared.limit_counters.add("limits.connections", address)
             sock.close()
             return
         try:
             PendingProxyConnection(sock, address, self._shared, limits.pending, self._on_proxy_header)
         except OSError:
-            limits.pending.leave(address)
+            limits.pending.release()
             raise
 
     def _on_proxy_header(self, sock: socket.socket, peer: str, header: ProxyHeader) -> None:
         address = header.address or peer
         if header.is_local:
-            self._open(self._connection, sock, address, self._health_checks)
+            self._open(sock, address, self._health_checks, self._handler)
         else:
             self._admit(sock, address)
 
@@ -329,44 +323,50 @@ class Acceptor:
         """Admit or reject a connection. Raises OSError if the client is gone or the system's resources are spent."""
         counted = None if self._context.proxies.trusts(address) else address
         try:
-            self._limits.connections.enter(counted)
+            self._limits.connections.acquire(counted)
         except BadRequest as error:
             self._reject(sock, address, error)
             return
         try:
-            self._open(self._connection, sock, address, self._context)
+            self._open(sock, address, self._context, self._handler)
         except OSError:
-            self._limits.connections.leave(counted)
+            self._limits.connections.release(counted)
             raise
 
     def _reject(self, sock: socket.socket, address: str, error: BadRequest) -> None:
-        if not self._limits.rejections.enter():
-            self._shared.hits.add(error.limit or "", address)
+        if not self._limits.rejections.acquire():
+            self._shared.limit_counters.add(error.limit or "", address)
             sock.close()
             return
         try:
-            self._open(Connection, sock, address, self._rejections).tag = error
+            self._open(sock, address, self._rejections, RejectAll(error))
         except OSError:
-            self._limits.rejections.leave(address)
+            self._limits.rejections.release(address)
             raise
 
-    def _open(
-        self, connection: type[Connection], sock: socket.socket, address: str, context: PortContext
-    ) -> Connection:
+    def _open(self, sock: socket.socket, address: str, port: PortContext, handler: Handler) -> None:
         """Make a connection of a socket. Raises OSError as `_admit`."""
         if self._tls is not None:
-            sock = TLSSocket(sock, self._tls, self._shared.bridge)
+            sock = TLSSocket(sock, self._tls, self._shared.tls_bridge)
         try:
-            return connection(sock, address, context)
+            HTTPConnection(sock, address, port, handler)
         except OSError:
             sock.close()  # TLSSocket has taken the descriptor: closing the caller's object would not close it
             raise
 
 
-class RejectAll(Application):
-    """Rejects the request of each connection with the error in its `tag`."""
+class RejectAll:
+    """Handler of a connection for which there is no room: rejects its request with an error."""
 
-    def on_request(self, connection: Connection, _request: Request, /) -> None:
+    max_body_size = 0
+
+    def __init__(self, error: BadRequest) -> None:
+        self._error = error
+
+    def check_head(self, _connection: HTTPConnection, _request: Request, /) -> None:
         """Raise the error."""
-        assert isinstance(connection.tag, BadRequest)
-        raise connection.tag
+        raise self._error
+
+    def on_request(self, _connection: HTTPConnection, _request: Request, _body: bytes, /) -> None:
+        """Raise the error."""
+        raise self._error

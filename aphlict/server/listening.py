@@ -2,18 +2,18 @@
 
 from aphlict.core.hub import Hub
 from aphlict.core.subscriptions import Subscriber
-from aphlict.server.streaming import BrowserConnection
+from aphlict.server.http_connection import HTTPConnection
 from aphlict.server.timer_wheel import HasDeadline
 
 
 class Listening(HasDeadline):
-    """Part of the connection's Stream, and of the hub's Receiver. `term` ends it, on a port that asks for tokens."""
+    """Part of the connection's Responder, and of the hub's Receiver. `term` ends it, if the port requires tokens."""
 
     __slots__ = ("_connection", "_hub", "subscriber", "term")
 
     subscriber: Subscriber | None  # None once it has ended
 
-    def __init__(self, connection: BrowserConnection, hub: Hub) -> None:
+    def __init__(self, connection: HTTPConnection, hub: Hub) -> None:
         super().__init__()
         self._connection = connection
         self._hub = hub
@@ -21,12 +21,12 @@ class Listening(HasDeadline):
         self.term: HasDeadline | None = None
 
     @property
-    def holder(self) -> BrowserConnection:
+    def holder(self) -> HTTPConnection:
         """Part of the hub's Receiver."""
         return self._connection
 
     def on_close(self, _reason: str, /) -> None:
-        """Part of the connection's Stream."""
+        """Part of the connection's Responder."""
         self._leave()
 
     def _leave(self) -> None:
@@ -35,7 +35,7 @@ class Listening(HasDeadline):
         if subscriber is None:
             return
         self._hub.leave(subscriber)
-        deadlines = self._connection.context.deadlines
+        deadlines = self._connection.port.server.timers
         deadlines.cancel(self)
         if self.term is not None:
             deadlines.cancel(self.term)

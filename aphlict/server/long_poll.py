@@ -9,9 +9,9 @@ from aphlict.core.hub import Hub, Offset, Recovery
 from aphlict.core.message import Delivery
 from aphlict.core.subscriptions import Subscriber
 from aphlict.protocol.http import JSON, PRIVATE, response
+from aphlict.server.http_connection import HTTPConnection
 from aphlict.server.listen_request import ListenRequest
 from aphlict.server.listening import Listening
-from aphlict.server.streaming import BrowserConnection
 from aphlict.server.timer_wheel import TICK
 
 HEAD = {**JSON, **PRIVATE, "Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
@@ -42,7 +42,7 @@ class Poll(Listening):
 
     def __init__(
         self,
-        connection: BrowserConnection,
+        connection: HTTPConnection,
         hub: Hub,
         clock: Callable[[], float],
         fields: dict[str, str],
@@ -80,7 +80,7 @@ class Poll(Listening):
         if self._ready and (self._is_answering or not wish.wait):
             self._answer()
         else:
-            self._connection.context.deadlines.add(self, now + wish.wait)
+            self._connection.port.server.timers.add(self, now + wish.wait)
 
     # What the hub has to say
 
@@ -127,8 +127,8 @@ class Poll(Listening):
     def _answer(self) -> None:
         if self.subscriber is not None:
             body = self._end(self.subscriber)
-            self._connection.answer(
-                response(200, {**HEAD, **self._fields}, body, keep_alive=self._keep), keep=self._keep
+            self._connection.respond(
+                response(200, {**HEAD, **self._fields}, body, keep_alive=self._keep), keep_alive=self._keep
             )
 
     def _end(self, subscriber: Subscriber) -> bytes:
@@ -158,8 +158,8 @@ class Poll(Listening):
         self._answer()
         return None
 
-    def last_words(self) -> bytes:
-        """Part of the connection's Stream: the server stops; another can go on from this answer."""
+    def final_bytes(self) -> bytes:
+        """Part of the connection's Responder: the server stops; another can go on from this answer."""
         if self.subscriber is None:
             return b""
         return response(200, {**HEAD, **self._fields}, self._end(self.subscriber), keep_alive=False)

@@ -20,7 +20,7 @@ BATCH = 4  # events handled in a row: a TLS handshake takes a millisecond, a pag
 SPELL = 0.004  # seconds after which other work of the loop has its turn
 
 
-class Handler(Protocol):
+class EventHandler(Protocol):
     """What is told of events on a file descriptor."""
 
     def on_events(self, events: int, /) -> None:
@@ -39,7 +39,7 @@ class Poller:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._handlers: dict[int, Handler] = {}
+        self._handlers: dict[int, EventHandler] = {}
 
     def start(self) -> None:
         """Begin to hand out events, in the running loop."""
@@ -51,9 +51,13 @@ class Poller:
         self._epoll.close()
         self._handlers.clear()
 
-    def register(self, fd: int, handler: Handler, events: int = READ) -> None:
+    def register(self, fd: int, handler: EventHandler, events: int = READ) -> None:
         """Tell the handler of events on a descriptor from now on. Raises OSError (EXHAUSTED), and nothing is kept."""
         self._epoll.register(fd, events)
+        self._handlers[fd] = handler
+
+    def replace(self, fd: int, handler: EventHandler) -> None:
+        """Report the events of a registered descriptor to another handler."""
         self._handlers[fd] = handler
 
     def modify(self, fd: int, events: int) -> None:
@@ -65,7 +69,7 @@ class Poller:
         del self._handlers[fd]
         self._epoll.unregister(fd)
 
-    def handlers(self) -> list[Handler]:
+    def handlers(self) -> list[EventHandler]:
         """All that is registered now."""
         return list(self._handlers.values())
 
@@ -84,5 +88,5 @@ class Poller:
                 handler.on_events(events)
             except Exception:  # one connection's bug must not touch another's
                 log.exception("internal error on a connection; please report this")
-                handler.on_error()
+                handlers.get(fd, handler).on_error()  # it may have been replaced
         return len(ready)

@@ -15,23 +15,16 @@ from aphlict.core.stats import LimitCounters
 from aphlict.protocol.websocket import GOING_AWAY
 from aphlict.server.admin_access import local_names
 from aphlict.server.auth import Credentials, load_credentials
-from aphlict.server.connection import Application, Connection
-from aphlict.server.context import Surroundings
+from aphlict.server.connection import Connection
+from aphlict.server.context import ServerContext
+from aphlict.server.http_connection import Handler
 from aphlict.server.listener import Acceptor, AdmissionLimits, Listener, PendingProxyConnection
 from aphlict.server.poller import SPELL
-from aphlict.server.port import is_proven
 from aphlict.server.timer_wheel import TICK
 
 DRAIN_STEP = 0.05  # seconds between two groups of connections that are closed
 LOG_INTERVAL = 60.0  # seconds between two summaries of the limits that were reached
 CLOSE_GRACE = 1.0  # seconds after `drain.time` for the last clients to receive their close frame
-
-
-class PortType(NamedTuple):
-    """The classes that serve all ports of one type."""
-
-    connection: type[Connection]
-    application: Application
 
 
 class Port(NamedTuple):
@@ -42,7 +35,7 @@ class Port(NamedTuple):
 
 
 class Server:
-    """Serves ports. `credentials[i]` belong to `ports[i]`.
+    """Serves ports. `credentials[i]` belong to `ports[i]`, `handlers` to the types of ports.
 
     Call `start`, then either `drain` and `close` (graceful) or `abort` (immediate), each once and in a running loop.
     """
@@ -52,14 +45,14 @@ class Server:
         settings: Settings,
         ports: Sequence[Port],
         credentials: Sequence[Credentials],
-        port_types: Mapping[str, PortType],
-        hits: LimitCounters,
+        handlers: Mapping[str, Handler],
+        limit_counters: LimitCounters,
     ) -> None:
         self.settings = settings
-        self.context = Surroundings(settings.limits, hits, time.monotonic())
-        self.admission = {server_type: AdmissionLimits(server_type, settings) for server_type in port_types}
+        self.context = ServerContext(settings.limits, limit_counters, time.monotonic())
+        self.admission = {server_type: AdmissionLimits(server_type, settings) for server_type in handlers}
         self._ports = ports
-        self._port_types = port_types
+        self._handlers = handlers
         self._acceptors = [self._make_acceptor(port.settings) for port in ports]
         for acceptor, each in zip(self._acceptors, credentials, strict=True):
             acceptor.set_credentials(each)
@@ -68,9 +61,8 @@ class Server:
         self._cleanup = ExitStack()
 
     def _make_acceptor(self, server: ServerSettings) -> Acceptor:
-        connection, application = self._port_types[server.type]
-        names, limits = local_names(self.settings), self.admission[server.type]
-        return Acceptor(server, names, connection, application, limits, self.context)
+        handler, limits = self._handlers[server.type], self.admission[server.type]
+        return Acceptor(server, local_names(self.settings), handler, limits, self.context)
 
     def start(self) -> None:
         """Start all listeners: they accept when this returns."""
@@ -78,11 +70,13 @@ class Server:
         self._cleanup.callback(self.context.poller.close)
         self._cleanup.callback(self._cancel_sweep)
         self.every(TICK, self.tick)
-        self.every(LOG_INTERVAL, self.context.hits.sweep)
+        self.every(LOG_INTERVAL, self.context.limit_counters.sweep)
         for port, acceptor in zip(self._ports, self._acceptors, strict=True):
             rate = self.admission[port.settings.type].rate
             for sock in port.sockets:
-                listener = Listener(sock, self.context.poller, acceptor.on_accept, rate, self.context.hits)
+                listener = Listener(
+                    sock, self.context.poller, acceptor.on_accept, rate, self.context.limit_counters
+                )
                 listener.start()
                 self._listeners.append(listener)
 
@@ -112,7 +106,7 @@ class Server:
         """Handle deadlines for up to SPELL seconds, and continue after other work of the loop."""
         self._next_sweep = None
         until = time.monotonic() + SPELL
-        while self.context.deadlines.sweep(now := time.monotonic()):
+        while self.context.timers.sweep(now := time.monotonic()):
             if now > until:
                 self._next_sweep = asyncio.get_running_loop().call_soon(self._sweep)
                 return
@@ -147,17 +141,19 @@ class Server:
     def _abort_untrusted(self) -> None:
         """Abort connections whose client certificate is not accepted, or not yet received, under the new `ssl.ca`."""
         for connection in self.connections():
-            if not is_proven(connection):
-                self.context.hits.add("ssl.ca", connection.address, "its authority was removed from the file")
+            if not connection.has_accepted_certificate:
+                self.context.limit_counters.add(
+                    "ssl.ca", connection.address, "its authority was removed from the file"
+                )
                 connection.abort("its certificate is no longer accepted")
 
     def _set_limits(self, settings: Settings) -> None:
         self.settings = settings
         self.context.reload(settings.limits)
-        for acceptor in self._acceptors:
-            acceptor.set_limits(settings.limits)
         for limits in self.admission.values():
-            counted = [each.counted for each in self.connections() if each.context.door is limits.connections]
+            counted = [
+                each.counted_address for each in self.connections() if each.port.limiter is limits.connections
+            ]
             limits.reload(settings, [address for address in counted if address is not None])
 
     # Shutdown

@@ -8,9 +8,9 @@ from aphlict.core.message import DIGEST_SIZE, Delivery, digest
 from aphlict.core.resume import MAX_RECENT, encode_digests
 from aphlict.core.subscriptions import Subscriber
 from aphlict.protocol.http import PRIVATE, response_head
+from aphlict.server.http_connection import HTTPConnection
 from aphlict.server.listen_request import ListenRequest
 from aphlict.server.listening import Listening
-from aphlict.server.streaming import BrowserConnection
 
 COMMENT_INTERVAL = 25.0  # seconds, or `ping.interval` where that is shorter
 RETRY = 2000  # milliseconds after which a browser comes back by itself
@@ -74,7 +74,7 @@ class EventStream(Listening):
     )
 
     def __init__(
-        self, connection: BrowserConnection, hub: Hub, encoder: Encoder, fields: dict[str, str]
+        self, connection: HTTPConnection, hub: Hub, encoder: Encoder, fields: dict[str, str]
     ) -> None:
         super().__init__(connection, hub)
         self._encoder = encoder
@@ -90,9 +90,9 @@ class EventStream(Listening):
         """Begin: with a head and a comment at once, so that no proxy waits for more, then with what is missing."""
         self.subscriber = subscriber
         self._connection.stream(self)
-        self._connection.context.deadlines.add(self, now + self._interval)
+        self._connection.port.server.timers.add(self, now + self._interval)
         self._connection.send(response_head(200, {**HEAD, **self._fields}) + HELLO)
-        self._connection.give_up_after(self._connection.context.limits.ping_timeout)
+        self._connection.set_ack_timeout(self._connection.port.server.limits.ping_timeout)
         if wish.after:
             self._is_behind = True
             resumption = self._hub.resume(subscriber, wish.after, now)
@@ -156,8 +156,8 @@ class EventStream(Listening):
 
     @property
     def _interval(self) -> float:
-        return min(COMMENT_INTERVAL, self._connection.context.limits.ping_interval)
+        return min(COMMENT_INTERVAL, self._connection.port.server.limits.ping_interval)
 
-    def last_words(self) -> bytes:
-        """Part of the connection's Stream: the end is all there is to say."""
+    def final_bytes(self) -> bytes:
+        """Part of the connection's Responder: the end is all there is to say."""
         return b""

@@ -1,5 +1,7 @@
 """What waits for a browser that does not take it yet, and how much waits for all of them together."""
 
+import socket
+import ssl
 from collections import deque
 from collections.abc import Iterator
 
@@ -7,6 +9,7 @@ from aphlict.config.settings import Limits
 from aphlict.core.budget import Budget, Holder
 
 CHUNK = 16 * 1024  # bytes that are joined for one `send`; a longer frame goes by itself
+MAX_CHUNKS = 16  # sent in a row before other connections have their turn
 SHARE = 64 * 1024  # bytes that a connection may hold without being closed in favour of others
 ADDRESS_PART = 4  # one address may hold one in so many bytes, where `limits.send_buffer.address` is not given
 ITERATOR_COST = (
@@ -14,6 +17,8 @@ ITERATOR_COST = (
 )  # bytes that a replay counts for, whatever it may bring: the list that it works from
 FRAME_COST = 500  # bytes of the objects that come with a frame: its uniqueID, its channels
 REFERENCE_COST = 16  # bytes that one more place in a queue takes
+
+WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 Part = bytes | Iterator[bytes]
 
@@ -169,11 +174,35 @@ class WriteBuffer:
         self._pool.remove(first)
         self._shrink(len(first))
 
-    def next_look(self, now: float, patience: float) -> float | None:
-        """When to look again whether something has been taken; None where nothing was for so many seconds."""
+    def send_to(self, sock: socket.socket) -> bool:
+        """Send what the socket accepts now. Returns whether nothing is left.
+
+        Raises OSError if the connection is lost, HistoryEvicted as a replay does.
+        """
+        for _ in range(MAX_CHUNKS):
+            chunk = self.peek()
+            if not chunk:
+                return True
+            try:
+                sent = sock.send(chunk)
+            except WOULD_BLOCK:
+                return False
+            self.advance(sent)
+            if sent < len(chunk):
+                return False
+        return False
+
+    def set_holder(self, holder: Holder) -> None:
+        """Attribute what waits to another connection object."""
+        self._pool.attribute(self._holder, -self._charged)
+        self._pool.attribute(holder, self._charged)
+        self._holder = holder
+
+    def check_stall(self, now: float, timeout: float) -> float | None:
+        """Return the next deadline; None if nothing has been accepted for `timeout` seconds."""
         if self.stalled_since is None:
             self.stalled_since = now
-        end = self.stalled_since + patience
+        end = self.stalled_since + timeout
         return end if now < end else None
 
     def clear(self, *, but_begun: bool = False) -> None:

@@ -157,11 +157,11 @@ def test_nothing_is_kept_where_nothing_was_begun() -> None:
 def test_taking_something_shows_life() -> None:
     backlog = waiting()
     backlog.add(b"abc")
-    assert backlog.next_look(10, 5) == 15
-    assert backlog.next_look(10, 5) == 15, "who looks twice does not count twice"
+    assert backlog.check_stall(10, 5) == 15
+    assert backlog.check_stall(10, 5) == 15, "who looks twice does not count twice"
     backlog.peek()
     backlog.advance(0)
-    assert backlog.next_look(14, 5) == 15
+    assert backlog.check_stall(14, 5) == 15
     backlog.advance(1)
-    assert backlog.next_look(15, 5) == 20
-    assert backlog.next_look(20, 5) is None
+    assert backlog.check_stall(15, 5) == 20
+    assert backlog.check_stall(20, 5) is None

@@ -77,7 +77,7 @@ def hits(node: RunningNode) -> dict[str, int]:
 
 
 def pool(node: RunningNode) -> BufferBudget:
-    return node.node.server.context.pool
+    return node.node.server.context.buffer_budget
 
 
 async def listening(node: RunningNode, count: int) -> None:

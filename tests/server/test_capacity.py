@@ -39,19 +39,19 @@ def settings(folder: Path, **changes: Any) -> Settings:
 def test_what_the_descriptors_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (1024, 1 << 30))
     plain = settings(tmp_path)
-    room = capacity.for_browsers(plain)
+    room = capacity.max_clients(plain)
     assert room.bound == "descriptors"
-    assert room.connections + capacity.for_publishers(plain) + 96 == 1024
+    assert room.connections + capacity.max_publishers(plain) + 96 == 1024
 
 
 def test_a_limit_that_is_given(tmp_path: Path) -> None:
-    assert capacity.for_browsers(settings(tmp_path, connections=7)) == (7, "limits.connections")
+    assert capacity.max_clients(settings(tmp_path, connections=7)) == (7, "limits.connections")
 
 
 @pytest.mark.usefixtures("many_descriptors")
 def test_memory_bounds_where_descriptors_do_not(tmp_path: Path) -> None:
     machine = capacity.memory()
-    room = capacity.for_browsers(settings(tmp_path))
+    room = capacity.max_clients(settings(tmp_path))
     assert room.bound == "memory"
     assert room.connections * 4.8 * 1024 < machine  # the kernel's part of an idle connection
 
@@ -95,16 +95,16 @@ def test_tls_and_workers_take_their_part(tmp_path: Path, monkeypatch: pytest.Mon
     plain = settings(tmp_path)
     tls = settings(tmp_path, servers=[CLIENT | {"ssl.key": "k", "ssl.cert": "c"}, ADMIN])
     four = settings(tmp_path, workers=4)
-    rooms = [capacity.for_browsers(each).connections for each in (plain, tls, four)]
+    rooms = [capacity.max_clients(each).connections for each in (plain, tls, four)]
     assert rooms[0] == pytest.approx(122_000, rel=0.01)
     assert rooms[0] / rooms[1] == pytest.approx(22 / 6, rel=0.01)
     assert rooms[0] / rooms[2] == pytest.approx(4, rel=0.02)
-    assert capacity.for_publishers(plain) == pytest.approx(rooms[0] / 15, rel=0.01)
+    assert capacity.max_publishers(plain) == pytest.approx(rooms[0] / 15, rel=0.01)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_status_has_the_number_of_the_whole_node(tmp_path: Path, workers: int) -> None:
     node = settings(tmp_path, workers=workers)
-    room = capacity.for_browsers(node)
+    room = capacity.max_clients(node)
     expected = {"connections.max": room.connections * workers, "connections.bound": room.bound}
     assert capacity.status(node) == expected

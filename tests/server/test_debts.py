@@ -1,14 +1,14 @@
-"""What addresses owe, without a connection."""
+"""CommandDebts of addresses whose connections have ended."""
 
 from aphlict.config.settings import Limits
-from aphlict.server.limits import FORGIVEN, MAX_DEBTS, Debts
+from aphlict.server.limits import FORGIVEN_PART, MAX_DEBTS, CommandDebts
 
 LIMITS = Limits(commands=50, commands_burst=200)
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 
 
-def owing(units: int, address: str = HERE) -> Debts:
-    debts = Debts()
+def owing(units: int, address: str = HERE) -> CommandDebts:
+    debts = CommandDebts()
     debts.add(address, units, 10.0, LIMITS)
     return debts
 
@@ -26,24 +26,24 @@ def test_a_debt_goes_to_one_connection() -> None:
 
 
 def test_each_debt_costs_one_connection_its_burst_at_most() -> None:
-    debts = Debts()
+    debts = CommandDebts()
     for units in (150, 50, 450):
         debts.add(HERE, units, 10.0, LIMITS)
     assert [debts.take(HERE, 10.0, LIMITS) for _ in range(6)] == [200, 200, 50, 50, 150, 0]
 
 
 def test_a_debt_that_has_been_paid_hides_no_other() -> None:
-    debts = Debts()
+    debts = CommandDebts()
     debts.add(HERE, 400, 10.0, LIMITS)
     debts.add(HERE, 50, 10.0, LIMITS)
     assert [debts.take(HERE, 12.0, LIMITS) for _ in range(3)] == [200, 100, 0]
 
 
 def test_little_is_forgiven_unless_it_is_one_browsers() -> None:
-    few = 200 // FORGIVEN
+    few = 200 // FORGIVEN_PART
     assert owing(few).take(HERE, 10.0, LIMITS) == 0
     assert owing(few + 1).take(HERE, 10.0, LIMITS) == few + 1
-    debts = Debts()
+    debts = CommandDebts()
     debts.add(HERE, few, 10.0, LIMITS, forgives=False)
     assert debts.take(HERE, 10.0, LIMITS) == few
 

@@ -242,15 +242,15 @@ async def test_who_does_not_say_for_whom_it_is_takes_no_more_room_than_there_is(
         arriving = node.node.server.admission["client"].pending
         for _ in range(40):
             await stack.enter_async_context(raw(node.client_port))
-        await eventually(lambda: arriving.inside == 40)
+        await eventually(lambda: arriving.used == 40)
         async with raw(node.client_port) as late:
             assert await late.end() == b""
         assert await hits(node, "limits.connections") == 1
         await stack.aclose()
-        await eventually(lambda: arriving.inside == 0)
+        await eventually(lambda: arriving.used == 0)
         async with raw(node.client_port) as browser:
             assert b" 101 " in await browser.ask(v2("203.0.113.9") + UPGRADE)
-        assert arriving.inside == 0
+        assert arriving.used == 0
 
 
 async def test_a_balancers_own_check_is_served_and_not_counted() -> None:

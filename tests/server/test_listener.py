@@ -65,9 +65,9 @@ async def test_a_client_that_resets_before_the_response(path: str, caplog: pytes
             limiter = node.node.server.admission["client"].connections
             with socket.create_connection(("127.0.0.1", node.client_port)) as sock:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-                await eventually(lambda: limiter.inside == 1)
+                await eventually(lambda: limiter.used == 1)
                 sock.sendall(f"GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            await eventually(lambda: limiter.inside == 0)
+            await eventually(lambda: limiter.used == 0)
             assert node.node.hub.connections == 0
     assert not caplog.records
 
@@ -106,7 +106,7 @@ async def test_a_connection_that_epoll_cannot_register_is_released(
             assert await asyncio.wait_for(reader.read(), 20) == b""
             writer.close()
             assert poller.handlers() == handlers
-            assert limits.connections.inside == limits.rejections.inside == limits.pending.inside == 0
+            assert limits.connections.used == limits.rejections.used == limits.pending.used == 0
             poller._epoll = epoll
             reader, writer = await asyncio.open_connection("127.0.0.1", node.client_port)
             await eventually(lambda: len(poller.handlers()) > len(handlers), "the next connection")

@@ -255,7 +255,7 @@ async def poll_slowly(node: RunningNode, field: bytes = b"") -> socket.socket:
 
 
 def pool_of(node: RunningNode) -> BufferBudget:
-    pool = node.node.server.context.pool
+    pool = node.node.server.context.buffer_budget
     assert isinstance(pool, BufferBudget)
     return pool
 

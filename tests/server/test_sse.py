@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from itertools import product
 
 from aphlict.server import sse as events
-from aphlict.server.connection import Connection
+from aphlict.server.http_connection import HTTPConnection
 from aphlict.server.sse import EventStream, encode
 from tests.support.curl import Block, curl, event_source
 from tests.support.nodes import RunningNode, running_node
@@ -109,7 +109,7 @@ async def test_a_quiet_stream_sends_comments() -> None:
     async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
         await source.block()
         [connection] = connections(node)
-        stream = connection._stream  # type: ignore[attr-defined]
+        stream = connection._responder
         assert isinstance(stream, EventStream)
         assert stream.on_deadline(100.0) == 100.0 + events.COMMENT_INTERVAL == 125.0
         block = await source.block()
@@ -133,10 +133,9 @@ async def test_an_unreachable_client_is_dropped() -> None:
         assert connection._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 40_000
 
 
-def connections(node: RunningNode) -> list[Connection]:
+def connections(node: RunningNode) -> list[HTTPConnection]:
     """Return the connections of clients."""
-    handlers = node.node.server.context.poller.handlers()
-    return [each for each in handlers if isinstance(each, Connection) and each.tag is None]
+    return [each for each in node.node.server.connections() if isinstance(each, HTTPConnection)]
 
 
 def test_an_event_has_one_line_of_data_for_each_line() -> None:

@@ -176,7 +176,7 @@ async def test_answers_to_records_get_between_frames_that_wait(tmp_path: Path) -
         for number, size in enumerate(sizes):
             await node.publish({"subscribers": ["a"], "n": number, "text": "x" * size})
             client.sock.sendall(client.key_updates(1, REQUESTED))
-        pool = node.node.server.context.pool
+        pool = node.node.server.context.buffer_budget
         assert pool.used > 900_000, "nothing waits"
         end = b'"n":%d' % (len(sizes) - 1)
         data = await asyncio.to_thread(read_until, client, end)

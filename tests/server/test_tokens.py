@@ -14,8 +14,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from aphlict.core.subscriptions import Subscriber
-from aphlict.server.auth import CHECK_INTERVAL, WebSocketSession
+from aphlict.server.auth import CHECK_INTERVAL, SessionGrant
+from aphlict.server.client_port import WebSocketSession
+from aphlict.server.websocket_connection import WebSocket
 from tests.support.clocks import Clock
 from tests.support.curl import curl
 from tests.support.heads import BROWSER
@@ -329,13 +330,13 @@ async def test_closed_connections_are_not_kept_until_their_token_expires(
 ) -> None:
     monkeypatch.setattr("aphlict.server.auth.CHECK_INTERVAL", 0.2)
     async with running_node(client=guarded(tmp_path)) as node:
-        deadlines = node.node.server.context.deadlines
+        timers = node.node.server.context.timers
         for _ in range(10):
             async with connect(node.url(f"/ws/?token={token('a', exp=ends_in(86400))}")) as browser:
                 for _ in range(5):
                     await command(browser, "auth", token("a"))
 
-        await eventually(lambda: not kept(deadlines, WebSocketSession), "the deadlines to be forgotten")
+        await eventually(lambda: not kept(timers, SessionGrant), "the deadlines to be forgotten")
 
 
 async def test_a_reload_adds_and_removes_the_requirement(tmp_path: Path, clock: Clock) -> None:
@@ -394,4 +395,6 @@ async def test_a_connection_of_a_port_without_keys_has_no_timer() -> None:
     async with running_node() as node, connect(node.url()) as browser:
         await command(browser, "subscribe", ["a"])
         [connection] = node.node.server.connections()
-        assert type(connection.tag) is Subscriber
+        assert isinstance(connection, WebSocket)
+        assert isinstance(connection.session, WebSocketSession)
+        assert connection.session.grant is None

@@ -14,46 +14,55 @@ from aphlict.config.settings import Limits
 from aphlict.core.stats import LimitCounters
 from aphlict.protocol.http import Request
 from aphlict.protocol.websocket import WSMessage, encode_frame
-from aphlict.server.connection import Application, Connection, Context
-from aphlict.server.context import Surroundings
-from aphlict.server.limits import ConnectionLimiter, TokenBucket
+from aphlict.server.context import PortContext, ServerContext
+from aphlict.server.http_connection import HTTPConnection
+from aphlict.server.limits import NoLimit, TokenBucket
 from aphlict.server.listener import Listener
 from aphlict.server.timer_wheel import TICK
+from aphlict.server.tls_socket import TLSSocket
+from aphlict.server.websocket_connection import WebSocket
 
 LARGEST = 16 * 1024 * 1024  # the suite sends messages of this size
 FRAMES = 1_000_000  # in one message
 LIMITS = Limits(client_frame=LARGEST, send_buffer=4 * LARGEST, commands_burst=FRAMES)
 
 
-class Echo(Application):
-    """Accepts every WebSocket and echoes its messages."""
+class Echo:
+    """Upgrades every request, and sends each message back: Handler and Session."""
 
-    def on_request(self, connection: Connection, request: Request, /) -> None:
-        """Accept the WebSocket."""
-        connection.upgrade(request)
+    max_body_size = 0
 
-    def on_message(self, connection: Connection, received: WSMessage, /) -> None:
-        """Echo the message."""
-        data = received.data.encode() if isinstance(received.data, str) else received.data
-        connection.send(encode_frame(received.opcode, data))
+    def check_head(self, connection: HTTPConnection, request: Request, /) -> None:
+        """Accept every request."""
+
+    def on_request(self, connection: HTTPConnection, request: Request, body: bytes, /) -> None:
+        """Upgrade."""
+        connection.upgrade(request, lambda _websocket: self)
+
+    def on_message(self, websocket: WebSocket, message: WSMessage, /) -> None:
+        """Send the message back."""
+        data = message.data.encode() if isinstance(message.data, str) else message.data
+        websocket.send(encode_frame(message.opcode, data))
+
+    def on_close(self, websocket: WebSocket, reason: str, /) -> None:
+        """Do nothing."""
 
 
 async def serve(sock: socket.socket, tls: ssl.SSLContext | None) -> None:
     """Serve until killed."""
-    surroundings = Surroundings(LIMITS, LimitCounters(), time.monotonic())
-    poller = surroundings.poller
-    poller.start()
-    context = Context(Echo(), ConnectionLimiter(sys.maxsize, None), surroundings)
+    server = ServerContext(LIMITS, LimitCounters(), time.monotonic())
+    server.poller.start()
+    port = PortContext(server, NoLimit(), is_trusted=False)
 
     def on_accept(accepted: socket.socket, address: str) -> None:
         if tls is not None:
-            accepted = tls.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
-        Connection(accepted, address, context)
+            accepted = TLSSocket(accepted, tls, server.tls_bridge)
+        HTTPConnection(accepted, address, port, Echo())
 
-    Listener(sock, poller, on_accept, TokenBucket(None), surroundings.hits).start()
+    Listener(sock, server.poller, on_accept, TokenBucket(None), server.limit_counters).start()
     while True:
         await asyncio.sleep(TICK)
-        while surroundings.deadlines.sweep(time.monotonic()):
+        while server.timers.sweep(time.monotonic()):
             pass
 
 
