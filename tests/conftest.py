@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures and settings of all tests."""
 
 import os
 import signal
@@ -13,16 +13,16 @@ from tests.support.installation import Installation, installed
 
 pytest_plugins = ["tests.support.skipping"]
 
-# No deadline: the machine may have other work. In CI, the same examples each time: new ones are looked for elsewhere.
+# No deadline: the machine may be busy. With CI set, hypothesis uses the same examples each time.
 settings.register_profile("anywhere", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
 
-# A shell has SIGINT ignored in what it runs in the background, and so would all that the tests start.
+# A shell ignores SIGINT in background jobs; so would every process that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-# nohup has SIGHUP ignored, which a server in the foreground respects: it would not reload.
+# nohup ignores SIGHUP. A server in the foreground respects that, and would not reload.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
@@ -33,19 +33,19 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """See that nothing that an earlier test left would draw from `random` in the middle of a property test.
+    """Fail a property test if a thread that an earlier test left may use `random` while it runs.
 
-    Hypothesis calls that flaky, and it happens rarely: here it fails always. A connection of `websockets.sync` that
-    stays open needs `ping_interval=None`.
+    Hypothesis would call the test flaky, but rarely. A connection of `websockets.sync` that stays open needs
+    `ping_interval=None`.
     """
     if item.get_closest_marker("hypothesis"):
         for thread in [each for each in threading.enumerate() if "keepalive" in each.name]:
-            thread.join(timeout=5)  # that of a connection which was closed may be about to end
+            thread.join(timeout=5)  # the thread of a closed connection may be about to end
             assert not thread.is_alive()
 
 
 @pytest.fixture
 def installation(tmp_path: Path) -> Iterator[Installation]:
-    """A server's configuration with free ports; whatever runs of it at the end is killed."""
+    """The configuration of a server with free ports. It is not running; what a test starts of it is killed."""
     with installed(tmp_path) as made:
         yield made

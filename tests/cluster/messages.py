@@ -1,4 +1,4 @@
-"""Messages to send, and relays that send them."""
+"""Messages, and relays that send them."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +16,7 @@ FAST = Bounds(first_retry=0.02, last_retry=0.1)
 def message(
     text: str = "hello", instance: str = "default", touched: Sequence[str] = (), **more: object
 ) -> Message:
-    """A message as the hub hands it to the relay."""
+    """A message as the hub passes it to the relay."""
     fields = {"subscribers": ["demo"], "text": text, "uniqueID": text, "touched": list(touched), **more}
     messages, _ = parse_body(json.dumps(fields).encode(), instance)
     return messages[0]
@@ -24,7 +24,7 @@ def message(
 
 @asynccontextmanager
 async def relay_to(*peers: PeerSettings, bounds: Bounds = FAST) -> AsyncIterator[Relay]:
-    """A relay that runs."""
+    """Run a relay."""
     relay = Relay(peers, OWN, bounds)
     relay.start()
     try:

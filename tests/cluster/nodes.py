@@ -1,4 +1,4 @@
-"""Other nodes, as real HTTP servers: one that behaves as it is told, and one that relays as Node.js does."""
+"""Fake peers: HTTP servers that respond as a test wants, or relay as the Node.js server does."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ Node = TypeVar("Node", bound="FakeNode")
 
 
 class Post(NamedTuple):
-    """One POST as it arrived."""
+    """A POST as it arrived."""
 
     instance: str
     objects: list[dict[str, Any]]
@@ -32,7 +32,7 @@ class Post(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What is answered."""
+    """A response."""
 
     status: int
     body: bytes
@@ -40,12 +40,12 @@ class Reply(NamedTuple):
 
 
 def reply(status: int, **fields: object) -> Reply:
-    """A JSON answer."""
+    """A response with JSON."""
     return Reply(status, json.dumps(fields).encode())
 
 
 class FakeNode:
-    """A node of this project as the others see it. `respond` may answer in its place; `is_hung` never does."""
+    """A peer. `respond` may replace its responses; with `is_hung`, it does not respond."""
 
     def __init__(self, fingerprint: str, tls: ssl.SSLContext | None = None, idle: float = 3600) -> None:
         self.fingerprint = fingerprint
@@ -62,25 +62,25 @@ class FakeNode:
 
     @property
     def settings(self) -> PeerSettings:
-        """How another node's configuration lists it."""
+        """Its entry in the configuration of another node."""
         return PeerSettings(host=HOST, port=self.port, protocol="https" if self._tls else "http")
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """All objects that were posted, in order."""
+        """All objects that it received, in order."""
         return [each for post in self.posts for each in post.objects]
 
     @property
     def texts(self) -> list[str]:
-        """Their `text`."""
+        """Their `text` fields."""
         return [each["text"] for each in self.messages]
 
     async def got(self, count: int) -> None:
-        """Wait until so many messages have come."""
+        """Wait until it has received so many messages."""
         await eventually(lambda: len(self.messages) >= count, f"{count} messages at {self.fingerprint}")
 
     def start(self: Node) -> Node:
-        """Listen: on a free port, or again on the one it had."""
+        """Listen on a free port, or again on the former one."""
         self._server = HTTPServer(self._on_request, ssl_options=self._tls, idle_connection_timeout=self._idle)
         sockets = bind_sockets(self.port, HOST)
         self.port = sockets[0].getsockname()[1]
@@ -91,11 +91,11 @@ class FakeNode:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        """It is stopped at the end of the block."""
+        """Stop."""
         await self.stop()
 
     async def stop(self) -> None:
-        """Go away: nothing listens, every connection is closed."""
+        """Close the listener and all connections."""
         if self._server is not None:
             self._server.stop()
             await self._server.close_all_connections()
@@ -124,7 +124,7 @@ class FakeNode:
 
 
 class NodeJsServer(FakeNode):
-    """Relays as the Node.js server does: to each peer at once, no queue, no second try, no look at uniqueID."""
+    """Relays as the Node.js server does: to each peer immediately, without queue, retries and `uniqueID`."""
 
     def __init__(self, fingerprint: str, idle: float = 5) -> None:
         super().__init__(fingerprint, idle=idle)
@@ -134,11 +134,11 @@ class NodeJsServer(FakeNode):
         self._client = SimpleAsyncHTTPClient(force_instance=True)
 
     def join(self, *ports: int) -> None:
-        """Take these admin ports for peers."""
+        """Use these admin ports as peers."""
         self._peers = dict.fromkeys(ports)
 
     async def stop(self) -> None:
-        """Go away."""
+        """Stop, and cancel what it was sending."""
         for task in self.tasks:
             task.cancel()
         self._client.close()
@@ -176,13 +176,13 @@ class NodeJsServer(FakeNode):
 
 @asynccontextmanager
 async def started(*fingerprints: str) -> AsyncIterator[list[FakeNode]]:
-    """Nodes with these fingerprints."""
+    """Run peers with these fingerprints."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(FakeNode(name).start()) for name in fingerprints]
 
 
 def read_post(request: HTTPServerRequest) -> Post:
-    """What a POST carries."""
+    """Parse a POST."""
     assert request.path == "/"
     content = json.loads(request.body)
     instance = unquote(request.query.removeprefix("instance="))
@@ -190,7 +190,7 @@ def read_post(request: HTTPServerRequest) -> Post:
 
 
 def send(request: HTTPServerRequest, answer: Reply) -> None:
-    """Answer a request."""
+    """Send a response."""
     assert request.connection is not None
     headers = HTTPHeaders({"Content-Length": str(len(answer.body)), **answer.headers})
     start = ResponseStartLine("HTTP/1.1", answer.status, HTTPStatus(answer.status).phrase)

@@ -1,4 +1,4 @@
-"""Browsers of another implementation, for tests that have no loop of their own."""
+"""WebSocket clients of another implementation, for tests without an event loop."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,21 +10,21 @@ from websockets.sync.client import ClientConnection, connect
 
 @contextmanager
 def listening_to(port: int, *channels: str, host: str = "127.0.0.1") -> Iterator[ClientConnection]:
-    """A browser that has subscribed."""
+    """Connect and subscribe."""
     with connect(f"ws://{host}:{port}/", open_timeout=20) as browser:
         ask(browser, "subscribe", list(channels))
         yield browser
 
 
 def ask(browser: ClientConnection, command: str, data: Any) -> dict[str, Any]:
-    """Send a command that has to be done, and return its answer; messages that come before it are an error."""
+    """Send a command, and return its `ack`. The next frame has to be that."""
     answer = order(browser, command, data)
     assert answer["type"] == "ack", answer
     return answer
 
 
 def order(browser: ClientConnection, command: str, data: Any) -> dict[str, Any]:
-    """Send a command, and return its answer, whatever that is."""
+    """Send a command, and return the next frame."""
     browser.send(json.dumps({"command": command, "data": data, "id": command}))
     answer = json.loads(browser.recv(timeout=20))
     assert isinstance(answer, dict)
@@ -32,5 +32,5 @@ def order(browser: ClientConnection, command: str, data: Any) -> dict[str, Any]:
 
 
 def receive(browser: ClientConnection, count: int) -> Sequence[dict[str, Any]]:
-    """The next messages."""
+    """Receive messages."""
     return [json.loads(browser.recv(timeout=20)) for _ in range(count)]

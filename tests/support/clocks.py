@@ -1,4 +1,4 @@
-"""The clock that a node's connections go by, set by hand."""
+"""A clock for the connections of a node, which the test sets."""
 
 import time
 
@@ -6,16 +6,16 @@ from tests.support.nodes import RunningNode
 
 
 class Clock:
-    """Stands still, however long the machine takes, until a test moves it: deadlines, tokens and pauses go by it."""
+    """It stands still until a test advances it. Deadlines, tokens and pauses use it."""
 
     def __init__(self) -> None:
         self.now = float(round(time.monotonic()))  # so that what is added makes no error
 
     def monotonic(self) -> float:
-        """Part of the module `time`."""
+        """As in the module `time`."""
         return self.now
 
     def advance(self, node: RunningNode, seconds: float) -> None:
-        """Let time pass for the connections of a node: when this returns, what was due has been done."""
+        """Advance the time of a node's connections, and handle the deadlines that have passed."""
         self.now += seconds
         node.node.server.tick()

@@ -10,7 +10,7 @@ TIMEOUT = 20  # seconds
 
 
 class Answer(NamedTuple):
-    """An HTTP answer; the names in `headers` are lower-case."""
+    """An HTTP response; the names in `headers` are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -18,12 +18,12 @@ class Answer(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """The body, read."""
+        """The body as JSON."""
         return json.loads(self.body)
 
 
 async def curl(url: str, *options: str) -> Answer:
-    """Ask once."""
+    """Send one request."""
     process = await asyncio.create_subprocess_exec(
         "curl", "-sS", "-i", "--max-time", str(TIMEOUT), *options, url, stdout=asyncio.subprocess.PIPE
     )
@@ -40,18 +40,18 @@ def _read_head(head: bytes) -> tuple[int, dict[str, str]]:
 
 
 class Block(NamedTuple):
-    """A block of an event stream: its fields (a comment has the name ""), those that repeat joined by line breaks."""
+    """A block of an event stream: its fields. A comment has the name "", repeated fields are joined."""
 
     fields: dict[str, str]
 
     @property
     def id(self) -> str | None:
-        """The event's id."""
+        """The id of the event."""
         return self.fields.get("id")
 
     @property
     def json(self) -> Any:
-        """The event's data, read."""
+        """The data of the event as JSON."""
         return json.loads(self.fields["data"])
 
 
@@ -78,23 +78,23 @@ class EventSource:
         return Block(fields)
 
     async def event(self) -> Block:
-        """The next block that is an event: that has data."""
+        """The next block with data."""
         while "data" not in (block := await self.block()).fields:
             pass
         return block
 
     async def events(self, count: int) -> list[Block]:
-        """The next few of those."""
+        """The next blocks with data."""
         return [await self.event() for _ in range(count)]
 
     async def end(self) -> bytes:
-        """What is left once the stream has ended."""
+        """The rest of the stream, up to its end."""
         return await asyncio.wait_for(self._output.read(), TIMEOUT)
 
 
 @asynccontextmanager
 async def event_source(url: str, *options: str) -> AsyncIterator[EventSource]:
-    """Read an event stream, as far as its hello."""
+    """Open an event stream."""
     process = await asyncio.create_subprocess_exec(
         "curl", "-sS", "-i", "-N", *options, url, stdout=asyncio.subprocess.PIPE
     )

@@ -1,4 +1,4 @@
-"""The doctor's command, and what it said."""
+"""`aphlict doctor` and its report."""
 
 import json
 from typing import Any, NamedTuple
@@ -10,14 +10,14 @@ from tests.support.installation import Installation
 
 
 class Diagnosis(NamedTuple):
-    """What the command gave back."""
+    """Exit status and report of the command."""
 
     status: int
     first: dict[str, str]
     checks: list[dict[str, str]]
 
     def of(self, check: str) -> list[dict[str, str]]:
-        """What was found at a check."""
+        """The results of a check."""
         return [each for each in self.checks if each["check"] == check]
 
     def expect(self, check: str, *parts: str) -> None:
@@ -36,7 +36,7 @@ class Doctor:
         self._capsys = capsys
 
     def visit(self, installation: Installation, *options: str) -> Diagnosis:
-        """Examine an installation."""
+        """Run it on the configuration of an installation."""
         self._capsys.readouterr()
         status = main(["doctor", "--config", str(installation.config), "--json", *options])
         said: dict[str, Any] = json.loads(self._capsys.readouterr().out)

@@ -1,4 +1,4 @@
-"""Frames as a browser sends them, made without any code of the server."""
+"""Frames of a client, encoded without code of the server."""
 
 KEY = b"\x12\x34\x56\x78"
 
@@ -19,7 +19,7 @@ def frame(
     reserved: int = 0,
     form: int | None = None,
 ) -> bytes:
-    """A frame. `key` None leaves the mask away; `form` is how many bytes tell the length (0, 2 or 8)."""
+    """A frame. With `key` None it is not masked; `form` is the size of the extended length: 0, 2 or 8 bytes."""
     size = len(payload)
     if form is None:
         form = 0 if size < 126 else 2 if size < 65536 else 8

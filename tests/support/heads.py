@@ -1,4 +1,4 @@
-"""HTTP heads for tests of what is read and what is refused."""
+"""HTTP request heads, valid and invalid."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ BROWSER = {
     "Sec-WebSocket-Version": "13",
     "Origin": "https://example.com",
 }
-"""What a browser sends; the key is that of RFC 6455, 1.3."""
+"""The headers of a browser; the key is that of RFC 6455, 1.3."""
 
 
 def head(start: str = "GET /ws/ HTTP/1.1", headers: dict[str, str] | None = None, **more: str) -> bytes:
@@ -23,7 +23,7 @@ def head(start: str = "GET /ws/ HTTP/1.1", headers: dict[str, str] | None = None
 
 
 class Malformed(NamedTuple):
-    """Bytes that begin as a request and are none; `status` is what they are answered with."""
+    """An invalid request, and the status of the response."""
 
     name: str
     data: bytes
@@ -43,7 +43,7 @@ def _with_size(*lines: bytes) -> bytes:
 
 _CHUNKED = b"2\r\n{}\r\n0\r\n\r\n"
 
-# Each of these has been a way to have two servers read one stream of bytes as different requests.
+# Each of these has been used for request smuggling: two servers parse the same bytes as different requests.
 MALFORMED = (
     Malformed("a bare CR in a value", _with_size(b"X: a\rY: b")),
     Malformed("a bare CR in a name", _with_size(b"A\rB: c")),

@@ -1,4 +1,4 @@
-"""A server as an operator has it: a configuration in a folder, and the commands as processes of their own."""
+"""A server in a process of its own: a configuration in a folder, and the commands."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ SECONDS = 30.0
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """What the commands are run with."""
+    """The environment of the commands."""
     return {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONWARNINGS": "error", **changes}
 
 
@@ -54,13 +54,13 @@ class Installation:
         self.config.write_text(json.dumps(base | {"drain.time": 0.2} | by_key))
 
     def run(self, command: str, *options: str, **more: Any) -> "subprocess.CompletedProcess[str]":
-        """Run one command to its end."""
+        """Run a command, and wait for it."""
         with subprocess.Popen(self.words(command, *options), **self._streams(more)) as process:
             out, err = process.communicate(timeout=SECONDS)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def begin(self, command: str, *options: str, **more: Any) -> "subprocess.Popen[str]":
-        """Run one command that goes on."""
+        """Start a command."""
         return subprocess.Popen(self.words(command, *options), **self._streams(more))
 
     def start(self) -> psutil.Process:
@@ -74,11 +74,11 @@ class Installation:
         return psutil.Process(int(self.pidfile.read_text()))
 
     def worker(self) -> psutil.Process:
-        """The worker, once there is one that answers."""
+        """Wait for a worker that responds."""
         return psutil.Process(wait_until(self._worker_pid, "a worker that answers"))
 
     def next_worker(self, before: psutil.Process) -> psutil.Process:
-        """The worker that follows this one."""
+        """Wait for a worker other than this one."""
         wait_until(lambda: self._worker_pid() not in (0, before.pid), "another worker")
         return self.worker()
 

@@ -1,4 +1,4 @@
-"""Whole nodes inside the test's own process and loop, on free ports."""
+"""Nodes in the process and the event loop of the test, on free ports."""
 
 import json
 import socket
@@ -16,14 +16,14 @@ from aphlict.server.auth import load_credentials
 
 
 def listening(port: int = 0) -> socket.socket:
-    """A listening socket on the loopback address; port 0 takes a free one."""
+    """A listening socket on the loopback address; port 0 is any free one."""
     sock = socket.create_server(("127.0.0.1", port), backlog=1024)
     sock.setblocking(False)
     return sock
 
 
 class RunningNode:
-    """A node, and how to talk to it."""
+    """A node that runs, and requests to its ports."""
 
     def __init__(self, node: Node, client_port: int, admin_port: int, *, tls: bool) -> None:
         self.node = node
@@ -32,11 +32,11 @@ class RunningNode:
         self.tls = tls
 
     def url(self, path: str = "/ws/") -> str:
-        """Where a browser connects."""
+        """The URL for WebSockets."""
         return f"{'wss' if self.tls else 'ws'}://localhost:{self.client_port}{path}"
 
     async def ask(self, path: str, *, port: int | None = None, **request: Any) -> tuple[int, Any]:
-        """Send a request to the admin port (or another): the status, and the answer's JSON."""
+        """Send a request to the admin port or another; return the HTTP status and the JSON of the response."""
         url = f"http://127.0.0.1:{port or self.admin_port}{path}"
         answer = await AsyncHTTPClient().fetch(
             HTTPRequest(url, allow_nonstandard_methods=True, follow_redirects=False, **request),
@@ -45,7 +45,7 @@ class RunningNode:
         return answer.code, json.loads(answer.body) if answer.body else None
 
     async def publish(self, *messages: dict[str, Any], instance: str | None = None) -> dict[str, Any]:
-        """Publish one object, or several as a list; the receipt."""
+        """Publish an object, or several as a list; return the receipt."""
         path = "/" if instance is None else f"/?instance={instance}"
         body = json.dumps(messages[0] if len(messages) == 1 else messages)
         status, receipt = await self.ask(path, method="POST", body=body)
@@ -54,7 +54,7 @@ class RunningNode:
         return receipt
 
     async def status(self, instance: str = "default") -> dict[str, Any]:
-        """The status page."""
+        """The status of an instance."""
         _, status = await self.ask(f"/status/?instance={instance}")
         assert isinstance(status, dict)
         return status
@@ -91,14 +91,14 @@ async def running_node(
 
 
 async def subscribed(url: str, *channels: str) -> ClientConnection:
-    """A browser (an independent implementation) that has subscribed to these channels."""
+    """Connect a client (of another implementation), and subscribe."""
     browser = await connect(url)
     await command(browser, "subscribe", list(channels))
     return browser
 
 
 async def command(browser: ClientConnection, name: str, data: Any = None) -> dict[str, Any]:
-    """Send a command and return its answer; messages that come before it are an error."""
+    """Send a command, and return the `ack` or `error`, which has to be the next frame."""
     await browser.send(json.dumps({"command": name, "data": data, "id": name}))
     answer = json.loads(await browser.recv())
     assert answer["type"] in ("ack", "error")
@@ -108,5 +108,5 @@ async def command(browser: ClientConnection, name: str, data: Any = None) -> dic
 
 
 async def receive(browser: ClientConnection, count: int) -> list[dict[str, Any]]:
-    """The next `count` messages of a browser."""
+    """Receive messages."""
     return [json.loads(await browser.recv()) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""A TLS client on libssl itself, which can send what Python's `ssl` has no way to: KeyUpdate, and padded records."""
+"""A TLS client on libssl: it can send KeyUpdate and padded records, which Python's `ssl` cannot."""
 
 import ctypes
 import socket
@@ -9,7 +9,7 @@ REQUESTED = 1  # SSL_KEY_UPDATE_REQUESTED: the other side answers with one of it
 
 
 def _load() -> Any:
-    """libssl, which brings libcrypto along."""
+    """Load libssl, and with it libcrypto."""
     lib = ctypes.CDLL("libssl.so.3")
     for name, result, *arguments in (
         ("TLS_client_method", c_void_p),
@@ -36,10 +36,10 @@ def _load() -> Any:
 
 
 class Client:
-    """A connection to a server, whose certificate is not verified. What makes records does not send them."""
+    """A connection to a server, whose certificate is not verified. The methods that make records do not send them."""
 
     def __init__(self, port: int, *, room: int | None = None) -> None:
-        """Connect; `room`: bytes that the kernel may keep until they are read."""
+        """Connect; `room` is the size of the receive buffer."""
         self._lib = _load()
         self._context = self._lib.SSL_CTX_new(self._lib.TLS_client_method())
         self._ssl = self._lib.SSL_new(self._context)

@@ -1,4 +1,4 @@
-"""Free ports, for servers that have to be told which."""
+"""Free ports, for servers whose configuration names a port."""
 
 import contextlib
 import fcntl
@@ -10,15 +10,15 @@ from pathlib import Path
 
 from tests.support.nodes import listening
 
-# Above 10080, the last one that browsers refuse, and below those that the kernel gives to outgoing connections.
+# Above 10080, the highest port that browsers block, and below the ephemeral ports.
 PORTS = range(11_000, 32_000)
 
 
 class FreePorts:
-    """Ports that nobody has now, each given out once.
+    """An iterator over free ports; it returns each once.
 
-    Of several test runs beside each other, each locks what it gives out, until it ends: between the moment in
-    which a port is found free and that in which a server opens it, nobody else may find it free.
+    Test processes share a file, and each locks there the ports that it uses, until it ends: no other process finds
+    a port free between this check and the start of the server.
     """
 
     def __init__(self, book: Path) -> None:
@@ -43,5 +43,5 @@ _free_ports = FreePorts(Path(tempfile.gettempdir(), f"aphlict-test-ports-{os.get
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports that nobody has now, and no other test gets."""
+    """Return different free ports that no other test gets."""
     return list(itertools.islice(_free_ports, count))

@@ -1,4 +1,4 @@
-"""What a balancer sends."""
+"""PROXY protocol headers as load balancers send them."""
 
 import socket
 import struct
@@ -17,7 +17,7 @@ def v2(
     destination: str | None = None,
     destination_port: int = 443,
 ) -> bytes:
-    """A PROXY protocol header of version 2."""
+    """A header of version 2."""
     kind = socket.AF_INET6 if source and ":" in source else socket.AF_INET
     if content is None:
         content = b""

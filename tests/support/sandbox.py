@@ -31,7 +31,7 @@ class Condition(ctypes.Structure):
 
 
 class Filter:
-    """A filter of libseccomp. `load` puts it on this process for good."""
+    """A filter of libseccomp. `load` cannot be undone."""
 
     def __init__(self, otherwise: int) -> None:
         self._library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
@@ -39,7 +39,7 @@ class Filter:
         self._context = ctypes.c_void_p(self._library.seccomp_init(ctypes.c_uint32(otherwise)))
 
     def add(self, action: int, name: str, *conditions: Condition) -> None:
-        """What to do at a system call; one that this machine does not have is left out."""
+        """Add a rule for a system call, unless this machine does not have it."""
         number = self._library.seccomp_syscall_resolve_name(name.encode())
         if number < 0:
             return
@@ -50,7 +50,7 @@ class Filter:
         assert done == 0, (name, done)
 
     def load(self) -> None:
-        """Put it in force; the process can gain no rights from here on."""
+        """Load the filter; the process cannot gain privileges afterwards."""
         assert self._library.seccomp_load(self._context) == 0
 
 
@@ -77,7 +77,7 @@ def members(group: str) -> frozenset[str]:
 
 
 def allowed(filters: Sequence[str]) -> frozenset[str]:
-    """What `SystemCallFilter` leaves, the first of which is a list of what is allowed."""
+    """The system calls that `SystemCallFilter` allows; its first list is one of allowed calls."""
     calls = members("@default")
     for each in filters:
         if each.startswith("~"):
@@ -88,7 +88,7 @@ def allowed(filters: Sequence[str]) -> frozenset[str]:
 
 
 def enter(unit: Path) -> None:
-    """Forbid this process what the unit forbids."""
+    """Restrict this process as the unit does."""
     keys = read(unit)
     calls = allowed(keys["SystemCallFilter"])
     others = Filter(ALLOW)

@@ -1,4 +1,4 @@
-"""Where CI is set, nothing may be skipped: a part of pytest, which tests/conftest.py names."""
+"""A plugin of pytest: with the environment variable CI set, a skipped test fails."""
 
 import os
 from collections.abc import Generator
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Have a skipped test fail, with the reason, where the environment variable CI is set."""
+    """Turn a skipped test into a failed one, with the reason."""
     report = yield
     if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr

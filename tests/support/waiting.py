@@ -1,4 +1,4 @@
-"""Waiting for a condition with a deadline, never by sleeping a fixed time."""
+"""Waiting for a condition, with a deadline."""
 
 import asyncio
 import time
@@ -14,24 +14,24 @@ def wait_until(condition: Callable[[], T], what: str = "", timeout: float = 10) 
     """Return the first true value of condition(); fail after timeout seconds."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what or condition}"
+        assert time.monotonic() < deadline, f"no {what or condition} within {timeout} s"
         time.sleep(STEP)
     return value
 
 
 async def eventually(condition: Callable[[], T], what: str = "", timeout: float = 10) -> T:
-    """The same inside a running loop."""
+    """Do the same in a coroutine."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what or condition}"
+        assert time.monotonic() < deadline, f"no {what or condition} within {timeout} s"
         await asyncio.sleep(STEP)
     return value
 
 
 async def eventually_async(condition: Callable[[], Awaitable[T]], what: str = "", timeout: float = 10) -> T:
-    """The same for a condition that has to be awaited."""
+    """Do the same with a condition that is a coroutine."""
     deadline = time.monotonic() + timeout
     while not (value := await condition()):
-        assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what or condition}"
+        assert time.monotonic() < deadline, f"no {what or condition} within {timeout} s"
         await asyncio.sleep(STEP)
     return value
