@@ -1,4 +1,4 @@
-# Sourced by the other programs of this folder: creates the project's Python environment (.venv) if it is missing or outdated.
+# Sourced by the other programs of this folder: creates the Python environment (.venv) if it is missing or outdated.
 
 # need_environment ROOT EXTRAS: afterwards ROOT/.venv has the project with these extras ("" or "[test]").
 # Only one process creates it; others wait until it is done.
