@@ -1,20 +1,20 @@
-"""Text that a log or a terminal can show: what a stranger sent must not forge a line, nor change how one is read."""
+"""Escaping for logs and terminals: untrusted text must not forge lines or control the terminal."""
 
 import json
 from typing import Any
 
 
 def escape(text: str) -> str:
-    """Escape all that cannot be printed: `\\x1b`, `\\u202e`, `\\U000e0001`.
+    """Escape characters that cannot be printed: `\\x1b`, `\\u202e`, `\\U000e0001`.
 
-    That is control characters (C0, DEL, C1), line separators, bidirectional controls and other characters without
-    a shape of their own, and halves of surrogate pairs, as `str.isprintable` has them. The result is one line.
+    These are control characters (C0, DEL, C1), line separators, bidirectional controls and other invisible
+    characters, and lone surrogates, as defined by `str.isprintable`. The result is one line.
     """
     return text if text.isprintable() else "".join(map(_escape_one, text))
 
 
 def to_json(value: Any, *, ascii_only: bool = False) -> str:
-    """Encode as JSON on one line, where what cannot be printed is escaped as JSON does: `\\u202e`."""
+    """Encode as JSON on one line, with unprintable characters escaped as in JSON: `\\u202e`."""
     text = json.dumps(value, ensure_ascii=ascii_only)
     return text if text.isprintable() else "".join(map(_escape_one_in_json, text))
 

@@ -8,6 +8,7 @@ import aphlict
 from aphlict.cli.console import say
 from aphlict.config import loader
 from aphlict.config.settings import ServerSettings, Settings
+from aphlict.protocol.addresses import host_port
 
 LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- compared with, not bound to
 
@@ -29,8 +30,7 @@ def find(arguments: Namespace, *, tell: Callable[[str], None] = say) -> Path:
 
 def reachable(server: ServerSettings) -> str:
     """`host:port` under which this machine reaches a server of its own."""
-    address = LOCAL.get(server.address, server.address)
-    return f"[{address}]:{server.port}" if ":" in address else f"{address}:{server.port}"
+    return host_port(LOCAL.get(server.address, server.address), server.port)
 
 
 def _root() -> Path:

@@ -16,6 +16,7 @@ from aphlict.config.settings import Limits, ServerSettings, Settings
 from aphlict.errors import AphlictError, UsageError
 from aphlict.node import Node, ports_of
 from aphlict.process import ports
+from aphlict.protocol.addresses import host_port
 from aphlict.publisher import publish_async
 from aphlict.server.auth import Credentials
 
@@ -62,7 +63,7 @@ async def _serve(address: str, page_port: int, client_port: int) -> None:
 def _where(address: str, port: int) -> str:
     if address in ports.WILDCARDS:
         return f"http://{LOOPBACK}:{port}/, and at that port of every address that this machine has"
-    return f"http://{f'[{address}]' if ':' in address else address}:{port}/"
+    return f"http://{host_port(address, port)}/"
 
 
 def _port(sockets: list[socket.socket]) -> int:

@@ -24,6 +24,7 @@ from aphlict.errors import (
     PeerTLSError,
     PeerUnreachable,
 )
+from aphlict.protocol.addresses import host_port
 from aphlict.protocol.http import NODE_FIELD
 from aphlict.tls.context import client_context
 
@@ -51,7 +52,7 @@ class Address(NamedTuple):
     @property
     def authority(self) -> str:
         """host:port as in a URL."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_port(self.host, self.port)
 
     def __str__(self) -> str:
         return f"{'https' if self.https else 'http'}://{self.authority}"

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from aphlict.config.settings import PeerSettings, Settings
 from aphlict.doctor.stream import Answer, Stream
 from aphlict.doctor.target import LOCAL
+from aphlict.protocol.addresses import url_host
 from aphlict.tls.context import add_client_certificate, client_context
 
 TIMEOUT = 5.0
@@ -32,7 +33,7 @@ class AdminServer:
 
     @property
     def _name(self) -> str:
-        return f"[{self.host}]" if ":" in self.host else self.host
+        return url_host(self.host)
 
     def ask(self, method: str, path: str, body: bytes = b"") -> Answer:
         """One request and its answer."""

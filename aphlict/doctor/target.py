@@ -9,6 +9,7 @@ from aphlict.config.descriptions import shorten
 from aphlict.config.origins import Origins, read_pattern
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import BadRequest, UsageError
+from aphlict.protocol.addresses import url_host
 from aphlict.protocol.http import instance_from_path, instance_path
 from aphlict.tokens.keys import pop_token_from_url
 
@@ -38,7 +39,7 @@ class Target:
     @property
     def authority(self) -> str:
         """What the Host header says."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = url_host(self.host)
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property

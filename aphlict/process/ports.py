@@ -10,6 +10,7 @@ import psutil
 
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import AddressInUse, BindError
+from aphlict.protocol.addresses import host_port
 
 LOOKS = 5  # for who has a port
 BACKLOG = 4096  # the kernel caps it at net.core.somaxconn
@@ -70,7 +71,7 @@ def bind(server: ServerSettings, *, ipv6_only: bool = False, shared: bool = Fals
 
 def name(server: ServerSettings) -> str:
     """`address:port` as people write it."""
-    return f"[{server.address}]:{server.port}" if ":" in server.address else f"{server.address}:{server.port}"
+    return host_port(server.address, server.port)
 
 
 def _shares_port_with_ipv4(server: ServerSettings, servers: Sequence[ServerSettings]) -> bool:

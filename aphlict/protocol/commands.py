@@ -1,4 +1,4 @@
-"""The commands of a browser: one JSON object in a text frame, checked into one of a few small structures."""
+"""Commands of clients: a JSON object in a text message, parsed into a struct; and the replies to them."""
 
 from typing import Any
 
@@ -11,27 +11,27 @@ from aphlict.protocol import http
 from aphlict.protocol.websocket import TEXT, encode_frame
 
 DEFAULT_AGE_MS = 60_000.0
-MAX_AFTER = 16  # names to resume after; of more, the last ones count
+MAX_AFTER = 16  # uniqueIDs and resume tokens in `after`; of more, the last ones count
 
 PONG_REPLY = encode_frame(TEXT, b'{"type":"pong"}')
 
 
 class Subscribe(Struct, frozen=True):
-    """Add channels."""
+    """Subscribe to channels."""
 
     channels: tuple[str, ...]
 
 
 class Unsubscribe(Struct, frozen=True):
-    """Take channels away."""
+    """Unsubscribe from channels."""
 
     channels: tuple[str, ...]
 
 
 class Replay(Struct, frozen=True):
-    """Send again: what is `age` seconds old or younger, or where `after` is given what came after those.
+    """Deliver the messages of the last `age` seconds or, if `after` is given, those after these messages.
 
-    `after` holds the uniqueIDs that the browser saw last: one, or up to MAX_AFTER where nodes may differ in order.
+    `after`: uniqueIDs and resume tokens, at most MAX_AFTER.
     """
 
     age: float
@@ -39,16 +39,16 @@ class Replay(Struct, frozen=True):
 
 
 class Ping(Struct, frozen=True):
-    """Ask for a pong."""
+    """Request a pong."""
 
 
 class Auth(Struct, frozen=True):
-    """Show a token, which is not for the log."""
+    """Authenticate with a token. The token must not be logged."""
 
     token: str
 
     def __repr__(self) -> str:
-        """Leave the token out."""
+        """Omit the token."""
         return "Auth()"
 
 
@@ -77,15 +77,15 @@ _JSON_ERRORS = (msgspec.DecodeError, RecursionError, ValueError)
 
 
 def parse_command(text: str) -> tuple[Command, Id]:
-    """Read one command and the `id` that its answer must bear; raises CommandError (with `.id` where it has one)."""
+    """Parse a command; return it and the `id` for its reply. Raises CommandError, with `id` if it can be read."""
     try:
         envelope = _envelope.decode(text)
     except _JSON_ERRORS as error:
-        raise CommandError(f"this is no command: {error}", _find_id(text)) from error
+        raise CommandError(f"not a command: {error}", _find_id(text)) from error
     try:
         return _command(envelope), envelope.id
     except _JSON_ERRORS as error:
-        raise CommandError(f"the data of '{envelope.command}' is wrong: {error}", envelope.id) from error
+        raise CommandError(f"the data of '{envelope.command}' is invalid: {error}", envelope.id) from error
 
 
 def _command(envelope: _Envelope) -> Command:
@@ -100,7 +100,7 @@ def _command(envelope: _Envelope) -> Command:
             return Ping()
         case "auth":
             return Auth(_token.decode(envelope.data))
-    raise CommandError(f"'{envelope.command[:40]}' is no command", envelope.id)
+    raise CommandError(f"unknown command '{envelope.command[:40]}'", envelope.id)
 
 
 def _read_names(data: msgspec.Raw) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ def _read_replay(data: _ReplayData | None) -> Replay:
 
 
 def _find_id(text: str) -> Id:
-    """The id of something that is no command, where it is clear."""
+    """Return the id of an invalid command, if it has a valid one."""
     try:
         found = _id_only.decode(text).get("id")
     except _JSON_ERRORS:
@@ -127,11 +127,11 @@ def _find_id(text: str) -> Id:
 
 
 def ack(id: Id, **more: object) -> bytes:
-    """Make the frame that says that the command `id` is done."""
+    """Encode the frame that confirms the command `id`."""
     return encode_frame(TEXT, encode({"type": "ack", "id": id, **more}))
 
 
 def error_reply(id: Id, error: AphlictError) -> bytes:
-    """Make the frame that says why the command `id` was not done, with the same keys as an HTTP answer's body."""
+    """Encode the frame that reports why the command `id` failed, with the members of an HTTP error response."""
     answer = {"type": "error", "id": id, "status": error.http_status, **http.error_body(error)}
     return encode_frame(TEXT, encode(answer))

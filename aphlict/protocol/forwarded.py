@@ -1,17 +1,17 @@
-"""X-Forwarded-For: the address of the browser behind proxies that can be believed."""
+"""X-Forwarded-For: the address of a client behind trusted proxies."""
 
 import re
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
-Address = IPv4Address | IPv6Address
+from aphlict.protocol.addresses import Address, unmapped
 
-# An address, in brackets or not, and a port that is no concern of ours.
+# An address, in brackets or not, perhaps with a port, which is ignored.
 _ENTRY = re.compile(r'"?(?:\[([0-9A-Fa-f:.]+)\](?::\d+)?|([0-9.]+)(?::\d+)?|([0-9A-Fa-f:.]+))"?')
 
 
 class TrustedProxies:
-    """The networks whose word is believed."""
+    """The networks of proxies whose header is trusted."""
 
     def __init__(self, networks: Iterable[str]) -> None:
         self._networks: list[IPv4Network | IPv6Network] = [ip_network(each) for each in networks]
@@ -23,35 +23,35 @@ class TrustedProxies:
         return any(address in network for network in self._networks)
 
     def trusts(self, peer: str) -> bool:
-        """Whether this peer may speak for a browser."""
-        address = _read(peer)
+        """Whether the other side of a connection is a trusted proxy."""
+        address = _parse(peer)
         return address is not None and address in self
 
     def client_address(self, peer: str, header: str | None) -> str:
-        """The right-most address in the header that is not one of these; `peer` said the right-most of all.
+        """Return the right-most address that is not a trusted proxy; `peer` is to the right of the header.
 
-        Where that is none of these, or the header can no longer be understood, whoever spoke last is the browser.
+        Each proxy appends the address of its own peer, so the header can be trusted from the right up to the first
+        untrusted address; a client may have sent the rest. Where all are trusted, or an entry is malformed, the last
+        address that was read is the client's.
         """
-        address = _read(peer)
+        address = _parse(peer)
         if not header or address is None or address not in self:
             return peer
         for entry in reversed(header.split(",")):
             if address not in self:
                 break
-            said = _read(entry.strip())
-            if said is None:
+            parsed = _parse(entry.strip())
+            if parsed is None:
                 break
-            address = said
+            address = parsed
         return str(address)
 
 
-def _read(text: str) -> Address | None:
+def _parse(text: str) -> Address | None:
     match = _ENTRY.fullmatch(text)
     if match is None:
         return None
     try:
-        address = ip_address(match[1] or match[2] or match[3])
+        return unmapped(ip_address(match[1] or match[2] or match[3]))
     except ValueError:
         return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address

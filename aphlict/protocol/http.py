@@ -1,4 +1,4 @@
-"""The head of a request on a client port: read strictly, and answered where it asks for a WebSocket."""
+"""HTTP/1.1: request heads, parsed strictly; responses, the WebSocket handshake, and errors as responses."""
 
 import re
 from base64 import b64encode
@@ -31,13 +31,13 @@ ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 DEFAULT_INSTANCE = "default"
 NODE_FIELD = "X-Aphlict-Node"  # the fingerprint of the node that sends a request
 MAX_QUERY_FIELDS = 4096
-SUBPROTOCOL = "aphlict"  # the sub-protocol: what is agreed to where a browser offers it
-TOKEN_PREFIX = "token."  # noqa: S105 -- of a sub-protocol that is no protocol but a token
-_CHOSEN = f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n".encode()
+SUBPROTOCOL = "aphlict"  # selected if a client offers it
+TOKEN_PREFIX = "token."  # noqa: S105 -- of a subprotocol that carries a token
+_SELECTED = f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n".encode()
 
 _START = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~\x80-\xff]+) HTTP/1\.([01])")
-# RFC 9112, 5: a token, a colon without a space before it, and a value on the same line. The spaces around the
-# value are left to `strip`: as parts of the pattern, they would be tried in every way that they can be shared out.
+# RFC 9112, 5: a token, a colon without a space before it, and a value on the same line. Spaces around the value
+# are removed by `strip`: matched by the pattern, they would cause quadratic backtracking.
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 _AUTHORITY = re.compile(r"https?://[^/?#]*(?=/|\?|$)", re.IGNORECASE)
 _BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -60,12 +60,12 @@ class Request(Struct, frozen=True):
         return self.target.partition("?")[0]
 
     def wants_websocket(self) -> bool:
-        """Whether `Upgrade` names websocket (RFC 6455, 4.2.1)."""
+        """Whether `Upgrade` contains `websocket` (RFC 6455, 4.2.1)."""
         upgrade = self.headers.get("upgrade")
         return upgrade is not None and "websocket" in _tokens(upgrade)
 
     def token(self) -> str | None:
-        """The token that it shows: as a bearer (RFC 6750), in a sub-protocol, or in the query, in this order."""
+        """Return the token from Authorization (RFC 6750), a subprotocol or the query, in this order."""
         scheme, _, credentials = self.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return credentials.strip()
@@ -76,7 +76,7 @@ class Request(Struct, frozen=True):
         return None if found is None else unquote(found[1])
 
     def keeps_alive(self) -> bool:
-        """Whether another request may follow on the connection (RFC 9112, 9.3)."""
+        """Whether the connection is persistent (RFC 9112, 9.3)."""
         said = self.headers.get("connection")
         if said is None:
             return bool(self.minor)
@@ -84,7 +84,7 @@ class Request(Struct, frozen=True):
         return "keep-alive" in wanted if self.minor == 0 else "close" not in wanted
 
     def body_size(self) -> int | None:
-        """Bytes of the body; None where it comes in chunks."""
+        """Return the size of the body in bytes; None where it is chunked."""
         return None if "transfer-encoding" in self.headers else int(self.headers.get("content-length", 0))
 
 
@@ -97,7 +97,7 @@ def _split(value: str) -> list[str]:
 
 
 def parse_head(head: bytes) -> Request:
-    """Parse a whole head without the empty line that ends it. Raises BadRequest where RFC 9112 is broken."""
+    """Parse a complete head, without the empty line at its end. Raises BadRequest for a violation of RFC 9112."""
     lines = head.split(b"\r\n")
     start = _START.fullmatch(lines[0])
     if start is None:
@@ -110,7 +110,7 @@ def parse_head(head: bytes) -> Request:
 
 
 def origin_form(target: str) -> str:
-    """The path and query of a target that may be a whole URL, as a server has to take it (RFC 9112, 3.2.2)."""
+    """Return path and query of a target, which may be a complete URL (RFC 9112, 3.2.2)."""
     if target.startswith("/"):
         return target
     found = _AUTHORITY.match(target)
@@ -123,9 +123,9 @@ def origin_form(target: str) -> str:
 def parse_request(
     data: bytes, limit: int, parse: Callable[[bytes], Request] = parse_head
 ) -> tuple[Request, int] | None:
-    """Read the head at the beginning of data: the request, and how many bytes it took. None: more must come.
+    """Parse the head at the start of data: return the request and the size of the head; None while it is incomplete.
 
-    Raises HeadTooLarge past `limit` bytes, BadRequest where RFC 9112 is broken.
+    Raises HeadTooLarge for more than `limit` bytes, BadRequest for a violation of RFC 9112.
     """
     end = data.find(HEAD_END, 0, limit + len(HEAD_END))
     if end < 0:
@@ -137,7 +137,7 @@ def parse_request(
 
 
 def _reject_early(data: bytes) -> None:
-    """Refuse what can no longer become a request line, so that no stranger is waited for."""
+    """Reject data that cannot become a request, without waiting for the rest of a head."""
     if _BARE_LF.search(data):
         raise BadRequest("a line of the head does not end with CR LF")
     if data and not 0x21 <= data[0] <= 0x7E:
@@ -156,31 +156,31 @@ def _read_fields(lines: list[bytes]) -> dict[str, str]:
 
 
 def is_field(line: bytes) -> bool:
-    """Whether a line, without its end, is a field's."""
+    """Whether a line, without CR LF, is a header field."""
     return _FIELD.fullmatch(line) is not None
 
 
 def _check_framing(request: Request) -> None:
-    """Refuse what a proxy in front may read as another request than we do (RFC 9112, 3.2, 6.1 and 6.3).
+    """Reject framing that a proxy may interpret differently: request smuggling (RFC 9112, 3.2, 6.1, 6.3 and 11.2).
 
-    A header that came twice is a list here, and so is refused as well.
+    A repeated header is a list here, and so rejected as well.
     """
     headers = request.headers
     length, coding = headers.get("content-length"), headers.get("transfer-encoding")
     if length is not None and not _LENGTH.fullmatch(length):
-        raise BadRequest("Content-Length is not one number")
+        raise BadRequest("Content-Length is not a number")
     if coding is not None:
         if length is not None or not request.minor:
             raise BadRequest("Transfer-Encoding together with Content-Length or HTTP/1.0")
         if coding.lower() != "chunked":
-            raise BadRequest("the only Transfer-Encoding that is understood is 'chunked'")
+            raise BadRequest("the only supported Transfer-Encoding is 'chunked'")
     host = headers.get("host")
     if (host is None and request.minor) or (host is not None and "," in host):
-        raise BadRequest("a request names one Host")
+        raise BadRequest("a request must have exactly one Host")
 
 
 def accept_response(request: Request) -> bytes:
-    """Make the answer that turns the connection into a WebSocket (RFC 6455, 4.2.2).
+    """Encode the response that completes the WebSocket handshake (RFC 6455, 4.2.2).
 
     Raises BadRequest, UnsupportedVersion.
     """
@@ -201,7 +201,7 @@ def accept_response(request: Request) -> bytes:
     if not _KEY.fullmatch(key):
         raise InvalidWebSocketKey("Sec-WebSocket-Key is not 16 bytes in base64")
     protocols = headers.get("sec-websocket-protocol")
-    chosen = _CHOSEN if protocols is not None and SUBPROTOCOL in _split(protocols) else b""
+    chosen = _SELECTED if protocols is not None and SUBPROTOCOL in _split(protocols) else b""
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         + chosen
@@ -212,7 +212,7 @@ def accept_response(request: Request) -> bytes:
 
 
 def instance_from_path(path: str) -> str:
-    """Read the instance out of a path: what follows the first `~`, up to the next, without slashes.
+    """Return the instance in a path: what follows the first `~` up to the next, without slashes.
 
     Raises BadRequest where the name is not UTF-8 in percent-encoding.
     """
@@ -222,13 +222,13 @@ def instance_from_path(path: str) -> str:
     try:
         return unquote_to_bytes(parts[1].replace("/", "").encode("latin-1")).decode() or DEFAULT_INSTANCE
     except UnicodeDecodeError as error:
-        raise BadRequest("the instance in the path is not UTF-8") from error
+        raise BadRequest("the instance in the path is not UTF-8 in percent-encoding") from error
 
 
 def instance_path(name: str) -> str:
-    """Return the segment of a path, `~NAME/`, that `instance_from_path` reads as this name.
+    """Return the path segment `~NAME/` from which `instance_from_path` returns this name.
 
-    `~` is an unreserved character (RFC 3986, 2.3), which `quote` leaves as it is: here it would end the name.
+    `~` is an unreserved character (RFC 3986, 2.3), which `quote` does not escape: here it would end the name.
     """
     return f"~{quote(name, safe='').replace('~', '%7E')}/"
 

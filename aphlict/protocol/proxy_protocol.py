@@ -1,4 +1,4 @@
-"""The PROXY protocol, versions 1 and 2: the header by which a balancer says for whom a connection is.
+"""The PROXY protocol, versions 1 and 2: the header in which a load balancer sends the address of the client.
 
 https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
 """
@@ -9,25 +9,26 @@ from ipaddress import IPv4Address, IPv6Address
 from msgspec import Struct
 
 from aphlict.errors import BadProxyHeader
+from aphlict.protocol.addresses import unmapped
 
 V1_LIMIT = 107  # bytes, CR LF included (2.1)
 V2_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 V2_HEAD = 16
-V2_LIMIT = 4096  # bytes after the head: addresses, and what else a balancer has to say
+V2_LIMIT = 4096  # bytes after the head: addresses and TLV fields
 
 _V1_START = b"PROXY "
 _V1 = re.compile(
     rb"PROXY (?:UNKNOWN(?: .*)?|(TCP4|TCP6) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) (\d{1,5}) (\d{1,5}))"
-)  # no line feed anywhere, and no zone in an address, which could be any text
+)  # no line feed anywhere, and no zone in an address: a zone may be any text
 _LOCAL, _PROXY = 0, 1
 _UNSPECIFIED, _TCP4, _TCP6 = 0x00, 0x11, 0x21
-_OTHERS = {0x12, 0x22, 0x31, 0x32}  # datagrams, and Unix sockets
-_ADDRESSES = {_TCP4: 12, _TCP6: 36}  # bytes that two addresses and two ports take
+_WITHOUT_ADDRESS = {_UNSPECIFIED, 0x12, 0x22, 0x31, 0x32}  # and datagrams, Unix sockets
+_ADDRESS_BYTES = {_TCP4: 12, _TCP6: 36}  # of two addresses and two ports
 
 
 class ProxyHeader(Struct, frozen=True):
-    """A header of `size` bytes. `address`: the browser's; None where it is not told. `is_local`: the balancer
-    speaks for itself, to see whether the server is well."""
+    """A header of `size` bytes. `address`: the client's; None where the header has none. `is_local`: the load
+    balancer itself connects, as for a health check."""
 
     size: int
     address: str | None = None
@@ -35,9 +36,9 @@ class ProxyHeader(Struct, frozen=True):
 
 
 def parse_header(data: bytes) -> ProxyHeader | None:
-    """Read the header at the beginning of data; None: more must come, and all of data belongs to the header.
+    """Parse the header at the start of data; None while it is incomplete: then all of data belongs to it.
 
-    Raises BadProxyHeader as soon as it can be seen that there is none.
+    Raises BadProxyHeader as soon as data cannot become a header.
     """
     if data.startswith(V2_SIGNATURE):
         return _read_v2(data)
@@ -45,7 +46,7 @@ def parse_header(data: bytes) -> ProxyHeader | None:
         return _read_v1(data)
     if V2_SIGNATURE.startswith(data) or _V1_START.startswith(data):
         return None
-    raise BadProxyHeader("it does not begin with a PROXY protocol header")
+    raise BadProxyHeader("it does not start with a PROXY protocol header")
 
 
 def _read_v1(data: bytes) -> ProxyHeader | None:
@@ -61,14 +62,14 @@ def _read_v1(data: bytes) -> ProxyHeader | None:
     if family is None:
         return ProxyHeader(end + 2)
     try:
-        kind = IPv4Address if family == b"TCP4" else IPv6Address
-        address = kind(source.decode())
-        kind(destination.decode())
+        address_type = IPv4Address if family == b"TCP4" else IPv6Address
+        address = address_type(source.decode())
+        address_type(destination.decode())
     except ValueError as error:
-        raise BadProxyHeader("its PROXY protocol header names something that is no address") from error
+        raise BadProxyHeader("its PROXY protocol header has an invalid address") from error
     if any(int(port) > 65535 for port in ports):
-        raise BadProxyHeader("its PROXY protocol header names something that is no port")
-    return ProxyHeader(end + 2, _format_address(address))
+        raise BadProxyHeader("its PROXY protocol header has an invalid port")
+    return ProxyHeader(end + 2, str(unmapped(address)))
 
 
 def _read_v2(data: bytes) -> ProxyHeader | None:
@@ -89,16 +90,11 @@ def _read_v2(data: bytes) -> ProxyHeader | None:
 
 
 def _v2_address(family: int, content: bytes) -> str | None:
-    """The source address; what follows the addresses is no concern of ours."""
-    if family == _UNSPECIFIED or family in _OTHERS:
+    """Return the source address; the TLV fields after the addresses are ignored."""
+    if family in _WITHOUT_ADDRESS:
         return None
-    if family not in _ADDRESSES:
+    if family not in _ADDRESS_BYTES:
         raise BadProxyHeader("its PROXY protocol header is of an unknown family")
-    if len(content) < _ADDRESSES[family]:
+    if len(content) < _ADDRESS_BYTES[family]:
         raise BadProxyHeader("its PROXY protocol header is too short for its addresses")
-    return _format_address(IPv4Address(content[:4]) if family == _TCP4 else IPv6Address(content[:16]))
-
-
-def _format_address(address: IPv4Address | IPv6Address) -> str:
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return str(mapped or address)
+    return str(unmapped(IPv4Address(content[:4]) if family == _TCP4 else IPv6Address(content[:16])))

@@ -1,10 +1,10 @@
-"""Frames of RFC 6455: those of browsers are read, ours are made."""
+"""WebSocket frames (RFC 6455): parses those of clients, encodes those of the server."""
 
 import codecs
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tornado.util import _websocket_mask as mask  # compiled; the pure Python one where it cannot be
+from tornado.util import _websocket_mask as mask  # compiled, or pure Python where no compiler was available
 
 from aphlict.errors import FrameTooLarge, InvalidUTF8, ProtocolError
 
@@ -15,30 +15,30 @@ CONTROL_LIMIT = 125
 OPCODES = {CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG}
 
 NORMAL, GOING_AWAY, NO_STATUS, TRY_AGAIN_LATER = 1000, 1001, 1005, 1013
-# RFC 6455, 7.4, and the IANA registry: what may travel in a close frame.
+# RFC 6455, 7.4, and the IANA registry: codes that a close frame may carry.
 CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
 
-PARSER_BYTES = 1500  # bytes of a FrameParser itself
+PARSER_BYTES = 1500  # that a FrameParser takes without data
 
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 
 
 class WSMessage(NamedTuple):
-    """One whole message or control frame: `data` is str for TEXT, bytes for everything else."""
+    """A complete message or control frame. `data` is str for TEXT, else bytes."""
 
     opcode: int
     data: str | bytes
 
 
 class Close(NamedTuple):
-    """What a close frame says."""
+    """The payload of a close frame."""
 
     code: int
     reason: str
 
 
 def encode_frame(opcode: int, payload: bytes) -> bytes:
-    """Make a whole frame from the server: final, not masked."""
+    """Encode a complete frame of the server: final, not masked."""
     size = len(payload)
     first = FINAL | opcode
     if size < 126:
@@ -49,49 +49,49 @@ def encode_frame(opcode: int, payload: bytes) -> bytes:
 
 
 def encode_close(code: int, reason: str = "") -> bytes:
-    """Make a close frame; the reason is cut to what a control frame holds."""
+    """Encode a close frame; the reason is truncated to what a control frame can hold."""
     text = reason.encode()[: CONTROL_LIMIT - 2].decode(errors="ignore").encode()
     return encode_frame(CLOSE, code.to_bytes(2, "big") + text)
 
 
 def decode_close(payload: bytes) -> Close:
-    """Read a close frame's payload; raises ProtocolError or InvalidUTF8 (RFC 6455, 5.5.1)."""
+    """Decode the payload of a close frame (RFC 6455, 5.5.1). Raises ProtocolError, InvalidUTF8."""
     if not payload:
         return Close(NO_STATUS, "")
     if len(payload) == 1:
-        raise ProtocolError("a close frame has a status code of two bytes or none")
+        raise ProtocolError("a close frame with one byte of payload")
     code = int.from_bytes(payload[:2], "big")
     if code not in CLOSE_CODES:
-        raise ProtocolError(f"{code} is no status code that a close frame may carry")
+        raise ProtocolError(f"close code {code} is not allowed in a close frame")
     return Close(code, decode_text(payload[2:]))
 
 
 def decode_text(payload: bytes) -> str:
-    """Decode UTF-8; raises InvalidUTF8."""
+    """Decode UTF-8. Raises InvalidUTF8."""
     try:
         return payload.decode()
     except UnicodeDecodeError as error:
-        raise InvalidUTF8("text that is not UTF-8") from error
+        raise InvalidUTF8("a text message that is not UTF-8") from error
 
 
 def decode_short_text(data: bytes, limit: int) -> WSMessage | None:
-    """Read data that is exactly one short, whole, masked text frame: what browsers send nearly always.
+    """Decode data that is exactly one complete, masked text frame of less than 126 bytes, as most data of clients is.
 
-    None where it is anything else: a FrameParser must read it then. Raises InvalidUTF8.
+    None for anything else, which a FrameParser has to parse. Raises InvalidUTF8.
     """
     size = len(data) - 6
     if size < 0 or data[0] != FINAL | TEXT or data[1] != MASKED | size or size > limit:
-        return None  # data[1] == MASKED | size holds for sizes below 126 only: the longer ones differ
+        return None
     if size >= 126:
         return None
     return WSMessage(TEXT, decode_text(mask(data[2:6], data[6:])))
 
 
 class FrameParser:
-    """Reads the frames of one browser, in any split; keeps only what is not complete yet.
+    """Parses the frames of one client from data in any split; keeps only what is incomplete.
 
-    `limit`: bytes that a message, its fragments together, may have. `since`: when that began which is not complete,
-    on the clock of `now`.
+    `limit`: bytes of a message, with all its fragments. `since`: when the incomplete message or frame started, on the
+    clock of `now`.
     """
 
     __slots__ = (
@@ -100,11 +100,11 @@ class FrameParser:
         "_decoder",
         "_final",
         "_frame_count",
-        "_kind",
         "_left",
         "_limit",
         "_mask",
         "_message",
+        "_message_opcode",
         "_opcode",
         "since",
     )
@@ -112,48 +112,50 @@ class FrameParser:
     def __init__(self, limit: int, now: float = 0.0) -> None:
         self._limit = limit
         self._buffer = bytearray()
-        self._opcode: int | None = None  # of the frame that is being read
+        self._opcode: int | None = None  # of the current frame
         self._final = False
-        self._left = 0  # payload bytes of the frame that have not come yet
+        self._left = 0  # payload bytes of the current frame that are missing
         self._mask = b""
         self._control = bytearray()
-        self._kind: int | None = None  # TEXT or BINARY while a message is being put together
+        self._message_opcode: int | None = None  # TEXT or BINARY while a message is incomplete
         self._message = bytearray()
         self._decoder = _UTF8()
-        self._frame_count = 0  # frames that `begun` has not told of
+        self._frame_count = 0  # frames started since `take_frame_count`
         self.since = now
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is half read: this reader may be forgotten."""
-        return self._opcode is None and self._kind is None and not self._buffer
+        """Whether nothing is incomplete, so that the parser may be discarded."""
+        return self._opcode is None and self._message_opcode is None and not self._buffer
 
     @property
     def size(self) -> int:
-        """Bytes of memory, with what is not complete."""
+        """The memory that the parser takes, with its data, in bytes."""
         return PARSER_BYTES + len(self._buffer) + len(self._message) + len(self._control)
 
     def take_frame_count(self) -> int:
-        """How many frames have begun since this was asked last."""
-        begun, self._frame_count = self._frame_count, 0
-        return begun
+        """Return how many frames have started since the last call."""
+        count, self._frame_count = self._frame_count, 0
+        return count
 
     def keep(self, data: bytes) -> None:
-        """Take data that `feed` reads when it is called again."""
+        """Append data for the next call of `feed`, without parsing it."""
         self._buffer += data
 
     def feed(self, data: bytes, now: float = 0.0) -> Iterator[WSMessage]:
-        """Yield what is complete now; raises ProtocolError where RFC 6455 is broken, after what came before."""
+        """Yield what is complete. Raises ProtocolError for a violation of RFC 6455, after what precedes it."""
         self._buffer += data
         while self._read_header() and self._read_payload():
             received = self._finish_frame()
-            if self._kind is None:  # not a control frame between the fragments of a message
+            if (
+                self._message_opcode is None
+            ):  # no fragmented message is incomplete, which a control frame may interrupt
                 self.since = now
             if received is not None:
                 yield received
 
     def _read_header(self) -> bool:
-        """Read the header of a frame (5.2); False while it is not all there. True also when it was read before."""
+        """Parse the header of a frame (5.2); False while it is incomplete. True also if it was parsed before."""
         if self._opcode is not None:
             return True
         buffer = self._buffer
@@ -163,16 +165,16 @@ class FrameParser:
         self._check_first_byte()
         size = buffer[1] & LENGTH
         if not buffer[1] & MASKED:
-            raise ProtocolError("a frame from a browser must be masked")
+            raise ProtocolError("a frame of a client must be masked")
         if buffer[0] & 0x08 and size > CONTROL_LIMIT:
-            raise ProtocolError("a control frame holds 125 bytes at most")
+            raise ProtocolError("a control frame of more than 125 bytes")
         extra = {126: 2, 127: 8}.get(size, 0)
         if len(buffer) < 6 + extra:
             return False
         if extra:
             size = int.from_bytes(buffer[2 : 2 + extra], "big")
             if size >> 63:
-                raise ProtocolError("a frame's length has its first bit clear")
+                raise ProtocolError("a frame length with its most significant bit set")
         self._begin_frame(buffer[0], size, bytes(buffer[2 + extra : 6 + extra]))
         del buffer[: 6 + extra]
         return True
@@ -182,15 +184,17 @@ class FrameParser:
             return
         first = self._buffer[0]
         if first & RESERVED:
-            raise ProtocolError("a reserved bit is set, and no extension was agreed on")
+            raise ProtocolError("a reserved bit is set, but no extension was negotiated")
         opcode = first & 0x0F
         if opcode not in OPCODES:
-            raise ProtocolError(f"{opcode} is no opcode")
+            raise ProtocolError(f"unknown opcode {opcode}")
         if opcode & 0x08:
             if not first & FINAL:
-                raise ProtocolError("a control frame cannot be fragmented")
-        elif (opcode == CONTINUATION) != (self._kind is not None):
-            raise ProtocolError("a continuation without a beginning, or a beginning inside a message")
+                raise ProtocolError("a fragmented control frame")
+        elif (opcode == CONTINUATION) != (self._message_opcode is not None):
+            raise ProtocolError(
+                "a continuation frame without a first one, or a first one within a fragmented message"
+            )
 
     def _begin_frame(self, first: int, size: int, key: bytes) -> None:
         opcode = first & 0x0F
@@ -199,11 +203,11 @@ class FrameParser:
             if len(self._message) + size > self._limit:
                 raise FrameTooLarge(f"a message of more than {self._limit} bytes")
             if opcode != CONTINUATION:
-                self._kind = opcode
+                self._message_opcode = opcode
         self._opcode, self._final, self._left, self._mask = opcode, bool(first & FINAL), size, key
 
     def _read_payload(self) -> bool:
-        """Take what has come of the payload, unmask and check it; False while the frame is not all there."""
+        """Unmask and validate the received payload; False while the frame is incomplete."""
         assert self._opcode is not None
         chunk = bytes(self._buffer[: self._left])
         del self._buffer[: len(chunk)]
@@ -212,7 +216,7 @@ class FrameParser:
         if self._opcode & 0x08:
             self._control += plain
         else:
-            if self._kind == TEXT:
+            if self._message_opcode == TEXT:
                 self._check_text(plain)
             self._message += plain
         turn = len(chunk) % 4
@@ -220,11 +224,11 @@ class FrameParser:
         return not self._left
 
     def _check_text(self, plain: bytes) -> None:
-        """Refuse bad UTF-8 at the first byte that shows it, even in the middle of a frame."""
+        """Reject invalid UTF-8 at its first byte, even within a frame (RFC 6455, 8.1; Autobahn case 6.4)."""
         try:
             self._decoder.decode(plain, final=self._final and not self._left)
         except UnicodeDecodeError as error:
-            raise InvalidUTF8("text that is not UTF-8") from error
+            raise InvalidUTF8("a text message that is not UTF-8") from error
 
     def _finish_frame(self) -> WSMessage | None:
         opcode, self._opcode = self._opcode, None
@@ -234,8 +238,8 @@ class FrameParser:
             return WSMessage(opcode, payload)
         if not self._final:
             return None
-        assert self._kind is not None
-        kind, self._kind = self._kind, None
+        assert self._message_opcode is not None
+        kind, self._message_opcode = self._message_opcode, None
         message, self._message = bytes(self._message), bytearray()
         self._decoder.reset()
         return WSMessage(kind, message.decode() if kind == TEXT else message)

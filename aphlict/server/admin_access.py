@@ -11,6 +11,7 @@ from pathlib import Path
 from aphlict.config.descriptions import shorten
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.errors import CrossSiteRequest, HostNotAllowed, Unauthorized
+from aphlict.protocol.addresses import unmapped
 
 # Values of Sec-Fetch-Site of a request that no other site's page caused: typed by the user, or of a page of this
 # server, which has none.
@@ -123,7 +124,7 @@ def is_loopback(address: str) -> bool:
     """Whether a server that listens on an address can be reached from this machine only."""
     try:
         parsed = ip_address(address)
-        return ((parsed.version == 6 and parsed.ipv4_mapped) or parsed).is_loopback
+        return unmapped(parsed).is_loopback
     except ValueError:
         return normalize_host(address) == "localhost"
 
