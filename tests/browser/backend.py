@@ -1,24 +1,23 @@
-"""A page's backend, which makes tokens, and a page that shows them."""
+"""The backend of a page, which makes tokens, and a page that uses them."""
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from tests.browser.cable import Cable
-from tests.browser.page import Page
+from tests.browser.page import FAST, Page, web_server
 from tests.support.installation import Installation
 from tests.support.tokens import token
 
-# As Page.listen, with a token option that JSON has no word for.
+# As Page.listen, with a function as the option `token`.
 LISTEN = """(url, channels, options, backend) => {
   window.asked = 0;
   const token = async () => {
     asked++;
     const answer = await fetch(backend);
     if (!answer.ok) {
-      throw new Error("the backend is away");
+      throw new Error("the backend is down");
     }
     return answer.text();
   };
@@ -27,66 +26,67 @@ LISTEN = """(url, channels, options, backend) => {
 
 
 class Backend:
-    """A page's backend, which makes tokens: for the channel "all", good for so many seconds."""
+    """A backend that makes tokens for `channels` (at first: "all") that are valid for `seconds`.
+
+    While it is `broken`, it makes invalid tokens; while it is `down`, it makes none. With `recovers`, the first such
+    failure is the last. `failures` counts them.
+    """
 
     def __init__(self) -> None:
         self.seconds = 3600.0
         self.channels = ["all"]
         self.broken = False
-        self.away = False
-        self.failures = 0  # answers while it was broken or away
+        self.down = False
+        self.recovers = False
+        self.failures = 0
         self.url = ""
 
     def make(self) -> str:
-        """Make one; the server accepts it 5 seconds longer than it says, and tells clients whole seconds."""
+        """Make a token. The server accepts it 5 seconds longer than it says, and tells clients whole seconds."""
         return "broken" if self.broken else token(*self.channels, exp=time.time() - 5 + self.seconds)
+
+    def respond(self) -> tuple[int, str]:
+        """Return the status and the body of a response."""
+        response = (503, "") if self.down else (200, self.make())
+        if self.down or self.broken:
+            self.failures += 1
+            self.down = self.down and not self.recovers
+            self.broken = self.broken and not self.recovers
+        return response
 
 
 @contextmanager
 def running_backend() -> Iterator[Backend]:
-    """A backend at an address of its own, while the block lasts."""
+    """A backend that serves tokens at its `url`."""
     backend = Backend()
 
     class Handler(BaseHTTPRequestHandler):
-        """Answers with a token."""
+        """Responds with a token."""
 
         def do_GET(self) -> None:
-            """Answer."""
-            self.send_response(503 if backend.away else 200)
+            """Respond."""
+            status, text = backend.respond()
+            self.send_response(status)
             self.send_header("Access-Control-Allow-Origin", "*")
             self.end_headers()
-            backend.failures += backend.away or backend.broken
-            self.wfile.write(backend.make().encode())
+            self.wfile.write(text.encode())
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # seconds until it stops
-    thread.start()
-    backend.url = f"http://127.0.0.1:{server.server_port}/"
-    yield backend
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with web_server(Handler) as address:
+        backend.url = address
+        yield backend
 
 
 def listen(
     page: Page, server: Installation | Cable, backend: Backend, *channels: str, **options: object
 ) -> Page:
-    """Subscribe with a token of the backend."""
-    fast = {
-        "minReconnectDelay": 100,
-        "maxReconnectDelay": 500,
-        "leaderCheckInterval": 400,
-        "connectTimeout": 2000,
-        "gapJitter": 0,
-        **options,
-    }
-    page.tab.evaluate(LISTEN, server.url, channels, fast, backend.url)
+    """Subscribe, with a token of the backend."""
+    page.tab.evaluate(LISTEN, server.url, channels, {**FAST, **options}, backend.url)
     return page
 
 
 def asked(page: Page) -> int:
-    """How often the page was asked for a token."""
+    """How often the client has called the page's function for a token."""
     return int(page.tab.evaluate("asked"))

@@ -1,4 +1,4 @@
-"""A network that a test can cut: a TCP proxy that stops forwarding, and tells nobody."""
+"""A network that a test can cut: a TCP proxy that stops forwarding, without closing a connection."""
 
 import socket
 import threading
@@ -10,10 +10,11 @@ REFUSAL = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r
 
 
 class Cable:
-    """Leads from a port of its own to a server's. `begun` is when each connection was made, `heads` how it began.
+    """Forwards a port of its own to the port of a server.
 
-    While it `refuses_upgrades` no WebSocket comes through, while it `refuses_streams` no event stream; while it
-    `swallows_frames`, nothing that a browser says over a WebSocket. `delay` is how many seconds everything takes.
+    Attributes that a test may set: `target`, `delay` (seconds for each chunk of data), `refuses_upgrades` (400 for
+    WebSockets), `refuses_streams` (400 for event streams) and `swallows_frames` (drops what clients send over
+    WebSockets). `begun` has the time of each connection, `heads` the first data of each.
     """
 
     def __init__(self, target: int) -> None:
@@ -24,8 +25,8 @@ class Cable:
         self.swallows_frames = False
         self.begun: list[float] = []
         self.heads: list[bytes] = []
-        self._whole = threading.Event()
-        self._whole.set()
+        self._is_whole = threading.Event()
+        self._is_whole.set()
         self._sockets: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -34,80 +35,78 @@ class Cable:
 
     @property
     def url(self) -> str:
-        """Where browsers connect."""
+        """The URL to connect to."""
         return f"ws://127.0.0.1:{self.port}/ws/"
 
     def cut(self) -> None:
-        """From now on nothing comes through; connections stay, as with a cable that was pulled out."""
-        self._whole.clear()
+        """Stop forwarding; connections stay open."""
+        self._is_whole.clear()
 
-    def mend(self) -> None:
-        """Everything comes through again, and what was held up."""
-        self._whole.set()
+    def reconnect(self) -> None:
+        """Forward again, with all that was sent meanwhile."""
+        self._is_whole.set()
 
-    def break_off(self) -> None:
-        """Hang up every connection; new ones come through."""
+    def close_connections(self) -> None:
+        """Close every connection; new ones are accepted."""
         for each in tuple(self._sockets):
-            with suppress(OSError):  # it was not connected any more
+            with suppress(OSError):  # it is not connected any more
                 each.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         with suppress(OSError):  # the listener was closed
             while True:
-                near, _ = self._listener.accept()
+                client, _ = self._listener.accept()
                 self.begun.append(monotonic())
-                threading.Thread(target=self._join, args=(near,), daemon=True).start()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
-    def _join(self, near: socket.socket) -> None:
-        self._sockets.add(near)
-        head = self._read(near)
-        self.heads.append(head)
-        is_websocket = b"upgrade: websocket" in head.lower()
-        is_stream = b"/events?" in head.split(b"\r\n")[0]
-        if (self.refuses_upgrades and is_websocket) or (self.refuses_streams and is_stream):
-            near.sendall(REFUSAL)
-            near.close()
-            return
-        try:
-            far = socket.create_connection(("127.0.0.1", self.target))
-        except OSError:
-            near.close()
-            return
-        self._sockets.add(far)
-        far.sendall(head)
-        back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
-        back.start()
-        if self.swallows_frames and is_websocket:
-            while self._read(near):
-                pass
-            far.close()
-        else:
-            self._pump(near, far)
-        back.join()
-        self._sockets -= {near, far}
-        near.close()
-        far.close()
+    def _serve(self, client: socket.socket) -> None:
+        self._sockets.add(client)
+        with client, suppress(OSError):  # either side has closed the connection
+            head = self._read(client)
+            self.heads.append(head)
+            is_websocket = b"upgrade: websocket" in head.lower()
+            is_stream = b"/events?" in head.split(b"\r\n")[0]
+            if (self.refuses_upgrades and is_websocket) or (self.refuses_streams and is_stream):
+                client.sendall(REFUSAL)
+            else:
+                self._forward(client, head, drop=self.swallows_frames and is_websocket)
+        self._sockets.discard(client)
+
+    def _forward(self, client: socket.socket, head: bytes, *, drop: bool) -> None:
+        with socket.create_connection(("127.0.0.1", self.target)) as server:
+            self._sockets.add(server)
+            server.sendall(head)
+            back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
+            back.start()
+            if drop:
+                while self._read(client):
+                    pass
+                server.shutdown(socket.SHUT_RDWR)
+            else:
+                self._pump(client, server)
+            back.join()
+            self._sockets.discard(server)
 
     def _read(self, source: socket.socket) -> bytes:
-        """What comes next, once the cable is whole; nothing at the end."""
+        """Return the next data, once the cable is not cut; nothing at the end."""
         try:
             data = source.recv(65536)
         except OSError:
             return b""
-        self._whole.wait()
+        self._is_whole.wait()
         return data
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):  # the other side has gone
+        with suppress(OSError):  # the other side has closed the connection
             while data := self._read(source):
                 sleep(self.delay)
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Hang up everything."""
-        self.mend()
-        self.break_off()
+        """Close everything."""
+        self.reconnect()
+        self.close_connections()
         with suppress(OSError):  # so that accept() returns
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -116,7 +115,7 @@ class Cable:
 
 @contextmanager
 def cable_to(port: int) -> Iterator[Cable]:
-    """A cable while the block lasts."""
+    """A cable to a server's port."""
     cable = Cable(port)
     try:
         yield cable

@@ -1,6 +1,7 @@
 """Fixtures of the tests in browsers, which share the browsers and most servers; each test has a fresh profile."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.browser.cable import Cable, cable_to
 from tests.browser.chromium import Chromium, ChromiumProfile
 from tests.browser.driving import Profile
 from tests.browser.firefox import Firefox
-from tests.browser.page import Page, web_server
+from tests.browser.page import Page, page_server
 from tests.browser.server import Servers
 from tests.proxies.programs import require
 from tests.support.installation import Installation
@@ -84,12 +85,27 @@ def cable(server: Installation) -> Iterator[Cable]:
         yield cable
 
 
-@pytest.fixture(params=["websocket", "events", "polling"])
-def network(request: pytest.FixtureRequest, cable: Cable) -> Cable:
-    """A network to the server that lets one transport through, and the next one only where that is refused."""
-    cable.refuses_upgrades = request.param != "websocket"
-    cable.refuses_streams = request.param == "polling"
+TRANSPORTS = ("websocket", "events", "polling")
+
+
+def allow_only(transport: str, cable: Cable) -> Cable:
+    """Let one transport through, and the next ones only if a client tries them first."""
+    cable.refuses_upgrades = transport != "websocket"
+    cable.refuses_streams = transport == "polling"
     return cable
+
+
+@pytest.fixture(params=TRANSPORTS)
+def network(request: pytest.FixtureRequest, cable: Cable) -> Cable:
+    """A network to the server for each transport."""
+    return allow_only(request.param, cable)
+
+
+@pytest.fixture
+def networks(server: Installation) -> Iterator[list[Cable]]:
+    """The networks for all transports at once, for tests that take long."""
+    with ExitStack() as cables:
+        yield [allow_only(each, cables.enter_context(cable_to(server.client_port))) for each in TRANSPORTS]
 
 
 @pytest.fixture
@@ -102,7 +118,7 @@ def backend() -> Iterator[Backend]:
 @pytest.fixture
 def web(server: Installation) -> Iterator[str]:
     """The address of a page that takes the client from the server."""
-    with web_server(f"http://127.0.0.1:{server.client_port}/ws/aphlict.js") as address:
+    with page_server(f"http://127.0.0.1:{server.client_port}/ws/aphlict.js") as address:
         yield address
 
 

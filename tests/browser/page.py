@@ -19,14 +19,18 @@ PAGE = """<!doctype html>
   window.listen = async (url, channels, options) => {
     window.got = [];
     window.gaps = 0;
+    window.errors = [];
+    window.unhandled = 0;
     window.states = [];
-    window.stops = {};
+    window.subscriptions = {};
     window.aphlict = new Aphlict(url, options);
     aphlict.addEventListener("gap", () => gaps++);
     aphlict.addEventListener("statechange", () => states.push(aphlict.state));
+    aphlict.addEventListener("error", ({ code, status, channels }) => errors.push([code, status, ...channels]));
+    window.addEventListener("unhandledrejection", () => unhandled++);
     const hear = (message) => got.push(message.n);
     for (const channel of channels) {
-      stops[channel] = aphlict.subscribe(channel, hear);
+      subscriptions[channel] = aphlict.subscribe(channel, hear);
     }
   };
 </script>
@@ -38,6 +42,12 @@ LEADS = """navigator.locks.request(`test ${Math.random()}`, async ({ name }) => 
   const client = held.find((lock) => lock.name == name).clientId;
   return held.some((lock) => lock.clientId == client && /^aphlict 1 [^ ]+$/.test(lock.name));
 })"""
+
+# How the promise of a subscription settles: what it rejects with, or nothing.
+SETTLED = """(channel) => subscriptions[channel].ready.then(
+  () => [],
+  ({ code, status, channels }) => [code, status, ...channels],
+)"""
 
 # Impatient, so that a test need not wait for what takes a user's network a minute.
 FAST = {
@@ -74,8 +84,18 @@ class Page:
         self.tab.evaluate("aphlict.ready()")
 
     def refusal(self) -> str:
-        """Why `ready()` rejects; empty where it does not."""
-        return str(self.tab.evaluate("aphlict.ready().then(() => '', (error) => error.message)"))
+        """The code of the error with which `ready()` rejects; empty if it resolves."""
+        return str(self.tab.evaluate("aphlict.ready().then(() => '', (error) => error.code)"))
+
+    def subscription(self, channel: str) -> Any:
+        """The state of a subscription, and the code of its error."""
+        script = "({ state, error }) => [state, error?.code]"
+        return self.tab.evaluate(f"(channel) => ({script})(subscriptions[channel])", channel)
+
+    @property
+    def errors(self) -> list[Any]:
+        """The code, status and channels of every `error` event."""
+        return list(self.tab.evaluate("errors"))
 
     @property
     def leads(self) -> bool:
@@ -115,15 +135,29 @@ class Page:
 
 
 @contextmanager
-def web_server(script: str) -> Iterator[str]:
-    """Serve the test's page, which takes aphlict.js from `script`; gives the page's address."""
+def web_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve HTTP at the address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # seconds until it stops
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def page_server(script: str) -> Iterator[str]:
+    """Serve the page of the tests, which imports aphlict.js from `script`, at the address."""
     body = (PAGE % script).encode()
 
     class Handler(BaseHTTPRequestHandler):
-        """Answers with the page."""
+        """Responds with the page."""
 
         def do_GET(self) -> None:
-            """Answer."""
+            """Respond."""
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
             self.send_header("Content-Length", str(len(body)))
@@ -131,12 +165,7 @@ def web_server(script: str) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # seconds until it stops
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with web_server(Handler) as address:
+        yield address

@@ -46,7 +46,7 @@ def test_what_is_published_while_the_network_is_cut_comes_after_it(
         server.publish("all", n=n)
     for page in pages:
         page.wait_state("connecting")
-    cable.mend()
+    cable.reconnect()
     server.publish("all", n=6)
     for page in pages:
         page.wait_for(1, 2, 3, 4, 5, 6)
@@ -60,7 +60,7 @@ def test_nothing_is_missed_even_if_nothing_came_before_the_cut(
     cable.cut()
     server.publish("all", n=1)
     page.wait_state("connecting")
-    cable.mend()
+    cable.reconnect()
     page.wait_for(1)
     assert page.gaps == 0
 
@@ -69,7 +69,7 @@ def test_a_short_cut_goes_unnoticed(new_page: NewPage, server: Installation, cab
     page = new_page().listen(cable.url, "all")
     cable.cut()
     server.publish("all", n=1)
-    cable.mend()
+    cable.reconnect()
     page.wait_for(1)
     assert page.tab.evaluate("states") == ["open"]
     assert len(cable.begun) == 1
@@ -100,7 +100,7 @@ def test_who_looks_at_a_page_finds_out_that_its_connection_is_dead(
     other.tab.evaluate(look)
     other.tab.evaluate(f"new Promise((done) => setTimeout(() => done({look}), 500))")
     other.wait_state("connecting")
-    cable.mend()
+    cable.reconnect()
     leader.wait_state("open")
     # The second probe, of a connection that was dead already, must not end the one after it.
     leader.tab.evaluate("new Promise((done) => setTimeout(() => done(0), 1000))")

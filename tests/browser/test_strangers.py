@@ -8,7 +8,7 @@ import pytest
 
 from tests.browser.chromium import ChromiumProfile
 from tests.browser.driving import Profile
-from tests.browser.page import Page, web_server
+from tests.browser.page import Page, page_server
 from tests.support.installation import Installation, installed, running_server
 from tests.support.waiting import wait_until
 
@@ -40,7 +40,7 @@ def strict(tmp_path: Path) -> Iterator[tuple[Installation, str]]:
     """A server that lets the pages of one origin in, and the address of such a page."""
     with (
         installed(tmp_path) as server,
-        web_server(f"http://127.0.0.1:{server.client_port}/ws/aphlict.js") as address,
+        page_server(f"http://127.0.0.1:{server.client_port}/ws/aphlict.js") as address,
     ):
         server.write(client={"origins": [address.rstrip("/")]})
         server.start()

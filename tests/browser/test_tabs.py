@@ -248,7 +248,7 @@ def test_a_callback_that_throws_takes_nothing_from_the_others(
 def test_a_subscription_ends_when_its_last_listener_goes(new_page: NewPage, server: Installation) -> None:
     page = new_page().listen(server.url, "all")
     page.tab.evaluate("window.more = aphlict.subscribe('all')")
-    page.tab.evaluate("stops.all()")
+    page.tab.evaluate("subscriptions.all()")
     page.ready()
     assert server.publish("all", n=1)["matched"] == 1
     page.tab.evaluate("(more(), more())")

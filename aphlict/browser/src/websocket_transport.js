@@ -221,7 +221,7 @@ export class WebSocketTransport {
         }
         const details = serverError({ channels: names, ...reply });
         if (isTokenError(details)) {
-          this.#end(details);
+          this.#end({ ...details, channels: [] });
           return;
         }
         report(details);
