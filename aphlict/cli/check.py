@@ -1,51 +1,62 @@
-"""`check`: everything that `start` would refuse, without starting."""
+"""`check`: everything that `start` checks, without starting."""
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from aphlict.cli import configured
-from aphlict.cli.console import remark, say
+from aphlict.cli.console import note, out
+from aphlict.cli.options import load_settings
 from aphlict.config.settings import Settings
-from aphlict.doctor.findings import Trouble
-from aphlict.doctor.server import check_writable, files
+from aphlict.doctor.local import check_writable, written_files
+from aphlict.doctor.report import CheckFailed
 from aphlict.errors import CertificateError, FileError
 from aphlict.process import ports
 from aphlict.process.bootstrap import find_exposed, find_findings, find_warnings, prove_startable
 from aphlict.process.pidfile import find_running
 
+EXAMPLES = {
+    "check": (
+        "aphlict check",
+        "aphlict check --config new.json && cp new.json /etc/aphlict/aphlict.json",
+    )
+}
+
+
+def add_arguments(_parser: ArgumentParser) -> None:
+    """Add no options."""
+
 
 def run(arguments: Namespace) -> int:
-    """Do it: configuration, then user, certificates, files and ports."""
-    config, settings = configured.load(arguments, files=True)
+    """Check configuration, user, certificates, files and ports."""
+    config, settings = load_settings(arguments, files=True)
     prove_startable(settings)
-    errors = [sentence for findings in find_findings(settings) for sentence in findings.errors]
+    errors = [sentence for report in find_findings(settings) for sentence in report.errors]
     warnings = [*find_warnings(settings), *find_exposed(config, settings), *_find_unwritable(settings)]
     for sentence in warnings:
-        if sentence not in errors[:1]:  # which is the error
-            remark(f"Warning: {sentence}")
+        if sentence not in errors[:1]:  # that one is raised
+            note(f"Warning: {sentence}")
     if errors:
         raise CertificateError(errors[0])
-    say(f"The configuration is good. {_try_ports(settings)}")
+    out(f"The configuration is valid. {_check_ports(settings)}")
     return 0
 
 
 def _find_unwritable(settings: Settings) -> Iterator[str]:
-    """Only a warning: who checks need not be the user that the server is started by. Raises FileError."""
-    for path in files(settings):
+    """Yield warnings, not errors: another user may start the server. Raises FileError."""
+    for path in written_files(settings):
         if path.is_dir():
-            raise FileError(f"cannot write {path}: it is a folder, expected the path of a file")
+            raise FileError(f"cannot write {path}: it is a directory, expected the path of a file")
         try:
             check_writable(path)
-        except Trouble as trouble:
-            yield f"{trouble}: {trouble.change}"
+        except CheckFailed as failed:
+            yield f"{failed}: {failed.remedy}"
 
 
-def _try_ports(settings: Settings) -> str:
-    """Bind and let go, unless the server that runs has them."""
+def _check_ports(settings: Settings) -> str:
+    """Bind the ports and close them, unless the running server has them. Raises BindError."""
     running = find_running(Path(settings.pidfile))
     if running is not None:
-        return f"The server runs already (process {running.pid}), so its ports were not tried."
+        return f"The server is running (process {running.pid}), so its ports were not checked."
     [copy] = ports.bind_all(settings.servers)
     for sock in (sock for sockets in copy for sock in sockets):
         sock.close()

@@ -1,52 +1,71 @@
-"""`start`: check, bind, go to the background, and say so once it is true."""
+"""`start`, `restart` and `debug`: run the server in the background, or in the foreground."""
 
 import logging
 import os
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from aphlict.cli import configured
-from aphlict.cli.console import remark, say
+from aphlict.cli.console import note, out
+from aphlict.cli.options import load_settings
+from aphlict.cli.stop import stop
 from aphlict.config.settings import Settings
 from aphlict.process import daemon
-from aphlict.process.bootstrap import Launch, prepare
+from aphlict.process.bootstrap import Launch, prepare, prove_startable
 from aphlict.process.daemon import Systemd
 from aphlict.process.startup_report import Sender
 from aphlict.process.supervisor import Supervisor
 
+EXAMPLES = {
+    "start": (
+        "aphlict start",
+        "aphlict start --config /etc/aphlict/aphlict.json",
+        "aphlict start --foreground",
+    ),
+    "restart": ("aphlict restart",),
+    "debug": ("aphlict debug", "aphlict debug --config test.json 2> trace.txt"),
+}
+
 log = logging.getLogger(__name__)
 
 
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the options of the command that the parser is for."""
+    if parser.get_default("name") == "start":
+        parser.add_argument(
+            "--foreground", action="store_true", help="do not daemonize, and log to standard error as well"
+        )
+
+
 def run(arguments: Namespace) -> int:
-    """Do it."""
+    """Start the server. `restart` leaves a running server alone if the configuration is invalid."""
     inherited = daemon.open_descriptors()
-    config, settings = configured.load(arguments, files=True)
-    if arguments.foreground:
-        return run_in_foreground(config, settings, trace=False)
-    return run_in_background(config, settings, inherited)
+    config, settings = load_settings(arguments, files=True)
+    if arguments.command == "debug":
+        return _run_in_foreground(config, settings, trace=True)
+    if arguments.command == "restart":
+        prove_startable(settings)
+        stop(settings)
+    elif arguments.foreground:
+        return _run_in_foreground(config, settings, trace=False)
+    return _run_in_background(config, settings, inherited)
 
 
-def run_in_background(config: Path, settings: Settings, inherited: frozenset[int]) -> int:
-    """Start the server; returns when all its listeners accept."""
+def _run_in_background(config: Path, settings: Settings, inherited: frozenset[int]) -> int:
+    """Daemonize, and return when all ports accept connections."""
     launched = prepare(config, settings)
     for sentence in launched.warnings:
-        remark(f"Warning: {sentence}")
+        note(f"Warning: {sentence}")
     try:
         daemon.detach(lambda starter: _supervise(launched, starter), inherited)
     finally:
         launched.forget()
-    say(f"Started: {describe(settings)}")
+    servers = ", ".join(f"{server.type} on {server.address}:{server.port}" for server in settings.servers)
+    out(f"Started: {servers}")
     return 0
 
 
-def run_in_foreground(config: Path, settings: Settings, *, trace: bool) -> int:
-    """Be the server, until it is told to stop."""
+def _run_in_foreground(config: Path, settings: Settings, *, trace: bool) -> int:
     return _supervise(prepare(config, settings, console=True, trace=trace), None)
-
-
-def describe(settings: Settings) -> str:
-    """`client on 0.0.0.0:22280, admin on 127.0.0.1:22281`."""
-    return ", ".join(f"{server.type} on {server.address}:{server.port}" for server in settings.servers)
 
 
 def _supervise(launched: Launch, starter: Sender | None) -> int:

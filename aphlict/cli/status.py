@@ -1,44 +1,48 @@
-"""`status`: whether the server runs, and how it does."""
+"""`status`: whether the server is running, and its statistics."""
 
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from aphlict.cli import configured
-from aphlict.cli.admin import ask
-from aphlict.cli.console import complain, remark, say, say_json
-from aphlict.errors import AdminUnreachable
+from aphlict.cli.console import error, note, out, out_json
+from aphlict.cli.options import load_settings
+from aphlict.doctor.admin_client import request_json
+from aphlict.errors import AdminUnreachable, ConfigError
 from aphlict.process.pidfile import find_running
 
+EXAMPLES = {"status": ("aphlict status", "aphlict status --json | jq .connections")}
 RUNNING, NOT_RUNNING = 0, 1
-YOUNGER = (
-    10.0  # seconds by which a worker that was there from the start is younger than the supervisor, at most
-)
+MAX_START_SECONDS = 10.0  # the first workers start that much later than the supervisor, at most
 UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
-FIGURES = ("connections", "clients.total", "messages.in", "messages.out")
+COUNTERS = ("connections", "clients.total", "messages.in", "messages.out")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: Namespace) -> int:
-    """Do it; a server that runs but does not answer counts as running."""
-    _, settings = configured.load(arguments, tell=remark if arguments.json else say)
+    """Print the status. A server that is running but does not respond counts as running."""
+    _, settings = load_settings(arguments, show=note if arguments.json else out)
     process = find_running(Path(settings.pidfile))
     facts: dict[str, Any] = {"running": process is not None}
     if process is not None:
         facts |= _processes(process)
         try:
-            facts |= _node(ask(settings, "GET", "/status/", None), facts["workers"])
-        except AdminUnreachable as error:
-            complain(str(error))
-            facts["error"] = str(error)
+            facts |= _merge_workers(request_json(settings, "GET", "/status/"), facts["workers"])
+        except (AdminUnreachable, ConfigError) as failure:
+            error(str(failure))
+            facts["error"] = str(failure)
     if arguments.json:
-        say_json(facts)
+        out_json(facts)
     else:
-        for line in _lines(facts, [each.path for each in settings.logs]):
-            say(line)
+        for line in format_status(facts, [each.path for each in settings.logs]):
+            out(line)
     return RUNNING if process is not None else NOT_RUNNING
 
 
@@ -60,7 +64,7 @@ def _processes(supervisor: psutil.Process) -> dict[str, Any]:
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
-    """None, if it ended a moment ago or /proc hides them."""
+    """Return the child processes: none if it has just exited, or /proc is mounted with hidepid."""
     try:
         return process.children()
     except psutil.Error:
@@ -68,7 +72,7 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 
 
 def _age(process: psutil.Process) -> float:
-    """Seconds since it was started."""
+    """Return the seconds since the process was started."""
     try:
         return max(0.0, time.time() - process.create_time())
     except psutil.Error:
@@ -76,48 +80,58 @@ def _age(process: psutil.Process) -> float:
 
 
 def _memory(process: psutil.Process) -> int:
-    """Bytes that are resident."""
+    """Return the resident memory in bytes."""
     try:
         return int(process.memory_info().rss)
     except psutil.Error:
         return 0
 
 
-def _node(status: dict[str, Any], processes: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the node says of itself; `pid` stays the supervisor's, and `workers` are all of its `processes`.
+def _merge_workers(status: dict[str, Any], processes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the node's status with all processes as `workers`; `pid` stays the supervisor's.
 
-    Those that hold browsers have `connections`; with several workers the hub has none.
+    The processes that serve clients have `connections`; with several workers the hub has none.
     """
-    held = {worker["pid"]: worker["connections"] for worker in status["workers"]}
+    connections = {worker["pid"]: worker["connections"] for worker in status["workers"]}
     workers = [
-        each | ({"connections": held[each["pid"]]} if each["pid"] in held else {}) for each in processes
+        each | ({"connections": connections[each["pid"]]} if each["pid"] in connections else {})
+        for each in processes
     ]
     return {key: value for key, value in status.items() if key != "pid"} | {"workers": workers}
 
 
-def _lines(facts: dict[str, Any], logs: Sequence[str]) -> Iterator[str]:
+def format_status(facts: dict[str, Any], logs: Sequence[str]) -> Iterator[str]:
+    """Yield the lines that `status` prints without --json."""
     if not facts["running"]:
-        yield "The server is not running (aphlict start starts it)."
-        yield from (f"  its log      {path}" for path in logs if Path(path).exists())
+        yield "The server is not running (start it with `aphlict start`)."
+        yield from (f"  log          {path}" for path in logs if Path(path).exists())
         return
     yield f"The server is running (process {facts['pid']}, for {duration(facts['age']['supervisor'])})."
-    if facts["age"]["supervisor"] - facts["age"]["workers"] > YOUNGER:
-        yield f"  worker       was replaced {duration(facts['age']['workers'])} ago: the log says why"
+    if facts["age"]["supervisor"] - facts["age"]["workers"] > MAX_START_SECONDS:
+        yield f"  worker       restarted {duration(facts['age']['workers'])} ago (see the log for the reason)"
     if "state" in facts:
         yield f"  state        {facts['state']}, node {facts['fingerprint']}"
-        now, total, received, sent = (facts[key] for key in FIGURES)
-        yield f"  connections  {now:,} now, {total:,} since the start, {_most(facts)}"
+        now, total, received, sent = (facts[key] for key in COUNTERS)
+        limit = f"limit {facts['connections.max']:,} ({facts['connections.bound']})"
+        yield f"  connections  {now:,} now, {total:,} in total, {limit}"
         yield f"  messages     {received:,} in, {sent:,} out"
-        yield from (f"  limit        {name} was hit {_times(count)}" for name, count in _hit(facts))
+        yield from _format_counters("reached", facts.get("limits", {}))
+        yield from _format_counters("rejected", facts.get("refused", {}))
     shares = ", ".join(f"{name} {_mib(size)}" for name, size in facts["memory"].items())
     yield f"  memory       {_mib(sum(facts['memory'].values()))} ({shares})"
     for peer in facts.get("peers", ()):
-        yield f"  peer         {_peer(peer)}"
+        yield f"  peer         {_format_peer(peer)}"
     yield from (f"  log          {path}" for path in logs)
 
 
+def _format_counters(label: str, counters: dict[str, int]) -> Iterator[str]:
+    for name, count in counters.items():
+        if count:
+            yield f"  {label:<12} {name} ({'once' if count == 1 else f'{count:,} times'})"
+
+
 def duration(seconds: float) -> str:
-    """`3 days 2 hours`: the two largest units."""
+    """Return a duration in its two largest units, such as `3 days 2 hours`."""
     parts = []
     for unit, size in UNITS:
         count, seconds = divmod(int(seconds), size)
@@ -126,24 +140,11 @@ def duration(seconds: float) -> str:
     return " ".join(parts[:2]) or "less than a second"
 
 
-def _most(facts: dict[str, Any]) -> str:
-    return f"at most {facts['connections.max']:,} ({facts['connections.bound']})"
-
-
-def _hit(facts: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    counts = {**facts.get("limits", {}), **facts.get("refused", {})}
-    return ((name, count) for name, count in counts.items() if count)
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count:,} times"
-
-
 def _mib(size: int) -> str:
     return f"{size / 2**20:.1f} MiB"
 
 
-def _peer(peer: dict[str, Any]) -> str:
-    away = f" for {duration(peer['down_for'])} ({peer['last_error']})" if peer["down_for"] is not None else ""
-    where = f"{peer['protocol']}://{peer['host']}:{peer['port']}"
-    return f"{where} {peer['state']}{away}, {peer['queued']:,} waiting, {peer['sent']:,} sent"
+def _format_peer(peer: dict[str, Any]) -> str:
+    down = f" for {duration(peer['down_for'])} ({peer['last_error']})" if peer["down_for"] is not None else ""
+    url = f"{peer['protocol']}://{peer['host']}:{peer['port']}"
+    return f"{url} {peer['state']}{down}, {peer['queued']:,} queued, {peer['sent']:,} sent"

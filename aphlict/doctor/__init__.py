@@ -1,1 +1,1 @@
-"""The doctor: walks the way of a message as a browser would, and says what is wrong on it."""
+"""End-to-end checks: a test message along the full path, and a diagnosis of the first failure."""

@@ -1,123 +1,133 @@
-"""What browsers without WebSocket and load balancers use: status, events, polling."""
+"""The endpoints besides the WebSocket: status, event streams, long polling."""
 
-import secrets
+import socket
+import time
+from collections.abc import Callable
+from http.client import HTTPResponse
 
-from aphlict.doctor.asking import AdminServer
-from aphlict.doctor.browser import request
-from aphlict.doctor.delivery import PATIENCE, publish
-from aphlict.doctor.findings import CheckList, Trouble
-from aphlict.doctor.hops import ANY_NO_BUFFER, NO_BUFFER, Hop, hop_of, name_hop
-from aphlict.doctor.reaching import Reaching, explain
-from aphlict.doctor.stream import Answer, Stream
+from aphlict.doctor.admin_client import AdminClient
+from aphlict.doctor.connector import (
+    Connector,
+    Response,
+    explain,
+    head_fields,
+    read_response,
+    send_request,
+)
+from aphlict.doctor.delivery import RECEIVE_TIMEOUT_SECONDS, new_channel, publish
+from aphlict.doctor.proxies import DISABLE_BUFFERING, DISABLE_BUFFERING_ANYWHERE, Hop, hop_name, hop_of
+from aphlict.doctor.report import CheckFailed, CheckReport
 
-FOUND = 200
-LEAD_ON = "pass everything below the path on, not upgrades alone (docs/proxies.md)"
-LONGEST_WAIT = 64 * 1024  # bytes of an event stream that are read for one event
+OK = 200
+CHUNK_SIZE = 16 * 1024
+UNAVAILABLE = "endpoint_unavailable"
+FORWARD_ALL = "forward all paths below it, not only upgrades (docs/proxies.md)"
 
 
-def check_pages(reaching: Reaching, checks: CheckList) -> Hop:
-    """…/status, which load balancers ask for, and …/poll; who it is that answers, if that can be told."""
+def check_endpoints(connector: Connector, report: CheckReport) -> Hop:
+    """Check …/status, the target of health checks, and …/poll. Returns the program that responds, if known."""
     hop = Hop.OTHER
-    for name, path in ("status page", "status"), ("polling", f"poll?channel={_channel()}&wait=0"):
-        page = reaching.target.page(path)
+    for name, path in ("status page", "status"), ("polling", f"poll?channel={new_channel()}&wait=0"):
+        endpoint = connector.target.endpoint(path)
+        shown = endpoint.partition("?")[0]
         try:
-            answer = _get(reaching, page)
+            response = connector.get(endpoint, {"Connection": "close"})
         except OSError as error:
-            checks.doubt(name, f"{page} was not answered: {explain(error)}", LEAD_ON)
+            report.warn(name, UNAVAILABLE, f"no response to {shown}: {explain(error)}", FORWARD_ALL)
             continue
-        hop = hop_of(answer)
-        if answer.status == FOUND and isinstance(answer.json, dict):
-            with checks.check(name) as note:
-                note.says = f"{page.partition('?')[0]} is answered"
+        hop = hop_of(response)
+        if response.status == OK and isinstance(response.json, dict):
+            with report.check(name) as passed:
+                passed.message = f"{shown} responds"
         else:
-            says = f"{name_hop(answer)} answers {answer.status} to {page.partition('?')[0]}"
-            checks.doubt(name, says, LEAD_ON)
+            message = f"{hop_name(response)} responded with {response.status} to {shown}"
+            report.warn(name, response.code or UNAVAILABLE, message, FORWARD_ALL)
     return hop
 
 
-def _get(reaching: Reaching, path: str) -> Answer:
-    stream = reaching.open()
-    try:
-        stream.send(request(reaching.target, path, {"Connection": "close"}))
-        return stream.take_answer()
-    finally:
-        stream.close()
+def check_events(connector: Connector, admin: AdminClient, report: CheckReport, hop: Hop) -> None:
+    """Check whether …/events delivers an event when it is sent. Raises CheckFailed.
 
-
-def check_events(reaching: Reaching, admin: AdminServer, checks: CheckList, hop: Hop) -> None:
-    """…/events: whether it is there, and whether an event comes when it is sent. Raises Trouble.
-
-    `hop`: who answered other pages, since a proxy may hold back even the head of this answer.
+    `hop` responded on other paths: a proxy that buffers may hold back even the head of this response.
     """
-    path = reaching.target.page("events")
+    path = connector.target.endpoint("events")
     try:
-        stream = reaching.open(PATIENCE)
+        with connector.open(RECEIVE_TIMEOUT_SECONDS) as sock:
+            EventStreamCheck(connector, admin, sock, path, hop).check(report)
     except OSError as error:
-        checks.doubt("events", f"{path} was not answered: {explain(error)}", LEAD_ON)
-        return
-    try:
-        _EventStream(reaching, admin, stream, path, hop).check(checks)
-    finally:
-        stream.close()
+        report.warn("events", UNAVAILABLE, f"no response to {path}: {explain(error)}", FORWARD_ALL)
 
 
-class _EventStream:
-    """One request for events."""
+class EventStreamCheck:
+    """One request for an event stream."""
 
-    def __init__(self, reaching: Reaching, admin: AdminServer, stream: Stream, path: str, hop: Hop) -> None:
-        self._target = reaching.target
+    def __init__(
+        self, connector: Connector, admin: AdminClient, sock: socket.socket, path: str, hop: Hop
+    ) -> None:
+        self._connector = connector
         self._admin = admin
-        self._stream = stream
+        self._sock = sock
         self._path = path
         self._hop = hop
-        self._channel = _channel()
+        self._channel = new_channel()
 
-    def check(self, checks: CheckList) -> None:
-        """Judge it. Raises Trouble."""
-        try:
-            head = self._ask()
-        except OSError as error:
-            checks.doubt("events", f"{self._path} was not answered: {explain(error)}", LEAD_ON)
+    def check(self, report: CheckReport) -> None:
+        """Publish a message, and wait for its event. Raises CheckFailed, or OSError if there is no response."""
+        response = self._request()
+        if response is not None and not _is_event_stream(response):
+            whole = read_response(response)
+            message = f"{hop_name(whole)} responded with {whole.status} to {self._path}"
+            report.warn("events", whole.code or UNAVAILABLE, message, FORWARD_ALL)
             return
-        if head is not None and not _is_stream(head):
-            says = f"{name_hop(self._stream.finish(head))} answers {head.status} to {self._path}"
-            checks.doubt("events", says, LEAD_ON)
-            return
-        matched = publish(self._admin, self._target.instance, self._channel)
-        if not matched and head is None:
-            checks.doubt("events", f"{self._path} was not answered in time", LEAD_ON)
-            return
-        with checks.check("events") as note:
-            self._receive(head)
-            note.says = f"{self._path} brings a message when it is published"
+        matched = publish(self._admin, self._connector.target.instance, self._channel)
+        if not matched and response is None:
+            raise TimeoutError
+        with report.check("events") as passed:
+            self._receive(response)
+            passed.message = f"{self._path} delivers a message when it is published"
 
-    def _ask(self) -> Answer | None:
-        """The head of the answer; None where it does not come in time: a proxy may hold back even that."""
-        headers = {"Accept": "text/event-stream", "Accept-Encoding": "gzip, deflate"}
-        self._stream.send(request(self._target, f"{self._path}?channel={self._channel}", headers))
+    def _request(self) -> HTTPResponse | None:
+        """Return the head of the response, None if it does not arrive in time: a proxy may hold back even that."""
+        headers = {
+            **self._connector.headers(),
+            "Accept": "text/event-stream",
+            "Accept-Encoding": "gzip, deflate",
+        }
         try:
-            return self._stream.take_head()
+            return send_request(self._sock, "GET", f"{self._path}?channel={self._channel}", headers)
         except TimeoutError:
             return None
 
-    def _receive(self, head: Answer | None) -> None:
-        hop = self._hop if head is None else hop_of(head)
-        who, advice = hop.value, NO_BUFFER.get(hop, ANY_NO_BUFFER)
-        if head is not None and "content-encoding" in head.headers:
-            raise Trouble(f"{who} compresses the stream of events, and so holds them back", advice)
-        self._stream.set_timeout(PATIENCE)
+    def _receive(self, response: HTTPResponse | None) -> None:
+        fields = {} if response is None else head_fields(response)
+        hop = self._hop if response is None else hop_of(Response(response.status, "", fields))
+        remedy = DISABLE_BUFFERING.get(hop, DISABLE_BUFFERING_ANYWHERE)
+        if "content-encoding" in fields:
+            message = f"{hop.value} compresses the event stream, which delays events"
+            raise CheckFailed("response_compressed", message, remedy)
         try:
-            self._stream.take_until(self._channel.encode(), LONGEST_WAIT)
+            self._read_until_event(self._sock.recv if response is None else response.read1)
         except OSError as error:
-            says = (
-                f"{who} buffers the stream of events: one that was sent did not arrive within {PATIENCE:g} s"
+            message = (
+                f"{hop.value} buffers the event stream: none arrived within {RECEIVE_TIMEOUT_SECONDS:g} s"
             )
-            raise Trouble(says, advice) from error
+            raise CheckFailed("response_buffered", message, remedy) from error
+
+    def _read_until_event(self, read: Callable[[int], bytes]) -> None:
+        deadline = time.monotonic() + RECEIVE_TIMEOUT_SECONDS
+        received = b""
+        while self._channel.encode() not in received:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError
+            self._sock.settimeout(remaining)
+            data = read(CHUNK_SIZE)
+            if not data:
+                raise ConnectionResetError
+            received = received[-CHUNK_SIZE:] + data
 
 
-def _is_stream(head: Answer) -> bool:
-    return head.status == FOUND and head.headers.get("content-type", "").startswith("text/event-stream")
-
-
-def _channel() -> str:
-    return f"aphlict-doctor-{secrets.token_hex(8)}"
+def _is_event_stream(response: HTTPResponse) -> bool:
+    return response.status == OK and (response.getheader("content-type") or "").startswith(
+        "text/event-stream"
+    )

@@ -67,6 +67,17 @@ def add_client_certificate(
         raise CertificateError(f"ssl.cert is {show(cert)}, expected {expected}") from error
 
 
+def unverified_context() -> ssl.SSLContext:
+    """Make a client's context that accepts any certificate.
+
+    For this machine's own server, whose certificate has its public name, and to look at a certificate.
+    """
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def _no_passphrase() -> str:
     """Prevent OpenSSL from prompting on the terminal."""
     return ""

@@ -10,7 +10,7 @@ import pytest
 import aphlict
 from aphlict import errors
 from aphlict.cli import main
-from aphlict.cli.arguments import COMMANDS
+from aphlict.cli.main import COMMANDS
 from tests.support.installation import PROJECT
 
 MANUAL = (PROJECT / "docs" / "operations.md").read_text()

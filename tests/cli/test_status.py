@@ -1,11 +1,11 @@
-"""`status`: whether it runs, and how it does."""
+"""`status`: whether the server is running, and its statistics."""
 
 import json
 import signal
 
 import pytest
 
-from aphlict.cli.status import _lines, duration
+from aphlict.cli.status import duration, format_status
 from tests.support import certificates
 from tests.support.browsing import listening_to
 from tests.support.installation import Installation
@@ -20,13 +20,13 @@ def test_nothing_runs(installation: Installation) -> None:
     assert (done.returncode, json.loads(done.stdout)) == (1, {"running": False})
 
 
-def test_where_a_server_that_ended_may_have_said_why(installation: Installation) -> None:
+def test_the_log_of_a_stopped_server(installation: Installation) -> None:
     installation.start()
     installation.run("stop")
     assert str(installation.log) in installation.run("status").stdout
 
 
-def test_for_people(installation: Installation) -> None:
+def test_the_text_output(installation: Installation) -> None:
     supervisor = installation.start()
     installation.post({"subscribers": ["a"]})
     done = installation.run("status")
@@ -34,23 +34,23 @@ def test_for_people(installation: Installation) -> None:
     first, *others = done.stdout.splitlines()[1:]
     assert first.startswith(f"The server is running (process {supervisor.pid}, for ")
     assert [line.split()[0] for line in others] == ["state", "connections", "messages", "memory", "log"]
-    assert "at most" in others[1]
+    assert "limit" in others[1]
     assert "1 in, 0 out" in others[2]
     assert "supervisor" in others[3]
     assert "worker" in others[3]
     assert others[4].endswith(str(installation.log))
 
 
-def test_a_worker_that_was_replaced_is_told_of() -> None:
+def test_a_restarted_worker() -> None:
     facts = {"running": True, "pid": 1, "memory": {"supervisor": 1, "workers": 1}}
-    first, second, *_ = _lines(facts | {"age": {"supervisor": 7200.0, "workers": 60.0}}, [])
+    first, second, *_ = format_status(facts | {"age": {"supervisor": 7200.0, "workers": 60.0}}, [])
     assert first == "The server is running (process 1, for 2 hours)."
-    assert second == "  worker       was replaced 1 minute ago: the log says why"
-    lines = _lines(facts | {"age": {"supervisor": 7200.0, "workers": 7195.0}}, [])
-    assert not any("replaced" in line for line in lines)
+    assert second.startswith("  worker       restarted 1 minute ago")
+    lines = format_status(facts | {"age": {"supervisor": 7200.0, "workers": 7195.0}}, [])
+    assert not any("restarted" in line for line in lines)
 
 
-def test_for_programs(installation: Installation) -> None:
+def test_the_json_output(installation: Installation) -> None:
     supervisor = installation.start()
     installation.post({"subscribers": ["a"]})
     facts = json.loads(installation.run("status", "--json").stdout)
@@ -68,7 +68,7 @@ def test_for_programs(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_have_one_form_whatever_the_configuration(installation: Installation, workers: int) -> None:
+def test_workers_are_listed_with_any_number_of_them(installation: Installation, workers: int) -> None:
     installation.write(workers=workers)
     supervisor = installation.start()
     wait_until(lambda: len(installation.answers()["workers"]) == workers, "all workers")
@@ -78,10 +78,10 @@ def test_workers_have_one_form_whatever_the_configuration(installation: Installa
     assert sorted(each["pid"] for each in facts["workers"]) == sorted(pids)
     assert all(each["memory"] > 2**20 and each["age"] > 0 for each in facts["workers"])
     held = [each["connections"] for each in facts["workers"] if "connections" in each]
-    assert (len(held), sum(held)) == (workers, 1), "with several workers, the hub holds no browsers"
+    assert (len(held), sum(held)) == (workers, 1), "with several workers, the hub has no clients"
 
 
-def test_the_workers_of_a_server_that_does_not_answer(installation: Installation) -> None:
+def test_the_workers_of_a_server_that_does_not_respond(installation: Installation) -> None:
     installation.start()
     worker = installation.worker()
     worker.send_signal(signal.SIGSTOP)
@@ -102,30 +102,30 @@ def test_each_peer_has_its_line(installation: Installation) -> None:
         return [peer["state"] for peer in installation.answers()["peers"]]
 
     wait_until(lambda: states() == ["self", "down"])
-    itself, away = [line for line in installation.run("status").stdout.splitlines() if "peer " in line]
+    itself, down = [line for line in installation.run("status").stdout.splitlines() if "peer " in line]
     assert f"http://127.0.0.1:{installation.admin_port} self" in itself
-    assert "https://127.0.0.1:9 down for" in away
-    assert "waiting" in away
+    assert "https://127.0.0.1:9 down for" in down
+    assert "0 queued" in down
 
 
-def test_a_server_that_does_not_answer_is_running(installation: Installation) -> None:
+def test_a_server_that_does_not_respond_is_running(installation: Installation) -> None:
     installation.start()
     worker = installation.worker()
     worker.send_signal(signal.SIGSTOP)
     done = installation.run("status")
     worker.send_signal(signal.SIGCONT)
     assert done.returncode == 0
-    assert "does not answer: no answer within 2 s" in done.stderr
+    assert "timed out after 2 s" in done.stderr
 
 
-def test_an_admin_server_with_tls_is_asked_too(installation: Installation) -> None:
+def test_an_admin_server_with_tls(installation: Installation) -> None:
     files = certificates.self_signed("elsewhere.example").write(installation.folder)
     servers = json.loads(installation.config.read_text())["servers"]
     servers[1] |= files.settings()
     installation.write(servers=servers)
     installation.run("start")
     assert "fingerprint" in json.loads(installation.run("status", "--json").stdout)
-    assert json.loads(installation.run("notify", "a", "--message", "x").stdout)["matched"] == 0
+    assert json.loads(installation.run("publish", "a", "--message", "x").stdout)["matched"] == 0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`token`, and the commands that show one."""
+"""`token`, and the commands that present one."""
 
 import subprocess
 import time
@@ -10,20 +10,25 @@ import psutil
 import pytest
 
 from aphlict.cli.main import main
-from tests.cli.test_messages import listening
+from tests.cli.test_messages import subscribing
 from tests.support.installation import Installation, environment
 from tests.support.tokens import ALGORITHMS, jwks, key_file, pair
 
 
 def guard(installation: Installation, *files: str, **more: object) -> None:
-    """Have the client server ask for tokens."""
-    client = {"type": "client", "port": installation.client_port, "listen": "127.0.0.1", "auth.keys": files}
+    """Make the client server require tokens."""
+    client = {
+        "type": "client",
+        "port": installation.client_port,
+        "listen": "127.0.0.1",
+        "auth.keys": files,
+    }
     admin = {"type": "admin", "port": installation.admin_port}
     installation.write(servers=[{**client, **more}, admin])
 
 
 def make(installation: Installation, *options: str) -> str:
-    """The token that the command prints."""
+    """Return the token that the command prints."""
     done = installation.run("token", *options)
     assert done.returncode == 0, done.stderr
     return str(done.stdout).strip()
@@ -47,10 +52,10 @@ def test_the_first_secret_signs(installation: Installation) -> None:
     assert jwt.get_unverified_header(text)["kid"] == "2026-01"
 
 
-def test_all_that_can_be_said(installation: Installation) -> None:
+def test_all_options(installation: Installation) -> None:
     files = [key_file(installation.folder, pair("HS256", each).public, f"{each}.key") for each in (0, 1)]
     guard(installation, *files, **{"auth.audience": "notify"})
-    options = "--channel", "a", "--instance", "acme", "--sub", "alice", "--expires", "15m", "--key", "1"
+    options = "--channel", "a", "--instance", "acme", "--sub", "alice", "--ttl", "15m", "--key", "1"
     claims = read(make(installation, *options), "HS256", 1, audience="notify")
     assert claims.pop("exp") == pytest.approx(time.time() + 900, abs=10)
     assert claims == {"channels": ["a"], "instance": "acme", "sub": "alice", "aud": "notify"}
@@ -58,7 +63,7 @@ def test_all_that_can_be_said(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_private_key_signs_under_the_name_of_its_public_one(
+def test_a_private_key_signs_with_the_id_of_its_public_key(
     algorithm: str, installation: Installation
 ) -> None:
     guard(
@@ -70,7 +75,7 @@ def test_a_private_key_signs_under_the_name_of_its_public_one(
     assert jwt.get_unverified_header(text)["kid"] == "main"
 
 
-def test_a_key_that_no_server_has_signs_with_a_warning(installation: Installation) -> None:
+def test_a_key_that_is_not_configured_signs_with_a_warning(installation: Installation) -> None:
     private = key_file(installation.folder, pair("ES256").private, "private.pem")
     done = installation.run("token", "--channel", "a", "--key", private)
     assert "Warning: no server in" in done.stderr
@@ -82,21 +87,21 @@ def test_a_key_that_no_server_has_signs_with_a_warning(installation: Installatio
     ("options", "sentence"),
     [
         ((), "the following arguments are required: --channel"),
-        (("--channel", "a", "--expires", "soon"), "--expires: soon is no time"),
-        (("--channel", "a", "--expires", "0"), "--expires: 0 is no time"),
-        (("--channel", "a", "--expires", "367d"), "--expires: 367d is more than 366d"),
+        (("--channel", "a", "--ttl", "soon"), "--ttl: soon is invalid"),
+        (("--channel", "a", "--ttl", "0"), "--ttl: 0 is invalid"),
+        (("--channel", "a", "--ttl", "367d"), "--ttl: 367d exceeds 366d"),
         (
             ("--channel", "a", "--key", "none"),
-            "the configuration has the secrets main in auth.keys: name one",
+            "--key is none, expected a file, or one of the secrets in auth.keys: main",
         ),
         (
             ("--channel", "a", "--key", "es"),
-            "the key es only proves tokens: name the file of its private key",
+            "the key es is a public key",
         ),
         (("--channel", "a", "--key", "./none.pem"), "expected a file that can be read"),
     ],
 )
-def test_what_cannot_be_made(
+def test_tokens_that_cannot_be_created(
     options: tuple[str, ...], sentence: str, installation: Installation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     guard(
@@ -108,36 +113,36 @@ def test_what_cannot_be_made(
     assert sentence in capsys.readouterr().err
 
 
-def test_without_a_secret_a_file_is_asked_for(
+def test_without_a_secret_a_file_is_required(
     installation: Installation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["token", "--config", str(installation.config), "--channel", "a"]) == 77
-    assert "the configuration has no secret in auth.keys" in capsys.readouterr().err
+    assert "auth.keys contains no secret" in capsys.readouterr().err
 
 
-def test_listen_shows_its_token(installation: Installation) -> None:
+def test_subscribe_presents_its_token(installation: Installation) -> None:
     guard(installation, key_file(installation.folder))
     installation.start()
-    with listening(installation, "--token", make(installation, "--channel", "demo"), "demo") as ear:
+    with subscribing(installation, "--token", make(installation, "--channel", "demo"), "demo") as subscriber:
         assert installation.post({"subscribers": ["demo"], "n": 1})[0] == 200
-        assert ear.messages.get(timeout=10)["n"] == 1
+        assert subscriber.messages.get(timeout=10)["n"] == 1
 
 
-def test_a_token_in_a_file_is_not_in_the_list_of_processes(installation: Installation) -> None:
+def test_a_token_in_a_file_is_not_visible_in_ps(installation: Installation) -> None:
     guard(installation, key_file(installation.folder))
     installation.start()
     text = make(installation, "--channel", "demo")
     path = installation.folder / "token"
     path.write_text(f"{text}\n")
-    with listening(installation, "--token-file", str(path), "demo") as ear:
+    with subscribing(installation, "--token-file", str(path), "demo") as subscriber:
         assert installation.post({"subscribers": ["demo"], "n": 1})[0] == 200
-        assert ear.messages.get(timeout=10)["n"] == 1
-        assert not any(text in word for word in psutil.Process(ear.process.pid).cmdline())
+        assert subscriber.messages.get(timeout=10)["n"] == 1
+        assert not any(text in word for word in psutil.Process(subscriber.process.pid).cmdline())
 
 
-@pytest.mark.parametrize("command", [("listen", "demo"), ("doctor",)])
+@pytest.mark.parametrize("command", [("subscribe", "demo"), ("doctor",)])
 def test_a_token_from_standard_input(installation: Installation, command: tuple[str, ...]) -> None:
-    """The server refuses both, for different reasons: so they were shown."""
+    """The server rejects both, for different reasons: so it received them."""
     guard(installation, key_file(installation.folder))
     installation.start()
     words = installation.words(*command, "--token-file", "-")
@@ -147,7 +152,7 @@ def test_a_token_from_standard_input(installation: Installation, command: tuple[
         assert (done.returncode, part in done.stdout) == (1, True), done.stdout
 
 
-@pytest.mark.parametrize("command", [["listen", "demo"], ["doctor"]])
+@pytest.mark.parametrize("command", [["subscribe", "demo"], ["doctor"]])
 @pytest.mark.parametrize(
     "content", [b"", b"\n", b"geheim two", b"geheim\ngeheim", b"geheim\xff", b"geheim" * 20_000, None]
 )
@@ -165,52 +170,55 @@ def test_a_file_without_a_token(
 
 
 @pytest.mark.parametrize("options", [["--token", "geheim x"], ["--token", ""], ["--token", "geheim\n"]])
-@pytest.mark.parametrize("command", [["listen", "demo"], ["doctor"]])
-def test_what_is_no_token(command: list[str], options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", [["subscribe", "demo"], ["doctor"]])
+def test_an_invalid_token(command: list[str], options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, *options]) == 77
     err = capsys.readouterr().err
     assert err.startswith("aphlict: argument --token: ")
     assert "geheim" not in err
 
 
-def test_a_token_is_given_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_tokens_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "token"
     path.write_text("a.b.c")
-    assert main(["listen", "demo", "--token", "a.b.c", "--token-file", str(path)]) == 77
+    assert main(["subscribe", "demo", "--token", "a.b.c", "--token-file", str(path)]) == 77
     assert "not allowed with" in capsys.readouterr().err
 
 
-def test_a_token_in_a_url_is_shown_to_the_server_alone(installation: Installation) -> None:
+def test_a_token_in_a_url_is_not_printed(installation: Installation) -> None:
     guard(installation, key_file(installation.folder))
     installation.start()
     text = make(installation, "--channel", "demo", "--channel", "aphlict-doctor-*")
     url = f"ws://127.0.0.1:{installation.client_port}/ws/?x=1&token={text}"
-    with listening(installation, "--url", url, "demo") as ear:
+    with subscribing(installation, "--url", url, "demo") as subscriber:
         assert installation.post({"subscribers": ["demo"], "n": 1})[0] == 200
-        assert ear.messages.get(timeout=10)["n"] == 1
-        assert any("/ws/?x=1" in line for line in ear.remarks)
-    assert not any("token=" in line for line in ear.remarks)
+        assert subscriber.messages.get(timeout=10)["n"] == 1
+        assert any("/ws/?x=1" in line for line in subscriber.notes)
+    assert not any("token=" in line for line in subscriber.notes)
     done = installation.run("doctor", "--url", url)
     assert done.returncode == 0, done.stdout
     assert "token=" not in done.stdout + done.stderr
 
 
-def test_listen_ends_where_its_token_is_refused(installation: Installation) -> None:
+def test_subscribe_exits_if_its_token_is_rejected(installation: Installation) -> None:
     guard(installation, key_file(installation.folder))
     installation.start()
-    done = installation.run("listen", "--token", "a.b.c", "demo")
+    done = installation.run("subscribe", "--token", "a.b.c", "demo")
     assert done.returncode == 1
-    assert "refused the token (the header of the token is not a JWT header): give a good one" in done.stderr
-    done = installation.run("listen", "demo")
+    assert "rejected the token (" in done.stderr
+    assert "--token-file" in done.stderr
+    done = installation.run("subscribe", "demo")
     assert done.returncode == 1
-    assert "requires a token: the first command must be 'auth'; give a good one" in done.stderr
-    short = make(installation, "--channel", "demo", "--expires", "1s")
-    done = installation.run("listen", "--token", short, "demo")
+    assert "requires a token" in done.stderr
+    assert "--token-file" in done.stderr
+    short = make(installation, "--channel", "demo", "--ttl", "1s")
+    done = installation.run("subscribe", "--token", short, "demo")
     assert done.returncode == 1
-    assert "the token has expired; give a good one with --token" in done.stderr
+    assert "expired" in done.stderr
+    assert "--token-file" in done.stderr
 
 
-def test_a_bad_key_keeps_the_server_from_starting(installation: Installation, tmp_path: Path) -> None:
+def test_the_server_does_not_start_with_an_invalid_key(installation: Installation, tmp_path: Path) -> None:
     guard(installation, key_file(tmp_path, b"short"))
     for command in ("start", "check"):
         done = installation.run(command)

@@ -1,10 +1,9 @@
-"""What a wrong command line gets, and what help there is."""
+"""Invalid command lines, and `--help`."""
 
 import pytest
 
 from aphlict import __version__
-from aphlict.cli.arguments import COMMANDS
-from aphlict.cli.main import main
+from aphlict.cli.main import COMMANDS, main
 from tests.support.installation import Installation
 
 
@@ -16,24 +15,27 @@ from tests.support.installation import Installation
         (["start", "--config"], "expected one argument"),
         (["listen"], "required: CHANNEL"),
         (
-            ["listen", "a", "--url", "http://localhost"],
-            "--url is http://localhost, expected a WebSocket's: ws://localhost",
+            ["subscribe", "a", "--url", "http://localhost"],
+            "--url is http://localhost, expected ws://localhost",
         ),
-        (["listen", "a", "--url", "ws://localhost/~x/", "--instance", "y"], "names an instance already"),
-        (["notify", "a"], "one of the arguments --message --data is required"),
-        (["notify", "a", "--message", "x", "--data", "{}"], "not allowed with argument"),
-        (["notify", "--message", "x"], "no CHANNEL is given"),
-        (["notify", "a", "--data", "{"], "--data is not JSON"),
-        (["notify", "a", "--data", "[]"], "--data has to be a JSON object"),
+        (
+            ["subscribe", "a", "--url", "ws://localhost/~x/", "--instance", "y"],
+            "already contains an instance",
+        ),
+        (["publish", "a"], "one of the arguments --message --data is required"),
+        (["publish", "a", "--message", "x", "--data", "{}"], "not allowed with argument"),
+        (["publish", "--message", "x"], "CHANNEL is missing"),
+        (["publish", "a", "--data", "{"], "--data is not JSON"),
+        (["publish", "a", "--data", "[]"], "--data is not a JSON object"),
         (["start", "--config", "/no/such/file"], "/no/such/file"),
-        (["token", "--channel", "a", "--expires", "1y"], "1y is no time, expected one such as 90s"),
-        (["demo", "--port", "65536"], "65536 is no port"),
-        (["demo", "--client-port", "6000"], "browsers refuse to connect there"),
+        (["token", "--channel", "a", "--ttl", "1y"], "1y is invalid, expected a lifetime such as 90s"),
+        (["demo", "--port", "65536"], "65536 is invalid"),
+        (["demo", "--client-port", "6000"], "browsers block this one"),
         (["demo", "--listen", ""], "--listen is empty"),
-        (["listen", "a", "--instance", "\udcff"], "is no text in UTF-8"),
+        (["subscribe", "a", "--instance", "\udcff"], "is not UTF-8"),
         (["doctor", "--origin", "https://host:99999"], "--origin is https://host:99999"),
-        (["doctor", "--idle", "nan"], "nan is no time"),
-        (["doctor", "--idle", "-1"], "-1 is no time"),
+        (["doctor", "--idle", "nan"], "nan is invalid"),
+        (["doctor", "--idle", "-1"], "-1 is invalid"),
     ],
 )
 def test_usage_errors_exit_with_77(words: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,8 +71,8 @@ def test_usage_errors_exit_with_77(words: list[str], part: str, capsys: pytest.C
         "ws://host:99999/?token=geheim",
     ],
 )
-@pytest.mark.parametrize("command", [["listen", "a"], ["doctor"]])
-def test_a_url_that_is_none_is_a_usage_error(
+@pytest.mark.parametrize("command", [["subscribe", "a"], ["doctor"]])
+def test_an_invalid_url_is_a_usage_error(
     command: list[str], url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*command, "--url", url]) == 77
@@ -80,11 +82,11 @@ def test_a_url_that_is_none_is_a_usage_error(
     assert "geheim" not in out + err
 
 
-def test_no_command_shows_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_command_prints_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 77
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.endswith("\naphlict: no COMMAND is given\n")
+    assert err.endswith("\naphlict: COMMAND is missing\n")
     assert all(f"\n    {command} " in err for command in COMMANDS)
 
 
@@ -98,7 +100,7 @@ def test_every_command_has_help_with_examples(command: str, capsys: pytest.Captu
     assert "--config FILE" in out
 
 
-def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     out, _ = capsys.readouterr()
@@ -112,7 +114,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("command", ["start", "stop", "restart", "status", "debug", "check"])
-def test_a_wrong_configuration_exits_with_77_and_one_sentence(
+def test_an_invalid_configuration_exits_with_77_and_one_sentence(
     installation: Installation, command: str
 ) -> None:
     installation.config.write_text('{"servers": 1}')

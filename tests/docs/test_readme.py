@@ -67,22 +67,24 @@ def command_and_output(example: str) -> tuple[str, str]:
 
 
 def test_the_first_notification(reader: Reader) -> None:
-    (start, started), (curl, receipt), (listen, heard), (notify, notified) = map(command_and_output, CONSOLE)
+    (start, started), (curl, receipt), (subscribe, received), (publish, published) = map(
+        command_and_output, CONSOLE
+    )
     assert same(without_warning(reader.run(start))) == same(started)
 
-    with reader.spawn(listen) as listening:
-        assert listening.stdout is not None
-        begin = [listening.stdout.readline() for _ in range(2)]
-        told = reader.run(notify)
-        message = listening.stdout.readline()
-        listening.terminate()
-        listening.communicate()
+    with reader.spawn(subscribe) as subscriber:
+        assert subscriber.stdout is not None
+        begin = [subscriber.stdout.readline() for _ in range(2)]
+        receipt_line = reader.run(publish)
+        message = subscriber.stdout.readline()
+        subscriber.terminate()
+        subscriber.communicate()
 
-    assert same(told) == same(notified)
-    assert same(reader.read("".join([*begin, message]))) == same(heard)
-    assert UNIQUE_ID.findall(heard) == UNIQUE_ID.findall(notified)
+    assert same(receipt_line) == same(published)
+    assert same(reader.read("".join([*begin, message]))) == same(received)
+    assert UNIQUE_ID.findall(received) == UNIQUE_ID.findall(published)
     assert same(reader.run(curl)) == same(receipt.replace('"matched":1', '"matched":0'))
-    assert "Nothing is wrong" in reader.run("bin/aphlict doctor")
+    assert "All checks passed" in reader.run("bin/aphlict doctor")
 
 
 def without_warning(text: str) -> str:
@@ -93,9 +95,9 @@ def without_warning(text: str) -> str:
 def test_the_backend(reader: Reader) -> None:
     [python] = [example.text for example in examples(README, "python")]
     reader.run("bin/aphlict start")
-    listening = reader.spawn("bin/aphlict listen demo")
-    assert listening.stdout is not None
-    wait_until(lambda: "Listening" in listening.stdout.readline(), "the listener")  # type: ignore[union-attr]
+    subscriber = reader.spawn("bin/aphlict subscribe demo")
+    assert subscriber.stdout is not None
+    wait_until(lambda: "Subscribed" in subscriber.stdout.readline(), "the subscription")  # type: ignore[union-attr]
     published = subprocess.run(
         [sys.executable, "-c", reader.adapt(python)],
         check=True,
@@ -104,9 +106,9 @@ def test_the_backend(reader: Reader) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert published.stdout == "1\n"
-    assert '"text": "hello"' in listening.stdout.readline()
-    listening.terminate()
-    listening.communicate()
+    assert '"text": "hello"' in subscriber.stdout.readline()
+    subscriber.terminate()
+    subscriber.communicate()
 
 
 def test_the_commands_exist() -> None:

@@ -1,4 +1,4 @@
-"""File descriptors, and the clock compared with others."""
+"""The doctor's checks of file descriptors and the clock."""
 
 import subprocess
 import time
@@ -6,51 +6,54 @@ import time
 import psutil
 import pytest
 
-from aphlict.doctor.findings import CheckList, Finding, Trouble, Verdict
-from aphlict.doctor.machine import check_clock, check_descriptors
+from aphlict.doctor.local import check_clock, check_descriptors
+from aphlict.doctor.report import CheckFailed, CheckReport, Finding, Verdict
 from tests.support.waiting import wait_until
 
 
-def checked(**behind: float) -> list[Finding]:
-    """What is found where this machine is so many seconds behind others."""
-    checks = CheckList(lambda _finding: None)
-    check_clock(behind, checks)
-    return checks.findings
+def check(**offsets: float) -> list[Finding]:
+    """Return the findings where other clocks are ahead by these seconds."""
+    report = CheckReport(lambda _finding: None)
+    check_clock(offsets, report)
+    return report.findings
 
 
 def test_clocks_that_agree() -> None:
-    [found] = checked(proxy=1.5, peer=-2.0)
-    assert found.verdict is Verdict.OK
-    assert found.says == "agrees with proxy, peer"
+    [finding] = check(proxy=1.5, peer=-2.0)
+    assert finding.verdict is Verdict.OK
+    assert "proxy, peer" in finding.message
 
 
 def test_nothing_to_compare_with() -> None:
-    [found] = checked()
-    assert found.verdict is Verdict.OK
+    [finding] = check()
+    assert finding.verdict is Verdict.OK
 
 
-def test_a_clock_that_is_a_little_wrong() -> None:
-    _, found = checked(proxy=120)
-    assert found.verdict is Verdict.DOUBT
-    assert "120 s behind that of proxy" in found.says
+def test_a_small_difference() -> None:
+    _, finding = check(proxy=120)
+    assert (finding.verdict, finding.code) == (Verdict.WARN, "clock_skew")
+    assert "120 s behind" in finding.message
 
 
-def test_a_clock_that_is_very_wrong() -> None:
-    with pytest.raises(Trouble, match="7200 s ahead of that of proxy"):
-        checked(proxy=-7200)
+def test_a_large_difference() -> None:
+    with pytest.raises(CheckFailed, match="7200 s ahead") as failed:
+        check(proxy=-7200)
+    assert failed.value.code == "clock_wrong"
 
 
 def test_a_clock_that_was_never_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 86400.0)
-    with pytest.raises(Trouble, match="younger than that"):
-        checked()
+    with pytest.raises(CheckFailed) as failed:
+        check()
+    assert failed.value.code == "clock_wrong"
 
 
-def test_a_process_that_has_used_up_its_descriptors() -> None:
+def test_a_process_without_free_descriptors() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         worker = psutil.Process(process.pid)
-        wait_until(lambda: worker.num_fds() == 3, "a program that has loaded its libraries")
+        wait_until(lambda: worker.num_fds() == 3, "the program to load its libraries")
         worker.rlimit(psutil.RLIMIT_NOFILE, (3, 64))
-        with pytest.raises(Trouble, match="has 3 of 3 file descriptors open"):
-            check_descriptors([worker], CheckList(lambda _finding: None))
+        with pytest.raises(CheckFailed, match="3 of 3") as failed:
+            check_descriptors([worker], CheckReport(lambda _finding: None))
+        assert failed.value.code == "descriptors_exhausted"
         process.kill()

@@ -1,9 +1,9 @@
-"""Any text is a URL that can be connected to, or a usage error that shows no token."""
+"""Any text is a valid URL, or a usage error that does not show its token."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aphlict.doctor.target import Target, from_url
+from aphlict.doctor.target import Target, parse_url
 from aphlict.errors import UsageError
 
 PARTS = [*"[]:/~?&#@% \t", "ws://", "wss://", "http://", "::1", "a", "b.c", "..", "0", "80", "99999"]
@@ -13,9 +13,9 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=30)
 
 
 def read(url: str) -> Target | str:
-    """The target, or the sentence of the refusal."""
+    """Return the target, or the sentence of the error."""
     try:
-        return from_url(url)
+        return parse_url(url)
     except UsageError as error:
         return str(error)
 
@@ -31,4 +31,5 @@ def test_any_text(text: str) -> None:
         else:
             assert found.url.isprintable()
             assert 1 <= found.port <= 65535
-            assert found.host.encode("idna")
+            assert found.host.isascii()
+            assert found.path.isascii()

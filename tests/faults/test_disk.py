@@ -46,13 +46,9 @@ def test_the_doctor_sees_a_full_disk(
     installation.log = small_disk / "aphlict.log"
     installation.write()
     installation.start()
-    assert len(doctor.visit(installation).of("files")) == 1
+    assert len(doctor.examine(installation).of("files")) == 1
     fill(small_disk)
-    diagnosis = doctor.visit(installation)
-    assert (diagnosis.status, f"the disk under {installation.log} is full") == (
-        0,
-        diagnosis.of("files")[1]["says"],
-    )
+    doctor.examine(installation).expect_warning("files", "disk_full", str(installation.log))
 
 
 def fill_page(log: Path) -> None:

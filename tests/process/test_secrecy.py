@@ -80,12 +80,12 @@ def show(installation: Installation, text: str) -> None:
 
 def commands(installation: Installation, text: str) -> Iterator["subprocess.CompletedProcess[str]"]:
     """What the commands print that know a secret or a token."""
-    for words in (("status",), ("status", "--json"), ("check",), ("notify", "demo", "--message", "x")):
+    for words in (("status",), ("status", "--json"), ("check",), ("publish", "demo", "--message", "x")):
         yield installation.run(*words)
     url = f"wss://127.0.0.1:{installation.client_port}/ws/"
     yield installation.run("doctor", "--token", text)
     yield installation.run("doctor", "--json", "--url", f"{url}?token={text}")
-    yield installation.run("listen", "channel-of-another", "--insecure", "--url", f"{url}?token={text}")
+    yield installation.run("subscribe", "channel-of-another", "--insecure", "--url", f"{url}?token={text}")
 
 
 def pieces(secret: str) -> set[str]:

@@ -38,7 +38,7 @@ def test_commands_know_the_secret(installation: Installation, workers: int) -> N
     installation.start()
     assert installation.answers() is None
     assert status(installation)[0]
-    done = installation.run("notify", "a", "--message", "hello")
+    done = installation.run("publish", "a", "--message", "hello")
     assert json.loads(done.stdout)["matched"] == 0
 
 
@@ -150,7 +150,7 @@ def test_an_authority_that_is_none(
 def test_origins_are_read_again(installation: Installation) -> None:
     def is_let_in() -> bool:
         done = installation.run("doctor", "--origin", "https://evil.example", "--json")
-        return bool(json.loads(done.stdout)["well"])
+        return bool(json.loads(done.stdout)["ok"])
 
     supervisor = installation.start()
     assert is_let_in()

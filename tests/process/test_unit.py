@@ -108,7 +108,7 @@ def use(installation: Installation) -> None:
     with connect(f"ws://127.0.0.1:{installation.client_port}/ws/") as browser:
         browser.send(json.dumps({"command": "subscribe", "data": ["a"], "id": 1}))
         assert json.loads(browser.recv(5))["type"] == "ack"
-        done = installation.run("notify", "a", "--message", "hello")
+        done = installation.run("publish", "a", "--message", "hello")
         assert json.loads(done.stdout)["matched"] == 1, done
         assert json.loads(browser.recv(5))["text"] == "hello"
 

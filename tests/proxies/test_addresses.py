@@ -108,10 +108,10 @@ def test_the_doctor_behind_a_balancer_that_passes_bytes(doctor: Doctor, tmp_path
         made.start()
         ports = {"22280": made.client_port, "22380": made.client_port}
         with shipped_haproxy("aphlict-tcp.cfg", ports) as port:
-            assert doctor.visit(made, "--url", f"ws://127.0.0.1:{port}/ws/").status == 0
+            assert doctor.examine(made, "--url", f"ws://127.0.0.1:{port}/ws/").status == 0
         with shipped_path(made.client_port) as port:
-            diagnosis = doctor.visit(made, "--url", f"ws://127.0.0.1:{port}/ws/")
-            diagnosis.expect("upgrade", "nginx answers 502", "proxy.protocol")
+            diagnosis = doctor.examine(made, "--url", f"ws://127.0.0.1:{port}/ws/")
+            diagnosis.expect("upgrade", "upstream_unreachable", "nginx", "proxy.protocol")
 
 
 def test_the_doctor_where_proxy_protocol_is_not_set(doctor: Doctor, tmp_path: Path) -> None:
@@ -120,5 +120,5 @@ def test_the_doctor_where_proxy_protocol_is_not_set(doctor: Doctor, tmp_path: Pa
         ports = {"22280": made.client_port, "22380": made.client_port}
         unchecked = {"default-server check inter 2s fall 1 rise 2": "default-server", "check-send-proxy": ""}
         with shipped_haproxy("aphlict-tcp.cfg", ports, **unchecked) as port:
-            diagnosis = doctor.visit(made, "--url", f"ws://127.0.0.1:{port}/ws/")
-            diagnosis.expect("upgrade", "PROXY protocol", '"proxy.protocol": true')
+            diagnosis = doctor.examine(made, "--url", f"ws://127.0.0.1:{port}/ws/")
+            diagnosis.expect("upgrade", "invalid_request_line", '"proxy.protocol": true')

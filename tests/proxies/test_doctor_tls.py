@@ -53,71 +53,70 @@ def url(port: int, scheme: str = "wss") -> str:
     return f"{scheme}://localhost:{port}/ws/"
 
 
-def test_a_good_certificate(
+def test_a_valid_certificate(
     server: Installation, doctor: Doctor, authority: certificates.Authority, trusted: str
 ) -> None:
     with nginx_with(authority.intermediate().issue(), server) as port:
-        diagnosis = doctor.visit(server, "--url", url(port), "--ca", trusted)
+        diagnosis = doctor.examine(server, "--url", url(port), "--ca", trusted)
         assert diagnosis.status == 0
-        assert "good for localhost" in diagnosis.of("TLS")[0]["says"]
+        assert "localhost" in diagnosis.of("TLS")[0]["message"]
 
 
-def test_a_certificate_that_ends_soon(
+def test_a_certificate_that_expires_soon(
     server: Installation, doctor: Doctor, authority: certificates.Authority, trusted: str
 ) -> None:
     with nginx_with(authority.issue(days=7), server) as port:
-        diagnosis = doctor.visit(server, "--url", url(port), "--ca", trusted)
-        assert diagnosis.status == 0
-        assert [each["verdict"] for each in diagnosis.of("TLS")] == ["ok", "doubt"]
-        assert "ends in 6 days" in diagnosis.of("TLS")[1]["says"]
+        diagnosis = doctor.examine(server, "--url", url(port), "--ca", trusted)
+        diagnosis.expect_warning("TLS", "certificate_expires_soon", "6 days")
+        assert diagnosis.verdicts("TLS") == ["ok", "warning"]
 
 
 def test_a_certificate_for_another_name(
     server: Installation, doctor: Doctor, authority: certificates.Authority, trusted: str
 ) -> None:
     with nginx_with(authority.issue("phorge.example.org"), server) as port:
-        diagnosis = doctor.visit(server, "--url", url(port), "--ca", trusted)
-        diagnosis.expect("TLS", "for phorge.example.org, not for localhost")
+        diagnosis = doctor.examine(server, "--url", url(port), "--ca", trusted)
+        diagnosis.expect("TLS", "certificate_name_mismatch", "phorge.example.org", "localhost")
 
 
 def test_a_certificate_that_has_expired(
     server: Installation, doctor: Doctor, authority: certificates.Authority, trusted: str
 ) -> None:
     with nginx_with(authority.issue(starts=-9, days=-2), server) as port:
-        doctor.visit(server, "--url", url(port), "--ca", trusted).expect("TLS", "expired on", "renew it")
+        doctor.examine(server, "--url", url(port), "--ca", trusted).expect("TLS", "certificate_expired")
 
 
-def test_a_certificate_from_the_future(
+def test_a_certificate_that_is_not_yet_valid(
     server: Installation, doctor: Doctor, authority: certificates.Authority, trusted: str
 ) -> None:
     with nginx_with(authority.issue(starts=2), server) as port:
-        doctor.visit(server, "--url", url(port), "--ca", trusted).expect("TLS", "not valid before", "clock")
+        doctor.examine(server, "--url", url(port), "--ca", trusted).expect("TLS", "certificate_not_yet_valid")
 
 
-def test_a_certificate_that_signed_itself(server: Installation, doctor: Doctor) -> None:
+def test_a_self_signed_certificate(server: Installation, doctor: Doctor) -> None:
     with nginx_with(certificates.self_signed(), server) as port:
-        doctor.visit(server, "--url", url(port)).expect("TLS", "signed by nobody", "public authority")
+        doctor.examine(server, "--url", url(port)).expect("TLS", "certificate_self_signed")
 
 
-def test_a_chain_that_is_not_whole(
+def test_an_incomplete_chain(
     server: Installation, doctor: Doctor, authority: certificates.Authority, trusted: str
 ) -> None:
     with nginx_with(authority.intermediate().issue(), server, whole=False) as port:
-        diagnosis = doctor.visit(server, "--url", url(port), "--ca", trusted)
-        diagnosis.expect("TLS", "chain is not whole", "fullchain.pem")
+        diagnosis = doctor.examine(server, "--url", url(port), "--ca", trusted)
+        diagnosis.expect("TLS", "certificate_chain_incomplete", "fullchain.pem")
 
 
 def test_wss_to_a_port_that_speaks_plain_http(server: Installation, doctor: Doctor) -> None:
     with shipped_path(server.client_port) as port:
-        doctor.visit(server, "--url", url(port)).expect("TLS", "speaks plain HTTP", "use ws://")
+        doctor.examine(server, "--url", url(port)).expect("TLS", "tls_missing", "ws://")
 
 
 def test_ws_to_nginx_that_speaks_tls(
     server: Installation, doctor: Doctor, authority: certificates.Authority
 ) -> None:
     with nginx_with(authority.issue(), server) as port:
-        diagnosis = doctor.visit(server, "--url", url(port, "ws"))
-        diagnosis.expect("upgrade", "speaks TLS", f"use wss://localhost:{port}/ws/")
+        diagnosis = doctor.examine(server, "--url", url(port, "ws"))
+        diagnosis.expect("upgrade", "tls_required", f"wss://localhost:{port}/ws/")
 
 
 def test_ws_to_haproxy_that_speaks_tls(
@@ -127,11 +126,11 @@ def test_ws_to_haproxy_that_speaks_tls(
     both = (issued.own + certificates.key_pem(issued.key)).decode()
     text = simple(port, server.client_port, tls="ssl crt both.pem")
     with haproxy(text, port, {"both.pem": both}):
-        diagnosis = doctor.visit(server, "--url", url(port, "ws"))
-        diagnosis.expect("upgrade", "speaks TLS", f"use wss://localhost:{port}/ws/")
+        diagnosis = doctor.examine(server, "--url", url(port, "ws"))
+        diagnosis.expect("upgrade", "tls_required", f"wss://localhost:{port}/ws/")
 
 
-def test_a_server_that_ends_tls_itself(
+def test_a_server_that_terminates_tls(
     doctor: Doctor, authority: certificates.Authority, trusted: str, tmp_path: Path
 ) -> None:
     with installed(tmp_path) as made:
@@ -139,6 +138,6 @@ def test_a_server_that_ends_tls_itself(
         client = {"type": "client", "port": made.client_port, "listen": "127.0.0.1", **files.settings()}
         made.write(servers=[client, {"type": "admin", "port": made.admin_port}])
         made.start()
-        diagnosis = doctor.visit(made, "--url", url(made.client_port), "--ca", trusted)
+        diagnosis = doctor.examine(made, "--url", url(made.client_port), "--ca", trusted)
         assert diagnosis.status == 0
-        doctor.visit(made, "--url", url(made.client_port, "ws")).expect("upgrade", "speaks TLS", "use wss://")
+        doctor.examine(made, "--url", url(made.client_port, "ws")).expect("upgrade", "tls_required", "wss://")

@@ -1,4 +1,4 @@
-"""`aphlict doctor` and its report."""
+"""Runs the doctor's command."""
 
 import json
 from typing import Any, NamedTuple
@@ -10,23 +10,37 @@ from tests.support.installation import Installation
 
 
 class Diagnosis(NamedTuple):
-    """Exit status and report of the command."""
+    """The result of the command."""
 
     status: int
-    first: dict[str, str]
+    first_failure: dict[str, str]
     checks: list[dict[str, str]]
 
     def of(self, check: str) -> list[dict[str, str]]:
-        """The results of a check."""
+        """Return the findings of one check."""
         return [each for each in self.checks if each["check"] == check]
 
-    def expect(self, check: str, *parts: str) -> None:
-        """The first thing that is wrong is this check; sentence and advice hold these parts."""
+    def verdicts(self, check: str) -> list[str]:
+        """Return the verdicts of one check."""
+        return [each["verdict"] for each in self.of(check)]
+
+    def expect(self, check: str, code: str, *names: str) -> None:
+        """The first failure is that of this check, with this code; message or remedy contain these names."""
         assert self.status == 1, self.checks
-        assert self.first["check"] == check, self.first
-        said = f"{self.first['says']} -> {self.first['change']}"
-        for part in parts:
-            assert part in said, said
+        assert (self.first_failure["check"], self.first_failure["code"]) == (check, code), self.first_failure
+        _expect_names(self.first_failure, names)
+
+    def expect_warning(self, check: str, code: str, *names: str) -> None:
+        """There is no failure, and the last finding of this check is a warning with this code."""
+        assert self.status == 0, self.first_failure
+        finding = self.of(check)[-1]
+        assert (finding["verdict"], finding["code"]) == ("warning", code), finding
+        _expect_names(finding, names)
+
+
+def _expect_names(finding: dict[str, str], names: tuple[str, ...]) -> None:
+    text = f"{finding['message']} -> {finding['remedy']}"
+    assert [name for name in names if name not in text] == [], text
 
 
 class Doctor:
@@ -35,9 +49,10 @@ class Doctor:
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
 
-    def visit(self, installation: Installation, *options: str) -> Diagnosis:
-        """Run it on the configuration of an installation."""
+    def examine(self, installation: Installation, *options: str) -> Diagnosis:
+        """Examine an installation."""
         self._capsys.readouterr()
         status = main(["doctor", "--config", str(installation.config), "--json", *options])
-        said: dict[str, Any] = json.loads(self._capsys.readouterr().out)
-        return Diagnosis(status, said["first"] or {}, said["checks"])
+        output: dict[str, Any] = json.loads(self._capsys.readouterr().out)
+        assert output["ok"] is (status == 0)
+        return Diagnosis(status, output["first_failure"] or {}, output["checks"])
