@@ -20,7 +20,7 @@ from aphlict.errors import (
     ProtocolError,
 )
 from aphlict.protocol import commands, http, proxy_protocol
-from aphlict.protocol.chunked import MAX_TRAILERS, ChunkedParser
+from aphlict.protocol.body import MAX_TRAILERS, ChunkedParser
 from aphlict.protocol.websocket import (
     CLOSE,
     PARSER_BYTES,

@@ -52,9 +52,10 @@ class ClientHandler:
         if len(instance.encode()) > self._hub.limits.name:
             raise NameTooLong(f"the instance's name is longer than {self._hub.limits.name} bytes")
         keys = connection.port.keys
-        token = None if keys is None else request.token()
-        now = self._hub.epoch + self._clock()
-        grant = verify_token(connection, keys, token, instance, now) if keys is not None and token else None
+        grant = None
+        if keys is not None and (token := request.token()):
+            now = self._hub.epoch + self._clock()
+            grant = verify_token(connection, keys, token, instance, now)
 
         def open_session(websocket: WebSocket) -> WebSocketSession:
             log.debug("[%d] connected from %s to %s", websocket.number, websocket.address, instance)

@@ -80,10 +80,10 @@ class Connection(HasDeadline, ABC):
         self.state = State.TLS if isinstance(sock, TLSSocket) else State.REQUEST
 
     def _hand_over(self, successor: "Connection") -> None:
-        """Let another object take over the socket; this one is closed afterwards."""
+        """Let another object take over the socket, with nothing incoming; this one is closed afterwards."""
         server, buffer = self.port.server, self._write_buffer
-        self._drop_incoming()
-        server.timers.cancel(self)
+        server.buffer_budget.receive(self, 0)
+        server.timers.replace(self, successor)
         server.poller.replace(self._socket.fileno(), successor)
         if buffer is not None:
             buffer.set_holder(successor)

@@ -11,7 +11,7 @@ from typing import Protocol
 from aphlict.config.settings import BYTES_PER_COMMAND, Limits
 from aphlict.errors import AphlictError, BodyTooLarge, BufferFull
 from aphlict.protocol import http
-from aphlict.protocol.chunked import ChunkedParser
+from aphlict.protocol.body import ChunkedParser, SizedParser
 from aphlict.protocol.http import Request
 from aphlict.server.connection import Connection, State
 from aphlict.server.context import PortContext
@@ -54,32 +54,6 @@ class Responder(Protocol):
         """The connection has been closed, or was lost. `reason` is a part of a sentence, for the log."""
 
 
-class SizedBody:
-    """The incomplete body of a request with Content-Length."""
-
-    __slots__ = ("_data", "_missing")
-
-    def __init__(self, size: int) -> None:
-        self._data = bytearray()
-        self._missing = size
-
-    def feed(self, data: bytes) -> bytes | None:
-        """Take data. Returns what follows the body once it is complete, None before."""
-        part = data[: self._missing]
-        self._data += part
-        self._missing -= len(part)
-        return None if self._missing else data[len(part) :]
-
-    @property
-    def size(self) -> int:
-        """Bytes that were received."""
-        return len(self._data)
-
-    def body(self) -> bytes:
-        """Return the complete body."""
-        return bytes(self._data)
-
-
 class HTTPConnection(Connection):
     """Receives requests and sends their responses, until it is closed or becomes a WebSocket.
 
@@ -114,7 +88,7 @@ class HTTPConnection(Connection):
         self._head = b""  # received part of a head
         self._request: Request | None = None  # whose body is being received
         self._request_since: float | None = None  # when the first byte of the request was received
-        self._body: SizedBody | ChunkedParser | None = None
+        self._body: SizedParser | ChunkedParser | None = None
         self._pipelined = b""  # received behind the request
         self._responder: Responder | None = None
         server.poller.register(sock.fileno(), self)
@@ -206,10 +180,11 @@ class HTTPConnection(Connection):
             return b""
         request, size = found
         try:
-            self._identify_client(request)
-            self.charge(0)
-            if self._is_paused:
-                return b""
+            if self.port.proxies:
+                self._identify_client(request)
+                self.charge(0)
+                if self._is_paused:
+                    return b""
             self._head = b""
             self._handler.check_head(self, request)
             return self._begin_body(request, head[size:])
@@ -226,10 +201,10 @@ class HTTPConnection(Connection):
         if size is not None and len(rest) >= size:
             return self._on_request(request, rest[:size], rest[size:])
         self._request = request
-        self._body = ChunkedParser(max_size) if size is None else SizedBody(size)
+        self._body = ChunkedParser(max_size) if size is None else SizedParser(size)
         return self._read_body(self._body, rest)
 
-    def _read_body(self, parser: SizedBody | ChunkedParser, data: bytes) -> bytes:
+    def _read_body(self, parser: SizedParser | ChunkedParser, data: bytes) -> bytes:
         """Read a part of a body. Returns the rest."""
         rest = parser.feed(data)
         if rest is None:
@@ -269,9 +244,8 @@ class HTTPConnection(Connection):
 
     def _identify_client(self, request: Request) -> None:
         """Take the client's address from the request, if a trusted proxy sent it. Raises TooManyFromAddress."""
-        proxies = self.port.proxies
-        if proxies:
-            self._set_address(proxies.client_address(self.peer, request.headers.get("x-forwarded-for")))
+        forwarded = request.headers.get("x-forwarded-for")
+        self._set_address(self.port.proxies.client_address(self.peer, forwarded))
 
     def _set_address(self, address: str) -> None:
         """Count the connection for another address. Raises TooManyFromAddress: it is counted for it all the same."""

@@ -47,6 +47,12 @@ class TimerWheel:
         groups[-1].append(timed)
         timed.group = groups[-1]
 
+    def replace(self, timed: HasDeadline, successor: HasDeadline) -> None:
+        """Pass the deadline of an object, if it has one, to another object that has none."""
+        if timed.group is not None:
+            timed.group[timed.group.index(timed)] = successor
+            successor.group, timed.group = timed.group, None
+
     def cancel(self, timed: HasDeadline) -> None:
         """Forget the deadline of something, if it has one. An index in each entry would be faster to find, and take
         32 bytes of every connection; a group is small."""

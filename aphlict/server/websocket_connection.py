@@ -54,12 +54,10 @@ class WebSocket(Connection):
 
     def open(self, response: bytes, open_session: Callable[["WebSocket"], Session], data: bytes) -> None:
         """Send the handshake's response and open the session. `data` was received behind the request."""
-        server = self.port.server
-        self.state = State.RESPONSE
-        server.timers.add(
-            self,
-            self._pause_end() if self._is_paused else self._last_received + server.limits.ping_interval,
-        )
+        self.state, server = State.RESPONSE, self.port.server
+        if not self._is_paused and server.limits.ping_interval < server.limits.handshake:
+            # Otherwise the deadline of the pause, or of the handshake, passes early enough.
+            server.timers.add(self, self._last_received + server.limits.ping_interval)
         self.send(response)
         if self.state is not State.RESPONSE:
             return

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from aphlict.errors import AphlictError, BadRequest, BodyTooLarge
-from aphlict.protocol.chunked import MAX_LINE, MAX_TRAILERS, ChunkedParser
+from aphlict.protocol.body import MAX_LINE, MAX_TRAILERS, ChunkedParser
 from tests.support.splitting import cut, splits
 
 LIMIT = 100

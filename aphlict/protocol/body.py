@@ -1,4 +1,4 @@
-"""The chunked transfer coding (RFC 9112, 7.1): parsed strictly, without keeping a byte beyond the limit."""
+"""Bodies of requests: of a known size, or in the chunked transfer coding (RFC 9112, 6.2 and 7.1), parsed strictly."""
 
 import re
 
@@ -11,8 +11,35 @@ MAX_TRAILERS = 4096  # bytes of the trailer fields, which are ignored too
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 
 
+class SizedParser:
+    """Collects a body of a known size from data in any split."""
+
+    __slots__ = ("_data", "_missing")
+
+    def __init__(self, size: int) -> None:
+        self._data = bytearray()
+        self._missing = size
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take data; once the body is complete return the data after it, before that None."""
+        part = data[: self._missing]
+        self._data += part
+        self._missing -= len(part)
+        return None if self._missing else data[len(part) :]
+
+    @property
+    def size(self) -> int:
+        """Bytes that were received."""
+        return len(self._data)
+
+    def body(self) -> bytes:
+        """Return the complete body."""
+        return bytes(self._data)
+
+
 class ChunkedParser:
-    """Parses one body from data in any split. Must not be used after an error."""
+    """Parses one chunked body from data in any split, without keeping a byte beyond the limit. Must not be used after
+    an error."""
 
     __slots__ = ("_body", "_left", "_limit", "_line", "_trailers")
 
