@@ -1,4 +1,4 @@
-"""Memory that connections share: which one is closed when it is full."""
+"""The budget: which connection is closed when it is full."""
 
 import random
 import time
@@ -15,19 +15,19 @@ LIMIT = 100_000
 
 
 class Asker(FakeConnection):
-    """A connection that releases all that it holds when it has to."""
+    """A connection that releases all that it holds when it is closed."""
 
     def __init__(self, budget: Budget, party: Hashable = "a") -> None:
         super().__init__(party)
         self.budget = budget
 
     def hold(self, size: int) -> None:
-        """Hold so many bytes more."""
+        """Hold more bytes."""
         self.budget.used += size
         self.budget.attribute(self, size)
 
     def ask(self, size: int) -> str | None:
-        """Hold so many bytes more, if there is room."""
+        """Hold more bytes, if there is room."""
         self.hold(size)
         return self.budget.make_room(self)
 
@@ -42,14 +42,14 @@ def budget() -> Budget:
     return Budget("limit", LIMIT, SHARE, "limit.address", LIMIT // 2)
 
 
-def test_nobody_is_closed_while_there_is_room(budget: Budget) -> None:
+def test_no_connection_is_closed_below_the_limit(budget: Budget) -> None:
     some = [Asker(budget, number) for number in range(10)]
     assert [each.ask(LIMIT // 10 - ACCOUNT_BYTES) for each in some] == [None] * 10
     assert budget.used == LIMIT
     assert not budget.is_full
 
 
-def test_the_one_that_holds_most_is_closed_and_not_the_one_that_asks(budget: Budget) -> None:
+def test_the_largest_holder_is_closed_rather_than_the_asking_one(budget: Budget) -> None:
     large, small = Asker(budget, "a"), Asker(budget, "b")
     large.hold(LIMIT - 5000)
     assert small.ask(3000) is None
@@ -57,15 +57,15 @@ def test_the_one_that_holds_most_is_closed_and_not_the_one_that_asks(budget: Bud
     assert budget.used == 3000 + ACCOUNT_BYTES
 
 
-def test_the_one_that_asks_is_closed_where_it_holds_most(budget: Budget) -> None:
+def test_the_asking_connection_is_closed_if_it_holds_most(budget: Budget) -> None:
     small, large = Asker(budget, "a"), Asker(budget, "b")
     small.hold(10_000)
     assert large.ask(LIMIT) == "limit"
     assert small.limit is None
 
 
-def test_an_address_counts_with_all_of_its_connections(budget: Budget) -> None:
-    """Many connections of one address that hold less than another one does not make room for themselves."""
+def test_the_connections_of_an_address_count_together(budget: Budget) -> None:
+    """An address cannot displace a larger connection of another by opening many small ones."""
     many = [Asker(budget, "many") for _ in range(5)]
     one = Asker(budget, "one")
     one.hold(20_000)
@@ -75,7 +75,7 @@ def test_an_address_counts_with_all_of_its_connections(budget: Budget) -> None:
     assert [each.limit for each in many].count("limit") == 1
 
 
-def test_what_one_address_may_hold_is_bounded(budget: Budget) -> None:
+def test_the_memory_of_one_address_is_bounded(budget: Budget) -> None:
     other, first, second = Asker(budget, "b"), Asker(budget), Asker(budget)
     other.hold(40_000)
     first.hold(30_000)
@@ -83,12 +83,12 @@ def test_what_one_address_may_hold_is_bounded(budget: Budget) -> None:
     assert (first.limit, other.limit) == ("limit.address", None)
 
 
-def test_one_connection_alone_is_not_bounded_by_the_part_of_its_address(budget: Budget) -> None:
+def test_a_single_connection_is_not_bounded_by_the_part_of_its_address(budget: Budget) -> None:
     assert Asker(budget).ask(LIMIT // 2 + 1000) is None
 
 
 def test_a_connection_keeps_its_share(budget: Budget) -> None:
-    """As long as another one holds more than its own, even where an address with many holds more altogether."""
+    """It is not closed while another connection exceeds its share, even if its address holds more in total."""
     office = [Asker(budget, "office") for _ in range(20)]
     for each in office:
         each.hold(SHARE)
@@ -101,7 +101,7 @@ def test_a_connection_keeps_its_share(budget: Budget) -> None:
     assert not any(each.limit for each in office)
 
 
-def test_where_all_keep_to_their_share_the_address_that_waits_for_longest_makes_room(budget: Budget) -> None:
+def test_if_all_keep_to_their_share_the_address_that_has_held_longest_makes_room(budget: Budget) -> None:
     first, second, third = (Asker(budget, number) for number in range(3))
     first.hold(SHARE // 2)
     second.hold(SHARE)
@@ -110,7 +110,7 @@ def test_where_all_keep_to_their_share_the_address_that_waits_for_longest_makes_
     assert (first.limit, second.limit, third.limit) == ("limit", None, None)
 
 
-def test_one_that_asks_does_not_have_everybody_closed(budget: Budget) -> None:
+def test_one_request_closes_a_bounded_number_of_connections(budget: Budget) -> None:
     others = [Asker(budget, number) for number in range(MAX_CLOSED + 5)]
     for each in others:
         each.hold(2000)
@@ -119,7 +119,7 @@ def test_one_that_asks_does_not_have_everybody_closed(budget: Budget) -> None:
     assert sum(each.limit is not None for each in others) == MAX_CLOSED
 
 
-def test_nothing_is_kept_of_a_connection_that_holds_nothing(budget: Budget) -> None:
+def test_a_connection_that_holds_nothing_has_no_account(budget: Budget) -> None:
     some = [Asker(budget, f"party {number % 3}") for number in range(10)]
     for each in some:
         each.hold(5 * SHARE)
@@ -135,7 +135,7 @@ def test_nothing_is_kept_of_a_connection_that_holds_nothing(budget: Budget) -> N
     assert not [each for each in kept(budget, str) if each.startswith("party")]
 
 
-def test_the_largest_is_found_whatever_happened_before() -> None:
+def test_the_largest_is_found_after_any_sequence_of_operations() -> None:
     chance = random.Random(1)
     ranking, sizes = Ranking[int](), dict[int, int]()
     for item in range(2000):
@@ -155,7 +155,7 @@ def test_the_largest_is_found_whatever_happened_before() -> None:
 
 
 def test_finding_the_largest_takes_no_longer_among_many() -> None:
-    """Each of these has another one closed."""
+    """Each of these closes another connection."""
     budget = Budget("limit", 1 << 60, SHARE)
     took = []
     for count in (1000, 50_000):

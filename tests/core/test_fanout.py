@@ -1,4 +1,4 @@
-"""Messages on their way, where one of the receivers has a bug."""
+"""The fan-out with a receiver that raises."""
 
 import pytest
 
@@ -8,19 +8,19 @@ from tests.support.hub import FakeSubscriber, join, make_hub, publish
 
 
 class Broken(FakeSubscriber):
-    """Fails at the first message."""
+    """Raises at the first message."""
 
     has_failed = False
 
     def deliver(self, delivery: Delivery, /) -> None:
-        """Fail once."""
+        """Raise once."""
         if not self.has_failed:
             self.has_failed = True
             raise ZeroDivisionError
         super().deliver(delivery)
 
 
-def test_a_bug_in_one_delivery_stops_none_behind_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_in_one_delivery_does_not_stop_the_next_ones(caplog: pytest.LogCaptureFixture) -> None:
     hub = make_hub()
     listeners = [join(hub, "A")[0] for _ in range(SLICE)]
     broken = Broken()

@@ -18,7 +18,7 @@ COST = message("x").memory_size
 
 
 def ids(entries: Collection[Entry]) -> list[str]:
-    """The names of the messages."""
+    """The uniqueIDs of the messages."""
     return [entry.message.unique_id for entry in entries]
 
 
@@ -32,7 +32,7 @@ def filled(archive: HistoryStore, *names: str, at: float = 0.0) -> InstanceHisto
 
 @pytest.fixture
 def archive() -> HistoryStore:
-    """An archive with the bounds of the contract."""
+    """A store with the default bounds."""
     return HistoryStore(1 << 26)
 
 
@@ -43,7 +43,7 @@ def test_messages_are_kept_in_order(archive: HistoryStore) -> None:
     assert [entry.sequence for entry in history.entries] == [1, 2, 3]
 
 
-def test_a_message_is_known_by_its_name(archive: HistoryStore) -> None:
+def test_a_message_is_found_by_its_unique_id(archive: HistoryStore) -> None:
     history = filled(archive, "1")
     assert "1" in history
     assert "2" not in history
@@ -71,7 +71,7 @@ def test_messages_are_kept_for_60_seconds(archive: HistoryStore) -> None:
     assert len(history) == 0
 
 
-def test_of_all_instances_together_the_oldest_go_first() -> None:
+def test_the_oldest_messages_of_all_instances_are_evicted_first() -> None:
     archive = HistoryStore(max_memory=5 * COST)
     first, second = InstanceHistory("o"), InstanceHistory("o")
     for number in range(3):
@@ -82,7 +82,7 @@ def test_of_all_instances_together_the_oldest_go_first() -> None:
     assert len(second) == 4
 
 
-def test_the_bound_in_bytes_is_kept() -> None:
+def test_the_bound_in_bytes_is_enforced() -> None:
     archive = HistoryStore(max_memory=100 * COST)
     history = InstanceHistory("o")
     for number in range(1000):
@@ -91,7 +91,7 @@ def test_the_bound_in_bytes_is_kept() -> None:
     assert archive.memory_size == sum(entry.message.memory_size for entry in history.entries)
 
 
-def test_a_message_beyond_the_bound_is_not_kept() -> None:
+def test_a_message_larger_than_the_bound_is_not_kept() -> None:
     archive = HistoryStore(max_memory=10 * COST)
     history = filled(archive, "1", "2")
     archive.append(history, message("large", size=100 * COST), 0)
@@ -99,14 +99,14 @@ def test_a_message_beyond_the_bound_is_not_kept() -> None:
     assert archive.memory_size == 0
 
 
-def test_a_smaller_bound_holds_from_the_next_look_on(archive: HistoryStore) -> None:
+def test_a_smaller_bound_applies_from_the_next_expiry(archive: HistoryStore) -> None:
     history = filled(archive, *map(str, range(10)))
     archive.max_memory = 3 * COST
     archive.expire(0)
     assert ids(history.entries) == ["7", "8", "9"]
 
 
-def test_the_archive_does_not_drag_along_what_histories_have_dropped() -> None:
+def test_the_store_releases_evicted_entries() -> None:
     archive = HistoryStore(1 << 26, max_messages=2)
     quiet = filled(archive, "quiet")
     filled(archive, *map(str, range(10 * MAX_EVICTED_ENTRIES)))
@@ -133,7 +133,7 @@ def test_an_entry_is_found_by_its_sequence(archive: HistoryStore, others: int) -
     assert history.get_by_sequence(1) is None
 
 
-def test_nothing_is_left_of_what_is_forgotten(archive: HistoryStore) -> None:
+def test_nothing_of_an_evicted_message_is_kept(archive: HistoryStore) -> None:
     history = InstanceHistory("o")
     for number in range(100):
         archive.append(history, message(str(number), f"channel{number}", "all"), 0)
@@ -144,7 +144,7 @@ def test_nothing_is_left_of_what_is_forgotten(archive: HistoryStore) -> None:
     assert not kept(history, Entry)
 
 
-# Finding
+# Searching
 
 
 def test_entries_are_found_by_channel_in_order_and_once(archive: HistoryStore) -> None:
@@ -158,7 +158,7 @@ def test_entries_are_found_by_channel_in_order_and_once(archive: HistoryStore) -
     assert history.select([], lambda _: True) == []
 
 
-def test_a_search_goes_back_as_far_as_is_wanted(archive: HistoryStore) -> None:
+def test_a_search_ends_at_the_first_unwanted_entry(archive: HistoryStore) -> None:
     history = InstanceHistory("o")
     for second in range(5):
         archive.append(history, message(str(second), "a", "b"), second)
@@ -166,8 +166,8 @@ def test_a_search_goes_back_as_far_as_is_wanted(archive: HistoryStore) -> None:
     assert ids(history.select(["a", "b"], lambda entry: entry.sequence > 4)) == ["4"]
 
 
-def test_a_search_looks_at_no_more_than_what_it_finds(archive: HistoryStore) -> None:
-    """A replay costs what it returns, not what the history holds."""
+def test_a_search_examines_only_what_it_finds(archive: HistoryStore) -> None:
+    """The cost depends on the result, not on the size of the history."""
     history = filled(archive, *map(str, range(4000)))
     archive.append(history, message("rare", "rare"), 1)
     looked_at = []
@@ -180,7 +180,7 @@ def test_a_search_looks_at_no_more_than_what_it_finds(archive: HistoryStore) -> 
     assert len(looked_at) <= 3
 
 
-def test_the_place_of_a_message_is_its_sequence(archive: HistoryStore) -> None:
+def test_the_sequence_of_unique_ids_is_the_lowest(archive: HistoryStore) -> None:
     history = filled(archive, "1", "2", "3")
     assert history.sequence_of(["2"]) == 2
     assert history.sequence_of(["3", "2", "unknown"]) == 2
@@ -188,7 +188,7 @@ def test_the_place_of_a_message_is_its_sequence(archive: HistoryStore) -> None:
     assert history.sequence_of([]) is None
 
 
-def test_nothing_is_missing_after_the_message_just_before_the_oldest() -> None:
+def test_nothing_is_missing_after_the_last_evicted_message() -> None:
     archive = HistoryStore(1 << 26, max_messages=2)
     history = filled(archive, "1", "2", "3", "4")
     assert history.sequence_of(["1"]) is None
@@ -196,7 +196,7 @@ def test_nothing_is_missing_after_the_message_just_before_the_oldest() -> None:
     assert history.sequence_of(["3"]) == 3
 
 
-def test_the_beginning_of_a_history_has_a_name(archive: HistoryStore) -> None:
+def test_the_start_of_a_history_has_a_name(archive: HistoryStore) -> None:
     history = filled(archive)
     assert history.sequence_of(["origin"]) == 0
     archive.append(history, message("1"), 0)
@@ -213,8 +213,8 @@ def test_age(archive: HistoryStore) -> None:
     assert history.age(20) == 10
 
 
-def test_channels_without_messages_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many there are: every answer to a command names the newest messages."""
+def test_channels_without_messages_are_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every `ack` searches for the newest messages of the subscribed channels."""
     full = filled(HistoryStore(1 << 30), *map(str, range(100)))
     monkeypatch.setattr("aphlict.core.history._is_on", lambda *_: pytest.fail("looks through the history"))
     assert full.newest([f"quiet {number}" for number in range(1000)], 1000, 8) == []
@@ -222,8 +222,8 @@ def test_channels_without_messages_cost_nothing(monkeypatch: pytest.MonkeyPatch)
     assert ids(newest) == ["99", "98"]
 
 
-def test_many_channels_with_old_messages_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much came on others since: no answer looks through all of it."""
+def test_many_channels_with_old_messages_are_searched_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newer messages on other channels are not searched."""
     archive, history = HistoryStore(1 << 30), InstanceHistory("origin")
     old = [f"old {number}" for number in range(100)]
     for name in (*old, *(f"new {number}" for number in range(1000))):
@@ -253,21 +253,21 @@ def test_the_sequence_at_a_time() -> None:
 
 
 def test_the_sequence_at_a_time_among_restored_messages(archive: HistoryStore) -> None:
-    """What came by then is before it; what came later never is."""
+    """Messages accepted by then are at or before it, later ones are not."""
     history = InstanceHistory("origin")
     for at in (10, 20, 5, 6, 30):
         archive.append(history, message(f"at {at}"), at)
     assert [history.sequence_at(at) for at in (5, 10, 20, 29, 30)] == [0, 1, 4, 4, 5]
 
 
-def test_nothing_later_than_the_time_of_the_loss_has_been_dropped() -> None:
+def test_nothing_later_than_the_time_of_eviction_was_evicted() -> None:
     archive, history = HistoryStore(1 << 26, max_messages=1), InstanceHistory("origin")
     for at in (10, 5, 30):
         archive.append(history, message(f"at {at}"), at)
     assert history.evicted_at == 10
 
 
-def test_what_stands_for_a_message_is_computed_once(archive: HistoryStore) -> None:
+def test_the_digest_of_a_message_is_computed_once(archive: HistoryStore) -> None:
     [entry] = filled(archive, "one").entries
     assert entry.digest == digest("one")
     assert entry.digest is entry.digest

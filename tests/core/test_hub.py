@@ -1,4 +1,4 @@
-"""The hub: publishing, subscriptions and replays, without sockets and without a clock."""
+"""The hub: publishing, subscriptions and replays."""
 
 import gc
 import random
@@ -18,14 +18,14 @@ from tests.support.hub import THIS_NODE, FakeSubscriber, HubHarness
 
 @pytest.fixture
 def harness() -> HubHarness:
-    """A hub with the limits of the contract."""
+    """A hub with the default limits."""
     return HubHarness()
 
 
 # Delivery
 
 
-def test_a_message_goes_to_who_listens(harness: HubHarness) -> None:
+def test_a_message_is_delivered_to_subscribers_only(harness: HubHarness) -> None:
     ann, _ = harness.join("a")
     bob, _ = harness.join("b")
     both, _ = harness.join("a", "b")
@@ -33,13 +33,13 @@ def test_a_message_goes_to_who_listens(harness: HubHarness) -> None:
     assert (ann.ids, bob.ids, both.ids) == (["1"], [], ["1"])
 
 
-def test_who_listens_to_two_channels_of_a_message_gets_it_once(harness: HubHarness) -> None:
+def test_a_subscriber_of_two_channels_of_a_message_receives_it_once(harness: HubHarness) -> None:
     both, _ = harness.join("a", "b")
     assert harness.publish("1", ["a", "b"]).matched == 1
     assert both.ids == ["1"]
 
 
-def test_no_one_learns_who_else_was_told(harness: HubHarness) -> None:
+def test_a_subscriber_does_not_see_other_channels(harness: HubHarness) -> None:
     ann, _ = harness.join("a")
     both, _ = harness.join("b", "a")
     harness.publish("1", ["a", "b", "secret"], touched=["other"], text="hello")
@@ -47,12 +47,12 @@ def test_no_one_learns_who_else_was_told(harness: HubHarness) -> None:
     assert both.messages == [{"uniqueID": "1", "subscribers": ["a", "b"], "text": "hello"}]
 
 
-def test_a_message_for_nobody(harness: HubHarness) -> None:
+def test_a_message_without_subscribers(harness: HubHarness) -> None:
     assert harness.publish("1", []).matched == 0
     assert harness.publish("2", ["nobody"]).matched == 0
 
 
-def test_instances_never_meet(harness: HubHarness) -> None:
+def test_instances_are_isolated(harness: HubHarness) -> None:
     acme, subscriber = harness.join("a", instance="acme")
     harness.publish("1", ["a"], "other")
     assert acme.ids == []
@@ -68,7 +68,7 @@ def test_messages_arrive_in_the_order_in_which_they_were_accepted(harness: HubHa
     assert ann.ids == [str(number) for number in range(100)]
 
 
-def test_after_unsubscribe_nothing_comes(harness: HubHarness) -> None:
+def test_nothing_is_delivered_after_unsubscribe(harness: HubHarness) -> None:
     ann, subscriber = harness.join("a", "b")
     harness.hub.unsubscribe(subscriber, ["a", "never had"])
     harness.publish("1", ["a"])
@@ -76,7 +76,7 @@ def test_after_unsubscribe_nothing_comes(harness: HubHarness) -> None:
     assert ann.ids == ["2"]
 
 
-def test_after_leave_nothing_comes(harness: HubHarness) -> None:
+def test_nothing_is_delivered_after_leave(harness: HubHarness) -> None:
     ann, subscriber = harness.join("a")
     harness.hub.leave(subscriber)
     harness.publish("1")
@@ -84,10 +84,10 @@ def test_after_leave_nothing_comes(harness: HubHarness) -> None:
     assert harness.hub.connections == 0
 
 
-# Once
+# Duplicates
 
 
-def test_a_name_is_delivered_once(harness: HubHarness) -> None:
+def test_a_unique_id_is_delivered_once(harness: HubHarness) -> None:
     ann, _ = harness.join("a")
     assert harness.publish("1").as_dict() == {"uniqueID": "1", "matched": 1}
     assert harness.publish("1").as_dict() == {"uniqueID": "1", "matched": 0, "duplicate": True}
@@ -95,7 +95,7 @@ def test_a_name_is_delivered_once(harness: HubHarness) -> None:
     assert harness.forwarder.ids == ["1"]
 
 
-def test_a_name_is_free_again_after_the_history_has_forgotten_it(harness: HubHarness) -> None:
+def test_a_unique_id_can_be_reused_after_its_eviction(harness: HubHarness) -> None:
     ann, _ = harness.join("a")
     harness.publish("1")
     harness.now += 60.5
@@ -103,7 +103,7 @@ def test_a_name_is_free_again_after_the_history_has_forgotten_it(harness: HubHar
     assert ann.ids == ["1", "1"]
 
 
-def test_a_message_that_this_node_has_touched_does_nothing(harness: HubHarness) -> None:
+def test_a_message_that_this_node_has_touched_is_ignored(harness: HubHarness) -> None:
     ann, _ = harness.join("a")
     assert harness.publish("1", touched=["other", THIS_NODE]).duplicate
     assert ann.ids == []
@@ -111,20 +111,20 @@ def test_a_message_that_this_node_has_touched_does_nothing(harness: HubHarness) 
     assert harness.hub.status("default", harness.now)["history.size"] == 0
 
 
-def test_a_message_goes_on_to_the_other_nodes(harness: HubHarness) -> None:
+def test_a_message_is_forwarded(harness: HubHarness) -> None:
     harness.publish("1", [])
     harness.publish("2", ["a"], touched=["other"])
     assert harness.forwarder.ids == ["1", "2"]
 
 
-def test_touched_is_not_kept_once_a_message_has_gone_on(harness: HubHarness) -> None:
+def test_touched_is_cleared_after_forwarding(harness: HubHarness) -> None:
     harness.publish("1", touched=["other"])
     [entry] = harness.hub.history.entries()
     assert entry.message.touched == ()
     assert harness.forwarder.touched == [("other",)]
 
 
-def test_what_a_new_hub_learns_goes_on_unless_the_others_may_have_forgotten_it(harness: HubHarness) -> None:
+def test_a_restored_message_is_forwarded_unless_peers_may_have_evicted_it(harness: HubHarness) -> None:
     for age, name in ((29, "young"), (31, "old")):
         [message], _ = parse_body(b'{"subscribers": ["a"], "uniqueID": "%b"}' % name.encode(), "default")
         assert harness.hub.restore(message, harness.now - age, harness.now)
@@ -136,7 +136,7 @@ def test_what_a_new_hub_learns_goes_on_unless_the_others_may_have_forgotten_it(h
 # Replay by age
 
 
-def test_replay_sends_what_is_young_enough_oldest_first(harness: HubHarness) -> None:
+def test_replay_by_age_delivers_the_oldest_first(harness: HubHarness) -> None:
     for second in range(10):
         harness.publish(str(second))
         harness.now += 1
@@ -145,7 +145,7 @@ def test_replay_sends_what_is_young_enough_oldest_first(harness: HubHarness) -> 
     assert ann.ids == ["7", "8", "9"]
 
 
-def test_replay_is_of_the_channels_that_are_subscribed_now(harness: HubHarness) -> None:
+def test_replay_covers_the_channels_subscribed_now(harness: HubHarness) -> None:
     for number, channel in enumerate("aabbcc"):
         harness.publish(str(number), [channel])
     ann, subscriber = harness.join("a", "b")
@@ -155,14 +155,14 @@ def test_replay_is_of_the_channels_that_are_subscribed_now(harness: HubHarness) 
     assert ann.ids == ["2", "3", "4", "5"]
 
 
-def test_replay_by_age_sends_again_what_was_sent(harness: HubHarness) -> None:
+def test_replay_by_age_repeats_delivered_messages(harness: HubHarness) -> None:
     ann, subscriber = harness.join("a")
     harness.publish("1")
     harness.replay_age(subscriber)
     assert ann.ids == ["1", "1"]
 
 
-def test_a_replayed_message_tells_no_more_than_a_live_one(harness: HubHarness) -> None:
+def test_a_replayed_message_shows_no_other_channels(harness: HubHarness) -> None:
     harness.publish("1", ["a", "secret"], touched=["other"])
     ann, subscriber = harness.join("a")
     harness.replay_age(subscriber)
@@ -176,7 +176,7 @@ def test_replay_of_nothing(harness: HubHarness) -> None:
     assert ann.ids == []
 
 
-def test_an_older_message_that_was_restored_hides_no_newer_one(harness: HubHarness) -> None:
+def test_a_restored_older_message_does_not_hide_newer_ones(harness: HubHarness) -> None:
     harness.publish("new", ["a"])
     for name, channels in (("older", ["a", "b"]), ("other", ["c"])):
         fields = b'{"uniqueID":"%b"' % name.encode()
@@ -194,7 +194,7 @@ def test_an_older_message_that_was_restored_hides_no_newer_one(harness: HubHarne
 # Replay after a message
 
 
-def test_replay_after_a_message_sends_what_came_later(harness: HubHarness) -> None:
+def test_replay_after_a_message_delivers_later_ones(harness: HubHarness) -> None:
     for number in range(5):
         harness.publish(str(number))
     ann, subscriber = harness.join("a")
@@ -210,7 +210,7 @@ def test_the_message_may_have_been_on_another_channel(harness: HubHarness) -> No
     assert ann.ids == ["1", "3"]
 
 
-def test_a_message_that_is_forgotten_means_a_gap(harness: HubHarness) -> None:
+def test_an_evicted_message_is_a_gap(harness: HubHarness) -> None:
     harness.publish("1")
     harness.now += 61
     harness.publish("2")
@@ -221,18 +221,18 @@ def test_a_message_that_is_forgotten_means_a_gap(harness: HubHarness) -> None:
 
 
 class SlowSubscriber(FakeSubscriber):
-    """A receiver that takes of a replay what the test takes of it."""
+    """A receiver that pulls a replay only when the test does."""
 
     def deliver_all(self, deliveries: Iterator[Delivery], /) -> None:
         """Keep the replay for later."""
         self.replay = deliveries
 
     def take(self) -> None:
-        """Take one more message."""
+        """Pull one more message."""
         self.deliver(next(self.replay))
 
 
-def test_a_replay_that_is_not_taken_keeps_no_messages(harness: HubHarness) -> None:
+def test_a_replay_that_is_not_read_keeps_no_messages(harness: HubHarness) -> None:
     _, subscriber = harness.join("a", fake=SlowSubscriber())
     gc.collect()
     before = messages_alive()
@@ -246,8 +246,8 @@ def test_a_replay_that_is_not_taken_keeps_no_messages(harness: HubHarness) -> No
     assert messages_alive() == before
 
 
-def test_a_replay_ends_at_what_is_forgotten(harness: HubHarness) -> None:
-    """What comes after it would follow a gap that the reader was not told of."""
+def test_a_replay_ends_at_an_evicted_message(harness: HubHarness) -> None:
+    """Later messages would follow a gap that was not reported."""
     slow = SlowSubscriber()
     _, subscriber = harness.join("a", fake=slow)
     harness.publish("1")
@@ -266,7 +266,7 @@ def test_a_replay_ends_at_what_is_forgotten(harness: HubHarness) -> None:
     assert slow.ids == ["1", "2", "3", "4", "1", "2"]
 
 
-def test_a_replay_leaves_out_what_was_unsubscribed_since(harness: HubHarness) -> None:
+def test_a_replay_omits_channels_unsubscribed_since(harness: HubHarness) -> None:
     slow = SlowSubscriber()
     _, subscriber = harness.join("a", "b", fake=slow)
     for name in "12":
@@ -284,8 +284,8 @@ def test_a_replay_leaves_out_what_was_unsubscribed_since(harness: HubHarness) ->
     assert list(slow.replay) == []
 
 
-def test_what_is_forgotten_before_a_replay_begins_is_a_gap(harness: HubHarness) -> None:
-    """Long fan-outs were before it."""
+def test_eviction_before_a_queued_replay_starts_is_a_gap(harness: HubHarness) -> None:
+    """It was queued behind long fan-outs."""
     crowd(harness, 2 * SLICE)
     ann, subscriber = harness.join("b")
     for name in ("b1", "b2"):
@@ -301,7 +301,7 @@ def test_what_is_forgotten_before_a_replay_begins_is_a_gap(harness: HubHarness) 
     assert (ann.ids, done) == (["b2"], [Recovery(1, recovered=False)])
 
 
-def test_there_is_no_gap_right_after_what_was_forgotten_last(harness: HubHarness) -> None:
+def test_there_is_no_gap_after_the_last_evicted_message(harness: HubHarness) -> None:
     harness.publish("1")
     harness.now += 61
     harness.publish("2")
@@ -309,7 +309,7 @@ def test_there_is_no_gap_right_after_what_was_forgotten_last(harness: HubHarness
     assert harness.replay_after(subscriber, "1") == (1, True)
 
 
-def test_what_came_live_is_not_sent_again(harness: HubHarness) -> None:
+def test_a_replay_omits_messages_delivered_live(harness: HubHarness) -> None:
     harness.publish("1")
     harness.publish("2")
     ann, subscriber = harness.join("a")
@@ -318,7 +318,7 @@ def test_what_came_live_is_not_sent_again(harness: HubHarness) -> None:
     assert ann.ids == ["3", "2"]
 
 
-def test_of_several_names_the_oldest_is_where_it_starts_and_none_comes_again(harness: HubHarness) -> None:
+def test_of_several_unique_ids_the_oldest_counts_and_none_is_repeated(harness: HubHarness) -> None:
     for number in range(6):
         harness.publish(str(number))
     ann, subscriber = harness.join("a")
@@ -326,11 +326,11 @@ def test_of_several_names_the_oldest_is_where_it_starts_and_none_comes_again(har
     assert ann.ids == ["3", "5"]
 
 
-# Long work
+# Long fan-outs
 
 
 def crowd(harness: HubHarness, size: int) -> list[FakeSubscriber]:
-    """So many browsers on channel a."""
+    """Subscribe this many receivers to channel a."""
     return [harness.join("a")[0] for _ in range(size)]
 
 
@@ -356,7 +356,7 @@ def test_order_is_kept_behind_a_long_fan_out(harness: HubHarness) -> None:
     assert all(each.ids == ["1", "3"] for each in subscribers)
 
 
-def test_another_instance_does_not_wait_for_a_long_fan_out(harness: HubHarness) -> None:
+def test_a_long_fan_out_does_not_delay_another_instance(harness: HubHarness) -> None:
     crowd(harness, 4 * SLICE)
     other, _ = harness.join("a", instance="other")
     harness.publish("long")
@@ -364,7 +364,7 @@ def test_another_instance_does_not_wait_for_a_long_fan_out(harness: HubHarness) 
     assert other.ids == ["short"]
 
 
-def test_instances_with_long_work_take_turns(harness: HubHarness) -> None:
+def test_instances_with_queues_take_turns(harness: HubHarness) -> None:
     crowd(harness, 4 * SLICE)
     others = [harness.join("a", instance="other")[0] for _ in range(2 * SLICE)]
     harness.publish("1")
@@ -374,7 +374,7 @@ def test_instances_with_long_work_take_turns(harness: HubHarness) -> None:
     assert any(other.ids for other in others)
 
 
-def test_who_joins_during_a_long_fan_out_does_not_get_it(harness: HubHarness) -> None:
+def test_a_subscriber_that_joins_during_a_fan_out_is_not_included(harness: HubHarness) -> None:
     crowd(harness, 2 * SLICE)
     harness.publish("1")
     late, _ = harness.join("a")
@@ -382,7 +382,7 @@ def test_who_joins_during_a_long_fan_out_does_not_get_it(harness: HubHarness) ->
     assert late.ids == []
 
 
-def test_a_replay_behind_a_long_fan_out_gives_each_message_once(harness: HubHarness) -> None:
+def test_a_replay_queued_behind_a_fan_out_delivers_each_message_once(harness: HubHarness) -> None:
     harness.publish("0")
     crowd(harness, 2 * SLICE)
     early, subscriber = harness.join("a")
@@ -402,8 +402,8 @@ def messages_alive() -> int:
     return sum(isinstance(each, Message) for each in gc.get_objects())
 
 
-def test_what_is_forgotten_is_freed_at_once(harness: HubHarness) -> None:
-    """Without the garbage collector, which may let minutes pass before it looks at what has become old."""
+def test_an_evicted_message_is_freed_immediately(harness: HubHarness) -> None:
+    """Reference counts free it; the garbage collector may run minutes later."""
     ann, _ = harness.join("a")
     gc.collect()
     gc.disable()
@@ -423,7 +423,7 @@ def test_what_is_forgotten_is_freed_at_once(harness: HubHarness) -> None:
 # Limits
 
 
-def test_a_connection_may_have_so_many_subscriptions() -> None:
+def test_the_subscriptions_of_a_connection_are_limited() -> None:
     harness = HubHarness(subscriptions=3)
     ann, subscriber = harness.join("a", "b")
     with pytest.raises(CommandError):
@@ -436,7 +436,7 @@ def test_a_connection_may_have_so_many_subscriptions() -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 257, "ü" * 129])
-def test_a_name_is_256_bytes_at_most(harness: HubHarness, name: str) -> None:
+def test_a_channel_name_has_at_most_256_bytes(harness: HubHarness, name: str) -> None:
     ann, subscriber = harness.join()
     with pytest.raises(NameTooLong):
         harness.hub.subscribe(subscriber, ["a", name])
@@ -446,7 +446,7 @@ def test_a_name_is_256_bytes_at_most(harness: HubHarness, name: str) -> None:
     assert ann.ids == [], "it adds all or none"
 
 
-# The state of things
+# Status
 
 
 def test_status_counts(harness: HubHarness) -> None:
@@ -471,13 +471,13 @@ def test_status_counts(harness: HubHarness) -> None:
     assert {key: status[key] for key in expected} == expected
 
 
-def test_status_of_an_instance_that_nobody_knows(harness: HubHarness) -> None:
+def test_status_of_an_unknown_instance(harness: HubHarness) -> None:
     status = harness.hub.status("nobody", harness.now)
     assert (status["clients.active"], status["history.size"], status["history.age"]) == (0, 0, None)
     assert "nobody" not in harness.hub.instances
 
 
-def test_instances_that_nobody_uses_are_forgotten(harness: HubHarness) -> None:
+def test_unused_instances_are_removed(harness: HubHarness) -> None:
     for number in range(100):
         harness.publish("1", ["a"], f"instance{number}")
     _, subscriber = harness.join("a", instance="kept")
@@ -489,7 +489,7 @@ def test_instances_that_nobody_uses_are_forgotten(harness: HubHarness) -> None:
     assert not harness.hub.instances
 
 
-def test_what_subscriptions_take_is_counted(harness: HubHarness) -> None:
+def test_the_memory_of_subscriptions_is_counted(harness: HubHarness) -> None:
     chance = random.Random(1)
     names = [f"name{number}" for number in range(90)] + [f"nämé{number}" for number in range(10)]
     subscribers = [harness.join()[1] for _ in range(5)]

@@ -1,4 +1,4 @@
-"""Where a browser may resume, and when the hub can promise that nothing is missing."""
+"""Resume tokens of a hub, and when it can guarantee that nothing is missing."""
 
 from aphlict.config.settings import ENTRIES_PER_COMMAND
 from aphlict.core.fanout import SLICE
@@ -15,7 +15,7 @@ def resume(hub: Hub, after: str | None, now: float = 0.0) -> Recovery:
     return results[0]
 
 
-def test_the_newest_message_of_any_channel_is_where_to_resume() -> None:
+def test_a_token_covers_messages_on_all_channels() -> None:
     hub = make_hub()
     _, here = join(hub, "A")
     publish(hub, "one", 0)
@@ -25,7 +25,7 @@ def test_the_newest_message_of_any_channel_is_where_to_resume() -> None:
     assert resume(hub, where) == (1, True)
 
 
-def test_nothing_is_missing_after_a_quiet_time_longer_than_the_history() -> None:
+def test_nothing_is_missing_after_silence_longer_than_the_history() -> None:
     hub = make_hub()
     _, here = join(hub, "A")
     publish(hub, "one", 0)
@@ -36,7 +36,7 @@ def test_nothing_is_missing_after_a_quiet_time_longer_than_the_history() -> None
     assert resume(hub, "one", now=MAX_AGE * 3) == (1, True)
 
 
-def test_a_message_that_came_and_went_meanwhile_is_missing() -> None:
+def test_a_message_published_and_evicted_meanwhile_is_missing() -> None:
     hub = make_hub()
     _, here = join(hub, "A")
     publish(hub, "one", 0)
@@ -45,7 +45,7 @@ def test_a_message_that_came_and_went_meanwhile_is_missing() -> None:
     assert resume(hub, where, now=MAX_AGE * 3) == (0, False)
 
 
-def test_the_beginning_of_a_history_is_a_place_to_resume_at() -> None:
+def test_a_client_resumes_from_the_start_of_a_history() -> None:
     hub = make_hub()
     _, here = join(hub, "A")
     where = hub.resume_token(here, now=1)
@@ -54,7 +54,7 @@ def test_the_beginning_of_a_history_is_a_place_to_resume_at() -> None:
     assert resume(make_hub(started=2), where, now=2) == (0, False), "a server that has started since"
 
 
-def test_no_place_is_named_while_messages_are_on_their_way() -> None:
+def test_no_token_is_issued_while_deliveries_are_queued() -> None:
     hub = make_hub()
     subscribers = [join(hub, "A")[1] for _ in range(SLICE + 1)]
     publish(hub, "one", 0)
@@ -64,7 +64,7 @@ def test_no_place_is_named_while_messages_are_on_their_way() -> None:
     assert hub.resume_token(subscribers[0], now=0)
 
 
-def test_the_words_that_a_reader_brings_cost_it_something() -> None:
+def test_the_names_to_resume_after_are_charged() -> None:
     hub = make_hub()
     _, subscriber = join(hub, "A")
     words = [f"name {number}" for number in range(3200)]

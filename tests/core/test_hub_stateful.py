@@ -1,4 +1,4 @@
-"""The hub against a model that keeps everything and thinks slowly: each message once, in order, to whom it is for."""
+"""The hub against a simple model that keeps everything: each message once, in order, to its subscribers."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ from tests.support.hub import FakeSubscriber, HubHarness
 CHANNELS = st.sampled_from(["a", "b", "c"])
 SETS = st.lists(CHANNELS, max_size=3, unique=True)
 INSTANCES = st.sampled_from(["default", "acme"])
-SMALL_SLICE = 2  # so that fan-outs are cut up with few browsers
+SMALL_SLICE = 2  # so that few subscribers make several slices
 WINDOW = 60.0
 
 
@@ -31,7 +31,7 @@ class Published:
 
 @dataclass
 class Browser:
-    """A browser, and what it must have heard by the time that all work is done: (uniqueID, subscribers)."""
+    """A subscriber, and what it must have received when all work is done: (uniqueID, subscribers)."""
 
     fake: FakeSubscriber
     subscriber: Subscriber
@@ -41,12 +41,12 @@ class Browser:
     since: dict[str, int] = field(default_factory=dict)
 
     def expect(self, message: Published) -> None:
-        """It must hear this next."""
+        """Expect this next."""
         self.expected.append((message.name, [name for name in message.channels if name in self.channels]))
 
 
 class HubMachine(RuleBasedStateMachine):
-    """Publishes, subscriptions and replays in any order, with work left lying about between them."""
+    """Publishes, subscriptions and replays in any order, with unfinished work between them."""
 
     browsers = Bundle("browsers")
 
@@ -59,7 +59,7 @@ class HubMachine(RuleBasedStateMachine):
         self.recoveries: list[tuple[Recovery, Recovery]] = []
 
     def teardown(self) -> None:
-        """Put back what other tests use."""
+        """Restore what other tests use."""
         self.finish_work()
         deliveries.SLICE = self._slice
 
@@ -69,7 +69,7 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule(target=browsers, instance=INSTANCES, channels=SETS)
     def connect(self, instance: str, channels: list[str]) -> Browser:
-        """A browser comes."""
+        """A subscriber joins."""
         fake = FakeSubscriber()
         browser = Browser(fake, self.harness.hub.join(instance, fake), instance)
         self.open.append(browser)
@@ -78,7 +78,7 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule(browser=browsers, channels=SETS)
     def subscribe(self, browser: Browser, channels: list[str]) -> None:
-        """A browser wants more."""
+        """Subscribe to more channels."""
         self.finish_work()
         self._subscribe(browser, channels)
 
@@ -90,7 +90,7 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule(browser=browsers, channels=SETS)
     def unsubscribe(self, browser: Browser, channels: list[str]) -> None:
-        """A browser wants less. What is still on its way to it may arrive, so that is waited for."""
+        """Unsubscribe, after all queued work, whose deliveries may still arrive."""
         self.finish_work()
         self.harness.hub.unsubscribe(browser.subscriber, channels)
         browser.channels.difference_update(channels)
@@ -99,14 +99,14 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule(browser=consumes(browsers))
     def disconnect(self, browser: Browser) -> None:
-        """A browser goes."""
+        """A subscriber leaves."""
         self.finish_work()
         self.harness.hub.leave(browser.subscriber)
         self.open.remove(browser)
 
     @rule(instance=INSTANCES, channels=SETS, seconds=st.sampled_from([0, 0, 0, 0.5, 20]))
     def publish(self, instance: str, channels: list[str], seconds: float) -> None:
-        """A message comes, after some time."""
+        """Publish a message, after some time."""
         self.harness.now += seconds
         message = Published(f"m{len(self.published)}", instance, channels, self.harness.now)
         self.published.append(message)
@@ -123,7 +123,7 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def publish_again(self, data: st.DataObject) -> None:
-        """A message comes a second time within the window."""
+        """Publish a message again while the history keeps it."""
         instance = data.draw(INSTANCES)
         if kept := self._kept(instance):
             message = data.draw(st.sampled_from(kept))
@@ -131,7 +131,7 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule(browser=browsers, age=st.sampled_from([0.0, 0.5, 10.0, 25.0, 60.0, 1000.0]))
     def replay_age(self, browser: Browser, age: float) -> None:
-        """A browser wants to hear again what it may have missed."""
+        """Replay by age."""
         again = [
             each
             for each in self._kept(browser.instance)
@@ -143,7 +143,7 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule(browser=browsers, data=st.data())
     def replay_after(self, browser: Browser, data: st.DataObject) -> None:
-        """A browser comes back, and says what it heard last."""
+        """A subscriber rejoins and resumes after what it received last."""
         of_instance = [each for each in self.published if each.instance == browser.instance]
         if not of_instance:
             return
@@ -178,17 +178,17 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule()
     def work(self) -> None:
-        """Some of the work that waits is done."""
+        """Do some of the queued work."""
         self.harness.hub.run_slice()
 
     @rule()
     def sweep(self) -> None:
-        """The hub tidies up."""
+        """Sweep."""
         self.harness.hub.sweep(self.harness.now)
 
     @rule()
     def finish_work(self) -> None:
-        """All work that waits is done: everybody has heard what is for them, in order, and nothing else."""
+        """Do all queued work: every subscriber has received what is for it, in order, and nothing else."""
         self.harness.finish()
         for browser in self.open:
             heard = [(each["uniqueID"], each["subscribers"]) for each in browser.fake.messages]
@@ -199,14 +199,14 @@ class HubMachine(RuleBasedStateMachine):
 
     @invariant()
     def nobody_hears_anything_out_of_turn(self) -> None:
-        """At any time, what was heard is the beginning of what is to be heard."""
+        """At any time, what was received is a prefix of what is expected."""
         for browser in self.open:
             expected = [name for name, _ in browser.expected]
             assert browser.fake.ids == expected[: len(browser.fake.deliveries)]
 
     @invariant()
     def counts_are_right(self) -> None:
-        """The status page tells the truth."""
+        """The status matches the model."""
         assert self.harness.hub.connections == len(self.open)
         for instance in ("default", "acme"):
             status = self.harness.hub.status(instance, self.harness.now)

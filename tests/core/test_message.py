@@ -27,7 +27,7 @@ def seen(message: Message, *channels: str) -> dict[str, Any]:
     return value
 
 
-# Reading
+# Parsing
 
 
 def test_an_object() -> None:
@@ -38,19 +38,19 @@ def test_an_object() -> None:
     assert message.touched == ()
 
 
-def test_a_message_without_name_gets_one() -> None:
+def test_a_message_without_unique_id_gets_one() -> None:
     message = one({"subscribers": ["a"]})
     assert message.unique_id == "new"
     assert seen(message, "a")["uniqueID"] == "new"
 
 
-def test_null_is_no_name() -> None:
+def test_null_is_no_unique_id() -> None:
     message = one({"subscribers": [], "uniqueID": None})
     assert message.unique_id == "new"
     assert seen(message)["uniqueID"] == "new"
 
 
-def test_an_empty_unique_id_is_not_given() -> None:
+def test_an_empty_unique_id_is_none() -> None:
     message = one({"subscribers": [], "uniqueID": ""})
     assert message.unique_id == "new"
     assert seen(message)["uniqueID"] == "new"
@@ -62,13 +62,13 @@ def test_a_unique_id_of_spaces_is_one() -> None:
     assert seen(message)["uniqueID"] == " "
 
 
-def test_a_name_may_be_a_number_and_is_passed_on_as_it_came() -> None:
+def test_a_unique_id_may_be_a_number_and_is_passed_on_unchanged() -> None:
     message = one({"subscribers": [], "uniqueID": 17})
     assert message.unique_id == "17"
     assert seen(message)["uniqueID"] == 17
 
 
-def test_names_of_ours_do_not_repeat() -> None:
+def test_generated_unique_ids_are_unique() -> None:
     assert len({new_unique_id() for _ in range(1000)}) == 1000
 
 
@@ -83,7 +83,7 @@ def test_a_channel_may_be_a_number() -> None:
     assert one({"subscribers": [7, "a", "7"]}).channels == ("7", "a")
 
 
-def test_no_subscribers_at_all_are_fine() -> None:
+def test_an_empty_list_of_subscribers_is_valid() -> None:
     assert one({"subscribers": []}).channels == ()
 
 
@@ -99,7 +99,7 @@ def test_an_empty_list(body: bytes) -> None:
     assert parse_body(body, "default") == ([], True)
 
 
-def test_a_message_is_for_so_many_channels_and_no_more() -> None:
+def test_the_channels_of_a_message_are_limited() -> None:
     names = [f"PHID-{n}" for n in range(8193)]
     [message], _ = parse_body(json.dumps({"subscribers": names[1:]}).encode(), "default")
     assert len(message.channels) == 8192
@@ -107,7 +107,7 @@ def test_a_message_is_for_so_many_channels_and_no_more() -> None:
         parse_body(json.dumps({"subscribers": names}).encode(), "default")
 
 
-def test_all_of_a_list_is_checked_before_any_of_it_is_used() -> None:
+def test_a_list_is_valid_as_a_whole() -> None:
     with pytest.raises(NoSubscribers):
         parse_body(b'[{"subscribers": ["a"]}, {}]', "default")
 
@@ -136,7 +136,7 @@ def test_all_of_a_list_is_checked_before_any_of_it_is_used() -> None:
     ],
     ids=lambda body: repr(body[:40]),
 )
-def test_what_is_not_json(body: bytes) -> None:
+def test_invalid_json(body: bytes) -> None:
     with pytest.raises(InvalidJSON) as caught:
         parse_body(body, "default")
     assert caught.value.http_status == 400
@@ -157,7 +157,7 @@ def test_what_is_not_json(body: bytes) -> None:
     ],
     ids=str,
 )
-def test_who_it_is_for_has_to_be_said(body: dict[str, Any]) -> None:
+def test_subscribers_are_required(body: dict[str, Any]) -> None:
     with pytest.raises(NoSubscribers):
         one(body)
 
@@ -168,7 +168,7 @@ def test_touched_is_a_list_of_names(touched: Any) -> None:
         one({"subscribers": [], "touched": touched})
 
 
-def test_touched_has_room_for_the_nodes_of_a_cluster_and_no_more() -> None:
+def test_touched_is_limited() -> None:
     assert len(one({"subscribers": [], "touched": ["f" * 64] * 1024}).touched) == 1024
     for touched in (["f"] * 1025, ["f" * 65]):
         with pytest.raises(InvalidMessage):
@@ -176,7 +176,7 @@ def test_touched_has_room_for_the_nodes_of_a_cluster_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("name", [[], {}, 1.5, True])
-def test_a_name_is_text(name: Any) -> None:
+def test_a_unique_id_is_text(name: Any) -> None:
     with pytest.raises(InvalidMessage):
         one({"subscribers": [], "uniqueID": name})
 
@@ -198,33 +198,33 @@ def test_names_of_256_bytes(name: str) -> None:
     assert one({"subscribers": [name], "uniqueID": name}, name).channels == (name,)
 
 
-# What a browser sees (2.1)
+# What a subscriber receives
 
 
-def test_a_browser_sees_the_object_with_its_own_channels() -> None:
+def test_a_subscriber_sees_the_object_with_its_own_channels() -> None:
     body = {"subscribers": ["a", "b"], "uniqueID": "x", "text": "hello", "more": {"n": [1, None, "ü"]}}
     assert seen(one(body), "b") == {**body, "subscribers": ["b"]}
 
 
-def test_a_browser_does_not_see_touched() -> None:
+def test_a_subscriber_does_not_see_touched() -> None:
     assert "touched" not in seen(one({"subscribers": ["a"], "touched": ["f"]}), "a")
 
 
-def test_values_are_passed_on_as_they_came() -> None:
+def test_values_are_passed_on_unchanged() -> None:
     raw = b'{"subscribers":["a"],"uniqueID":"x","n":1.0,"big":%d,"e":1e2,"s":"\\u00fc\\/"}' % PAST_64_BITS
     text = one(raw).json_for(("a",))
     for part in (b'"n":1.0', b'"big":%d' % PAST_64_BITS, b'"e":1e2', b'"s":"\\u00fc\\/"'):
         assert part in text
 
 
-def test_of_a_key_that_is_given_twice_the_last_counts() -> None:
+def test_the_last_of_duplicate_keys_counts() -> None:
     message = one(b'{"subscribers":["a"],"subscribers":["b"],"uniqueID":"x","uniqueID":"y"}')
     assert message.channels == ("b",)
     assert message.unique_id == "y"
     assert message.json_for(("b",)).count(b"subscribers") == 1
 
 
-def test_a_key_hidden_behind_an_escape_is_still_that_key() -> None:
+def test_an_escaped_key_is_recognized() -> None:
     message = one(b'{"subscriber\\u0073":["a"],"touche\\u0064":["f"],"uniqueID":"x"}')
     assert message.channels == ("a",)
     assert message.touched == ("f",)
@@ -250,17 +250,17 @@ def test_a_delivery_has_the_json_of_its_message(size: int) -> None:
     assert message.delivery(("a",)).json == message.json_for(("a",))
 
 
-def test_the_delivery_for_all_channels_is_made_once() -> None:
+def test_the_delivery_for_all_channels_is_cached() -> None:
     message = one({"subscribers": ["a", "b"]})
     assert message.delivery(("a", "b")) is message.delivery(("a", "b"))
     assert json.loads(message.delivery(("b",)).json)["subscribers"] == ["b"]
     assert json.loads(message.delivery(("a", "b")).json)["subscribers"] == ["a", "b"]
 
 
-# What a peer gets (1.5)
+# What a peer receives
 
 
-def test_a_peer_gets_everything() -> None:
+def test_a_peer_receives_all_fields() -> None:
     message = one({"subscribers": ["a", 7], "uniqueID": "x", "text": "hello", "touched": ["f"]})
     assert json.loads(message.json_for_peer(["f", "g"])) == {
         "subscribers": ["a", "7"],
@@ -270,7 +270,7 @@ def test_a_peer_gets_everything() -> None:
     }
 
 
-def test_what_a_peer_gets_is_the_same_message() -> None:
+def test_a_peer_parses_the_same_message() -> None:
     message = one({"subscribers": ["a"], "text": "hello"})
     again = one(message.json_for_peer(["f"]))
     assert again.unique_id == message.unique_id == "new"
@@ -278,10 +278,10 @@ def test_what_a_peer_gets_is_the_same_message() -> None:
     assert again.touched == ("f",)
 
 
-# What it costs
+# Memory
 
 
-def test_a_message_costs_more_than_its_text() -> None:
+def test_the_memory_size_exceeds_the_text() -> None:
     small, large = one({"subscribers": ["a"]}), one({"subscribers": ["a"], "text": "x" * 1000})
     assert small.memory_size > 500
     assert large.memory_size >= small.memory_size + 2000

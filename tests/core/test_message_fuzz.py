@@ -1,4 +1,4 @@
-"""Published bodies: whatever comes is a list of messages or refused, and others see what they may."""
+"""Any published body is a list of messages or is rejected; subscribers see only what they may."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ OBJECTS = st.builds(
 
 
 def read(body: bytes) -> list[Message] | None:
-    """The messages; None where the body was refused."""
+    """The messages; None where the body was rejected."""
     try:
         messages, _ = parse_body(body, "default", lambda: "new")
     except InvalidMessage:
@@ -37,7 +37,7 @@ def read(body: bytes) -> list[Message] | None:
 
 
 def check(body: bytes) -> None:
-    """What is taken can be sent to browsers, and to a peer that reads the same message from it."""
+    """An accepted message can be sent to subscribers, and to a peer that parses the same message."""
     for message in read(body) or ():
         assert "touched" not in json.loads(message.json_for(message.channels))
         (again,) = read(message.json_for_peer(message.touched)) or []
@@ -70,7 +70,7 @@ def test_damaged_messages(value: object, place: int, junk: bytes) -> None:
 
 @given(OBJECTS, st.booleans(), st.data())
 @settings(max_examples=300)
-def test_a_browser_sees_the_object_with_its_channels(
+def test_a_subscriber_sees_the_object_with_its_channels(
     value: dict[str, Any], ascii: bool, data: st.DataObject
 ) -> None:
     (message,) = read(json.dumps(value, ensure_ascii=ascii).encode()) or []

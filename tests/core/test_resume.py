@@ -1,4 +1,4 @@
-"""Readers who come and go, to one node or to several, and miss nothing and get nothing twice."""
+"""Clients that poll one node or several miss nothing and receive nothing twice."""
 
 import random
 import time
@@ -17,7 +17,7 @@ HOUR = 3600.0
 
 
 class Reader:
-    """A reader who may come back, to any node, with the words that it brings along."""
+    """A client that polls any node with the token that it received last."""
 
     def __init__(self, *channels: str) -> None:
         self.channels = channels or ("A",)
@@ -25,7 +25,7 @@ class Reader:
         self.last = ""
 
     def poll(self, hub: Hub, now: float) -> bool:
-        """Take what came since the last time; whether nothing can be missing."""
+        """Receive what was published since the last poll; return whether nothing can be missing."""
         fake, subscriber = join(hub, *self.channels)
         early: tuple[bytes, ...] = ()
         recovered = True
@@ -39,7 +39,7 @@ class Reader:
         return recovered
 
 
-def test_a_first_poll_begins_where_it_is() -> None:
+def test_a_first_poll_starts_at_the_present() -> None:
     hub, reader = make_hub(), Reader()
     publish(hub, "before", 1)
     assert reader.poll(hub, 2)
@@ -48,7 +48,7 @@ def test_a_first_poll_begins_where_it_is() -> None:
     assert reader.names == ["after"]
 
 
-def test_an_empty_history_is_a_place_to_go_on_from() -> None:
+def test_a_client_resumes_from_an_empty_history() -> None:
     hub, reader = make_hub(), Reader()
     reader.poll(hub, 1)
     assert reader.poll(hub, 2)
@@ -57,7 +57,7 @@ def test_an_empty_history_is_a_place_to_go_on_from() -> None:
     assert reader.names == ["one"]
 
 
-def test_an_empty_history_is_a_place_to_go_on_from_at_another_node() -> None:
+def test_a_client_resumes_from_an_empty_history_at_another_node() -> None:
     here, there, reader = make_hub(), make_hub(), Reader()
     for hour in range(1, 5):
         now = hour * HOUR
@@ -72,7 +72,7 @@ def test_an_empty_history_is_a_place_to_go_on_from_at_another_node() -> None:
     assert reader.names == ["m1", "m2", "m3", "m4"]
 
 
-def test_a_node_that_has_not_got_a_message_yet_does_not_send_it_again() -> None:
+def test_a_message_that_arrives_late_at_a_node_is_not_repeated() -> None:
     here, there, reader = make_hub(), make_hub(), Reader()
     reader.poll(here, 10)
     publish(here, "one", 11)
@@ -83,7 +83,7 @@ def test_a_node_that_has_not_got_a_message_yet_does_not_send_it_again() -> None:
     assert reader.names == ["one"]
 
 
-def test_nodes_that_took_messages_in_another_order() -> None:
+def test_nodes_with_another_order_of_messages() -> None:
     here, there, reader = make_hub(), make_hub(), Reader()
     reader.poll(here, 10)
     publish(here, "one", 11)
@@ -96,7 +96,7 @@ def test_nodes_that_took_messages_in_another_order() -> None:
     assert reader.names == ["one", "two"]
 
 
-def test_more_messages_at_once_than_a_position_names() -> None:
+def test_more_messages_than_a_token_can_name() -> None:
     here, there, reader = make_hub(), make_hub(), Reader()
     names = [str(n) for n in range(3 * MAX_RECENT)]
     reader.poll(here, 10)
@@ -110,7 +110,7 @@ def test_more_messages_at_once_than_a_position_names() -> None:
     assert reader.names == [*names, "last"]
 
 
-def test_clocks_that_differ() -> None:
+def test_nodes_with_different_clocks() -> None:
     here, there, reader = make_hub(epoch=1e9), make_hub(epoch=1e9 + 10), Reader()
     reader.poll(here, 60)
     for n in range(20):
@@ -120,7 +120,7 @@ def test_clocks_that_differ() -> None:
     assert reader.names == [f"m{n}" for n in range(20)]
 
 
-def test_who_stayed_away_for_too_long_is_told() -> None:
+def test_a_client_that_returns_too_late_is_not_recovered() -> None:
     hub, reader = make_hub(), Reader()
     reader.poll(hub, 1)
     publish(hub, "one", 2)
@@ -131,7 +131,7 @@ def test_who_stayed_away_for_too_long_is_told() -> None:
     assert reader.poll(hub, 6 + MAX_AGE)
 
 
-def test_who_stayed_away_while_nothing_happened_misses_nothing() -> None:
+def test_a_client_that_returns_late_without_messages_is_recovered() -> None:
     hub, reader = make_hub(), Reader()
     publish(hub, "one", 1)
     reader.poll(hub, 2)
@@ -139,7 +139,7 @@ def test_who_stayed_away_while_nothing_happened_misses_nothing() -> None:
     assert reader.poll(hub, HOUR)
 
 
-def test_a_node_that_was_started_meanwhile_cannot_tell() -> None:
+def test_a_node_started_meanwhile_cannot_recover_a_client() -> None:
     here, reader = make_hub(), Reader()
     reader.poll(here, 100)
     assert not reader.poll(make_hub(started=150), 151)
@@ -147,7 +147,7 @@ def test_a_node_that_was_started_meanwhile_cannot_tell() -> None:
     assert reader.poll(make_hub(started=150), 153)
 
 
-def test_a_reader_who_changes_channels_gets_those_from_then_on() -> None:
+def test_a_client_that_changes_channels_gets_the_new_ones_from_its_token_on() -> None:
     hub, reader = make_hub(), Reader("A")
     reader.poll(hub, 1)
     publish(hub, "before", 2, "B")
@@ -159,7 +159,7 @@ def test_a_reader_who_changes_channels_gets_those_from_then_on() -> None:
     assert reader.names == ["one", "two"]
 
 
-def test_words_of_several_kinds_are_taken_for_what_they_are_worth() -> None:
+def test_tokens_unique_ids_and_garbage_may_be_mixed() -> None:
     hub, reader = make_hub(), Reader()
     reader.poll(hub, 1)
     for name in ("one", "two", "three"):
@@ -173,7 +173,7 @@ def test_words_of_several_kinds_are_taken_for_what_they_are_worth() -> None:
     assert results == [True]
 
 
-def test_the_first_message_of_all_is_found_by_another_node() -> None:
+def test_another_node_finds_the_very_first_message() -> None:
     here, there, reader = make_hub(), make_hub(), Reader()
     reader.poll(here, 10)
     publish(there, "one", 11)
@@ -181,7 +181,7 @@ def test_the_first_message_of_all_is_found_by_another_node() -> None:
     assert reader.names == ["one"]
 
 
-def test_many_positions_of_other_nodes_cost_no_more_than_one() -> None:
+def test_many_foreign_tokens_cost_no_more_than_one() -> None:
     hub = make_hub()
     channels = [f"c{n}" for n in range(100)]
     for n in range(4096):
@@ -211,7 +211,7 @@ def test_the_newest_messages_of_few_channels_and_of_many(count: int) -> None:
 @given(st.integers(0, 1 << 30))
 @settings(max_examples=30, deadline=None)
 def test_any_mixture_of_nodes_and_delays(seed: int) -> None:
-    """As long as no delay exceeds the overlap, and no burst what a position names."""
+    """While no delay exceeds the overlap, and no burst what a token can name."""
     chance = random.Random(seed)
     hubs = [make_hub(epoch=1e9 + chance.uniform(-2, 2)) for _ in range(3)]
     arrivals: list[tuple[float, int, str]] = []

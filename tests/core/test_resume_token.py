@@ -1,4 +1,4 @@
-"""Positions as words."""
+"""The encoding of resume tokens."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,12 +18,12 @@ positions = st.builds(
 
 
 @given(positions)
-def test_a_position_is_read_as_it_was_written(position: ResumeToken) -> None:
+def test_a_token_survives_encoding(position: ResumeToken) -> None:
     assert ResumeToken.decode(position.encode()) == position
 
 
 @given(positions)
-def test_a_position_fits_into_a_url_and_a_line(position: ResumeToken) -> None:
+def test_a_token_fits_into_a_url_and_a_line(position: ResumeToken) -> None:
     text = position.encode()
     assert text.isascii()
     assert not set(text) & set(" ,&+%#?/\"'\\\r\n")
@@ -31,15 +31,15 @@ def test_a_position_fits_into_a_url_and_a_line(position: ResumeToken) -> None:
 
 
 @given(st.text())
-def test_nothing_else_is_a_position(text: str) -> None:
+def test_other_text_is_no_token(text: str) -> None:
     assert ResumeToken.decode(text) is None or text.startswith("~")
 
 
 @given(st.text("~.abc019-_Z", max_size=40).map("~a.1.2.".__add__))
-def test_what_looks_like_a_position_is_read_or_not_but_never_fails(text: str) -> None:
+def test_decoding_never_raises(text: str) -> None:
     position = ResumeToken.decode(text)
     assert position is None or position.sequence == 1
 
 
-def test_a_name_that_is_no_unicode_text_has_a_digest() -> None:
+def test_a_unique_id_with_lone_surrogates_has_a_digest() -> None:
     assert digest("\ud800") != digest("\ud801")

@@ -1,4 +1,4 @@
-"""How limits tell that they were hit: always in the figures, seldom in the log."""
+"""Counters of limits, and their lines in the log."""
 
 import pytest
 
@@ -6,13 +6,13 @@ from aphlict.core.stats import MAX_LINES, LimitCounters
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged since the last time."""
+    """The lines logged since the last call."""
     told = [record.getMessage() for record in caplog.records]
     caplog.clear()
     return told
 
 
-def test_once_for_each_limit_and_address(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_line_for_each_limit_and_address(caplog: pytest.LogCaptureFixture) -> None:
     hits = LimitCounters()
     for _ in range(4813):
         hits.add("limits.request_head", "10.0.0.1")
@@ -28,7 +28,7 @@ def test_once_for_each_limit_and_address(caplog: pytest.LogCaptureFixture) -> No
     assert hits.counts == {"limits.request_head": 4814, "limits.name": 1}
 
 
-def test_a_minute_later_it_is_news_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_is_logged_again_after_the_sweep(caplog: pytest.LogCaptureFixture) -> None:
     hits = LimitCounters()
     hits.add("limits.request_head", "10.0.0.1")
     hits.sweep()
@@ -36,7 +36,7 @@ def test_a_minute_later_it_is_news_again(caplog: pytest.LogCaptureFixture) -> No
     assert lines(caplog) == ["limits.request_head reached by 10.0.0.1"] * 2
 
 
-def test_a_million_addresses_fill_neither_log_nor_memory(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_lines_and_entries_of_a_limit_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     hits = LimitCounters()
     for number in range(MAX_LINES + 500):
         hits.add("limits.request_head", f"address {number}")
@@ -47,7 +47,7 @@ def test_a_million_addresses_fill_neither_log_nor_memory(caplog: pytest.LogCaptu
     assert lines(caplog) == ["limits.request_head reached by other addresses 500 more times"]
 
 
-def test_what_is_no_news_is_counted_only(caplog: pytest.LogCaptureFixture) -> None:
+def test_count_does_not_log(caplog: pytest.LogCaptureFixture) -> None:
     hits = LimitCounters()
     hits.count("limits.idle")
     assert hits.counts == {"limits.idle": 1}

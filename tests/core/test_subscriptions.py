@@ -1,4 +1,4 @@
-"""Who listens to what."""
+"""The index of subscriptions."""
 
 import tracemalloc
 
@@ -11,7 +11,7 @@ ANN, BOB, CID = FakeSubscriber("ann"), FakeSubscriber("bob"), FakeSubscriber("ci
 
 
 def listening(**names: list[FakeSubscriber]) -> SubscriptionIndex:
-    """Channels with these listeners."""
+    """An index with these subscribers."""
     channels = SubscriptionIndex()
     for name, subscribers in names.items():
         for subscriber in subscribers:
@@ -26,7 +26,7 @@ def listeners(channels: SubscriptionIndex, name: str) -> tuple[Receiver, ...]:
 
 
 def match(channels: SubscriptionIndex, *names: str) -> set[tuple[str, str]]:
-    """Who hears a message on these channels, and by which of them: `("ann", "a,b")`."""
+    """The receivers of a message on these channels, and their channels: `("ann", "a,b")`."""
     groups = [each for each in group_receivers(channels.match(names)) if isinstance(each, Group)]
     found = [
         (getattr(receiver, "name", ""), ",".join(group.channels))
@@ -38,37 +38,37 @@ def match(channels: SubscriptionIndex, *names: str) -> set[tuple[str, str]]:
     return set(found)
 
 
-def test_nobody_listens() -> None:
+def test_no_subscribers() -> None:
     channels = SubscriptionIndex()
     assert listeners(channels, "a") == ()
     assert channels.match(["a", "b"]) == []
     assert len(channels) == 0
 
 
-def test_one_listens() -> None:
+def test_one_subscriber() -> None:
     channels = listening(a=[ANN])
     assert listeners(channels, "a") == (ANN,)
     assert match(channels, "a") == {("ann", "a")}
     assert match(channels, "b") == set()
 
 
-def test_many_listen() -> None:
+def test_several_subscribers() -> None:
     channels = listening(a=[ANN, BOB, CID])
     assert set(listeners(channels, "a")) == {ANN, BOB, CID}
     assert match(channels, "a") == {("ann", "a"), ("bob", "a"), ("cid", "a")}
 
 
-def test_who_listens_to_several_channels_of_a_message_hears_it_once() -> None:
+def test_a_receiver_of_several_channels_is_in_one_group() -> None:
     channels = listening(a=[ANN, BOB], b=[BOB, CID], c=[BOB])
     assert match(channels, "a", "b", "c") == {("ann", "a"), ("bob", "a,b,c"), ("cid", "b")}
 
 
-def test_channels_come_in_the_order_of_the_message() -> None:
+def test_channels_are_in_the_order_of_the_message() -> None:
     channels = listening(a=[ANN], b=[ANN])
     assert match(channels, "b", "a") == {("ann", "b,a")}
 
 
-def test_to_add_twice_is_to_add_once() -> None:
+def test_adding_twice_is_adding_once() -> None:
     channels = listening(a=[ANN, ANN], b=[ANN, BOB, ANN])
     assert listeners(channels, "a") == (ANN,)
     channels.discard("a", ANN)
@@ -77,7 +77,7 @@ def test_to_add_twice_is_to_add_once() -> None:
     assert listeners(channels, "b") == (BOB,)
 
 
-def test_who_left_hears_nothing() -> None:
+def test_discarded_receivers_are_not_matched() -> None:
     channels = listening(a=[ANN, BOB, CID])
     for subscriber, left in ((BOB, {ANN, CID}), (ANN, {CID}), (CID, set())):
         channels.discard("a", subscriber)
@@ -85,7 +85,7 @@ def test_who_left_hears_nothing() -> None:
     assert len(channels) == 0
 
 
-def test_to_discard_who_does_not_listen_changes_nothing() -> None:
+def test_discarding_a_stranger_changes_nothing() -> None:
     channels = listening(a=[ANN], b=[ANN, BOB])
     channels.discard("a", BOB)
     channels.discard("b", CID)
@@ -94,8 +94,8 @@ def test_to_discard_who_does_not_listen_changes_nothing() -> None:
     assert set(listeners(channels, "b")) == {ANN, BOB}
 
 
-def test_a_list_that_was_given_out_never_changes() -> None:
-    """A long fan-out works through it while others come and go."""
+def test_a_snapshot_does_not_change() -> None:
+    """A fan-out in slices iterates over it while receivers are added and discarded."""
     channels = listening(a=[ANN, BOB])
     before = listeners(channels, "a")
     channels.add("a", CID)
@@ -104,7 +104,7 @@ def test_a_list_that_was_given_out_never_changes() -> None:
     assert set(listeners(channels, "a")) == {BOB, CID}
 
 
-def test_channels_without_listeners_cost_nothing() -> None:
+def test_channels_without_subscribers_are_removed() -> None:
     channels = listening(**{f"channel{number}": [ANN, BOB] for number in range(100)})
     assert len(channels) == 100
     for number in range(100):
@@ -117,8 +117,8 @@ def test_channels_without_listeners_cost_nothing() -> None:
 @pytest.mark.parametrize(
     "name", ["{}", "PHID-TASK-{:020}", "{}" + "x" * 245, "{}ä", "{}" + "x" * 245 + "\U0001f514"]
 )
-def test_a_subscription_takes_no_more_than_it_counts(name: str, listeners: int) -> None:
-    """Each has names of its own, as they come out of its commands."""
+def test_a_subscription_takes_no_more_memory_than_is_counted(name: str, listeners: int) -> None:
+    """Each subscriber has its own copies of the names, as parsed commands do."""
     channels, kept = SubscriptionIndex(), []
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Bodies in chunks: read, refused, and the same in any split."""
+"""The chunked transfer coding: valid and malformed bodies, in any split."""
 
 import h11
 import pytest
@@ -14,7 +14,7 @@ HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def read(*pieces: bytes) -> tuple[bytes, bytes] | None:
-    """The body and what is behind it; None where it is not whole."""
+    """The body and the data after it; None where it is incomplete."""
     reader = ChunkedParser(LIMIT)
     for place, piece in enumerate(pieces):
         rest = reader.feed(piece)
@@ -24,7 +24,7 @@ def read(*pieces: bytes) -> tuple[bytes, bytes] | None:
 
 
 def outcome(*pieces: bytes) -> tuple[bytes, bytes] | str | None:
-    """The same, or what it was refused as."""
+    """The same, or the type of the error."""
     try:
         return read(*pieces)
     except AphlictError as error:
@@ -47,7 +47,7 @@ def outcome(*pieces: bytes) -> tuple[bytes, bytes] | str | None:
         (b"0;" + b"x" * (MAX_LINE - 4) + b"\r\n\r\n", b""),
     ],
 )
-def test_whole_bodies(data: bytes, body: bytes) -> None:
+def test_valid_bodies(data: bytes, body: bytes) -> None:
     assert read(data) == (body, b"")
     assert read(data + b"GET /") == (body, b"GET /")
     assert read(*[data[i : i + 1] for i in range(len(data))]) == (body, b"")
@@ -92,7 +92,7 @@ def test_whole_bodies(data: bytes, body: bytes) -> None:
         b"0\r\n" + b"X: y\r\n" * MAX_TRAILERS,
     ],
 )
-def test_what_is_no_body_in_chunks(data: bytes) -> None:
+def test_malformed_bodies(data: bytes) -> None:
     with pytest.raises(BadRequest):
         read(data)
     with pytest.raises(BadRequest):
@@ -100,7 +100,7 @@ def test_what_is_no_body_in_chunks(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("data", [b"65\r\n", b"fffffffffffffff\r\n", b"64\r\n" + b"x" * 100 + b"\r\n1\r\n"])
-def test_a_body_is_refused_before_what_is_too_much_has_come(data: bytes) -> None:
+def test_a_chunk_beyond_the_limit_is_rejected_by_its_size(data: bytes) -> None:
     with pytest.raises(BodyTooLarge, match="larger than 100 bytes"):
         read(data)
 
@@ -115,7 +115,7 @@ JUNK = st.sampled_from(b"\r\n;0af: ") | st.integers(0, 255)
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
-    """Something like a body in chunks: well-formed, or damaged in one place."""
+    """A chunked body: valid, or damaged in one place."""
     data = encode(draw(CHUNKS))
     if draw(st.booleans()):
         place = draw(st.integers(0, len(data)))
@@ -133,13 +133,13 @@ def test_any_chunks_in_any_split(chunks: list[bytes], behind: bytes, data: st.Da
 
 @given(bodies() | st.binary(max_size=30), st.data())
 @settings(max_examples=300)
-def test_a_body_means_the_same_in_any_split(whole: bytes, data: st.DataObject) -> None:
+def test_a_body_is_parsed_alike_in_any_split(whole: bytes, data: st.DataObject) -> None:
     assert outcome(*cut(whole, data.draw(splits(len(whole))))) == outcome(whole)
 
 
 @given(bodies())
 @settings(max_examples=500)
-def test_what_we_take_another_implementation_reads_alike(data: bytes) -> None:
+def test_an_independent_parser_agrees_on_what_is_accepted(data: bytes) -> None:
     found = outcome(data)
     assume(isinstance(found, tuple))
     assert isinstance(found, tuple)

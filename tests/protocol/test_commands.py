@@ -11,19 +11,19 @@ from aphlict.protocol.commands import Auth, Command, Ping, Replay, Subscribe, Un
 
 
 def parse(**fields: Any) -> Command:
-    """The command of these fields."""
+    """Parse a command with these members."""
     return parse_command(json.dumps(fields))[0]
 
 
 def refused(content: str) -> CommandError:
-    """Why a text is no command."""
+    """The error of an invalid command."""
     with pytest.raises(CommandError) as caught:
         parse_command(content)
     return caught.value
 
 
 def payload(frame: bytes) -> Any:
-    """The JSON in a short frame of the server."""
+    """Decode the JSON in a short frame of the server."""
     assert frame[0] == 0x81
     assert frame[1] == len(frame) - 2
     return json.loads(frame[2:])
@@ -40,7 +40,7 @@ def test_auth() -> None:
     assert parse(command="auth", data="a.b.c") == Auth("a.b.c")
 
 
-def test_what_is_said_of_a_token_does_not_tell_it() -> None:
+def test_the_repr_of_auth_omits_the_token() -> None:
     assert "a.b.c" not in f"{parse(command='auth', data='a.b.c')} {Auth('a.b.c')!r}"
     for data in ('"a.b.c', '["a.b.c"]', '{"token": "a.b.c"}', "a.b.c"):
         assert "a.b.c" not in str(refused(f'{{"command": "auth", "data": {data}}}'))
@@ -50,15 +50,15 @@ def test_unsubscribe() -> None:
     assert parse(command="unsubscribe", data=["a"]) == Unsubscribe(("a",))
 
 
-def test_nothing_to_subscribe() -> None:
+def test_an_empty_list_of_channels() -> None:
     assert parse(command="subscribe", data=[]) == Subscribe(())
 
 
-def test_a_channel_named_twice_is_one() -> None:
+def test_duplicate_channels_are_removed() -> None:
     assert parse(command="subscribe", data=["a", "b", "a"]) == Subscribe(("a", "b"))
 
 
-def test_an_integer_is_its_decimal_text() -> None:
+def test_an_integer_becomes_decimal_text() -> None:
     assert parse(command="subscribe", data=[7, "7", -1, 10**18]) == Subscribe(("7", "-1", str(10**18)))
 
 
@@ -71,7 +71,7 @@ def test_replay_goes_back_a_minute_by_default(fields: dict[str, Any]) -> None:
     assert parse(command="replay", **fields) == Replay(60.0)
 
 
-def test_no_age_is_negative() -> None:
+def test_a_negative_age_is_zero() -> None:
     assert parse(command="replay", data={"age": -5}) == Replay(0.0)
 
 
@@ -85,16 +85,16 @@ def test_replay_after(after: Any, names: tuple[str, ...]) -> None:
     assert parse(command="replay", data={"after": after}) == Replay(60.0, names)
 
 
-def test_replay_may_say_more() -> None:
+def test_replay_ignores_unknown_members() -> None:
     assert parse(command="replay", data={"age": 1, "more": True}) == Replay(0.001)
 
 
 @pytest.mark.parametrize("fields", [{}, {"data": None}, {"data": "anything"}, {"data": {"a": [1]}}])
-def test_ping_takes_anything(fields: dict[str, Any]) -> None:
+def test_ping_ignores_data(fields: dict[str, Any]) -> None:
     assert parse(command="ping", **fields) == Ping()
 
 
-def test_a_command_may_say_more() -> None:
+def test_a_command_ignores_unknown_members() -> None:
     assert parse(command="ping", more={"a": 1}) == Ping()
 
 
@@ -102,7 +102,7 @@ def test_a_command_may_say_more() -> None:
 
 
 @pytest.mark.parametrize("id", ["x", 7, 1.5, "", 0])
-def test_the_id_comes_back(id: str | float) -> None:
+def test_the_id_is_returned(id: str | float) -> None:
     assert parse_command(json.dumps({"command": "ping", "id": id})) == (Ping(), id)
 
 
@@ -111,7 +111,7 @@ def test_no_id(text: str) -> None:
     assert parse_command(text) == (Ping(), None)
 
 
-# What is no command
+# Invalid commands
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_no_id(text: str) -> None:
     ],
     ids=lambda text: text[:50],
 )
-def test_what_is_no_command(text: str) -> None:
+def test_invalid_commands(text: str) -> None:
     error = refused(text)
     assert error.id is None
     assert len(str(error)) < 300
@@ -163,15 +163,15 @@ def test_what_is_no_command(text: str) -> None:
         '{"command": "replay", "data": 1, "id": 7}',
     ],
 )
-def test_the_id_of_what_cannot_be_done_is_known(text: str) -> None:
+def test_the_id_of_an_invalid_command_is_reported(text: str) -> None:
     assert refused(text).id == 7
 
 
-def test_a_very_long_name_is_cut_in_the_answer() -> None:
+def test_a_long_command_name_is_truncated_in_the_reply() -> None:
     assert len(str(refused(json.dumps({"command": "x" * 10_000})))) < 300
 
 
-# Answers
+# Replies
 
 
 def test_pong() -> None:
@@ -182,12 +182,12 @@ def test_ack() -> None:
     assert payload(commands.ack("x")) == {"type": "ack", "id": "x"}
 
 
-def test_the_ack_of_a_replay_says_more() -> None:
+def test_an_ack_may_have_more_members() -> None:
     answer = payload(commands.ack(7, count=3, recovered=False))
     assert answer == {"type": "ack", "id": 7, "count": 3, "recovered": False}
 
 
-def test_refusal() -> None:
+def test_error_reply() -> None:
     error = CommandError("No.")
     assert payload(commands.error_reply(7, error)) == {
         "type": "error",

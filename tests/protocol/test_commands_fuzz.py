@@ -1,4 +1,4 @@
-"""Commands: whatever a text frame holds is a command or a CommandError."""
+"""Any text is a command or raises CommandError."""
 
 import json
 
@@ -26,7 +26,7 @@ COMMANDS = st.fixed_dictionaries(
 
 
 def check(text: str) -> None:
-    """It is a command or refused, and can be answered."""
+    """Parse a text, and encode a reply."""
     try:
         command, id = parse_command(text)
     except CommandError as error:
@@ -58,7 +58,9 @@ def test_damaged_commands(value: object, place: int, junk: str) -> None:
 
 
 @given(st.sampled_from(["subscribe", "unsubscribe"]), NAMES, IDS, st.booleans())
-def test_names_and_id_arrive(command: str, names: list[str | int], id: str | int | None, ascii: bool) -> None:
+def test_names_and_id_are_parsed(
+    command: str, names: list[str | int], id: str | int | None, ascii: bool
+) -> None:
     text = json.dumps({"command": command, "data": names, "id": id}, ensure_ascii=ascii)
     expected = tuple(dict.fromkeys(map(str, names)))
     kind = Subscribe if command == "subscribe" else Unsubscribe

@@ -1,4 +1,4 @@
-"""What strangers send costs time in proportion to its length, however it is made up."""
+"""Parsing time is proportional to the length of the data, also for hostile data."""
 
 import time
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""One test for each rule of RFC 6455, section 4.2, RFC 9112 and the contract on what a head has to be."""
+"""Each rule for request heads of RFC 6455, section 4.2, and RFC 9112; the handshake and error responses."""
 
 import json
 
@@ -21,7 +21,7 @@ LIMIT = 8192
 
 
 def read(data: bytes) -> Request:
-    """The request that these bytes are, to the last."""
+    """Parse data that is exactly one head."""
     found = parse_request(data, LIMIT)
     assert found is not None
     request, size = found
@@ -30,19 +30,19 @@ def read(data: bytes) -> Request:
 
 
 def read_by_bytes(data: bytes) -> None:
-    """Read as from a connection that gets a byte at a time; only an error may come of it."""
+    """Parse invalid data that arrives byte by byte."""
     for size in range(len(data) + 1):
         assert parse_request(data[:size], LIMIT) is None
 
 
 def refusal(data: bytes) -> AphlictError:
-    """Why these bytes are no handshake."""
+    """The error of an invalid handshake."""
     with pytest.raises(BadRequest) as caught:
         accept_response(read(data))
     return caught.value
 
 
-# Reading a head
+# Parsing a head
 
 
 def test_a_head() -> None:
@@ -63,11 +63,11 @@ def test_a_head() -> None:
         ("ftp://x/", "ftp://x/"),
     ],
 )
-def test_a_target_may_be_a_whole_url(target: str, expected: str) -> None:
+def test_a_target_may_be_a_complete_url(target: str, expected: str) -> None:
     assert read(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()).target == expected
 
 
-def test_names_are_in_any_case() -> None:
+def test_field_names_are_case_insensitive() -> None:
     assert read(b"GET / HTTP/1.1\r\nHOST: x\r\n\r\n").headers == {"host": "x"}
 
 
@@ -85,12 +85,12 @@ def test_bytes_beyond_ascii_are_kept() -> None:
     assert request.headers["a"].encode("latin-1").decode() == "ü"
 
 
-def test_what_follows_the_head_is_left_alone() -> None:
+def test_data_after_the_head_is_not_consumed() -> None:
     data = head()
     assert parse_request(data + b"\x81\x80", LIMIT) == (read(data), len(data))
 
 
-def test_a_head_that_is_not_all_there_waits() -> None:
+def test_an_incomplete_head_is_awaited() -> None:
     data = head()
     assert all(parse_request(data[:size], LIMIT) is None for size in range(len(data)))
 
@@ -102,14 +102,14 @@ def test_a_head_may_be_as_large_as_the_limit() -> None:
         parse_request(data, len(data) - 5)
 
 
-def test_a_head_without_end_is_refused_at_the_limit() -> None:
+def test_an_endless_head_is_rejected_at_the_limit() -> None:
     with pytest.raises(HeadTooLarge) as caught:
         parse_request(b"GET / HTTP/1.1\r\nX: " + b"x" * LIMIT, LIMIT)
     assert caught.value.http_status == 431
 
 
 @pytest.mark.parametrize("malformed", MALFORMED, ids=str)
-def test_a_malformed_head_is_refused(malformed: Malformed) -> None:
+def test_a_malformed_head_is_rejected(malformed: Malformed) -> None:
     with pytest.raises(BadRequest) as caught:
         parse_request(malformed.data, LIMIT)
     assert caught.value.http_status == malformed.status
@@ -121,7 +121,7 @@ def test_a_malformed_head_is_never_accepted_a_byte_at_a_time(malformed: Malforme
         read_by_bytes(malformed.data)
 
 
-def test_a_length_and_chunked_are_no_fault_by_themselves() -> None:
+def test_content_length_or_chunked_alone_is_valid() -> None:
     assert read(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n").headers["content-length"] == "2"
     assert read(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n").method == "POST"
 
@@ -129,7 +129,7 @@ def test_a_length_and_chunked_are_no_fault_by_themselves() -> None:
 # The handshake (4.2.1, 4.2.2)
 
 
-def test_the_answer_is_that_of_the_rfc() -> None:
+def test_the_handshake_of_the_rfc() -> None:
     answer = accept_response(read(head()))
     assert answer.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
     assert b"\r\nUpgrade: websocket\r\n" in answer
@@ -139,13 +139,13 @@ def test_the_answer_is_that_of_the_rfc() -> None:
 
 
 @pytest.mark.parametrize("offer", ["aphlict", "aphlict, token.a.b.c", "chat,aphlict", "token.x, aphlict"])
-def test_our_protocol_is_agreed_on(offer: str) -> None:
+def test_the_subprotocol_is_selected(offer: str) -> None:
     answer = accept_response(read(head(sec_websocket_protocol=offer)))
     assert b"\r\nSec-WebSocket-Protocol: aphlict\r\n" in answer
 
 
 @pytest.mark.parametrize("offer", ["", "chat", "Aphlict", "aphlict2", "token.aphlict"])
-def test_another_protocol_is_not(offer: str) -> None:
+def test_another_subprotocol_is_not_selected(offer: str) -> None:
     assert b"Sec-WebSocket-Protocol" not in accept_response(read(head(sec_websocket_protocol=offer)))
 
 
@@ -168,17 +168,17 @@ def test_another_protocol_is_not(offer: str) -> None:
         ("GET /?token=q HTTP/1.1", {"sec_websocket_protocol": "token.p"}, "p"),
     ],
 )
-def test_where_a_token_is(start: str, headers: dict[str, str], token: str | None) -> None:
+def test_a_token_is_found(start: str, headers: dict[str, str], token: str | None) -> None:
     assert read(head(start, None, **headers)).token() == token
 
 
-def test_a_refusal_for_want_of_a_token_says_what_is_expected() -> None:
+def test_a_missing_token_has_a_challenge() -> None:
     answer = http.error_response(TokenMissing("a token is asked for"))
     assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
     assert answer.count(b'\r\nWWW-Authenticate: Bearer realm="aphlict"\r\n') == 1
 
 
-def test_no_extension_and_no_protocol_is_agreed_on() -> None:
+def test_no_extension_and_no_subprotocol_is_selected() -> None:
     offer = head(Sec_WebSocket_Extensions="permessage-deflate", Sec_WebSocket_Protocol="chat")
     assert accept_response(read(offer)) == accept_response(read(head()))
 
@@ -189,7 +189,7 @@ def test_upgrade_is_a_list_in_any_case(upgrade: str) -> None:
 
 
 @pytest.mark.parametrize("upgrade", ["", "h2c", "websockets"])
-def test_another_upgrade_is_none(upgrade: str) -> None:
+def test_another_upgrade_is_ignored(upgrade: str) -> None:
     assert not read(head(Upgrade=upgrade)).wants_websocket()
 
 
@@ -203,7 +203,7 @@ def test_connection_is_a_list_in_any_case(connection: str) -> None:
 
 
 @pytest.mark.parametrize("connection", ["", "close", "upgraded"])
-def test_connection_must_name_upgrade(connection: str) -> None:
+def test_connection_must_contain_upgrade(connection: str) -> None:
     assert "Connection" in str(refusal(head(Connection=connection)))
 
 
@@ -217,7 +217,7 @@ def test_only_http_1_1_upgrades() -> None:
 
 @pytest.mark.parametrize("size", ["5", "00005"])
 def test_an_upgrade_has_no_body(size: str) -> None:
-    """A proxy that sees the body, and a server that takes it for frames, would see two different things."""
+    """A proxy would read a body where the server reads frames."""
     refusal(head(Content_Length=size))
 
 
@@ -225,12 +225,12 @@ def test_an_upgrade_has_no_chunked_body() -> None:
     refusal(head(Transfer_Encoding="chunked"))
 
 
-def test_a_length_of_nothing_is_no_body() -> None:
+def test_a_content_length_of_zero_is_no_body() -> None:
     assert accept_response(read(head(Content_Length="0")))
 
 
 @pytest.mark.parametrize("version", ["12", "8", "", "13, 8"])
-def test_another_version_is_told_ours(version: str) -> None:
+def test_an_unsupported_version_is_answered_with_the_supported_one(version: str) -> None:
     error = refusal(head(Sec_WebSocket_Version=version))
     assert isinstance(error, UnsupportedVersion)
     answer = http.error_response(error)
@@ -246,11 +246,11 @@ def test_the_key_is_16_bytes_in_base64(key: str) -> None:
 
 
 @pytest.mark.parametrize("missing", ["Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version"])
-def test_nothing_may_be_missing(missing: str) -> None:
+def test_required_fields(missing: str) -> None:
     refusal(head(headers={name: value for name, value in BROWSER.items() if name != missing}))
 
 
-# Refusing
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_nothing_may_be_missing(missing: str) -> None:
         (Overloaded("no"), b"HTTP/1.1 503 Service Unavailable\r\n"),
     ],
 )
-def test_a_refusal_is_a_whole_answer_in_json(error: AphlictError, start: bytes) -> None:
+def test_an_error_response_is_json(error: AphlictError, start: bytes) -> None:
     top, _, body = http.error_response(error).partition(b"\r\n\r\n")
     assert top.startswith(start)
     assert b"\r\nConnection: close" in top
@@ -271,11 +271,11 @@ def test_a_refusal_is_a_whole_answer_in_json(error: AphlictError, start: bytes) 
     assert json.loads(body) == {"error": "no", "code": error.code}
 
 
-def test_a_refusal_may_say_more() -> None:
+def test_an_error_response_may_have_more_fields() -> None:
     assert b"\r\nRetry-After: 5\r\n" in http.error_response(Overloaded("no"), {"Retry-After": "5"})
 
 
-# The instance (contract, 1.4)
+# The instance in a path
 
 
 @pytest.mark.parametrize(

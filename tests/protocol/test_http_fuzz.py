@@ -1,4 +1,4 @@
-"""Heads of requests: whatever comes is read or refused, and what is read means the same to others."""
+"""Any data is a request head or is rejected, and an independent parser agrees."""
 
 import h11
 from hypothesis import assume, given, settings
@@ -34,7 +34,7 @@ STARTS = st.sampled_from(
 
 @st.composite
 def heads(draw: st.DrawFn) -> bytes:
-    """Something like a head: well-formed, malformed, or damaged in one place."""
+    """A head: valid, malformed, or damaged in one place."""
     data = draw(
         st.one_of(
             st.just(head()),
@@ -53,7 +53,7 @@ def heads(draw: st.DrawFn) -> bytes:
 
 
 def read(data: bytes) -> tuple[Request, int] | str | None:
-    """The request, or the word that it was refused."""
+    """The request, or that it was rejected."""
     try:
         return parse_request(data, LIMIT)
     except BadRequest:
@@ -62,7 +62,7 @@ def read(data: bytes) -> tuple[Request, int] | str | None:
 
 @given(heads() | st.binary(max_size=100))
 @settings(max_examples=500)
-def test_whatever_comes_is_read_or_refused(data: bytes) -> None:
+def test_any_data_is_parsed_or_rejected(data: bytes) -> None:
     found = read(data)
     if isinstance(found, tuple):
         assert data[found[1] - 4 : found[1]] == b"\r\n\r\n"
@@ -70,7 +70,7 @@ def test_whatever_comes_is_read_or_refused(data: bytes) -> None:
 
 @given(heads(), st.data())
 @settings(max_examples=300)
-def test_a_head_means_the_same_in_any_split(whole: bytes, data: st.DataObject) -> None:
+def test_a_head_is_parsed_alike_in_any_split(whole: bytes, data: st.DataObject) -> None:
     found, so_far = read(b""), b""
     for piece in cut(whole, data.draw(splits(len(whole)))):
         so_far += piece
@@ -82,8 +82,8 @@ def test_a_head_means_the_same_in_any_split(whole: bytes, data: st.DataObject) -
 
 @given(heads())
 @settings(max_examples=500)
-def test_what_we_take_another_implementation_reads_alike(data: bytes) -> None:
-    """h11 lets more pass than we do (but in the target, where it wants ASCII); nothing may mean something else."""
+def test_an_independent_parser_agrees_on_what_is_accepted(data: bytes) -> None:
+    """h11 accepts more (except in the target, which it requires to be ASCII), but never with another meaning."""
     found = read(data)
     assume(isinstance(found, tuple))
     assert isinstance(found, tuple)
@@ -101,13 +101,13 @@ def test_what_we_take_another_implementation_reads_alike(data: bytes) -> None:
         key = name.decode()
         fields[key] = f"{fields[key]}, {text}" if key in fields else text
     ours = dict(request.headers)
-    if "transfer-encoding" in ours:  # h11 writes it in small letters
+    if "transfer-encoding" in ours:  # h11 lower-cases it
         ours["transfer-encoding"] = ours["transfer-encoding"].lower()
     assert fields == ours
 
 
 @given(st.text(st.characters(codec="latin-1")))
-def test_any_path_has_an_instance_or_is_refused(path: str) -> None:
+def test_any_path_has_an_instance_or_is_rejected(path: str) -> None:
     try:
         instance = instance_from_path(path)
     except BadRequest:

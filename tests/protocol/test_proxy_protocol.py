@@ -1,4 +1,4 @@
-"""The PROXY protocol, by its specification."""
+"""The PROXY protocol, according to its specification."""
 
 import socket
 
@@ -36,19 +36,19 @@ GOOD = [
 
 
 @pytest.mark.parametrize(("header", "address"), GOOD)
-def test_the_source_address_is_the_browser(header: bytes, address: str | None) -> None:
+def test_the_source_address_is_the_client(header: bytes, address: str | None) -> None:
     assert parse_header(header + REST) == ProxyHeader(len(header), address)
     assert parse_header(header) == ProxyHeader(len(header), address)
 
 
 @pytest.mark.parametrize("header", [header for header, _ in GOOD])
-def test_more_is_awaited_until_the_header_is_whole(header: bytes) -> None:
+def test_an_incomplete_header_is_awaited(header: bytes) -> None:
     for size in range(1, len(header)):
         assert parse_header(header[:size]) is None
 
 
 @pytest.mark.parametrize("family", [0x00, 0x11, 0x21, 0xFF])
-def test_a_balancer_that_speaks_for_itself(family: int) -> None:
+def test_a_local_connection(family: int) -> None:
     header = v2(None, command=0, family=family, content=b"whatever")
     assert parse_header(header + REST) == ProxyHeader(len(header), None, is_local=True)
 
@@ -84,14 +84,14 @@ BAD = [
 
 
 @pytest.mark.parametrize("data", BAD)
-def test_anything_else_is_refused(data: bytes) -> None:
+def test_malformed_headers_are_rejected(data: bytes) -> None:
     with pytest.raises(BadProxyHeader) as caught:
         parse_header(data)
     assert str(caught.value).startswith("it")
 
 
 @given(st.binary(max_size=200) | st.binary(max_size=64).map(V2_SIGNATURE.__add__))
-def test_no_bytes_do_any_harm(data: bytes) -> None:
+def test_any_data_is_parsed_or_rejected(data: bytes) -> None:
     try:
         found = parse_header(data)
     except BadProxyHeader:
@@ -99,7 +99,7 @@ def test_no_bytes_do_any_harm(data: bytes) -> None:
     assert found is None or 0 < found.size <= len(data)
 
 
-def test_the_helper_makes_what_the_specification_shows() -> None:
+def test_the_test_helper_encodes_as_specified() -> None:
     header = v2("203.0.113.9", source_port=0xDC04, destination="192.0.2.1", destination_port=443)
     assert header == (
         b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a\x21\x11\x00\x0c"

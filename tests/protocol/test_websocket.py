@@ -1,4 +1,4 @@
-"""One test for each rule of RFC 6455, sections 5 and 7.4, that a server has to keep."""
+"""Each rule of RFC 6455, sections 5 and 7.4, for a server."""
 
 from collections.abc import Sequence
 
@@ -21,20 +21,20 @@ LIMIT = 1000
 
 
 def read(*pieces: bytes, limit: int = LIMIT) -> list[WSMessage]:
-    """All that comes out when the pieces come in one after the other."""
+    """Parse these pieces one after the other."""
     reader = FrameParser(limit)
     return [received for piece in pieces for received in reader.feed(piece)]
 
 
 def refuse(*pieces: bytes, error: type[ProtocolError] = ProtocolError) -> ProtocolError:
-    """The error that the pieces lead to."""
+    """The error of these pieces."""
     with pytest.raises(error) as caught:
         read(*pieces)
     assert type(caught.value) is error
     return caught.value
 
 
-# What is read
+# Parsing
 
 
 def test_a_text_message() -> None:
@@ -55,8 +55,8 @@ def test_every_length_form(size: int) -> None:
 
 
 @pytest.mark.parametrize("form", [2, 8])
-def test_a_longer_length_form_than_needed_is_read_all_the_same(form: int) -> None:
-    """5.2 obliges the sender to the shortest form; nothing depends on it, and the RFC asks no check of us."""
+def test_a_longer_length_form_than_necessary_is_accepted(form: int) -> None:
+    """5.2 requires the shortest form of the sender, but no check of the receiver."""
     assert read(frame(b"hello", form=form)) == [WSMessage(TEXT, "hello")]
 
 
@@ -100,14 +100,14 @@ def test_a_character_may_be_split_between_fragments() -> None:
     assert read(frame(data[:1], final=False), frame(data[1:], CONTINUATION)) == [WSMessage(TEXT, "€")]
 
 
-def test_a_control_frame_may_come_between_fragments() -> None:
+def test_a_control_frame_between_fragments() -> None:
     assert read(frame(b"one", final=False), frame(b"now", PING), frame(b" two", CONTINUATION)) == [
         WSMessage(PING, b"now"),
         WSMessage(TEXT, "one two"),
     ]
 
 
-def test_a_continuation_without_a_beginning() -> None:
+def test_a_continuation_without_a_first_frame() -> None:
     refuse(frame(b"x", CONTINUATION))
 
 
@@ -119,10 +119,10 @@ def test_a_new_message_inside_a_fragmented_one() -> None:
     refuse(frame(b"x", final=False), frame(b"y"))
 
 
-# What is broken (5.1, 5.2, 5.5)
+# Violations (5.1, 5.2, 5.5)
 
 
-def test_a_frame_that_is_not_masked() -> None:
+def test_an_unmasked_frame() -> None:
     refuse(frame(b"x", key=None))
 
 
@@ -150,11 +150,11 @@ def test_a_control_frame_of_125_bytes() -> None:
     assert read(frame(b"x" * 125, PING)) == [WSMessage(PING, b"x" * 125)]
 
 
-def test_a_length_with_its_first_bit_set() -> None:
+def test_a_length_with_its_most_significant_bit_set() -> None:
     refuse(bytes((0x81, 0xFF)) + b"\x80" + bytes(7) + KEY)
 
 
-def test_the_first_byte_alone_shows_what_is_wrong() -> None:
+def test_an_error_in_the_first_byte_is_reported_immediately() -> None:
     refuse(b"\xf1")
     refuse(b"\x83")
     refuse(b"\x80")
@@ -179,7 +179,7 @@ def test_text_that_is_not_utf8(bad: bytes) -> None:
     assert refuse(frame(bad), error=InvalidUTF8).close_code == 1007
 
 
-def test_bad_text_is_refused_before_its_frame_is_whole() -> None:
+def test_invalid_utf8_is_rejected_within_the_frame() -> None:
     refuse(frame(b"\xff" + b"x" * 100)[:7], error=InvalidUTF8)
 
 
@@ -191,7 +191,7 @@ def test_binary_data_need_not_be_text() -> None:
     assert read(frame(b"\xff", BINARY)) == [WSMessage(BINARY, b"\xff")]
 
 
-def test_what_one_message_left_does_not_touch_the_next() -> None:
+def test_a_message_does_not_affect_the_next() -> None:
     assert read(frame("é".encode()[:1], BINARY), text("é")) == [
         WSMessage(BINARY, b"\xc3"),
         WSMessage(TEXT, "é"),
@@ -201,21 +201,21 @@ def test_what_one_message_left_does_not_touch_the_next() -> None:
 # Size (10.4)
 
 
-def test_a_message_of_just_the_limit() -> None:
+def test_a_message_of_exactly_the_limit() -> None:
     assert read(frame(b"x" * LIMIT)) == [WSMessage(TEXT, "x" * LIMIT)]
 
 
-def test_a_message_beyond_the_limit_is_refused_by_its_header() -> None:
+def test_a_message_beyond_the_limit_is_rejected_by_its_header() -> None:
     error = refuse(frame(b"x" * (LIMIT + 1))[:8], error=FrameTooLarge)
     assert error.close_code == 1009
     assert str(LIMIT) in str(error)
 
 
-def test_the_limit_is_for_all_fragments_together() -> None:
+def test_the_limit_covers_all_fragments_together() -> None:
     refuse(frame(b"x" * LIMIT, final=False), frame(b"x", CONTINUATION), error=FrameTooLarge)
 
 
-def test_what_came_before_an_error_is_still_read() -> None:
+def test_messages_before_an_error_are_returned() -> None:
     reader = FrameParser(LIMIT)
     received = reader.feed(text("good") + frame(b"x", 3))
     assert next(received) == WSMessage(TEXT, "good")
@@ -223,7 +223,7 @@ def test_what_came_before_an_error_is_still_read() -> None:
         next(received)
 
 
-def test_a_reader_is_idle_between_messages_only() -> None:
+def test_a_parser_is_idle_between_messages_only() -> None:
     reader = FrameParser(LIMIT)
     for piece, idle in [
         (b"", True),
@@ -238,7 +238,7 @@ def test_a_reader_is_idle_between_messages_only() -> None:
         assert reader.is_idle is idle
 
 
-# The short way
+# decode_short_text
 
 
 def test_a_single_short_text_frame() -> None:
@@ -263,15 +263,15 @@ def test_a_single_short_text_frame() -> None:
         frame(b"x" * (LIMIT + 1)),
     ],
 )
-def test_all_else_takes_the_long_way(data: bytes) -> None:
+def test_other_data_is_left_to_the_parser(data: bytes) -> None:
     assert decode_short_text(data, LIMIT) is None
 
 
-def test_the_short_way_keeps_the_limit() -> None:
+def test_decode_short_text_enforces_the_limit() -> None:
     assert decode_short_text(text("hello"), 4) is None
 
 
-def test_the_short_way_refuses_bad_text() -> None:
+def test_decode_short_text_rejects_invalid_utf8() -> None:
     with pytest.raises(InvalidUTF8):
         decode_short_text(frame(b"\xff"), LIMIT)
 
@@ -292,17 +292,17 @@ def test_a_close_frame_with_code_and_reason() -> None:
 
 
 @pytest.mark.parametrize("code", [*range(1000, 1004), *range(1007, 1015), 3000, 3999, 4000, 4999])
-def test_codes_that_may_travel(code: int) -> None:
+def test_allowed_close_codes(code: int) -> None:
     assert decode_close(close(code)).code == code
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535])
-def test_codes_that_may_not(code: int) -> None:
+def test_forbidden_close_codes(code: int) -> None:
     with pytest.raises(ProtocolError):
         decode_close(close(code))
 
 
-def test_half_a_code() -> None:
+def test_a_close_frame_of_one_byte() -> None:
     with pytest.raises(ProtocolError):
         decode_close(b"\x03")
 
@@ -312,7 +312,7 @@ def test_a_reason_that_is_not_utf8() -> None:
         decode_close(close(1000, b"\xff"))
 
 
-# What is made
+# Encoding
 
 
 @pytest.mark.parametrize(
@@ -325,17 +325,15 @@ def test_a_reason_that_is_not_utf8() -> None:
         (65536, (0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0)),
     ],
 )
-def test_a_frame_of_ours_is_final_not_masked_and_has_the_shortest_length(
-    size: int, head: Sequence[int]
-) -> None:
+def test_an_encoded_frame_is_final_unmasked_and_of_the_shortest_form(size: int, head: Sequence[int]) -> None:
     assert encode_frame(TEXT, b"x" * size) == bytes(head) + b"x" * size
 
 
-def test_a_close_frame_of_ours() -> None:
+def test_an_encoded_close_frame() -> None:
     assert encode_close(1001, "bye") == bytes((0x88, 5)) + close(1001, b"bye")
 
 
-def test_a_long_reason_is_cut_between_characters() -> None:
+def test_a_long_reason_is_truncated_between_characters() -> None:
     made = encode_close(1000, "€" * 50)
     assert len(made) <= 2 + 125
     assert made[1] == len(made) - 2

@@ -1,4 +1,4 @@
-"""Frames in any split, against an independent implementation of the protocol."""
+"""Frames in any split, compared with an independent implementation."""
 
 import codecs
 from typing import NamedTuple
@@ -34,7 +34,7 @@ CLOSES = st.one_of(
 
 
 class Outcome(NamedTuple):
-    """What a stream of frames comes to: what was received, up to a close frame, and whether it was refused."""
+    """The result of a stream of frames: what was received, up to a close frame, and whether it was rejected."""
 
     received: list[WSMessage]
     refused: bool
@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
 
 @st.composite
 def any_frame(draw: st.DrawFn) -> bytes:
-    """A frame: most are right by themselves, though they may be wrong where they stand."""
+    """A frame: most are valid on their own, though not in every position."""
     opcode = draw(
         st.sampled_from([TEXT] * 6 + [CONTINUATION] * 6 + [BINARY] * 2 + [PING, PONG, CLOSE, 3, 11])
     )
@@ -61,7 +61,7 @@ def any_frame(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def messages(draw: st.DrawFn) -> tuple[WSMessage, list[bytes]]:
-    """A message and the frames that carry it, with pings between them."""
+    """A message and its frames, with pings between them."""
     kind = draw(st.sampled_from([TEXT, BINARY]))
     payload = draw(TEXTS if kind == TEXT else st.binary(max_size=LIMIT))
     pieces = cut(payload, draw(splits(len(payload))))
@@ -73,7 +73,7 @@ def messages(draw: st.DrawFn) -> tuple[WSMessage, list[bytes]]:
 
 
 def read(pieces: list[bytes]) -> Outcome:
-    """What our reader makes of these."""
+    """Parse these with FrameParser."""
     reader, received = FrameParser(LIMIT), list[WSMessage]()
     try:
         for piece in pieces:
@@ -89,10 +89,12 @@ def read(pieces: list[bytes]) -> Outcome:
 
 
 class Oracle:
-    """The same by way of websockets, which leaves it to others to put text together."""
+    """Parse the same with websockets, whose protocol layer does not assemble messages."""
 
     def __init__(self) -> None:
-        self.protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=None)  # it would count pings, too
+        self.protocol = Protocol(
+            Side.SERVER, state=State.OPEN, max_size=None
+        )  # websockets counts pings as well
         self.received: list[WSMessage] = []
         self.kind = Opcode.TEXT
         self.decoder = codecs.getincrementaldecoder("utf-8")()
@@ -100,7 +102,7 @@ class Oracle:
         self.size = 0
 
     def read(self, data: bytes) -> Outcome:
-        """Read a whole stream."""
+        """Parse a complete stream."""
         self.protocol.receive_data(data)
         for event in self.protocol.events_received():
             assert isinstance(event, OtherFrame)
@@ -135,8 +137,8 @@ class Oracle:
 
 @given(st.lists(any_frame(), max_size=8).map(b"".join), st.data())
 @settings(max_examples=400)
-def test_any_frames_mean_what_another_implementation_says(stream: bytes, data: st.DataObject) -> None:
-    """But for a close frame between two fragments, which it refuses and RFC 6455, 5.4 allows."""
+def test_an_independent_implementation_agrees_on_any_frames(stream: bytes, data: st.DataObject) -> None:
+    """Except for a close frame between fragments, which websockets rejects and RFC 6455, 5.4 allows."""
     expected = Oracle().read(stream)
     outcome = read(cut(stream, data.draw(splits(len(stream)))))
     if outcome.received and outcome.received[-1].opcode == CLOSE and expected.refused:
@@ -162,13 +164,13 @@ def test_messages_in_any_fragments_and_any_split(
 
 @given(st.binary(max_size=60), st.data())
 @settings(max_examples=300)
-def test_any_bytes_are_read_or_refused_alike_in_any_split(stream: bytes, data: st.DataObject) -> None:
+def test_any_bytes_are_parsed_alike_in_any_split(stream: bytes, data: st.DataObject) -> None:
     assert read([stream]) == read(cut(stream, data.draw(splits(len(stream)))))
 
 
 @given(st.one_of(st.binary(max_size=200), any_frame(), TEXTS.map(frame)))
 @settings(max_examples=300)
-def test_the_short_way_says_what_the_long_way_says(data: bytes) -> None:
+def test_decode_short_text_agrees_with_the_parser(data: bytes) -> None:
     try:
         short = decode_short_text(data, LIMIT)
     except ProtocolError:
@@ -179,7 +181,7 @@ def test_the_short_way_says_what_the_long_way_says(data: bytes) -> None:
 
 
 @given(st.sampled_from([TEXT, BINARY, PING, PONG]), st.binary(max_size=100), st.integers(0, 70_000))
-def test_another_implementation_reads_what_we_send(opcode: int, start: bytes, size: int) -> None:
+def test_an_independent_implementation_reads_encoded_frames(opcode: int, start: bytes, size: int) -> None:
     payload = start if opcode in (PING, PONG) else (start + bytes(size))
     client = Protocol(Side.CLIENT, state=State.OPEN, max_size=None)
     client.receive_data(encode_frame(opcode, payload))
@@ -189,7 +191,7 @@ def test_another_implementation_reads_what_we_send(opcode: int, start: bytes, si
 
 
 @given(st.sampled_from([1000, 1001, 1002, 1008, 1013, 4001]), st.text(max_size=200))
-def test_another_implementation_reads_our_close_frames(code: int, reason: str) -> None:
+def test_an_independent_implementation_reads_encoded_close_frames(code: int, reason: str) -> None:
     reason = reason.encode("utf-8", "replace").decode()
     client = Protocol(Side.CLIENT, state=State.OPEN)
     client.receive_data(encode_close(code, reason))
