@@ -9,10 +9,10 @@ import psutil
 
 from aphlict.config.rules import BLOCKED_PORTS
 from aphlict.config.settings import Settings
-from aphlict.doctor import fallback, local, peers
+from aphlict.doctor import local, peers
 from aphlict.doctor.admin_client import local_admin
 from aphlict.doctor.connector import Connector, context_for
-from aphlict.doctor.delivery import DeliveryCheck
+from aphlict.doctor.delivery import DeliveryCheck, check_endpoints, check_events
 from aphlict.doctor.report import CheckFailed, CheckReport
 from aphlict.doctor.target import Target, local_target, with_origin
 from aphlict.doctor.upgrade import upgrade
@@ -75,10 +75,10 @@ def _check_path(settings: Settings, options: Options, report: CheckReport, clock
     try:
         delivery = DeliveryCheck(session, target, admin)
         delivery.check_delivery(report)
-        hop = fallback.check_endpoints(connector, report)
+        hop = check_endpoints(connector, report)
         if options.idle is not None:
             delivery.check_idle(report, options.idle, settings.limits.ping_interval, hop)
-        fallback.check_events(connector, admin, report, hop)
+        check_events(connector, admin, report, hop)
     finally:
         session.close()
 

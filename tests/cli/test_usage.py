@@ -3,7 +3,7 @@
 import pytest
 
 from aphlict import __version__
-from aphlict.cli.main import COMMANDS, main
+from aphlict.cli.main import COMMANDS, main, parse
 from tests.support.installation import Installation
 
 
@@ -98,6 +98,17 @@ def test_every_command_has_help_with_examples(command: str, capsys: pytest.Captu
     out, _ = capsys.readouterr()
     assert f"examples:\n  aphlict {command}" in out
     assert "--config FILE" in out
+
+
+@pytest.mark.parametrize(("alias", "command"), [("notify", "publish"), ("listen", "subscribe")])
+def test_aliases(alias: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([alias, "--help"], ["--help"]):
+        with pytest.raises(SystemExit):
+            main(words)
+    out, _ = capsys.readouterr()
+    assert out.startswith(f"usage: aphlict {command} ")
+    assert f"\n    {command} ({alias})" in out
+    assert parse([alias, "demo", *(["--message", "x"] if command == "publish" else [])]).command == command
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,9 +19,9 @@ MAX_LAYERS = 9
 LONGEST_FUNCTION = 40
 MEDIAN_FUNCTION = 10
 # Names that are still used twice.
-SHARED_MODULES = {"machine", "fallback", "server", "context"}
+SHARED_MODULES = {"context"}
 SHARED_CLASSES = {
-    *("Answer", "Handler", "Identity", "Listener", "Listening", "Receipt", "Sender", "State", "Stream"),
+    *("Handler", "Identity", "Listener", "Receipt", "State"),
 }
 
 PACKAGES = re.findall(r"^\| `(\w+)` \|", TEXT.split("## Packages")[1].split("\n## ")[0], re.MULTILINE)
