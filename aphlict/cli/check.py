@@ -11,7 +11,7 @@ from aphlict.doctor.local import check_writable, written_files
 from aphlict.doctor.report import CheckFailed
 from aphlict.errors import CertificateError, FileError
 from aphlict.process import ports
-from aphlict.process.bootstrap import find_exposed, find_findings, find_warnings, prove_startable
+from aphlict.process.bootstrap import find_exposed_files, find_warnings, inspect_certificates, preflight
 from aphlict.process.pidfile import find_running
 
 EXAMPLES = {
@@ -29,9 +29,9 @@ def add_arguments(_parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Check configuration, user, certificates, files and ports."""
     config, settings = load_settings(arguments, files=True)
-    prove_startable(settings)
-    errors = [sentence for report in find_findings(settings) for sentence in report.errors]
-    warnings = [*find_warnings(settings), *find_exposed(config, settings), *_find_unwritable(settings)]
+    preflight(settings)
+    errors = [sentence for report in inspect_certificates(settings) for sentence in report.errors]
+    warnings = [*find_warnings(settings), *find_exposed_files(config, settings), *_find_unwritable(settings)]
     for sentence in warnings:
         if sentence not in errors[:1]:  # that one is raised
             note(f"Warning: {sentence}")

@@ -10,9 +10,9 @@ from aphlict.cli.options import load_settings
 from aphlict.cli.stop import stop
 from aphlict.config.settings import Settings
 from aphlict.process import daemon
-from aphlict.process.bootstrap import Launch, prepare, prove_startable
+from aphlict.process.bootstrap import StartupContext, bootstrap, preflight
+from aphlict.process.channel import ReportPipe
 from aphlict.process.daemon import Systemd
-from aphlict.process.startup_report import Sender
 from aphlict.process.supervisor import Supervisor
 
 EXAMPLES = {
@@ -43,7 +43,7 @@ def run(arguments: Namespace) -> int:
     if arguments.command == "debug":
         return _run_in_foreground(config, settings, trace=True)
     if arguments.command == "restart":
-        prove_startable(settings)
+        preflight(settings)
         stop(settings)
     elif arguments.foreground:
         return _run_in_foreground(config, settings, trace=False)
@@ -52,26 +52,26 @@ def run(arguments: Namespace) -> int:
 
 def _run_in_background(config: Path, settings: Settings, inherited: frozenset[int]) -> int:
     """Daemonize, and return when all ports accept connections."""
-    launched = prepare(config, settings)
-    for sentence in launched.warnings:
+    context = bootstrap(config, settings)
+    for sentence in context.warnings:
         note(f"Warning: {sentence}")
     try:
-        daemon.detach(lambda starter: _supervise(launched, starter), inherited)
+        daemon.detach(lambda starter: _supervise(context, starter), inherited)
     finally:
-        launched.forget()
+        context.close_copies()
     servers = ", ".join(f"{server.type} on {server.address}:{server.port}" for server in settings.servers)
     out(f"Started: {servers}")
     return 0
 
 
 def _run_in_foreground(config: Path, settings: Settings, *, trace: bool) -> int:
-    return _supervise(prepare(config, settings, console=True, trace=trace), None)
+    return _supervise(bootstrap(config, settings, console=True, trace=trace), None)
 
 
-def _supervise(launched: Launch, starter: Sender | None) -> int:
-    with launched:
+def _supervise(context: StartupContext, starter: ReportPipe | None) -> int:
+    with context:
         try:
-            return Supervisor(launched, starter, Systemd(os.environ.pop("NOTIFY_SOCKET", None))).run()
+            return Supervisor(context, starter, Systemd(os.environ.pop("NOTIFY_SOCKET", None))).run()
         except Exception as error:
             log.error("the server ends: %s", error)
             raise

@@ -18,7 +18,7 @@ from aphlict.doctor.target import local_target
 from aphlict.doctor.upgrade import upgrade
 from aphlict.errors import CertificateError, ConfigError, FileError
 from aphlict.process.pidfile import find_running
-from aphlict.process.ports import holder
+from aphlict.process.ports import describe_port_owner
 from aphlict.tls.certificates import inspect_server
 from aphlict.tls.context import unverified_context
 from aphlict.tokens import key_set
@@ -177,7 +177,7 @@ def _check_admin(settings: Settings, server: ServerSettings, passed: Passed) -> 
         raise CheckFailed(
             "foreign_program",
             f"{admin.url}/status/ responded with {response.status}, which is not a response of Aphlict: "
-            f"the port belongs to {holder(server)}",
+            f"the port belongs to {describe_port_owner(server)}",
             "stop that program, or use another port in `servers`",
         )
     passed.message = f"node {response.json['fingerprint']}, {response.json.get('state', 'running')}"
@@ -194,7 +194,7 @@ def _check_client(server: ServerSettings, passed: Passed) -> None:
         session, _ = upgrade(connector, server, passed)
     except CheckFailed as failed:
         remedy = "stop that program or use another port; if it is this server, restart it"
-        message = f"{failed}; the port belongs to {holder(server)}"
+        message = f"{failed}; the port belongs to {describe_port_owner(server)}"
         raise CheckFailed(failed.code, message, remedy) from failed
     session.close()
     passed.message = f"accepts WebSocket connections{' over TLS' if server.tls else ''}"
@@ -210,7 +210,8 @@ def _no_response(server: ServerSettings, error: OSError) -> CheckFailed:
         return CheckFailed("not_responding", message, "check the server's log, and the load of this machine")
     return CheckFailed(
         "foreign_program",
-        f"{address} does not respond as configured ({explain(error)}): the port belongs to {holder(server)}",
+        f"{address} does not respond as configured ({explain(error)}): the port belongs to "
+        f"{describe_port_owner(server)}",
         "restart the server if its configuration has changed; otherwise stop that program or use another port",
     )
 

@@ -1,4 +1,4 @@
-"""Everything that has to be had before a server may run: configuration, certificates, pidfile, ports, logs."""
+"""Everything that a server needs before it starts: checked files, pidfile, ports, log; and warnings about them."""
 
 import grp
 import logging
@@ -20,7 +20,7 @@ from aphlict.config.settings import ServerSettings, Settings
 from aphlict.errors import AddressInUse
 from aphlict.process import logs, ports, privileges
 from aphlict.process.pidfile import Pidfile
-from aphlict.process.privileges import find_owner
+from aphlict.protocol.addresses import host_port
 from aphlict.server import pages as script
 from aphlict.server.admin_access import is_loopback
 from aphlict.server.auth import Credentials, load_credentials
@@ -28,34 +28,212 @@ from aphlict.tls.certificates import CertificateReport, inspect_server
 from aphlict.tls.context import client_context
 from aphlict.tokens.keys import read_keys
 
-OTHERS = stat.S_IROTH | stat.S_IWOTH
+log = logging.getLogger(__name__)
+
+BIND_TIMEOUT = 2.0  # seconds that the workers of a killed supervisor may need to release their ports
+BIND_RETRY_INTERVAL = 0.05  # seconds
+STDERR = 2
+OTHERS_ACCESS = stat.S_IROTH | stat.S_IWOTH
 
 
-def find_exposed(config: Path, settings: Settings, read: Read = read_file) -> Iterator[str]:
-    """A sentence for each file with a secret that any user can read or write. Raises ConfigError.
+class LoadedConfig(NamedTuple):
+    """A configuration, with what was read from its files, and warnings for the operator."""
 
-    A file in a folder that others cannot enter is not open to them, whatever its own mode.
+    settings: Settings
+    credentials: list[Credentials]
+    files: FileReader
+    warnings: list[str]
+
+
+@dataclass
+class StartupContext:
+    """What a supervisor and its workers run on. `files` has read every file of the settings for later workers."""
+
+    config: Path
+    settings: Settings
+    credentials: list[Credentials]
+    files: FileReader
+    sockets: Sequence[Sequence[Sequence[socket.socket]]]  # by process that serves clients, then by server
+    pidfile: Pidfile
+    log_handler: logs.LogHandler
+    warnings: list[str]
+    undo: ExitStack = field(repr=False)
+
+    def __enter__(self) -> "StartupContext":
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        """Close and release everything."""
+        self.undo.close()
+
+    def apply(self, loaded: LoadedConfig, files: Sequence[logs.LogFile]) -> None:
+        """Use another configuration; its log files are open."""
+        self.settings, self.credentials, self.files = loaded.settings, loaded.credentials, loaded.files
+        self.log_handler.replace_files(files)
+        for sentence in loaded.warnings:
+            log.warning("%s", sentence)
+
+    def close_copies(self) -> None:
+        """In the process that only started the server: close its copies, without releasing anything."""
+        self.pidfile.close()
+        self.log_handler.close()
+        self.close_sockets()
+
+    def close_sockets(self, keep: Collection[socket.socket] = ()) -> None:
+        """Close this process's copies of the listening sockets. A port is closed when every copy is."""
+        for sock in _flat(self.sockets):
+            if sock not in keep:
+                sock.close()
+
+
+def bootstrap(
+    config: Path, settings: Settings, *, console: bool = False, trace: bool = False
+) -> StartupContext:
+    """Check and open everything. If started as root, the privileges have been dropped when this returns.
+
+    Raises AphlictError, with nothing left open or locked. `console` also logs to standard error; `trace` logs every
+    event.
     """
+    with ExitStack() as undo:
+        files = FileReader()
+        owner, credentials = preflight(settings, files.read)
+        pidfile = Pidfile.acquire(Path(settings.pidfile), owner)
+        undo.callback(pidfile.release)
+        sockets = _bind(settings, timeout=BIND_TIMEOUT if pidfile.stale else 0.0)
+        for sock in _flat(sockets):
+            undo.callback(sock.close)
+        for file in log_files(settings):
+            file.prepare(owner)
+        warnings = [*find_warnings(settings, files.read), *find_exposed_files(config, settings, files.read)]
+        if pidfile.stale:
+            warnings.insert(0, pidfile.stale)
+        script.load()  # the owner may not be allowed to read its folder
+        if owner is not None:
+            privileges.drop(owner)
+        sinks = [*log_files(settings), *([logs.StreamSink(STDERR)] if console else [])]
+        handler = logs.LogHandler(sinks, count_repeats=not trace)
+        undo.callback(handler.close)
+        logs.install(handler, trace=trace)
+        for sentence in warnings:
+            log.warning("%s", sentence)
+        return StartupContext(
+            config, settings, credentials, files, sockets, pidfile, handler, warnings, undo.pop_all()
+        )
+
+
+def preflight(
+    settings: Settings, read: Read = read_file
+) -> tuple[privileges.Owner | None, list[Credentials]]:
+    """Check everything that can be checked without affecting a running server: user, keys, certificates.
+
+    Returns the owner of the server, and the credentials of each port. Raises AphlictError.
+    """
+    owner = privileges.find_owner(settings)
+    return owner, _load_credentials(settings, read)
+
+
+def load(settings: Settings, files: FileReader) -> LoadedConfig:
+    """Read and check every file that the settings name. Raises ConfigError."""
+    credentials = _load_credentials(settings, files.read)
+    return LoadedConfig(settings, credentials, files, find_warnings(settings, files.read))
+
+
+def _load_credentials(settings: Settings, read: Read) -> list[Credentials]:
+    """Load the credentials of each port, and check those for peers. Raises ConfigError."""
+    credentials = [load_credentials(server, read) for server in settings.servers]
+    for peer in settings.peers:
+        if peer.protocol == "https":
+            client_context(peer.ssl_ca, peer.ssl_cert, peer.ssl_key, read)
+    return credentials
+
+
+def log_files(settings: Settings) -> list[logs.LogFile]:
+    """The log files of the configuration, not yet opened."""
+    return [logs.LogFile(Path(each.path)) for each in settings.logs]
+
+
+def _flat(sockets: Sequence[Sequence[Sequence[socket.socket]]]) -> Iterator[socket.socket]:
+    return (sock for copy in sockets for each in copy for sock in each)
+
+
+def _bind(settings: Settings, timeout: float) -> list[list[list[socket.socket]]]:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return ports.bind_all(settings.servers, settings.processes)
+        except AddressInUse:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(BIND_RETRY_INTERVAL)
+
+
+# Warnings
+
+
+def inspect_certificates(settings: Settings, read: Read = read_file) -> list[CertificateReport]:
+    """A report on the certificate of each port with TLS. Raises CertificateError."""
+    now = datetime.now(timezone.utc)
+    return [inspect_server(server, now, read) for server in settings.servers if server.tls]
+
+
+def find_warnings(settings: Settings, read: Read = read_file) -> list[str]:
+    """Warnings about a valid configuration. Raises CertificateError."""
+    reports = inspect_certificates(settings, read)
+    sentences = [sentence for each in reports for sentence in (*each.errors, *each.warnings)]
+    sentences += (_describe_open(server) for server in settings.servers if _is_open(server))
+    sentences += (_describe_blocked(server) for server in settings.servers if _is_blocked(server))
+    if warning := privileges.find_warning(settings):
+        sentences.append(warning)
+    return sentences
+
+
+def _is_open(server: ServerSettings) -> bool:
+    """Whether an admin port without authentication listens on an address beyond loopback."""
+    return server.type == "admin" and not (server.secrets or server.ssl_ca or is_loopback(server.address))
+
+
+def _describe_open(server: ServerSettings) -> str:
+    return (
+        f"the admin server on {host_port(server.address, server.port)} has no authentication: anyone "
+        'who can reach it can publish; set "admin.secret" or "ssl.ca", or let it "listen" on 127.0.0.1'
+    )
+
+
+def _is_blocked(server: ServerSettings) -> bool:
+    """Whether browsers refuse to connect to this port, and no proxy seems to be in front of it."""
+    behind_proxy = server.proxy_trusted or server.proxy_protocol or is_loopback(server.address)
+    return server.type == "client" and server.port in BLOCKED_PORTS and not behind_proxy
+
+
+def _describe_blocked(server: ServerSettings) -> str:
+    return (
+        f"the client server on {host_port(server.address, server.port)} is not reachable from browsers, "
+        f"which refuse to connect to port {server.port}: use another port, or a proxy in front of it"
+    )
+
+
+def find_exposed_files(config: Path, settings: Settings, read: Read = read_file) -> Iterator[str]:
+    """A warning for each file with a secret that every user can read or write. Raises ConfigError."""
     seen: set[str] = set()
-    for key, path in _secrets(config, settings, read):
+    for key, path in _secret_files(config, settings, read):
         if path not in seen and _is_exposed(path):
-            yield f"{key} in {path} is open to every user of this machine: {_command(path, settings)}"
+            yield f"{key} in {path} is accessible to every user of this machine: {_fix_command(path, settings)}"
         seen.add(path)
 
 
-def _secrets(config: Path, settings: Settings, read: Read) -> Iterator[tuple[str, str]]:
-    """The files that hold a secret, each with the key of the configuration that it is for."""
+def _secret_files(config: Path, settings: Settings, read: Read) -> Iterator[tuple[str, str]]:
+    """(configuration key, path) of each file that contains a secret."""
     for index, server in enumerate(settings.servers):
-        at = f"servers[{index}]"
+        prefix = f"servers[{index}]"
         if server.admin_secret_file:
-            yield f"{at}.admin.secret.file", server.admin_secret_file
+            yield f"{prefix}.admin.secret.file", server.admin_secret_file
         elif server.admin_secret:
-            yield f"{at}.admin.secret", str(config)
+            yield f"{prefix}.admin.secret", str(config)
         if server.ssl_key:
-            yield f"{at}.ssl.key", server.ssl_key
+            yield f"{prefix}.ssl.key", server.ssl_key
         for path in server.auth_keys:
-            if any(key.signer is not None for key in read_keys(f"{at}.auth.keys", path, read)):
-                yield f"{at}.auth.keys", path  # it signs tokens: public keys are for everybody
+            if any(key.signer is not None for key in read_keys(f"{prefix}.auth.keys", path, read)):
+                yield f"{prefix}.auth.keys", path  # it can sign tokens; a public key is no secret
     for index, peer in enumerate(settings.cluster):
         if peer.secret:
             yield f"cluster[{index}].secret", str(config)
@@ -64,17 +242,18 @@ def _secrets(config: Path, settings: Settings, read: Read) -> Iterator[tuple[str
 
 
 def _is_exposed(path: str) -> bool:
+    """A file in a folder that others cannot enter is not exposed, whatever its own mode."""
     real = Path(path).resolve()
     try:
         can_enter = all(each.stat().st_mode & stat.S_IXOTH for each in real.parents)
-        return can_enter and bool(real.stat().st_mode & OTHERS)
-    except OSError:  # what this user cannot see, others cannot either
+        return can_enter and bool(real.stat().st_mode & OTHERS_ACCESS)
+    except OSError:  # if this user cannot look at it, others cannot either
         return False
 
 
-def _command(path: str, settings: Settings) -> str:
+def _fix_command(path: str, settings: Settings) -> str:
     """A command after which the server still can read the file, and others cannot."""
-    status, owner = Path(path).stat(), find_owner(settings)
+    status, owner = Path(path).stat(), privileges.find_owner(settings)
     user, group = (owner.uid, owner.gid) if owner else (os.geteuid(), os.getegid())
     name = shlex.quote(path)
     if user in (0, status.st_uid):
@@ -87,186 +266,3 @@ def _group_name(gid: int) -> str:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return str(gid)
-
-
-log = logging.getLogger(__name__)
-
-PATIENCE = 2.0  # seconds: the worker of a killed supervisor ends by itself, but not in no time
-STDERR = 2
-
-
-class Loaded(NamedTuple):
-    """A configuration with what was made of its files, and what an operator should know of it."""
-
-    settings: Settings
-    credentials: list[Credentials]
-    files: FileReader
-    warnings: list[str]
-
-
-@dataclass
-class Launch:
-    """What a supervisor runs on. `files` has read all that the settings name, for the workers to come as well."""
-
-    config: Path
-    settings: Settings
-    credentials: list[Credentials]
-    files: FileReader
-    sockets: Sequence[Sequence[Sequence[socket.socket]]]  # for each process with browsers, for each server
-    pidfile: Pidfile
-    journal: logs.LogHandler
-    warnings: list[str]
-    undo: ExitStack = field(repr=False)
-
-    def __enter__(self) -> "Launch":
-        """Stay open for the block."""
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        """Close and release everything."""
-        self.undo.close()
-
-    def use(self, loaded: Loaded, files: Sequence[logs.LogFile]) -> None:
-        """Go on with another configuration; its log files are open."""
-        self.settings, self.credentials, self.files = loaded.settings, loaded.credentials, loaded.files
-        self.journal.follow(files)
-        for sentence in loaded.warnings:
-            log.warning("%s", sentence)
-
-    def forget(self) -> None:
-        """In the process that only started the server: close the copies of what is the server's now."""
-        self.pidfile.forget()
-        self.journal.close()
-        self.close_sockets()
-
-    def close_sockets(self, keep: Collection[socket.socket] = ()) -> None:
-        """Close this process's copies of the listening sockets: a port is closed when all its copies are."""
-        for sock in _flat(self.sockets):
-            if sock not in keep:
-                sock.close()
-
-
-def prepare(config: Path, settings: Settings, *, console: bool = False, trace: bool = False) -> Launch:
-    """Get hold of everything, as root where started so; the rights are dropped when this returns.
-
-    Raises an AphlictError, with nothing left behind, when there is something that cannot be had.
-    `console` also writes the log to standard error, `trace` every event.
-    """
-    with ExitStack() as undo:
-        files = FileReader()
-        owner, own = prove_startable(settings, files.read)
-        pidfile = Pidfile.acquire(Path(settings.pidfile), owner)
-        undo.callback(pidfile.release)
-        sockets = _bind(settings, patience=PATIENCE if pidfile.stale else 0.0)
-        for sock in _flat(sockets):
-            undo.callback(sock.close)
-        for file in log_files(settings):
-            file.prepare(owner)
-        warnings = [*find_warnings(settings, files.read), *find_exposed(config, settings, files.read)]
-        if pidfile.stale:
-            warnings.insert(0, pidfile.stale)
-        script.load()  # from a folder that the owner may not be able to read
-        if owner is not None:
-            privileges.drop(owner)
-        sinks = [*log_files(settings), *([logs.Stream(STDERR)] if console else [])]
-        journal = logs.LogHandler(sinks, count_repeats=not trace)
-        undo.callback(journal.close)
-        logs.install(journal, trace=trace)
-        for sentence in warnings:
-            log.warning("%s", sentence)
-        return Launch(config, settings, own, files, sockets, pidfile, journal, warnings, undo.pop_all())
-
-
-def load(settings: Settings, files: FileReader) -> Loaded:
-    """Read and check every file that the settings name. Raises ConfigError."""
-    own = _load_credentials(settings, files.read)
-    _check_trust(settings, files.read)
-    return Loaded(settings, own, files, find_warnings(settings, files.read))
-
-
-def _load_credentials(settings: Settings, read: Read) -> list[Credentials]:
-    """Read each server's keys and certificate, while we may. Raises ConfigError."""
-    return [load_credentials(server, read) for server in settings.servers]
-
-
-def prove_startable(
-    settings: Settings, read: Read = read_file
-) -> tuple[privileges.Owner | None, list[Credentials]]:
-    """Prove all that can be proven without touching what a running server has: user, keys, certificates, trust.
-
-    Gives the owner of the server, and each server's credentials. Raises an AphlictError.
-    """
-    owner = privileges.find_owner(settings)
-    own = _load_credentials(settings, read)
-    _check_trust(settings, read)
-    return owner, own
-
-
-def _check_trust(settings: Settings, read: Read) -> None:
-    """Prove that whom the peers are to be trusted by can be read. Raises CertificateError."""
-    for peer in settings.peers:
-        if peer.protocol == "https":
-            client_context(peer.ssl_ca, peer.ssl_cert, peer.ssl_key, read)
-
-
-def find_warnings(settings: Settings, read: Read = read_file) -> list[str]:
-    """What an operator should know of a configuration that can be served. Raises CertificateError."""
-    sentences = [
-        sentence for each in find_findings(settings, read) for sentence in (*each.errors, *each.warnings)
-    ]
-    sentences += (_describe_open(server) for server in settings.servers if _is_open(server))
-    sentences += (_describe_blocked(server) for server in settings.servers if _is_blocked(server))
-    if warning := privileges.find_warning(settings):
-        sentences.append(warning)
-    return sentences
-
-
-def _is_open(server: ServerSettings) -> bool:
-    """Whether other machines can reach an admin server that asks nobody who they are."""
-    return server.type == "admin" and not (server.secrets or server.ssl_ca or is_loopback(server.address))
-
-
-def _describe_open(server: ServerSettings) -> str:
-    return (
-        f"the admin server on {server.address}:{server.port} asks nobody who they are: whoever reaches it can "
-        'publish to every browser; give it "admin.secret" or "ssl.ca", or let it "listen" on 127.0.0.1'
-    )
-
-
-def _is_blocked(server: ServerSettings) -> bool:
-    """Whether browsers refuse a port that they seem meant to come to without a proxy."""
-    behind_proxy = server.proxy_trusted or server.proxy_protocol or is_loopback(server.address)
-    return server.type == "client" and server.port in BLOCKED_PORTS and not behind_proxy
-
-
-def _describe_blocked(server: ServerSettings) -> str:
-    return (
-        f"the client server on {ports.name(server)} cannot be reached by browsers themselves, which refuse to "
-        f"connect to port {server.port}: take another one, or put a proxy in front of it"
-    )
-
-
-def find_findings(settings: Settings, read: Read = read_file) -> list[CertificateReport]:
-    """What there is to say of each certificate. Raises CertificateError."""
-    now = datetime.now(timezone.utc)
-    return [inspect_server(server, now, read) for server in settings.servers if server.tls]
-
-
-def log_files(settings: Settings) -> list[logs.LogFile]:
-    """The log files of the configuration, not yet opened."""
-    return [logs.LogFile(Path(each.path)) for each in settings.logs]
-
-
-def _flat(sockets: Sequence[Sequence[Sequence[socket.socket]]]) -> Iterator[socket.socket]:
-    return (sock for copy in sockets for each in copy for sock in each)
-
-
-def _bind(settings: Settings, patience: float) -> list[list[list[socket.socket]]]:
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            return ports.bind_all(settings.servers, settings.processes)
-        except AddressInUse:
-            if time.monotonic() >= deadline:
-                raise
-        time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Going to the background, while the starter waits to hear how that went."""
+"""Daemonizing, and notifications to systemd."""
 
 import logging
 import os
@@ -8,54 +8,58 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from aphlict.process import startup_report as report
+from aphlict.process.channel import ReportPipe, StartupReport, receive_report
 
-FOLDER = Path("/proc/self/fd")
+log = logging.getLogger(__name__)
+
+OPEN_FILES = Path("/proc/self/fd")
+READY = "READY=1"
+STOPPING = "STOPPING=1"
 
 
 def open_descriptors() -> frozenset[int]:
-    """The descriptors that are open now; asked before anything is opened: those are our caller's."""
-    return frozenset(number for number in [int(entry.name) for entry in FOLDER.iterdir()] if _is_open(number))
+    """The descriptors that are open now. Called before anything is opened, these are the caller's."""
+    return frozenset(
+        number for number in [int(entry.name) for entry in OPEN_FILES.iterdir()] if _is_open(number)
+    )
 
 
-def detach(serve: Callable[[report.Sender], int], inherited: frozenset[int]) -> None:
-    """Run serve(sender) in a process of its own session and return once it reported that it is ready.
+def detach(serve: Callable[[ReportPipe], int], inherited: frozenset[int]) -> None:
+    """Run serve(pipe) in a process of its own session; return when it has reported that it is ready.
 
-    Raises Failed or StartFailed when it did not come to that. `inherited` are the caller's descriptors,
-    which the background process closes: whoever waits for their end must not wait for the server's.
+    Raises ReportedError or StartFailed if it does not become ready. The background process closes the `inherited`
+    descriptors of the caller: a program that waits for their end must not wait for the server's.
     """
     receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(receiver)
-        _leave_session(serve, report.Sender(sender), inherited)
+        _leave_session(serve, ReportPipe(sender), inherited)
     os.close(sender)
     os.waitpid(child, 0)
     try:
-        report.receive(receiver, "server")
+        receive_report(receiver)
     finally:
         os.close(receiver)
 
 
-def _leave_session(
-    serve: Callable[[report.Sender], int], sender: report.Sender, inherited: frozenset[int]
-) -> None:
-    """Fork again, so that the server leads no session and can never get a terminal; does not return."""
+def _leave_session(serve: Callable[[ReportPipe], int], pipe: ReportPipe, inherited: frozenset[int]) -> None:
+    """Fork again, so that the server does not lead its session and cannot acquire a terminal; does not return."""
     status = 1
     try:
         os.setsid()
         if os.fork() != 0:
             os._exit(0)
-        _let_go(inherited - {sender.fileno()})
+        _close_inherited(inherited - {pipe.fileno()})
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # no terminal can send it: it can only mean a reload
-        status = serve(sender)
-    except BaseException as error:  # noqa: BLE001 -- the last frame of this process: tell, then end
-        sender.send(report.about(error))
+        status = serve(pipe)
+    except BaseException as error:  # noqa: BLE001 -- the last frame of this process: report, then exit
+        pipe.send(StartupReport.from_error(error))
     finally:
         os._exit(status)
 
 
-def _let_go(inherited: frozenset[int]) -> None:
+def _close_inherited(inherited: frozenset[int]) -> None:
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -66,7 +70,7 @@ def _let_go(inherited: frozenset[int]) -> None:
 
 
 def _is_open(descriptor: int) -> bool:
-    """Whether it is more than the one that listed the folder."""
+    """False for the descriptor that listed the folder."""
     try:
         os.fstat(descriptor)
     except OSError:
@@ -74,21 +78,15 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-log = logging.getLogger(__name__)
-
-READY = "READY=1"
-STOPPING = "STOPPING=1"
-
-
 class Systemd:
-    """The socket that systemd named in NOTIFY_SOCKET, or nothing."""
+    """The notification socket that systemd passes in NOTIFY_SOCKET (sd_notify(3)); None: started otherwise."""
 
     def __init__(self, address: str | None) -> None:
-        """Tell this address; a leading @ is an abstract one."""
+        # A leading @ is an abstract address (unix(7)).
         self._address = "\0" + address[1:] if address and address.startswith("@") else address
 
-    def tell(self, state: str) -> None:
-        """Send one state."""
+    def notify(self, state: str) -> None:
+        """Send a state."""
         if not self._address:
             return
         try:
@@ -96,8 +94,8 @@ class Systemd:
                 sock.setblocking(False)
                 sock.sendto(state.encode(), self._address)
         except OSError as error:
-            log.warning("systemd could not be told %s: %s", state.split("\n", maxsplit=1)[0], error.strerror)
+            log.warning("cannot notify systemd of %s: %s", state.split("\n", maxsplit=1)[0], error.strerror)
 
-    def tell_reloading(self) -> None:
-        """Say that the configuration is being read again; READY has to follow."""
-        self.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    def notify_reloading(self) -> None:
+        """Report the start of a reload; READY has to follow."""
+        self.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")

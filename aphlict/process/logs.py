@@ -1,4 +1,4 @@
-"""Log files: one line for what an operator can act on; they never fail or block the server."""
+"""The log: one line per record, repeats are counted, and no file or disk ever blocks or stops the server."""
 
 import logging
 import os
@@ -16,98 +16,97 @@ from aphlict.errors import FileError
 from aphlict.printable import escape
 from aphlict.process.privileges import Owner, is_out_of_reach, make_folder
 
-WINDOW = 10.0  # seconds until the first count is told
-LONGEST = 600.0  # seconds: what goes on for hours is told this often
-ALIKE = 20  # lines in a window that differ only in their figures; more are counted
-REMEMBERED = 256  # different lines
+MIN_WINDOW = 10.0  # seconds until the first count of a repeated line
+MAX_WINDOW = 600.0  # seconds between two counts of a line that is repeated for hours
+MAX_SIMILAR = 20  # lines of one statement in a window; further ones are counted
+MAX_TRACKED = 256  # different lines
+FILE_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+LIMITED_LOGGERS = {"aphlict.core.stats"}  # loggers that limit and count their lines themselves
+MAX_FRAMES = 5  # of a traceback
+REOPEN_INTERVAL = 5.0  # seconds between two attempts to open a log file
 
 
 @dataclass
-class _Seen:
+class _Count:
     level: int
     text: str
     until: float
     window: float
-    times: int = 0
-    more: int = 0
+    written: int = 0
+    suppressed: int = 0
 
 
 class LogDeduplicator:
-    """Says which lines to write; time is an argument.
+    """Decides which lines are written, and counts the others. Does not read the clock.
 
-    Each identical line is written once in a window, and of lines that one statement makes with changing
-    figures the first 20; `tell` gives the lines that count the others.
+    In each window, an identical line is written once; of lines of one statement that differ in their arguments, the
+    first MAX_SIMILAR are written. `flush` returns the counts.
     """
 
     def __init__(self) -> None:
-        """Remember nothing yet."""
-        self._seen: dict[Hashable, _Seen] = {}
+        # (level, text) of a line, or the template of a statement
+        self._counts: dict[Hashable, _Count] = {}
 
-    def admits(self, template: str, level: int, text: str, now: float) -> bool:
-        """Whether to write this line; it is counted otherwise."""
-        same = self._seen.get((level, text))
+    def allow(self, template: str, level: int, text: str, now: float) -> bool:
+        """Whether to write this line; otherwise it is counted."""
+        same = self._counts.get((level, text))
         if same is not None:
-            same.more += 1
+            same.suppressed += 1
             return False
-        alike = self._entry(template, level, text, now)
-        alike.times += 1
-        alike.text = text
-        if alike.times > ALIKE:
-            alike.more += 1
+        similar = self._entry(template, level, text, now)
+        similar.written += 1
+        similar.text = text
+        if similar.written > MAX_SIMILAR:
+            similar.suppressed += 1
             return False
         self._entry((level, text), level, text, now)
         return True
 
-    def tell(self, now: float, *, all_of_them: bool = False) -> Iterator[tuple[int, str]]:
-        """Give (level, line) for each count whose window has passed, and begin its next, longer window."""
-        for key, seen in list(self._seen.items()):
-            if now < seen.until and not all_of_them:
+    def flush(self, now: float, *, everything: bool = False) -> Iterator[tuple[int, str]]:
+        """Yield (level, line) for each count whose window has passed, and begin its next, longer window."""
+        for key, count in list(self._counts.items()):
+            if now < count.until and not everything:
                 continue
-            if seen.more == 0:
-                del self._seen[key]
+            if count.suppressed == 0:
+                del self._counts[key]
                 continue
-            yield seen.level, self._count(key, seen)
-            seen.window = min(seen.window * 2, LONGEST)
-            seen.until = now + seen.window
-            seen.more = 0
-            seen.times = 1
+            yield count.level, self._describe(key, count)
+            count.window = min(count.window * 2, MAX_WINDOW)
+            count.until = now + count.window
+            count.suppressed = 0
+            count.written = 1
 
-    def _entry(self, key: Hashable, level: int, text: str, now: float) -> _Seen:
-        if key not in self._seen:
-            if len(self._seen) >= REMEMBERED:
-                self._forget_one()
-            self._seen[key] = _Seen(level, text, now + WINDOW, WINDOW)
-        return self._seen[key]
+    def _entry(self, key: Hashable, level: int, text: str, now: float) -> _Count:
+        if key not in self._counts:
+            if len(self._counts) >= MAX_TRACKED:
+                self._evict()
+            self._counts[key] = _Count(level, text, now + MIN_WINDOW, MIN_WINDOW)
+        return self._counts[key]
 
-    def _forget_one(self) -> None:
-        """Make room: a single line rather than what counts all that are alike, and what has counted nothing first."""
-        del self._seen[
-            min(self._seen, key=lambda key: (not isinstance(key, tuple), self._seen[key].more > 0))
+    def _evict(self) -> None:
+        """Evict an entry: that of a line before that of a statement, and one without a count first."""
+        del self._counts[
+            min(self._counts, key=lambda key: (not isinstance(key, tuple), self._counts[key].suppressed > 0))
         ]
 
     @staticmethod
-    def _count(key: Hashable, seen: _Seen) -> str:
+    def _describe(key: Hashable, count: _Count) -> str:
+        more, plural = count.suppressed, "s" * (count.suppressed != 1)
         if isinstance(key, tuple):
-            return f"{seen.text} … {seen.more:,} more time{'s' * (seen.more != 1)}"
-        return f"… {seen.more:,} more line{'s' * (seen.more != 1)} like: {seen.text}"
-
-
-FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-BOUNDED = {"aphlict.core.stats"}  # loggers that see to it themselves that they do not say too much
-FRAMES = 5  # of a traceback
-RETRY = 5.0  # seconds between two tries to open a file that cannot be opened
+            return f"{count.text} … {more:,} more time{plural}"
+        return f"… {more:,} more line{plural} like: {count.text}"
 
 
 class Sink(Protocol):
-    """Where lines go. Nothing here may raise but `open`."""
+    """A destination of lines. Only `open` may raise."""
 
-    lost: int  # lines, and not told of yet
+    lost: int  # lines that could not be written and have not been reported
 
     def open(self) -> None:
         """Open it the first time. Raises FileError."""
 
     def reopen(self) -> None:
-        """Open it again, if that makes sense."""
+        """Open it again, if it is a file."""
 
     def write(self, line: str) -> None:
         """Write a line, or count it as lost."""
@@ -116,25 +115,24 @@ class Sink(Protocol):
         """Close it."""
 
 
-class Stream:
-    """Lines to a descriptor that is open anyway: the console."""
+class StreamSink:
+    """Writes lines to a descriptor that is open: the console."""
 
     def __init__(self, descriptor: int) -> None:
-        """Write to this descriptor."""
         self.descriptor = descriptor
-        self.lost = 0  # lines, and not told of yet
+        self.lost = 0
 
     def open(self) -> None:
-        """It is open."""
+        """Do nothing: it is open."""
 
     def reopen(self) -> None:
-        """There is no other."""
+        """Do nothing: it has no name."""
 
     def close(self) -> None:
-        """It is not ours."""
+        """Do nothing: the caller opened it."""
 
     def write(self, line: str) -> None:
-        """Write, unless that would block or fail: the next line that succeeds says how many were lost."""
+        """Write a line, unless that would block or fail; the next line that succeeds reports how many were lost."""
         if self.lost:
             lost = "1 line was" if self.lost == 1 else f"{self.lost:,} lines were"
             line = f"{stamp(logging.WARNING)} {lost} lost here\n{line}"
@@ -148,34 +146,33 @@ class Stream:
         try:
             poll.register(self.descriptor, select.POLLOUT)
             return bool(poll.poll(0)) and os.write(self.descriptor, data) == len(data)
-        except (OSError, ValueError):  # a full disk, a reader that left; a file that is closed
+        except (OSError, ValueError):  # a full disk, a reader that has exited, a closed file
             return False
 
 
-class LogFile(Stream):
-    """Lines to a file, which is followed when a log rotation moves it away."""
+class LogFile(StreamSink):
+    """Writes lines to a file, and opens a new one when a log rotation has renamed it."""
 
     def __init__(self, path: Path) -> None:
-        """Name the file; `open` opens it."""
         super().__init__(-1)
         self.path = path
         self._identity = (0, 0)
-        self._retry_at = 0.0
+        self._reopen_at = 0.0
 
     def prepare(self, owner: Owner | None) -> None:
-        """As root, before the rights are dropped: make folder and file so that the owner can write them."""
+        """As root, before dropping privileges: create folder and file so that the owner can write them."""
         make_folder(self.path.parent, owner)
         if owner is None or not is_out_of_reach(self.path.parent, owner):
-            return  # `open` makes it, with the rights that the process has then
+            return  # `open` creates it, with the privileges that the process has then
         try:
-            descriptor = os.open(self.path, FLAGS | os.O_NOFOLLOW, 0o640)
+            descriptor = os.open(self.path, FILE_FLAGS | os.O_NOFOLLOW, 0o640)
         except OSError:
-            return  # a link or a pipe: what the owner may do with it, `open` says
+            return  # a link or a pipe: `open` fails if the owner may not write to it
         owner.take_over(descriptor)
         os.close(descriptor)
 
     def open(self) -> None:
-        """Make the folder and open for appending. Raises FileError."""
+        """Create the folder and open the file for appending. Raises FileError."""
         make_folder(self.path.parent, None)
         try:
             self._open()
@@ -183,19 +180,18 @@ class LogFile(Stream):
             raise FileError(f"cannot write the log file {self.path}: {error.strerror}") from error
 
     def reopen(self) -> None:
-        """Open what has the name now; keep the old file where that fails, so that nothing is lost."""
+        """Open the file that has the name now. If that fails, keep the old one, so that no line is lost."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._open()
         except OSError as error:
-            self._retry_at = time.monotonic() + RETRY
-            super().write(
-                f"{stamp(logging.WARNING)} cannot open {escape(str(self.path))} ({error.strerror}): going on here"
-            )
+            self._reopen_at = time.monotonic() + REOPEN_INTERVAL
+            text = f"cannot open {escape(str(self.path))} ({error.strerror}), continuing in this file"
+            super().write(f"{stamp(logging.WARNING)} {text}")
 
     def write(self, line: str) -> None:
-        """Follow the name, then write."""
-        if time.monotonic() >= self._retry_at and self._moved():
+        """Write a line, to a new file if this one was renamed or deleted."""
+        if time.monotonic() >= self._reopen_at and self._was_moved():
             self.reopen()
         super().write(line)
 
@@ -206,14 +202,14 @@ class LogFile(Stream):
             self.descriptor = -1
 
     def _open(self) -> None:
-        descriptor = os.open(self.path, FLAGS, 0o640)
+        descriptor = os.open(self.path, FILE_FLAGS, 0o640)
         self.close()
         self.descriptor = descriptor
         status = os.fstat(descriptor)
         self._identity = (status.st_dev, status.st_ino)
-        self._retry_at = 0.0
+        self._reopen_at = 0.0
 
-    def _moved(self) -> bool:
+    def _was_moved(self) -> bool:
         try:
             status = self.path.stat()
         except OSError:
@@ -231,33 +227,35 @@ def open_all(sinks: Iterable[Sink]) -> None:
 
 
 class LogHandler(logging.Handler):
-    """The one handler of the process: formats a record into one line, and hands it to every sink."""
+    """The only handler of the process: formats each record as one line, and writes it to every sink."""
 
     def __init__(self, sinks: Sequence[Sink], *, count_repeats: bool = True) -> None:
         """Open every sink; raises FileError, with none left open."""
         super().__init__()
         self._sinks = list(sinks)
-        self._repeats = LogDeduplicator() if count_repeats else None
+        self._deduplicator = LogDeduplicator() if count_repeats else None
         open_all(sinks)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record, or count it."""
         try:
             text = one_line(record)
-        except Exception:  # noqa: BLE001 -- arguments that do not fit their line must not harm the caller
-            text = escape(f"{record.msg} (with arguments that do not fit)")
-        if record.name in BOUNDED or self._admits(record, text):
+        except Exception:  # noqa: BLE001 -- wrong arguments of a log call must not harm the caller
+            text = escape(f"{record.msg} (invalid arguments)")
+        if record.name in LIMITED_LOGGERS or self._allow(record, text):
             self._write(record.levelno, text)
 
-    def _admits(self, record: logging.LogRecord, text: str) -> bool:
-        repeats = self._repeats
-        return repeats is None or repeats.admits(record.msg, record.levelno, text, time.monotonic())
+    def _allow(self, record: logging.LogRecord, text: str) -> bool:
+        deduplicator = self._deduplicator
+        if deduplicator is None:
+            return True
+        return deduplicator.allow(record.msg, record.levelno, text, time.monotonic())
 
-    def tell_repeats(self, *, all_of_them: bool = False) -> None:
+    def flush_repeats(self, *, everything: bool = False) -> None:
         """Write the counts that are due; to be called every few seconds."""
         with self._locked():
-            if self._repeats is not None:
-                for level, text in self._repeats.tell(time.monotonic(), all_of_them=all_of_them):
+            if self._deduplicator is not None:
+                for level, text in self._deduplicator.flush(time.monotonic(), everything=everything):
                     self._write(level, text)
 
     def reopen(self) -> None:
@@ -266,8 +264,8 @@ class LogHandler(logging.Handler):
             for sink in self._sinks:
                 sink.reopen()
 
-    def follow(self, files: Sequence[LogFile]) -> None:
-        """Write to these files, which are open, instead of the present ones."""
+    def replace_files(self, files: Sequence[LogFile]) -> None:
+        """Write to these files, which are open, instead of the current ones."""
         with self._locked():
             old = [sink for sink in self._sinks if isinstance(sink, LogFile)]
             lost = {file.path: file.lost for file in old}
@@ -277,15 +275,15 @@ class LogHandler(logging.Handler):
         for sink in old:
             sink.close()
 
-    def count_anew(self) -> None:
-        """In a forked process: what was counted before is for the other one to tell."""
-        self._repeats = self._repeats and LogDeduplicator()
+    def reset_counts(self) -> None:
+        """In a forked process: drop the counts, which the other process writes."""
+        self._deduplicator = self._deduplicator and LogDeduplicator()
         for sink in self._sinks:
             sink.lost = 0
 
     def close(self) -> None:
-        """Write what is still counted and close every sink."""
-        self.tell_repeats(all_of_them=True)
+        """Write the remaining counts, and close every sink."""
+        self.flush_repeats(everything=True)
         for sink in self._sinks:
             sink.close()
         self._sinks = []
@@ -305,34 +303,40 @@ class LogHandler(logging.Handler):
             sink.write(line)
 
 
-def install(journal: LogHandler, *, trace: bool) -> None:
-    """Make it the process's only handler; with trace, every event is told."""
+def install(handler: LogHandler, *, trace: bool) -> None:
+    """Make it the only handler of the process; `trace` logs every event."""
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
-    root.addHandler(journal)
+    root.addHandler(handler)
     root.setLevel(logging.DEBUG if trace else logging.INFO)
     logging.getLogger("asyncio").setLevel(logging.INFO)
+    quiet_tornado()
     logging.captureWarnings(capture=True)
 
 
+def quiet_tornado() -> None:
+    """Drop Tornado's warnings about connections to peers: they name no peer, and our own line has the cause."""
+    logging.getLogger("tornado.general").setLevel(logging.ERROR)
+
+
 def stamp(level: int) -> str:
-    """`2026-11-21 03:29:11.123 +0100 WARNING [1234]`: the head of every line."""
+    """The start of every line: `2026-11-21 03:29:11.123 +0100 WARNING [1234]`."""
     now = datetime.now().astimezone()
     when = f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03d} {now:%z}"
     return f"{when} {logging.getLevelName(level):<7} [{os.getpid()}]"
 
 
 def one_line(record: logging.LogRecord) -> str:
-    """The text of a record, with its exception folded into it."""
+    """The text of a record, with its exception and traceback in brackets."""
     text = record.getMessage()
     if record.exc_info and record.exc_info[1] is not None:
-        text = f"{text} {_fold(record.exc_info[1])}"
+        text = f"{text} {_describe_error(record.exc_info[1])}"
     return escape(text)
 
 
-def _fold(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     """`(ValueError: its text, at file.py:12 < caller.py:34)`."""
-    frames = reversed(extract_tb(error.__traceback__)[-FRAMES:])
+    frames = reversed(extract_tb(error.__traceback__)[-MAX_FRAMES:])
     where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
     return f"({type(error).__name__}: {error}{', at ' if where else ''}{where})"

@@ -1,4 +1,4 @@
-"""The pidfile: locked as long as the server lives, and believed only where lock and process agree."""
+"""The pidfile: locked while the server lives, and trusted only if its lock and its process confirm it."""
 
 import fcntl
 import os
@@ -11,48 +11,49 @@ import psutil
 from aphlict.errors import AlreadyRunning, FileError
 from aphlict.process.privileges import Owner, acting, is_out_of_reach, is_plain, make_folder
 
-GLANCE = 0.25  # seconds: another command may hold the lock for an instant to look whether it is held
-WRITING = 2.0  # seconds from lock to pid: daemonizing happens between
+LOCK_TIMEOUT = 0.25  # seconds: another command may hold the lock for a moment, to check whether it is held
+PID_TIMEOUT = 2.0  # seconds between lock and pid: the server daemonizes meanwhile
+RETRY_INTERVAL = 0.02  # seconds
 
 
 class Pidfile:
-    """A pidfile whose lock this process holds; children that are to outlive the lock must call `forget`.
+    """A pidfile whose lock this process holds. Child processes that may outlive it must call `close`.
 
-    Everyone may read the pidfile. The lock is on a file beside it that only the user of the server can open:
-    a lock needs no more than the right to read (flock(2)), and nobody else may keep the server from starting.
+    Every user may read the pidfile. The lock is on a file beside it that only the user of the server can open:
+    read permission suffices for a lock (flock(2)), and no other user may keep the server from starting.
     """
 
     def __init__(
-        self, path: Path, lock: int, descriptor: int, stale: str | None, rights: Owner | None
+        self, path: Path, lock: int, descriptor: int, stale: str | None, owner: Owner | None
     ) -> None:
-        """Use `acquire`. `stale` is a sentence about what an earlier server left in it, if anything."""
+        """Use `acquire`. `stale` is a warning about the pid of an earlier server, if the file has one."""
         self.path = path
         self.stale = stale
         self._lock = lock
         self._descriptor = descriptor
-        self._rights = rights
+        self._owner = owner
 
     @classmethod
     def acquire(cls, path: Path, owner: Owner | None = None) -> "Pidfile":
-        """Lock it. Raises AlreadyRunning when a living server has it, FileError when it cannot be made.
+        """Create and lock it. Raises AlreadyRunning if a running server holds it, otherwise FileError.
 
-        As root, it is opened with the rights of the owner, unless the owner cannot change anything on its way.
+        As root, it is opened with the privileges of the owner, unless the owner can modify no part of its path.
         """
         make_folder(path.parent, owner)
-        rights = None if owner is None or is_out_of_reach(path.parent, owner) else owner
-        with ExitStack() as undo, acting(rights):
+        acting_owner = None if owner is None or is_out_of_reach(path.parent, owner) else owner
+        with ExitStack() as undo, acting(acting_owner):
             lock, descriptor = _open_both(path, undo)
             _check_ownership(path, descriptor, owner)
             leftover = _describe_leftover(path, _pid(descriptor))
-            os.ftruncate(descriptor, 0)  # only the holder of the lock writes into it
+            os.ftruncate(descriptor, 0)  # only the holder of the lock writes to it
             undo.pop_all()
         if owner is not None:
             owner.take_over(lock)
             owner.take_over(descriptor)
-        return cls(path, lock, descriptor, leftover, rights)
+        return cls(path, lock, descriptor, leftover, acting_owner)
 
     def write(self, pid: int) -> None:
-        """Name the process that the lock stands for. Raises FileError."""
+        """Write the pid of the process that holds the lock. Raises FileError."""
         try:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{pid}\n".encode(), 0)
@@ -60,17 +61,17 @@ class Pidfile:
             raise FileError(f"cannot write the pidfile {self.path}: {error.strerror}") from error
 
     def release(self) -> None:
-        """Take it away, or empty it where its folder allows no more; the lock ends with that."""
+        """Remove it, or empty it if its folder does not permit that any more; releases the lock."""
         try:
-            with acting(self._rights):
+            with acting(self._owner):
                 self.path.unlink(missing_ok=True)
                 _lock_of(self.path).unlink(missing_ok=True)
         except OSError:
             os.ftruncate(self._descriptor, 0)
-        self.forget()
+        self.close()
 
-    def forget(self) -> None:
-        """Close this process's copies, so that the lock is the other copies' matter."""
+    def close(self) -> None:
+        """Close this process's copies of the descriptors. The lock is released when every copy is closed."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             os.close(self._lock)
@@ -78,25 +79,25 @@ class Pidfile:
 
 
 def find_running(path: Path) -> psutil.Process | None:
-    """Return the process that this pidfile names, if it is proven to be a server of ours, else None.
+    """Return the process in the pidfile if it is verified to be one of our servers, otherwise None.
 
-    Proven: the lock is held, only its holder writes into the pidfile, and the process is an aphlict. Times prove
-    nothing: a clock that is set forward after the start makes every process younger than its pidfile. For a user
-    who cannot look at the lock, the process has to run as the owner of the pidfile; it cannot be signalled anyway.
+    Verified: the lock is held, only its holder writes the pidfile, and the command line is that of an aphlict. Times
+    are not compared: if the clock is set forward, every process seems younger than its pidfile. For a user who cannot
+    check the lock, the process has to belong to the owner of the pidfile; this user cannot signal it anyway.
     """
-    deadline = time.monotonic() + WRITING
+    deadline = time.monotonic() + PID_TIMEOUT
     while (locked := _is_locked(path)) is not False:
-        pid, writer = _look(path)
+        pid, owner = _read(path)
         if pid is not None:
-            return _prove(pid, writer, locked=locked is True)
+            return _verify(pid, owner, locked=locked is True)
         if locked is None or time.monotonic() > deadline:
             return None
-        time.sleep(0.02)
+        time.sleep(RETRY_INTERVAL)
     return None
 
 
 def _open_both(path: Path, undo: ExitStack) -> tuple[int, int]:
-    """The locked lock of a pidfile, and the pidfile. Raises AlreadyRunning or FileError."""
+    """Descriptors of the locked lock file and of the pidfile. Raises AlreadyRunning or FileError."""
     try:
         lock = _lock(_lock_of(path))
         undo.callback(os.close, lock)
@@ -104,8 +105,8 @@ def _open_both(path: Path, undo: ExitStack) -> tuple[int, int]:
         undo.callback(os.close, descriptor)
     except BlockingIOError as error:
         process = find_running(path)
-        who = f"process {process.pid}" if process else "another process, which keeps it locked"
-        raise _running(path, f"{who} (aphlict restart replaces it)") from error
+        holder = f"process {process.pid}" if process else "another process, which holds its lock"
+        raise _running(path, f"{holder} (aphlict restart replaces it)") from error
     except OSError as error:
         if isinstance(error, PermissionError) and (process := find_running(path)) is not None:
             raise _running(path, f"process {process.pid} of another user") from error
@@ -114,22 +115,22 @@ def _open_both(path: Path, undo: ExitStack) -> tuple[int, int]:
 
 
 def _check_ownership(path: Path, descriptor: int, owner: Owner | None) -> None:
-    """Raise FileError for a file that is not a pidfile of ours: it would be emptied."""
+    """Raise FileError for a file that is not the server's: it would be emptied."""
     status = os.fstat(descriptor)
     users = {os.geteuid(), os.geteuid() if owner is None else owner.uid}
     if not is_plain(status) or status.st_uid not in users:
-        expected = "a plain file of the server's user with one name, or none"
+        expected = "a regular file of the server's user without hard links, or none"
         raise FileError(
             f"cannot write the pidfile {path}: it belongs to user {status.st_uid}, expected {expected}"
         )
 
 
-def _running(path: Path, who: str) -> AlreadyRunning:
-    return AlreadyRunning(f"the server is already running: {path} belongs to {who}")
+def _running(path: Path, holder: str) -> AlreadyRunning:
+    return AlreadyRunning(f"the server is already running: {path} belongs to {holder}")
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it still runs: one that has ended stays in the list of processes until its parent looks."""
+    """Whether it is running. A process that has exited is listed until its parent has reaped it."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -152,8 +153,8 @@ def _lock_of(path: Path) -> Path:
 
 
 def _lock(path: Path) -> int:
-    """Open and lock; again when the file was taken away between the two. Raises BlockingIOError when held."""
-    deadline = time.monotonic() + GLANCE
+    """Open and lock; again if the file was removed between the two. Raises BlockingIOError if the lock is held."""
+    deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -164,7 +165,7 @@ def _lock(path: Path) -> int:
             if time.monotonic() > deadline:
                 os.close(descriptor)
                 raise
-            time.sleep(0.02)
+            time.sleep(RETRY_INTERVAL)
         except OSError:
             os.close(descriptor)
             raise
@@ -172,7 +173,7 @@ def _lock(path: Path) -> int:
 
 
 def _is_locked(path: Path) -> bool | None:
-    """Whether the lock of a pidfile is held; None where this user cannot know. Raises FileError."""
+    """Whether the lock of a pidfile is held; None if this user cannot check. Raises FileError."""
     try:
         descriptor = _open(_lock_of(path))
     except FileNotFoundError:
@@ -191,8 +192,8 @@ def _is_locked(path: Path) -> bool | None:
         os.close(descriptor)
 
 
-def _look(path: Path) -> tuple[int | None, int]:
-    """The pid in a pidfile, and the user that owns it. Raises FileError."""
+def _read(path: Path) -> tuple[int | None, int]:
+    """The pid in a pidfile, and the uid of its owner. Raises FileError."""
     try:
         descriptor = _open(path)
     except FileNotFoundError:
@@ -214,20 +215,20 @@ def _pid(descriptor: int) -> int | None:
     return int(text) if text.isdigit() and 0 < int(text) < 2**31 else None
 
 
-def _prove(pid: int, writer: int, *, locked: bool) -> psutil.Process | None:
-    """The process, if it is a server of ours: an aphlict, and where the lock was not seen, one of the writer."""
+def _verify(pid: int, owner: int, *, locked: bool) -> psutil.Process | None:
+    """The process, if its command line is that of an aphlict and, unless `locked`, it belongs to the owner."""
     try:
         process = psutil.Process(pid)
-        is_ours = is_aphlict(process.cmdline()) and (locked or process.uids().effective == writer)
+        is_ours = is_aphlict(process.cmdline()) and (locked or process.uids().effective == owner)
     except psutil.NoSuchProcess:
         return None
-    except psutil.AccessDenied:  # /proc is mounted with hidepid: the lock has to suffice
+    except psutil.AccessDenied:  # /proc is mounted with hidepid: the lock has to be enough
         return process if locked else None
     return process if is_ours else None
 
 
 def is_aphlict(command: list[str]) -> bool:
-    """Whether a command line is one that starts this program: `…/aphlict start`, `python -m aphlict start`."""
+    """Whether a command line starts this program: `…/aphlict start`, `python -m aphlict start`."""
     return any(
         Path(argument).name == "aphlict" or "/aphlict/__main__" in argument for argument in command[:4]
     )
@@ -236,5 +237,5 @@ def is_aphlict(command: list[str]) -> bool:
 def _describe_leftover(path: Path, pid: int | None) -> str | None:
     if pid is None:
         return None
-    what = "is no server of ours" if _exists(pid) else "no longer exists"
-    return f"replaced the stale pidfile {path}: process {pid}, which it names, {what}"
+    state = "is not an aphlict server" if _exists(pid) else "no longer exists"
+    return f"replaced the stale pidfile {path}: its process {pid} {state}"

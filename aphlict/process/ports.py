@@ -1,4 +1,4 @@
-"""Opening every listener before anything else is promised, and naming who holds a port that is taken."""
+"""Opening the listening sockets, and finding the process that uses a port."""
 
 import errno
 import socket
@@ -12,18 +12,18 @@ from aphlict.config.settings import ServerSettings
 from aphlict.errors import AddressInUse, BindError
 from aphlict.protocol.addresses import host_port
 
-LOOKS = 5  # for who has a port
+LOOKUP_ATTEMPTS = 5  # at finding the process that uses a port
 BACKLOG = 4096  # the kernel caps it at net.core.somaxconn
 WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 -- compared with, not bound to
-NOT_ON_THIS_MACHINE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+ADDRESS_MISSING = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
 def bind_all(servers: Sequence[ServerSettings], processes: int = 1) -> list[list[list[socket.socket]]]:
     """Listen for each server, in order; a name with several addresses gives a server several sockets.
 
-    With several processes that hold browsers, each gets its own copy of the client servers' sockets, among which
-    the kernel spreads the connections (SO_REUSEPORT, socket(7)); the first has the admin servers' too.
-    Raises AddressInUse or BindError, and then leaves nothing open.
+    If several processes serve clients, each has its own sockets for the client servers: the kernel distributes the
+    connections (SO_REUSEPORT, socket(7)). The first copy also has those of the admin servers.
+    Raises AddressInUse or BindError with nothing left open.
     """
     with ExitStack() as undo:
         copies = [_bind_copy(servers, copy, undo, shared=processes > 1) for copy in range(processes)]
@@ -49,13 +49,13 @@ def _bind_copy(
 
 
 def _check_free(server: ServerSettings, *, ipv6_only: bool) -> None:
-    """Raise AddressInUse where somebody listens: another server of the same user could share the port unnoticed."""
+    """Raise AddressInUse if the port is in use: with SO_REUSEPORT, another server of the same user could share it."""
     for sock in bind(server, ipv6_only=ipv6_only):
         sock.close()
 
 
 def bind(server: ServerSettings, *, ipv6_only: bool = False, shared: bool = False) -> list[socket.socket]:
-    """Listen on every address that the server's `listen` names and this machine has."""
+    """Listen on the addresses of `listen` that this machine has. Raises AddressInUse or BindError."""
     with ExitStack() as undo:
         sockets = []
         for family, address in _addresses(server):
@@ -64,18 +64,15 @@ def bind(server: ServerSettings, *, ipv6_only: bool = False, shared: bool = Fals
                 undo.callback(sock.close)
                 sockets.append(sock)
         if not sockets:
-            raise BindError(f"cannot listen on {name(server)}: this machine does not have that address")
+            raise BindError(
+                f"cannot listen on {host_port(server.address, server.port)}: this machine does not have that address"
+            )
         undo.pop_all()
     return sockets
 
 
-def name(server: ServerSettings) -> str:
-    """`address:port` as people write it."""
-    return host_port(server.address, server.port)
-
-
 def _shares_port_with_ipv4(server: ServerSettings, servers: Sequence[ServerSettings]) -> bool:
-    """`::` takes IPv4 too, as Node.js does, unless another server has that port on an IPv4 address."""
+    """`::` accepts IPv4 too, as in Node.js, unless another server has the same port on an IPv4 address."""
     return any(other.port == server.port and ":" not in other.address for other in servers)
 
 
@@ -88,7 +85,9 @@ def _addresses(server: ServerSettings) -> list[tuple[int, tuple[str, int]]]:
             flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV,
         )
     except socket.gaierror as error:
-        raise BindError(f"cannot listen on {name(server)}: {error.strerror}") from error
+        raise BindError(
+            f"cannot listen on {host_port(server.address, server.port)}: {error.strerror}"
+        ) from error
     return list(dict.fromkeys((int(family), sockaddr) for family, _, _, _, sockaddr in found))  # type: ignore[misc]
 
 
@@ -111,54 +110,56 @@ def _listen(family: int, address: tuple[str, int], *, ipv6_only: bool, shared: b
 def _try_to_listen(
     server: ServerSettings, family: int, address: tuple[str, int], *, ipv6_only: bool, shared: bool
 ) -> socket.socket | None:
-    """Listen, or return None when the address is not this machine's (`::1` of localhost, without IPv6)."""
+    """Listen, or return None if this machine does not have the address (`::1` of localhost, without IPv6)."""
     try:
         return _listen(family, address, ipv6_only=ipv6_only, shared=shared)
     except OSError as error:
-        if error.errno in NOT_ON_THIS_MACHINE:
+        if error.errno in ADDRESS_MISSING:
             return None
+        where = host_port(server.address, server.port)
         if error.errno == errno.EADDRINUSE:
-            raise AddressInUse(f"port {server.port} ({name(server)}) is taken by {holder(server)}") from error
-        why = error.strerror
+            owner = describe_port_owner(server)
+            raise AddressInUse(f"port {server.port} ({where}) is in use by {owner}") from error
+        reason = error.strerror
         if error.errno in (errno.EACCES, errno.EPERM) and server.port < 1024:
-            why = f"{why} (a port below 1024 needs root or CAP_NET_BIND_SERVICE)"
-        raise BindError(f"cannot listen on {name(server)}: {why}") from error
+            reason = f"{reason} (a port below 1024 needs root or CAP_NET_BIND_SERVICE)"
+        raise BindError(f"cannot listen on {where}: {reason}") from error
 
 
-def holder(server: ServerSettings) -> str:
-    """Describe what has the port that this server wants: a listener, or a connection to somewhere else."""
-    there = next(filter(None, (_in_the_way(server) for _ in range(LOOKS))), [])
-    listeners = [each for each in there if each.status == psutil.CONN_LISTEN]
-    pid = next((each.pid for each in (*listeners, *there) if each.pid is not None), None)
-    if there and not listeners:
-        who = "a process" if pid is None else describe(pid)
+def describe_port_owner(server: ServerSettings) -> str:
+    """Describe what uses the port of a server: a listener, or an outgoing connection."""
+    found = next(filter(None, (_find_sockets(server) for _ in range(LOOKUP_ATTEMPTS))), [])
+    listeners = [each for each in found if each.status == psutil.CONN_LISTEN]
+    pid = next((each.pid for each in (*listeners, *found) if each.pid is not None), None)
+    if found and not listeners:
+        process = "a process" if pid is None else describe_process(pid)
         return (
-            f"a connection that {who} has made: try again when it has ended, or take a port outside of "
-            "net.ipv4.ip_local_port_range (sysctl names it)"
+            f"an outgoing connection of {process}: try again when it is closed, or use a port outside of "
+            "net.ipv4.ip_local_port_range (see sysctl)"
         )
     if pid is not None:
-        return describe(pid)
-    if there:
-        return "a process of another user (as root, ss -ltnp names it)"
-    return "a process that cannot be seen from here, or was gone a moment later: try again"
+        return describe_process(pid)
+    if found:
+        return "a process of another user (as root, ss -ltnp shows it)"
+    return "a process that is not visible here, or has just exited: try again"
 
 
-def _in_the_way(server: ServerSettings) -> list[Any]:
-    """What has the port. Where very many come and go while the kernel lists them, one may be left out."""
-    return [each for each in psutil.net_connections("tcp") if _is_in_the_way(each.laddr, server)]
+def _find_sockets(server: ServerSettings) -> list[Any]:
+    """The sockets on the port. The kernel's list may lack one if many are opened and closed meanwhile."""
+    return [each for each in psutil.net_connections("tcp") if _is_on_port(each.laddr, server)]
 
 
-def _is_in_the_way(address: tuple[()] | tuple[str, int], server: ServerSettings) -> bool:
+def _is_on_port(address: tuple[()] | tuple[str, int], server: ServerSettings) -> bool:
     return len(address) == 2 and address[1] == server.port and _overlap(address[0], server.address)
 
 
-def describe(pid: int) -> str:
-    """`process PID (its command line, shortened)`."""
+def describe_process(pid: int) -> str:
+    """`process PID (command line, shortened)`."""
     try:
         process = psutil.Process(pid)
         command = " ".join(process.cmdline()) or process.name()
     except psutil.Error:
-        command = "no longer there"
+        command = "has exited"
     return f"process {pid} ({command if len(command) <= 120 else command[:119] + '…'})"
 
 

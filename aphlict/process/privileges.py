@@ -1,4 +1,4 @@
-"""Whom the server runs as: found before anything is opened, taken on once everything is."""
+"""The user that the server runs as, dropping privileges, and files that root creates for that user."""
 
 import grp
 import os
@@ -12,31 +12,31 @@ from pathlib import Path
 from aphlict.config.settings import Settings
 from aphlict.errors import ConfigError, FileError
 
-MOST_STEPS = 256  # names in a path, links followed: more than PATH_MAX and the kernel's 40 links make likely
+MAX_PATH_STEPS = 256  # names in a path, symbolic links followed (the kernel follows 40)
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The user and group that the server gives its rights up for."""
+    """The user and group that the server runs as after it has been started as root."""
 
     uid: int
     gid: int
     user: str | None
 
     def take_over(self, descriptor: int) -> None:
-        """Give the owner an open file of root's, unless it is not a plain file, or has several names."""
+        """Change the owner of an open file of root, if it is a regular file without hard links."""
         status = os.fstat(descriptor)
         if status.st_uid == 0 and is_plain(status):
             os.fchown(descriptor, self.uid, self.gid)
 
 
 def is_plain(status: os.stat_result) -> bool:
-    """Whether this is a plain file with one name: another name could be that of a file elsewhere."""
+    """Whether it is a regular file without hard links: another link could be a file elsewhere."""
     return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
 def find_owner(settings: Settings) -> Owner | None:
-    """Say whom to become, or None to stay who we are. Raises ConfigError for an unknown user or group."""
+    """The user and group to switch to; None to stay. Raises ConfigError for an unknown user or group."""
     user = _user(settings.user) if settings.user else None
     group = _group(settings.group) if settings.group else None
     if os.geteuid() != 0 or (user is None and group is None):
@@ -46,34 +46,34 @@ def find_owner(settings: Settings) -> Owner | None:
 
 
 def find_warning(settings: Settings) -> str | None:
-    """The sentence for a server that runs with other rights than it should."""
+    """A warning if the server runs as root, or not as `user`."""
     if os.geteuid() == 0 and settings.user is None:
         return (
-            'the server runs as root: give "user" in the configuration, and it gives up root once it listens'
+            'the server runs as root: set "user" in the configuration, to which it switches when it listens'
         )
     if os.geteuid() == 0 or not (settings.user or settings.group):
         return None
     if settings.user and _user(settings.user).pw_uid == os.geteuid():
         return None
-    me = os.geteuid()
-    return f'"user" and "group" are only heeded when the server is started as root: it stays user {me}'
+    uid = os.geteuid()
+    return f'"user" and "group" apply only if the server is started as root: it keeps running as user {uid}'
 
 
 def drop(owner: Owner) -> None:
-    """Become the owner for good; the order matters, as only root may change groups."""
-    _take_groups(owner)
+    """Become the owner for good. Groups come first, because only root may change them."""
+    _set_groups(owner)
     os.setresgid(owner.gid, owner.gid, owner.gid)
     os.setresuid(owner.uid, owner.uid, owner.uid)
 
 
 @contextmanager
 def acting(owner: Owner | None) -> Iterator[None]:
-    """Have the rights of the owner for a while, where this process is root; None changes nothing."""
+    """Use the privileges of the owner in the block, if this process is root; None changes nothing."""
     if owner is None or os.geteuid() != 0:
         yield
         return
     groups, gid = os.getgroups(), os.getegid()
-    _take_groups(owner)
+    _set_groups(owner)
     os.setegid(owner.gid)
     os.seteuid(owner.uid)
     try:
@@ -84,7 +84,7 @@ def acting(owner: Owner | None) -> Iterator[None]:
         os.setgroups(groups)
 
 
-def _take_groups(owner: Owner) -> None:
+def _set_groups(owner: Owner) -> None:
     if owner.user is None:
         os.setgroups([owner.gid])
     else:
@@ -92,45 +92,45 @@ def _take_groups(owner: Owner) -> None:
 
 
 def is_out_of_reach(folder: Path, owner: Owner) -> bool:
-    """Whether the owner can change neither where this path leads nor what is in the folder: all of it is root's.
+    """Whether the owner can modify neither the folder nor any part of the path to it: all of it belongs to root.
 
-    Only there may root make and change files for the owner: elsewhere a link could take the place of a folder
-    between any two steps. Each folder is looked at once those above it are known to be out of reach, so that
-    nobody can move it meanwhile.
+    Only there may root create files for the owner and change their owner: elsewhere, a link could replace a folder
+    between any two steps. A folder is checked after those above it, so that nobody can move it meanwhile.
     """
-    place, todo = Path("/"), list(reversed(folder.absolute().parts[1:]))
-    for _ in range(MOST_STEPS):
+    current, rest = Path("/"), list(reversed(folder.absolute().parts[1:]))
+    for _ in range(MAX_PATH_STEPS):
         try:
-            status = os.lstat(place)
+            status = os.lstat(current)
         except OSError:
             return False
         if status.st_uid != 0:
             return False
         if stat.S_ISLNK(status.st_mode):
-            target = place.readlink()
-            todo += reversed(target.parts[target.is_absolute() :])
-            place = Path("/") if target.is_absolute() else place.parent
-        elif _can_write(owner, status) and not (todo and status.st_mode & stat.S_ISVTX):
-            return False  # in a folder with the sticky bit, what is root's cannot be moved (rename(2))
-        elif not todo:
+            target = current.readlink()
+            rest += reversed(target.parts[target.is_absolute() :])
+            current = Path("/") if target.is_absolute() else current.parent
+        elif _can_write(owner, status) and not (rest and status.st_mode & stat.S_ISVTX):
+            return False  # with the sticky bit, only root can rename what belongs to root (rename(2))
+        elif not rest:
             return True
-        if todo:
-            part = todo.pop()
-            place = place.parent if part == ".." else place / part
+        if rest:
+            part = rest.pop()
+            current = current.parent if part == ".." else current / part
     return False
 
 
 def _can_write(owner: Owner, status: os.stat_result) -> bool:
-    """Whether the owner, or any stranger, can change what is in a folder of root's."""
+    """Whether the owner, or every user, can modify a folder of root."""
     groups = [owner.gid] if owner.user is None else os.getgrouplist(owner.user, owner.gid)
     by_group = status.st_mode & stat.S_IWGRP and status.st_gid in groups
     return bool(by_group or status.st_mode & stat.S_IWOTH)
 
 
 def make_folder(folder: Path, owner: Owner | None) -> None:
-    """Make a folder and those above it that are missing, all the owner's. Raises FileError.
+    """Create a folder and its missing parents for the owner. Raises FileError.
 
-    Root makes what is in a folder that is out of the owner's reach; the rest is made with the owner's rights.
+    In folders that are out of the owner's reach, root creates them; elsewhere, they are created with the owner's
+    privileges.
     """
     try:
         missing = [each for each in (folder, *folder.parents) if not each.exists()]
@@ -142,7 +142,7 @@ def make_folder(folder: Path, owner: Owner | None) -> None:
                 with acting(owner):
                     each.mkdir(exist_ok=True)
     except OSError as error:
-        raise FileError(f"cannot make the folder {folder}: {error.strerror}") from error
+        raise FileError(f"cannot create the folder {folder}: {error.strerror}") from error
 
 
 def _user(name: str) -> pwd.struct_passwd:

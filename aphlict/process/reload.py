@@ -1,4 +1,4 @@
-"""Reading the configuration again while the server runs: which of it applies now, and what waits for a restart."""
+"""Reloading: which changes of the configuration apply without a restart, and applying them in all workers."""
 
 import contextlib
 import logging
@@ -15,15 +15,18 @@ from aphlict.config.files import FileReader
 from aphlict.config.rules import PEER_FILES, SERVER_FILES
 from aphlict.config.settings import PeerSettings, ServerSettings, Settings
 from aphlict.errors import ReloadRejected
-from aphlict.process.bootstrap import Launch, load, log_files
+from aphlict.process.bootstrap import StartupContext, load, log_files
 from aphlict.process.channel import Commit, Committed, Discard, Prepare, Prepared, Snapshot
 from aphlict.process.logs import open_all
 from aphlict.process.worker_process import WorkerProcess
 
-FIXED = ("pidfile", "user", "group", "workers")
+log = logging.getLogger(__name__)
 
-# Keys of a server that make sense only together; the first one says whether the server has them.
-TOGETHER = (
+RELOAD_TIMEOUT = 10.0  # seconds that workers have to prepare, and again to apply
+RESTART_REQUIRED = ("pidfile", "user", "group", "workers")
+
+# Settings of a server that belong together; a server has a group if it has the first one of it.
+GROUPS = (
     ("ssl_key", "ssl_cert", "ssl_chain"),
     ("ssl_ca",),
     ("admin_secret", "admin_secret_file"),
@@ -37,13 +40,13 @@ TOGETHER = (
 Identity = tuple[str, str, int]
 
 
-def read_again(
+def reload_settings(
     config: Path, current: Settings, files: FileReader, earlier: FileReader
 ) -> tuple[Settings, list[str]]:
-    """Return the settings to go on with, and the keys whose change waits for a restart.
+    """Read the settings to apply, and the keys whose change requires a restart.
 
-    `files` reads the files that they name; what is no longer named, but still in use, is taken from `earlier`.
-    Raises ConfigError when the file is wrong.
+    `files` reads the files that they name; a file that is no longer named, but still in use, is taken from `earlier`.
+    Raises ConfigError if the configuration is invalid.
     """
     settings, waiting = merge(loader.load(config, read=files.read), current)
     files.adopt(earlier, _paths(settings))
@@ -51,14 +54,14 @@ def read_again(
 
 
 def merge(new: Settings, current: Settings) -> tuple[Settings, list[str]]:
-    """The new settings, as far as they can apply to the ports, peers and processes of the current ones; and the keys
-    whose change waits for a restart. The servers keep the order of the current ones.
+    """The new settings, as far as they can apply to the current ports, peers and processes; and the keys whose change
+    requires a restart. The servers keep their current order.
     """
     servers, waiting = _merge_servers(new.servers, current.servers)
     cluster = {_peer_identity(peer): peer for peer in new.cluster}
     if cluster.keys() != {_peer_identity(peer) for peer in current.cluster}:
         waiting.append("cluster")
-    fixed = [key for key in FIXED if getattr(new, key) != getattr(current, key)]
+    fixed = [key for key in RESTART_REQUIRED if getattr(new, key) != getattr(current, key)]
     merged = structs.replace(
         new,
         servers=servers,
@@ -71,30 +74,30 @@ def merge(new: Settings, current: Settings) -> tuple[Settings, list[str]]:
 def _merge_servers(
     new: Sequence[ServerSettings], current: Sequence[ServerSettings]
 ) -> tuple[tuple[ServerSettings, ...], list[str]]:
-    there = {_identity(server): server for server in new}
-    lost = [server for server in current if _identity(server) not in there]
+    present = {_identity(server): server for server in new}
+    removed = [server for server in current if _identity(server) not in present]
     added = [index for index, server in enumerate(new) if _identity(server) not in map(_identity, current)]
-    merged = {_identity(server): there.get(_identity(server), server) for server in current}
+    merged = {_identity(server): present.get(_identity(server), server) for server in current}
     waiting: list[str] = []
-    for server in lost:
-        place = next((index for index in added if new[index].type == server.type), None)
-        if place is None:
-            waiting.append(f"servers ({server.type} {server.address}:{server.port}, no longer there)")
+    for server in removed:
+        moved_to = next((index for index in added if new[index].type == server.type), None)
+        if moved_to is None:
+            waiting.append(f"servers ({server.type} {server.address}:{server.port}, removed)")
             continue
-        added.remove(place)
-        merged[_identity(server)], keys = _merge_moved(new[place], server)
-        waiting += (f"servers[{place}].{key}" for key in keys)
+        added.remove(moved_to)
+        merged[_identity(server)], keys = _merge_moved(new[moved_to], server)
+        waiting += (f"servers[{moved_to}].{key}" for key in keys)
     waiting += (f"servers[{index}] (new)" for index in added)
     return tuple(merged[_identity(server)] for server in current), waiting
 
 
 def _merge_moved(new: ServerSettings, current: ServerSettings) -> tuple[ServerSettings, list[str]]:
-    """A server whose port or address has changed: on the old port, keys and certificates are replaced by those that
-    follow them. What is only there before, or only after, waits: it may protect one of the two ports alone.
+    """A server whose port or address has changed. It stays on its current port with the new keys and certificates.
+    A group of settings that is added or removed requires a restart: it may be meant for one of the two ports only.
     """
     changes: dict[str, object] = {}
     waiting = [key for key in ("port", "listen") if getattr(new, key) != getattr(current, key)]
-    for names in TOGETHER:
+    for names in GROUPS:
         before, after = (getattr(each, names[0]) for each in (current, new))
         if before and after:
             changes |= {name: getattr(new, name) for name in names}
@@ -126,99 +129,99 @@ def _paths(settings: Settings) -> Iterator[str]:
     yield from (path for path in named if path is not None)
 
 
-log = logging.getLogger(__name__)
+class Reload:
+    """One reload, in two phases: all workers prepare it, then all apply it.
 
-TIMEOUT = 10.0  # seconds that workers have to prepare, and again to switch
+    `on_response`, `on_exit` and `on_time` advance it until it `is_complete`; `discard` cancels it.
+    """
 
+    def __init__(self, number: int, context: StartupContext, workers: Iterable[WorkerProcess]) -> None:
+        """Read configuration and files, and have the workers prepare them.
 
-class Handover:
-    """One reload. `on_answer`, `on_end` and `on_time` carry it on until it `is_over`; or `discard` ends it."""
-
-    def __init__(self, number: int, launched: Launch, workers: Iterable[WorkerProcess]) -> None:
-        """Read everything again, and have the workers prepare it.
-
-        Raises AphlictError or OSError where it cannot be used: nothing has changed.
+        Raises AphlictError or OSError if they cannot be used; then nothing has changed.
         """
         files = FileReader()
-        settings, self._waiting = read_again(launched.config, launched.settings, files, launched.files)
+        settings, self._waiting = reload_settings(context.config, context.settings, files, context.files)
         self._loaded = load(settings, files)
         self._log_files = log_files(settings)
         open_all(self._log_files)
-        self._launch = launched
+        self._context = context
         self._number = number
-        self._workers = [worker for worker in workers if worker.channel.is_open]  # the others have just ended
-        self._silent = list(self._workers)  # those that have to answer
+        self._workers = [
+            worker for worker in workers if worker.channel.is_open
+        ]  # the others have just exited
+        self._pending = list(self._workers)  # those that have not responded
         self.is_committed = False
-        self.deadline: float | None = time.monotonic() + TIMEOUT  # monotonic seconds
+        self.deadline: float | None = time.monotonic() + RELOAD_TIMEOUT  # monotonic seconds
         try:
-            self._hand_on(Snapshot(settings, files.contents))
+            self._send_snapshot(Snapshot(settings, files.contents))
         except OSError:
             self.discard()
             raise
         self._advance()
 
     @property
-    def is_over(self) -> bool:
-        """Whether every worker has switched."""
-        return self.is_committed and not self._silent
+    def is_complete(self) -> bool:
+        """Whether every worker has applied it."""
+        return self.is_committed and not self._pending
 
-    def _hand_on(self, snapshot: Snapshot) -> None:
+    def _send_snapshot(self, snapshot: Snapshot) -> None:
         descriptor = snapshot.write()
         try:
             for worker in self._workers:
-                with contextlib.suppress(ConnectionError):  # it has just ended: `on_end` follows
+                with contextlib.suppress(ConnectionError):  # it has just exited: `on_exit` follows
                     worker.channel.send(Prepare(self._number), descriptor)
         finally:
             os.close(descriptor)
 
-    def on_answer(self, worker: WorkerProcess, answer: Prepared | Committed) -> None:
-        """Raises ReloadRejected where a worker cannot follow: nothing has changed."""
-        if answer.number != self._number or worker not in self._silent:
-            return  # to one that was given up
-        if isinstance(answer, Prepared) and answer.refusal is not None:
-            raise ReloadRejected(f"{worker.name} {worker.pid}: {answer.refusal}")
-        self._silent.remove(worker)
+    def on_response(self, worker: WorkerProcess, response: Prepared | Committed) -> None:
+        """Raises ReloadRejected if a worker cannot apply the reload; then nothing has changed."""
+        if response.number != self._number or worker not in self._pending:
+            return  # it belongs to a reload that was cancelled
+        if isinstance(response, Prepared) and response.error is not None:
+            raise ReloadRejected(f"{worker.name} {worker.pid}: {response.error}")
+        self._pending.remove(worker)
         self._advance()
 
-    def on_end(self, worker: WorkerProcess) -> None:
-        """A worker has ended; the next one starts with what is in force then."""
-        for workers in (self._workers, self._silent):
+    def on_exit(self, worker: WorkerProcess) -> None:
+        """A worker has exited. Its successor starts with the configuration that is current then."""
+        for workers in (self._workers, self._pending):
             if worker in workers:
                 workers.remove(worker)
         self._advance()
 
     def on_time(self, now: float) -> None:
-        """Raises ReloadRejected where a worker has not prepared in time: nothing has changed."""
+        """Raises ReloadRejected if a worker has not prepared the reload in time; then nothing has changed."""
         if self.deadline is None or now < self.deadline:
             return
         self.deadline = None
-        names = ", ".join(f"{worker.name} {worker.pid}" for worker in self._silent)
+        names = ", ".join(f"{worker.name} {worker.pid}" for worker in self._pending)
         if not self.is_committed:
-            raise ReloadRejected(f"{names} did not answer within {TIMEOUT:g} s")
+            raise ReloadRejected(f"{names} did not respond within {RELOAD_TIMEOUT:g} s")
         log.error(
-            "no answer from %s within %g s: it uses the new configuration once it goes on", names, TIMEOUT
-        )
-        self._silent = []
+            "no response from %s within %g s: the new configuration applies there when it continues",
+            names, RELOAD_TIMEOUT,
+        )  # fmt: skip
+        self._pending = []
 
     def _advance(self) -> None:
-        if self._silent or self.is_committed:
+        if self._pending or self.is_committed:
             return
         self.is_committed = True
-        self.deadline = time.monotonic() + TIMEOUT
-        self._silent = list(self._workers)
-        self._launch.use(self._loaded, self._log_files)
+        self.deadline = time.monotonic() + RELOAD_TIMEOUT
+        self._pending = list(self._workers)
+        self._context.apply(self._loaded, self._log_files)
         for key in self._waiting:
-            config = self._launch.config
-            log.warning('"%s" has changed in %s: that takes effect at the next restart', key, config)
-        self._tell(Commit(self._number))
+            log.warning('"%s" has changed in %s: restart to apply it', key, self._context.config)
+        self._send(Commit(self._number))
 
     def discard(self) -> None:
-        """Give up what is not committed."""
+        """Cancel it before it is committed."""
         for file in self._log_files:
             file.close()
-        self._tell(Discard(self._number))
+        self._send(Discard(self._number))
 
-    def _tell(self, message: Commit | Discard) -> None:
+    def _send(self, message: Commit | Discard) -> None:
         for worker in self._workers:
-            with contextlib.suppress(OSError):  # it has just ended, or hangs
+            with contextlib.suppress(OSError):  # it has just exited, or hangs
                 worker.channel.send(message)

@@ -1,4 +1,4 @@
-"""The supervisor: keeps the workers running, hands signals on, and never carries data."""
+"""The supervisor: keeps the workers running and forwards signals to them. It carries no data."""
 
 import errno
 import logging
@@ -11,103 +11,102 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
 
 from aphlict.errors import AphlictError, ReloadRejected, StartFailed
-from aphlict.process import signals
-from aphlict.process import startup_report as report
-from aphlict.process.bootstrap import Launch
-from aphlict.process.channel import Committed, Prepared
+from aphlict.process import channel, signals
+from aphlict.process.bootstrap import StartupContext
+from aphlict.process.channel import Committed, Prepared, ReportPipe
 from aphlict.process.daemon import READY, STOPPING, Systemd
-from aphlict.process.reload import Handover
-from aphlict.process.startup_report import Sender
-from aphlict.process.worker_process import WorkerProcess, WorkerSlot
-from aphlict.process.worker_specs import plan_workers
+from aphlict.process.reload import Reload
+from aphlict.process.worker_process import WorkerProcess, WorkerSlot, plan_workers
 
 log = logging.getLogger(__name__)
 
-GRACE = 5.0  # seconds beyond the configured drain
-IMPATIENT = 2.0  # seconds for a worker that was told a second time
-TELL_REPEATS = 5.0  # seconds between two looks for counted lines that are due
+DRAIN_GRACE = 5.0  # seconds beyond drain.delay and drain.time until a worker is killed
+ABORT_GRACE = 2.0  # seconds after the second signal until a worker is killed
+FLUSH_INTERVAL = 5.0  # seconds between two calls of `LogHandler.flush_repeats`, at most
 
 
-class State(Enum):
-    """What the supervisor is at."""
+class SupervisorState(Enum):
+    """The phases of a server."""
 
-    STARTING = auto()  # the first workers are not ready yet: if one fails, so does the server
+    STARTING = auto()  # until the first workers are ready: if one of them fails, the start fails
     RUNNING = auto()
     STOPPING = auto()
-    ENDED = auto()
+    STOPPED = auto()
 
 
 class Supervisor:
-    """Runs workers on what was launched. `starter` gets the report that the server accepts."""
+    """Runs the workers. `starter` receives the report that the server accepts connections."""
 
-    def __init__(self, launched: Launch, starter: Sender | None, systemd: Systemd) -> None:
-        """Prepare; `run` does it."""
-        self._launch = launched
+    def __init__(self, context: StartupContext, starter: ReportPipe | None, systemd: Systemd) -> None:
+        self._context = context
         self._starter = starter
         self._systemd = systemd
-        self._state = State.STARTING
-        self._posts = [WorkerSlot(duty) for duty in plan_workers(launched)]
-        self._deadline: float | None = None
-        self._status = 0
-        self._inbox = -1
+        self._state = SupervisorState.STARTING
+        self._slots = [WorkerSlot(spec) for spec in plan_workers(context)]
+        self._kill_at: float | None = None  # monotonic seconds
+        self._exit_status = 0
+        self._signal_pipe = -1
         self._has_terminal = _has_terminal()
-        self._handovers = 0
-        self._handover: Handover | None = None  # the reload that is going on
+        self._reloads = 0
+        self._reload: Reload | None = None  # in progress
         self._reload_again = False
 
     def run(self) -> int:
-        """Supervise until told to stop, and return the exit status. Raises what kept it from starting."""
-        self._launch.pidfile.write(os.getpid())
-        with signals.recorded() as self._inbox:
-            for post in self._posts:
-                self._fill(post)
-            while self._state is not State.ENDED:
-                self._wait(self._inbox)
-        return self._status
+        """Supervise until stopped; returns the exit status. Raises the error that kept the server from starting."""
+        self._context.pidfile.write(os.getpid())
+        with signals.recording() as self._signal_pipe:
+            for slot in self._slots:
+                self._spawn(slot)
+            while self._state is not SupervisorState.STOPPED:
+                self._run_once()
+        return self._exit_status
 
-    def _wait(self, inbox: int) -> None:
-        """One turn: what has come in, then what is due."""
-        channels = {child.channel.fileno(): child for child in self._children() if child.channel.is_open}
-        next_one = min((each for each in self._deadlines() if each is not None), default=math.inf)
-        pause = min(max(0.0, next_one - time.monotonic()), TELL_REPEATS)
-        for descriptor in _readable([inbox, *channels], pause):
-            if descriptor != inbox:
+    def _run_once(self) -> None:
+        """One turn of the loop: messages, signals, deadlines."""
+        channels = {each.channel.fileno(): each for each in self._processes() if each.channel.is_open}
+        for descriptor in _wait_readable([self._signal_pipe, *channels], self._pause()):
+            if descriptor != self._signal_pipe:
                 self._on_messages(channels[descriptor])
-        for number in signals.received(inbox):
+        for number in signals.read_pending(self._signal_pipe):
             self._on_signal(number)
         self._on_time(time.monotonic())
-        self._launch.journal.tell_repeats()
+        self._context.log_handler.flush_repeats()
+
+    def _pause(self) -> float:
+        """Seconds until the next deadline, FLUSH_INTERVAL at most."""
+        deadline = min((each for each in self._deadlines() if each is not None), default=math.inf)
+        return min(max(0.0, deadline - time.monotonic()), FLUSH_INTERVAL)
 
     def _deadlines(self) -> Iterator[float | None]:
-        yield self._deadline
-        if self._handover is not None:
-            yield self._handover.deadline
+        yield self._kill_at
+        if self._reload is not None:
+            yield self._reload.deadline
         if self._may_fork:
-            yield from (post.due for post in self._posts)
+            yield from (slot.restart_at for slot in self._slots)
 
     @property
     def _may_fork(self) -> bool:
-        """Not while workers prepare a configuration of which a new one would know nothing."""
-        return self._handover is None or self._handover.is_committed
+        """False while workers prepare a configuration: a new worker would not have it."""
+        return self._reload is None or self._reload.is_committed
 
-    def _children(self) -> list[WorkerProcess]:
-        return [post.child for post in self._posts if post.child is not None]
+    def _processes(self) -> list[WorkerProcess]:
+        return [slot.process for slot in self._slots if slot.process is not None]
 
-    # What comes in
+    # Events
 
-    def _on_messages(self, child: WorkerProcess) -> None:
-        for answer in child.receive():
-            self._on_answer(child, answer)
-        if not all(each.ready for each in self._children()):
-            return  # or it is about to end
-        if self._state is State.STARTING:
-            self._state = State.RUNNING
-            self._systemd.tell(READY)
+    def _on_messages(self, process: WorkerProcess) -> None:
+        for response in process.receive():
+            self._on_response(process, response)
+        if not all(each.is_ready for each in self._processes()):
+            return
+        if self._state is SupervisorState.STARTING:
+            self._state = SupervisorState.RUNNING
+            self._systemd.notify(READY)
             if self._starter is not None:
-                self._starter.send(report.READY)
+                self._starter.send(channel.READY)
 
-    def _on_answer(self, child: WorkerProcess, answer: Prepared | Committed) -> None:
-        self._carry_on(lambda handover: handover.on_answer(child, answer))
+    def _on_response(self, process: WorkerProcess, response: Prepared | Committed) -> None:
+        self._advance_reload(lambda reload: reload.on_response(process, response))
 
     def _on_signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
@@ -115,146 +114,147 @@ class Supervisor:
         elif number == signal.SIGHUP:
             self._on_hangup()
         elif number == signal.SIGUSR1:
-            log.info("opening the log files again (SIGUSR1)")
-            self._launch.journal.reopen()
-            self._tell_workers(signal.SIGUSR1)
+            log.info("reopening the log files (SIGUSR1)")
+            self._reopen_logs()
         elif number == signal.SIGCHLD:
             self._reap()
 
     def _on_hangup(self) -> None:
-        """Reload; but what hangs up may be the terminal of `debug`, which then is over."""
+        """Reload; but if the terminal of `debug` was closed, stop."""
         if self._has_terminal and not _has_terminal():
-            self._stop("the terminal is gone")
+            self._stop("the terminal was closed")
             return
-        if self._state is not State.STOPPING:
-            self._reload()
+        if self._state is not SupervisorState.STOPPING:
+            self._start_reload()
 
     def _on_time(self, now: float) -> None:
-        """Do what is due."""
-        for post in self._posts:
-            if self._may_fork and post.due is not None and now >= post.due:
-                self._fill(post)
-        self._carry_on(lambda handover: handover.on_time(now))
-        if self._deadline is not None and now >= self._deadline:
-            self._deadline = None
-            for child in self._children():
-                log.error("worker %d does not end: it is killed", child.pid)
-            self._tell_workers(signal.SIGKILL)
+        for slot in self._slots:
+            if self._may_fork and slot.restart_at is not None and now >= slot.restart_at:
+                self._spawn(slot)
+        self._advance_reload(lambda reload: reload.on_time(now))
+        if self._kill_at is not None and now >= self._kill_at:
+            self._kill_at = None
+            for process in self._processes():
+                log.error("%s %d does not exit: killing it", process.name, process.pid)
+            self._signal_workers(signal.SIGKILL)
 
-    # What follows from it
+    # Start and stop
 
-    def _fill(self, post: WorkerSlot) -> None:
-        """Fork a worker, or try again later. Raises StartFailed where that keeps the server from starting."""
+    def _spawn(self, slot: WorkerSlot) -> None:
+        """Fork a worker, or schedule another try. Raises StartFailed while the server starts."""
         try:
-            post.fill(self._launch, self._release)
+            slot.spawn(self._context, self._close_copies)
         except OSError as error:
-            if self._state is State.STARTING:
-                sentence = f"the {post.duty.name} cannot be started: {error.strerror}"
-                raise StartFailed(sentence) from error
-            post.postpone(error)
+            if self._state is SupervisorState.STARTING:
+                raise StartFailed(f"cannot start the {slot.spec.name}: {error.strerror}") from error
+            slot.on_spawn_failed(error)
 
-    def _release(self) -> None:
-        """In a forked worker: close the copies of what is the supervisor's alone."""
-        os.close(self._inbox)
+    def _close_copies(self) -> None:
+        """In a forked worker: close the descriptors that only the supervisor uses."""
+        os.close(self._signal_pipe)
         if self._starter is not None:
             self._starter.close()
-        for child in self._children():
-            child.channel.close()
+        for process in self._processes():
+            process.channel.close()
 
     def _reap(self) -> None:
-        """See which workers have ended, and decide what that means."""
-        for post in self._posts:
-            child = post.child
-            status = child.reap() if child else None
-            if child is None or status is None:
+        for slot in self._slots:
+            process = slot.process
+            status = process.reap() if process else None
+            if process is None or status is None:
                 continue
-            post.child = None
-            self._on_end(post, child, status)
+            slot.process = None
+            self._on_exit(slot, process, status)
 
-    def _on_end(self, post: WorkerSlot, child: WorkerProcess, status: int) -> None:
-        cause = signals.describe_end(status)
-        self._carry_on(lambda handover: handover.on_end(child))
-        if self._state is State.STARTING:
-            self._tell_workers(signal.SIGKILL)
-            raise child.error or StartFailed(f"the {post.duty.name} ended before it was ready: {cause}")
-        if self._state is not State.STOPPING:
-            post.vacate(child, cause)
+    def _on_exit(self, slot: WorkerSlot, process: WorkerProcess, status: int) -> None:
+        cause = signals.describe_exit(status)
+        self._advance_reload(lambda reload: reload.on_exit(process))
+        if self._state is SupervisorState.STARTING:
+            self._signal_workers(signal.SIGKILL)
+            raise process.error or StartFailed(f"the {slot.spec.name} exited before it was ready: {cause}")
+        if self._state is not SupervisorState.STOPPING:
+            slot.on_exit(process, cause)
             return
         if status != 0:
-            self._status = 1
-            log.error("the server stopped, but not in good order: %s: %s", post.duty.name, cause)
-        if not self._children():
-            self._state = State.ENDED
-            if self._status == 0:
+            self._exit_status = 1
+            log.error("unclean shutdown: %s: %s", slot.spec.name, cause)
+        if not self._processes():
+            self._state = SupervisorState.STOPPED
+            if self._exit_status == 0:
                 log.info("the server stopped")
 
-    def _stop(self, why: str) -> None:
-        """The first time in good order, the second time at once."""
-        if self._state is State.STOPPING:
-            log.warning("stopping at once (%s again)", why)
-            self._tell_workers(signals.AT_ONCE)
-            self._deadline = time.monotonic() + IMPATIENT
+    def _stop(self, reason: str) -> None:
+        """Stop gracefully the first time, immediately the second time."""
+        if self._state is SupervisorState.STOPPING:
+            log.warning("stopping immediately (second signal: %s)", reason)
+            self._signal_workers(signals.ABORT)
+            self._kill_at = time.monotonic() + ABORT_GRACE
             return
-        log.info("stopping (%s)", why)
-        if self._handover is not None and not self._handover.is_committed:
-            self._handover.discard()
-        self._handover, self._reload_again = None, False
-        self._tell_workers(signal.SIGTERM)
-        self._launch.close_sockets()  # a worker's copy is the last one: who connects once it is closed is refused
-        self._systemd.tell(STOPPING)
-        self._state = State.STOPPING if self._children() else State.ENDED
-        for post in self._posts:
-            post.due = None
-        settings = self._launch.settings
-        self._deadline = time.monotonic() + settings.drain_delay + settings.drain_time + GRACE
+        log.info("stopping (%s)", reason)
+        if self._reload is not None and not self._reload.is_committed:
+            self._reload.discard()
+        self._reload, self._reload_again = None, False
+        self._signal_workers(signal.SIGTERM)
+        self._context.close_sockets()  # a port refuses connections when the last copy, a worker's, is closed
+        self._systemd.notify(STOPPING)
+        self._state = SupervisorState.STOPPING if self._processes() else SupervisorState.STOPPED
+        for slot in self._slots:
+            slot.restart_at = None
+        settings = self._context.settings
+        self._kill_at = time.monotonic() + settings.drain_delay + settings.drain_time + DRAIN_GRACE
 
-    def _reload(self) -> None:
-        """Have every worker use the configuration as it is now, or none."""
-        if self._handover is not None:
+    # Reload
+
+    def _start_reload(self) -> None:
+        """Apply the configuration as it is now in every worker, or in none."""
+        if self._reload is not None:
             self._reload_again = True
             return
-        self._systemd.tell_reloading()
-        self._handovers += 1
+        self._systemd.notify_reloading()
+        self._reloads += 1
         try:
-            self._handover = Handover(self._handovers, self._launch, self._children())
+            self._reload = Reload(self._reloads, self._context, self._processes())
         except (AphlictError, OSError) as error:
-            self._refuse(error)
-        self._carry_on(lambda _: None)
+            self._reject_reload(error)
+        self._advance_reload(lambda _: None)
 
-    def _carry_on(self, step: Callable[[Handover], None]) -> None:
-        """Take a step of the reload that is going on, if there is one, and note whether it was the last."""
-        if self._handover is None:
+    def _advance_reload(self, step: Callable[[Reload], None]) -> None:
+        """Take a step of the reload that is in progress, if any, and end it if that was the last one."""
+        if self._reload is None:
             return
         try:
-            step(self._handover)
+            step(self._reload)
         except ReloadRejected as error:
-            self._handover.discard()
-            self._refuse(error)
+            self._reload.discard()
+            self._reject_reload(error)
         else:
-            if self._handover.is_over:
-                log.info("read %s again", self._launch.config)
+            if self._reload.is_complete:
+                log.info("reloaded %s", self._context.config)
                 self._end_reload()
 
-    def _refuse(self, error: Exception) -> None:
-        log.error("the new configuration is refused, the old one stays in force: %s", error)
-        self._launch.journal.reopen()
-        self._tell_workers(signal.SIGUSR1)
+    def _reject_reload(self, error: Exception) -> None:
+        log.error("reload failed, keeping the current configuration: %s", error)
+        self._reopen_logs()
         self._end_reload()
 
     def _end_reload(self) -> None:
-        self._handover = None
-        self._systemd.tell(READY)
+        self._reload = None
+        self._systemd.notify(READY)
         if self._reload_again:
             self._reload_again = False
-            self._reload()
+            self._start_reload()
 
-    def _tell_workers(self, number: signal.Signals) -> None:
-        for child in self._children():
-            os.kill(child.pid, number)  # not reaped, so the pid is still its
+    def _reopen_logs(self) -> None:
+        self._context.log_handler.reopen()
+        self._signal_workers(signal.SIGUSR1)
+
+    def _signal_workers(self, number: signal.Signals) -> None:
+        for process in self._processes():
+            os.kill(process.pid, number)  # it has not been reaped: the pid cannot belong to another process
 
 
-def _readable(descriptors: Iterable[int], seconds: float) -> list[int]:
-    """Wait for the first of these; hangups and errors count."""
+def _wait_readable(descriptors: Iterable[int], seconds: float) -> list[int]:
+    """Wait until some of these are readable, closed or in error; return them."""
     poll = select.poll()  # select(2) takes no descriptor beyond 1,023
     for descriptor in descriptors:
         poll.register(descriptor, select.POLLIN)
@@ -265,5 +265,5 @@ def _has_terminal() -> bool:
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY))
     except OSError as error:
-        return error.errno in (errno.EMFILE, errno.ENFILE)  # no sign that it is gone
+        return error.errno in (errno.EMFILE, errno.ENFILE)  # which does not mean that there is none
     return True

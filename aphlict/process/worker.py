@@ -1,4 +1,4 @@
-"""The worker process: runs the node, and acts on signals and on the end of its supervisor."""
+"""A worker process: runs a node until the supervisor, or the supervisor's exit, stops it."""
 
 import asyncio
 import contextlib
@@ -15,67 +15,81 @@ from typing import NamedTuple
 from aphlict.errors import AphlictError
 from aphlict.node import Node
 from aphlict.process import signals
-from aphlict.process import startup_report as report
-from aphlict.process.bootstrap import Launch, log_files
-from aphlict.process.channel import Channel, Commit, Committed, Discard, Message, Prepare, Prepared, Snapshot
+from aphlict.process.bootstrap import StartupContext, log_files
+from aphlict.process.channel import (
+    READY,
+    Channel,
+    ChannelMessage,
+    Commit,
+    Committed,
+    Discard,
+    Prepare,
+    Prepared,
+    Snapshot,
+    StartupReport,
+)
 from aphlict.process.logs import LogFile, open_all
-from aphlict.process.worker_specs import WorkerSpec
 
 log = logging.getLogger(__name__)
 
-# Containers made beyond those freed until the young ones are looked at (at most 3 ms), and how often that happens
-# until the next older ones are. 700, 10 and 10 are Python's own.
+# Container objects allocated in excess of those freed before a collection of the youngest generation (at most 3 ms),
+# and the number of collections of a generation before one of the next older generation. Python's own are 700, 10, 10.
 COLLECTOR_THRESHOLDS = 2500, 10, 100
-TELL_REPEATS = 5.0  # seconds between two looks for counted lines that are due
+FLUSH_INTERVAL = 5.0  # seconds between two calls of `LogHandler.flush_repeats`
 
 
-class End(Enum):
-    """Why the node shall stop."""
+class StopMode(Enum):
+    """How the node stops."""
 
     DRAIN = auto()
-    AT_ONCE = auto()
+    ABORT = auto()
 
 
-class Prospect(NamedTuple):
-    """A configuration that is prepared: `switch` puts it in force; its log files are open."""
+class PreparedReload(NamedTuple):
+    """A prepared configuration: `apply` makes the node use it; its log files are open."""
 
     number: int
     snapshot: Snapshot
-    switch: Callable[[], None]
+    apply: Callable[[], None]
     log_files: list[LogFile]
 
 
 class Worker:
-    """One run of a node, hub or edge. `supervisor` ends when the supervisor does."""
+    """Runs a node, and reacts to signals and to the messages of the supervisor.
 
-    def __init__(self, launched: Launch, duty: WorkerSpec, supervisor: Channel) -> None:
-        """Serve what was prepared."""
-        self._launch = launched
-        self._duty = duty
+    The channel from the supervisor closes when the supervisor exits.
+    """
+
+    def __init__(self, context: StartupContext, make_node: Callable[[], Node], supervisor: Channel) -> None:
+        self._context = context
+        self._make_node = make_node
         self._supervisor = supervisor
-        self._prospect: Prospect | None = None
-        self._ends: asyncio.Queue[End] = asyncio.Queue()
+        self._prepared: PreparedReload | None = None
+        self._stop_requests: asyncio.Queue[StopMode] = asyncio.Queue()
         self._node: Node | None = None
 
     async def run(self) -> None:
-        """Serve until told to stop. Raises what kept the node from starting."""
-        self._listen_to_signals()
-        self._tell_repeats()
-        self._node = self._duty.make()
+        """Serve until a stop is requested. Raises the error that kept the node from starting."""
+        self._add_handlers()
+        self._flush_repeats()
+        self._node = self._make_node()
         await self._node.start()
         tune_collector()
-        self._send(report.READY)
-        if await self._ends.get() is End.DRAIN:
+        self._send(READY)
+        if await self._stop_requests.get() is StopMode.DRAIN:
             await self._drain(self._node)
         else:
             self._node.abort()
 
+    def stop(self, mode: StopMode) -> None:
+        """Request a stop; a second request while the node drains aborts it."""
+        self._stop_requests.put_nowait(mode)
+
     async def _drain(self, node: Node) -> None:
-        """Stop in good order, or at once when anything more is asked for meanwhile."""
         draining = asyncio.create_task(node.drain())
-        impatient = asyncio.create_task(self._ends.get())
-        await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)
-        impatient.cancel()
+        second_request = asyncio.create_task(self._stop_requests.get())
+        await asyncio.wait({draining, second_request}, return_when=asyncio.FIRST_COMPLETED)
+        second_request.cancel()
         if not draining.done():
             draining.cancel()
             await asyncio.wait({draining})
@@ -83,18 +97,18 @@ class Worker:
         with contextlib.suppress(asyncio.CancelledError):
             draining.result()
 
-    def _listen_to_signals(self) -> None:
+    def _add_handlers(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._ends.put_nowait, End.DRAIN)
-        loop.add_signal_handler(signals.AT_ONCE, self._ends.put_nowait, End.AT_ONCE)
-        loop.add_signal_handler(signal.SIGUSR1, self._launch.journal.reopen)
+        loop.add_signal_handler(signal.SIGTERM, self.stop, StopMode.DRAIN)
+        loop.add_signal_handler(signals.ABORT, self.stop, StopMode.ABORT)
+        loop.add_signal_handler(signal.SIGUSR1, self._context.log_handler.reopen)
         loop.add_reader(self._supervisor, self._on_message)
-        signals.let_through()
+        signals.unblock()
 
-    def _on_orphaned(self) -> None:
+    def _on_supervisor_exit(self) -> None:
         asyncio.get_running_loop().remove_reader(self._supervisor)
-        log.error("the supervisor is gone: the worker ends too")
-        self._ends.put_nowait(End.AT_ONCE)
+        log.error("the supervisor has exited: stopping the worker")
+        self.stop(StopMode.ABORT)
 
     def _on_message(self) -> None:
         try:
@@ -103,82 +117,82 @@ class Worker:
             return
         match received:
             case None:
-                self._on_orphaned()
+                self._on_supervisor_exit()
             case Prepare(number), descriptor:
                 self._prepare(number, descriptor)
-            case Commit(number), _ if self._prospect is not None and self._prospect.number == number:
-                self._switch(self._prospect)
+            case Commit(number), _ if self._prepared is not None and self._prepared.number == number:
+                self._apply(self._prepared)
             case Discard(), _:
                 self._discard()
 
     def _prepare(self, number: int, descriptor: int | None) -> None:
-        """Do all that can fail of a reload, and say whether it did."""
+        """Do every step of a reload that can fail, and report the result."""
         self._discard()
         refusal = None
         try:
-            if descriptor is None:  # recvmsg(2): there was none left for it
+            if descriptor is None:  # recvmsg(2): this process has no descriptor left for it
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             assert self._node is not None
             snapshot = Snapshot.read(descriptor)
-            switch = self._node.prepare_reload(snapshot.settings, snapshot.files.recall)
+            apply = self._node.prepare_reload(snapshot.settings, snapshot.files.recall)
             files = log_files(snapshot.settings)
             open_all(files)
-            self._prospect = Prospect(number, snapshot, switch, files)
+            self._prepared = PreparedReload(number, snapshot, apply, files)
         except (AphlictError, OSError) as error:
             refusal = str(error)
         except Exception as error:
-            log.exception("the new configuration cannot be used; please report this")
+            log.exception("internal error while preparing the new configuration; please report this")
             refusal = f"{type(error).__name__}: {error}"
         self._send(Prepared(number, refusal))
 
-    def _switch(self, prospect: Prospect) -> None:
-        self._prospect = None
-        prospect.switch()
-        launched = self._launch
-        launched.settings, launched.files = prospect.snapshot.settings, prospect.snapshot.files
-        launched.journal.follow(prospect.log_files)
-        self._send(Committed(prospect.number))
+    def _apply(self, prepared: PreparedReload) -> None:
+        self._prepared = None
+        prepared.apply()
+        context = self._context
+        context.settings, context.files = prepared.snapshot.settings, prepared.snapshot.files
+        context.log_handler.replace_files(prepared.log_files)
+        self._send(Committed(prepared.number))
 
     def _discard(self) -> None:
-        if self._prospect is not None:
-            for file in self._prospect.log_files:
+        if self._prepared is not None:
+            for file in self._prepared.log_files:
                 file.close()
-            self._prospect = None
+            self._prepared = None
 
-    def _send(self, message: Message) -> None:
-        with contextlib.suppress(OSError):  # the supervisor is gone, which its end of the channel says
+    def _send(self, message: ChannelMessage) -> None:
+        with contextlib.suppress(OSError):  # the supervisor has exited: `_on_message` notices
             self._supervisor.send(message)
 
-    def _tell_repeats(self) -> None:
-        self._launch.journal.tell_repeats()
-        asyncio.get_running_loop().call_later(TELL_REPEATS, self._tell_repeats)
+    def _flush_repeats(self) -> None:
+        self._context.log_handler.flush_repeats()
+        asyncio.get_running_loop().call_later(FLUSH_INTERVAL, self._flush_repeats)
 
 
-def run(launched: Launch, duty: WorkerSpec, supervisor: Channel) -> int:
-    """Be the worker; returns the exit status of the process."""
+def run(context: StartupContext, make_node: Callable[[], Node], supervisor: Channel) -> int:
+    """Run a worker; returns the exit status of its process."""
     _raise_file_limit()
     try:
-        asyncio.run(Worker(launched, duty, supervisor).run())
+        asyncio.run(Worker(context, make_node, supervisor).run())
     except AphlictError as error:
         _report(supervisor, error)
         return error.exit_status
     except Exception as error:
-        log.exception("the worker fails")
+        log.exception("internal error, the worker exits; please report this")
         _report(supervisor, error)
         return 1
     return 0
 
 
 def _report(supervisor: Channel, error: Exception) -> None:
-    with contextlib.suppress(OSError):  # it is gone
-        supervisor.send(report.about(error))
+    with contextlib.suppress(OSError):  # the supervisor has exited
+        supervisor.send(StartupReport.from_error(error))
 
 
 def tune_collector() -> None:
-    """Have the garbage collector look at everything seldom, and never at what was there before the first browser.
+    """Make full garbage collections rare, and exclude the objects that exist before the first client.
 
-    Looking at everything stops the loop: for 60 ms where a million references to messages wait for slow browsers.
-    What a server makes is freed when the last reference to it goes: there is hardly any garbage to be found.
+    A full collection stops the event loop: for 60 ms if a million references to messages wait for slow clients.
+    The server's objects are freed when their last reference is dropped; there are hardly any cycles to collect.
     """
     gc.collect()
     gc.freeze()
@@ -186,6 +200,6 @@ def tune_collector() -> None:
 
 
 def _raise_file_limit() -> None:
-    """Each browser is a descriptor: use what the hard limit allows."""
+    """Each client uses a descriptor: use as many as the hard limit allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -23,7 +23,7 @@ def test_a_valid_configuration(installation: Installation) -> None:
 def test_a_taken_port(installation: Installation) -> None:
     with socket.create_server(("127.0.0.1", installation.client_port)):
         done = installation.run("check")
-    assert (done.returncode, "is taken by process" in done.stderr) == (1, True)
+    assert (done.returncode, "is in use by process" in done.stderr) == (1, True)
 
 
 def test_the_ports_of_the_running_server_are_not_checked(installation: Installation) -> None:

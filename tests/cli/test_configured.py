@@ -73,7 +73,7 @@ def test_a_port_that_is_taken(installation: Installation, command: str) -> None:
         done = installation.run(command)
     assert done.returncode == 1
     assert f"port {installation.client_port} " in done.stderr
-    assert f"is taken by process {os.getpid()}" in done.stderr
+    assert f"is in use by process {os.getpid()}" in done.stderr
 
 
 def test_a_restart_that_meets_a_taken_port(installation: Installation) -> None:
@@ -83,7 +83,7 @@ def test_a_restart_that_meets_a_taken_port(installation: Installation) -> None:
         servers[0]["port"] = other.getsockname()[1]
         installation.write(servers=servers)
         done = installation.run("restart")
-    assert (done.returncode, "is taken by process" in done.stderr) == (1, True)
+    assert (done.returncode, "is in use by process" in done.stderr) == (1, True)
 
 
 def test_debug_where_a_server_runs(installation: Installation) -> None:

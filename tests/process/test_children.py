@@ -53,7 +53,7 @@ def without_descriptors(supervisor: psutil.Process) -> int:
 
 def failed_starts(installation: Installation, name: str) -> list[str]:
     """The pauses after the starts of a worker that failed for want of something."""
-    return re.findall(rf"the {name} cannot be started: .+; next try in (\S+) s", installation.log.read_text())
+    return re.findall(rf"cannot start the {name}: .+; next try in (\S+) s", installation.log.read_text())
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -7,7 +7,7 @@ WORKER = """
 import asyncio, gc
 from types import SimpleNamespace
 from aphlict.process.channel import pair
-from aphlict.process.worker import End, Worker
+from aphlict.process.worker import StopMode, Worker
 
 class Node:
     async def start(self):
@@ -16,10 +16,10 @@ class Node:
         pass
 
 async def run():
-    launched = SimpleNamespace(journal=SimpleNamespace(tell_repeats=int, reopen=int))
+    context = SimpleNamespace(log_handler=SimpleNamespace(flush_repeats=int, reopen=int))
     ours, supervisors = pair()
-    worker = Worker(launched, SimpleNamespace(make=Node), ours)
-    worker._ends.put_nowait(End.AT_ONCE)
+    worker = Worker(context, Node, ours)
+    worker.stop(StopMode.ABORT)
     await worker.run()
 
 asyncio.run(run())

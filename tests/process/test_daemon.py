@@ -6,15 +6,14 @@ from pathlib import Path
 import pytest
 
 from aphlict.process import daemon
-from aphlict.process import startup_report as report
-from aphlict.process.startup_report import Failed, Sender
+from aphlict.process.channel import READY, ReportedError, ReportPipe
 
 
 def test_an_error_before_the_report_reaches_the_starter() -> None:
-    def serve(_starter: Sender) -> int:
+    def serve(_starter: ReportPipe) -> int:
         raise RuntimeError("no")
 
-    with pytest.raises(Failed, match="RuntimeError: no"):
+    with pytest.raises(ReportedError, match="RuntimeError: no"):
         daemon.detach(serve, frozenset())
 
 
@@ -23,9 +22,9 @@ def test_an_error_after_the_report_is_written_to_no_other_file(tmp_path: Path) -
     reused = tmp_path / "reused"
     receiver, sender = os.pipe()  # ends with the process
 
-    def serve(starter: Sender) -> int:
+    def serve(starter: ReportPipe) -> int:
         number = starter.fileno()
-        starter.send(report.READY)
+        starter.send(READY)
         while (descriptor := os.open(reused, os.O_RDWR | os.O_CREAT)) < number:
             pass
         os.write(sender, b"same" if descriptor == number else b"another")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from aphlict.config.loader import load
-from aphlict.process.bootstrap import find_exposed
+from aphlict.process.bootstrap import find_exposed_files
 from tests.support import certificates
 from tests.support.configuration import ADMIN, CLIENT, write_configuration
 from tests.support.installation import Installation, installed
@@ -46,7 +46,7 @@ def exposed(folder: Path, **changes: Any) -> list[str]:
     """The keys of the warnings."""
     path = write_configuration(folder, **changes)
     path.chmod(0o644)
-    return [sentence.split()[0] for sentence in find_exposed(path, load(path))]
+    return [sentence.split()[0] for sentence in find_exposed_files(path, load(path))]
 
 
 def with_keys(*paths: str) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def test_the_log_has_the_warning(served: Installation) -> None:
     served.write(servers=servers)
     served.config.chmod(0o644)
     served.run("start")
-    assert served.logged(f"servers[1].admin.secret in {served.config} is open to every user")
+    assert served.logged(f"servers[1].admin.secret in {served.config} is accessible to every user")
     assert not served.logged(SECRET)
 
 
@@ -129,6 +129,6 @@ def test_the_group_of_the_servers_user_gets_the_file(folder: Path) -> None:
     os.chown(path, 0, 0)
     servers = [CLIENT, ADMIN | {"admin.secret.file": str(path)}]
     config = write_configuration(folder, servers=servers, user="nobody")
-    [sentence] = find_exposed(config, load(config))
+    [sentence] = find_exposed_files(config, load(config))
     name = shlex.quote(str(path))
     assert sentence.endswith(f": chgrp nogroup {name} && chmod g=r,o= {name}")

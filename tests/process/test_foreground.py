@@ -85,7 +85,7 @@ def test_ctrl_c_twice_reaches_a_worker_that_had_no_time_for_the_first(installati
         process.send_signal(signal.SIGINT)
         wait_until(lambda: installation.logged("stopping (SIGINT)"))
         process.send_signal(signal.SIGINT)
-        wait_until(lambda: installation.logged("stopping at once (SIGINT again)"))
+        wait_until(lambda: installation.logged("stopping immediately (second signal: SIGINT)"))
         worker.resume()
         process.communicate(timeout=10)
     assert process.returncode == 0
@@ -101,7 +101,7 @@ def test_debug_ends_as_the_server_did(installation: Installation) -> None:
         process.terminate()
         _, err = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert "the server stopped, but not in good order: worker: killed by SIGKILL" in err
+    assert "unclean shutdown: worker: killed by SIGKILL" in err
     assert not is_alive(worker)
 
 
@@ -144,7 +144,7 @@ def test_the_end_of_its_terminal_ends_it(installation: Installation) -> None:
     installation.worker()
     os.close(terminal)  # the kernel sends SIGHUP
     assert os.waitpid(pid, 0)[1] == 0
-    assert installation.logged("stopping (the terminal is gone)")
+    assert installation.logged("stopping (the terminal was closed)")
     assert not installation.pidfile.exists()
 
 
@@ -164,7 +164,7 @@ def test_nohup_keeps_it_running_when_its_terminal_is_gone(installation: Installa
     os.close(terminal)  # the kernel sends SIGHUP
     os.kill(pid, signal.SIGHUP)
     os.kill(pid, signal.SIGUSR1)  # comes after it
-    wait_until(lambda: installation.logged("opening the log files again"), "the signals to be handled")
+    wait_until(lambda: installation.logged("reopening the log files"), "the signals to be handled")
     assert not installation.logged("stopping")
     assert installation.worker() == worker
     os.kill(pid, signal.SIGTERM)
@@ -174,7 +174,7 @@ def test_nohup_keeps_it_running_when_its_terminal_is_gone(installation: Installa
 def test_a_background_start_under_nohup_can_be_reloaded(installation: Installation) -> None:
     assert installation.run("start", preexec_fn=ignore_hangup).returncode == 0
     installation.supervisor().send_signal(signal.SIGHUP)
-    wait_until(lambda: installation.logged("read "), "the reload")
+    wait_until(lambda: installation.logged("reloaded "), "the reload")
 
 
 def test_systemd_is_told(installation: Installation) -> None:

@@ -146,7 +146,7 @@ def test_a_taken_port_names_its_holder(installation: Installation) -> None:
         other.communicate(b"\n")
     assert done.returncode == 1
     assert f"port {installation.admin_port} (127.0.0.1:{installation.admin_port})" in done.stderr
-    assert f"is taken by process {other.pid} ({sys.executable}" in done.stderr
+    assert f"is in use by process {other.pid} ({sys.executable}" in done.stderr
     assert not installation.pidfile.exists()
     assert not accepts(installation.client_port)
 
@@ -196,7 +196,7 @@ def test_a_killed_worker_is_replaced_while_the_ports_stay_open(installation: Ins
     worker.kill()
     assert accepts(installation.client_port)
     assert installation.next_worker(worker).ppid() == supervisor.pid
-    assert installation.logged(f"worker {worker.pid} ended after")
+    assert installation.logged(f"worker {worker.pid} exited after")
     assert installation.logged("killed by SIGKILL")
 
 
@@ -206,7 +206,7 @@ def test_workers_that_die_again_and_again_are_replaced_less_often(installation: 
     for pause in ("0.1", "0.5", "1"):
         worker.kill()
         worker = installation.next_worker(worker)
-        assert installation.logged(f"another one starts in {pause} s")
+        assert installation.logged(f"restarting it in {pause} s")
 
 
 def test_a_killed_supervisor_leaves_nothing_behind(installation: Installation) -> None:
@@ -217,7 +217,7 @@ def test_a_killed_supervisor_leaves_nothing_behind(installation: Installation) -
     assert not accepts(installation.client_port)
     assert installation.run("status").returncode == 1
     assert installation.run("start").returncode == 0
-    assert installation.logged(f"process {supervisor.pid}, which it names, no longer exists")
+    assert installation.logged(f"process {supervisor.pid} no longer exists")
 
 
 def test_start_right_after_a_killed_supervisor_waits_for_its_worker(installation: Installation) -> None:
@@ -244,4 +244,4 @@ def test_the_supervisor_kills_a_worker_that_does_not_end(installation: Installat
     worker.suspend()
     supervisor.terminate()
     wait_until(lambda: not is_alive(supervisor), timeout=12)
-    assert installation.logged(f"worker {worker.pid} does not end: it is killed")
+    assert installation.logged(f"worker {worker.pid} does not exit: killing it")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from aphlict.errors import FileError
-from aphlict.process.logs import LogFile, LogHandler, Stream, open_all
+from aphlict.process.logs import LogFile, LogHandler, StreamSink, open_all
 from aphlict.process.pidfile import is_alive
 from tests.support.installation import Installation
 from tests.support.waiting import wait_until
@@ -31,7 +31,7 @@ def log() -> Iterator[logging.Logger]:
         handler.close()
 
 
-def journal(log: logging.Logger, *sinks: Stream, count_repeats: bool = True) -> LogHandler:
+def journal(log: logging.Logger, *sinks: StreamSink, count_repeats: bool = True) -> LogHandler:
     """A journal behind the logger."""
     made = LogHandler(sinks, count_repeats=count_repeats)
     log.addHandler(made)
@@ -71,14 +71,14 @@ def test_an_exception_is_told_in_the_line(tmp_path: Path, log: logging.Logger) -
 def test_arguments_that_do_not_fit_harm_nobody(tmp_path: Path, log: logging.Logger) -> None:
     journal(log, LogFile(tmp_path / "log"))
     log.info("%d", "x")
-    assert "%d (with arguments that do not fit)" in (tmp_path / "log").read_text()
+    assert "%d (invalid arguments)" in (tmp_path / "log").read_text()
 
 
 def test_repeated_lines_are_counted(tmp_path: Path, log: logging.Logger) -> None:
     made = journal(log, LogFile(tmp_path / "log"))
     for _ in range(1001):
         log.warning("full")
-    made.tell_repeats(all_of_them=True)
+    made.flush_repeats(everything=True)
     first, second = (tmp_path / "log").read_text().splitlines()
     assert first.endswith("] full")
     assert second.endswith("] full … 1,000 more times")
@@ -166,7 +166,7 @@ def test_lost_lines_are_told_by_the_file_that_follows(tmp_path: Path, log: loggi
     made = journal(log, LogFile(path))
     log.info("lost")
     path.unlink()
-    made.follow(opened(path))
+    made.replace_files(opened(path))
     log.info("found")
     assert re.search(r"1 line was lost here\n.*found\n", path.read_text())
 
@@ -175,14 +175,14 @@ def test_a_forked_process_leaves_the_counts_to_the_other(tmp_path: Path, log: lo
     made = journal(log, LogFile(tmp_path / "log"))
     log.info("again")
     log.info("again")
-    made.count_anew()
-    made.tell_repeats(all_of_them=True)
+    made.reset_counts()
+    made.flush_repeats(everything=True)
     assert (tmp_path / "log").read_text().count("again") == 1
 
 
 def test_a_console_that_takes_nothing_does_not_block(log: logging.Logger) -> None:
     receiver, sender = os.pipe()
-    journal(log, Stream(sender))
+    journal(log, StreamSink(sender))
     began = time.monotonic()
     for number in range(5000):
         log.info("line %d %s", number, "x" * number)
@@ -217,7 +217,7 @@ def test_new_files_take_over_or_nothing_changes(tmp_path: Path, log: logging.Log
     with pytest.raises(FileError):
         opened(tmp_path / "new", tmp_path)
     log.info("one")
-    made.follow(opened(tmp_path / "new"))
+    made.replace_files(opened(tmp_path / "new"))
     log.info("two")
     assert "one" in (tmp_path / "old").read_text()
     assert "two" in (tmp_path / "new").read_text()

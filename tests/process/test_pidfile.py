@@ -54,7 +54,7 @@ def test_it_is_locked_as_long_as_it_is_held(tmp_path: Path) -> None:
     pidfile = Pidfile.acquire(path)
     with lock_of(path).open() as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    with pytest.raises(AlreadyRunning, match="another process, which keeps it locked"):
+    with pytest.raises(AlreadyRunning, match="another process, which holds its lock"):
         Pidfile.acquire(path)
     pidfile.release()
     assert not lock_of(path).exists()
@@ -63,7 +63,7 @@ def test_it_is_locked_as_long_as_it_is_held(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(FileError, match="cannot make the folder"):
+    with pytest.raises(FileError, match="cannot create the folder"):
         Pidfile.acquire(tmp_path / "file" / "run" / "pid")
     (tmp_path / "folder").mkdir()
     with pytest.raises(FileError, match="cannot write the pidfile"):
@@ -102,10 +102,7 @@ def test_what_an_earlier_server_left_is_told(tmp_path: Path) -> None:
         pass
     path.write_text(f"{gone.pid}\n")
     stale = Pidfile.acquire(path)
-    assert (
-        stale.stale
-        == f"replaced the stale pidfile {path}: process {gone.pid}, which it names, no longer exists"
-    )
+    assert stale.stale == f"replaced the stale pidfile {path}: its process {gone.pid} no longer exists"
     stale.release()
 
 
@@ -115,7 +112,7 @@ def test_a_foreign_process_is_not_ours(tmp_path: Path) -> None:
         path.write_text(f"{stranger.pid}\n")
         assert find_running(path) is None
         taken_over = Pidfile.acquire(path)
-        assert f"process {stranger.pid}, which it names, is no server of ours" in str(taken_over.stale)
+        assert f"its process {stranger.pid} is not an aphlict server" in str(taken_over.stale)
         taken_over.release()
 
 
@@ -271,7 +268,7 @@ def test_a_reused_pid_is_never_signalled(installation: Installation) -> None:
         assert installation.run("status").returncode == 1
         assert installation.run("start").returncode == 0
         assert stranger.poll() is None
-    assert installation.logged(f"process {stranger.pid}, which it names, is no server of ours")
+    assert installation.logged(f"its process {stranger.pid} is not an aphlict server")
 
 
 def test_simultaneous_starts_make_one_server(installation: Installation) -> None:

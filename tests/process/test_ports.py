@@ -51,16 +51,16 @@ def test_a_taken_port_names_the_holder() -> None:
     (port,) = free_ports(1)
     with socket.create_server(("127.0.0.1", port)), pytest.raises(AddressInUse) as caught:
         ports.bind(server(port, "0.0.0.0"))
-    assert f"port {port} (0.0.0.0:{port}) is taken by process {os.getpid()} (" in str(caught.value)
+    assert f"port {port} (0.0.0.0:{port}) is in use by process {os.getpid()} (" in str(caught.value)
 
 
 def test_the_holder_of_another_address_is_not_named() -> None:
     (port,) = free_ports(1)
     with socket.create_server(("127.0.0.2", port)):
         (sock,) = ports.bind(server(port, "127.0.0.1"))
-        assert str(os.getpid()) in ports.holder(server(port, "127.0.0.1"))
+        assert str(os.getpid()) in ports.describe_port_owner(server(port, "127.0.0.1"))
         sock.close()
-        assert "gone a moment later: try again" in ports.holder(server(port, "127.0.0.1"))
+        assert "has just exited: try again" in ports.describe_port_owner(server(port, "127.0.0.1"))
 
 
 def test_a_connection_that_has_the_port_is_told_from_a_listener() -> None:
@@ -72,7 +72,7 @@ def test_a_connection_that_has_the_port_is_told_from_a_listener() -> None:
         pytest.raises(AddressInUse) as caught,
     ):
         ports.bind(server(port))
-    assert f"is taken by a connection that process {os.getpid()} (" in str(caught.value)
+    assert f"is in use by an outgoing connection of process {os.getpid()} (" in str(caught.value)
     assert "net.ipv4.ip_local_port_range" in str(caught.value)
 
 

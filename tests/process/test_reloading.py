@@ -41,7 +41,7 @@ def test_new_limits_take_over(installation: Installation) -> None:
     worker = installation.worker()
     assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 200
     installation.write(body=50)
-    hang_up(installation, supervisor, "read ")
+    hang_up(installation, supervisor, "reloaded ")
     assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 413
     assert installation.worker() == worker
 
@@ -54,7 +54,7 @@ def test_limits_of_connections_take_over_and_are_counted(installation: Installat
     with ExitStack() as stack:
         opened = [stack.enter_context(browsing.listening_to(installation.client_port, "a")) for _ in range(8)]
         installation.write(workers=workers, connections_address=1, subscriptions=1)
-        hang_up(installation, supervisor, "read ")
+        hang_up(installation, supervisor, "reloaded ")
         wait_until(lambda: is_refused(installation.client_port), "the new limit")
         for browser in opened:
             assert browsing.order(browser, "subscribe", ["b"])["type"] == "error"
@@ -81,7 +81,7 @@ def is_refused(port: int) -> bool:
 def test_a_worker_that_follows_has_the_new_limits_too(installation: Installation) -> None:
     supervisor = installation.start()
     installation.write(body=50)
-    hang_up(installation, supervisor, "read ")
+    hang_up(installation, supervisor, "reloaded ")
     worker = installation.worker()
     worker.kill()
     installation.next_worker(worker)
@@ -91,7 +91,7 @@ def test_a_worker_that_follows_has_the_new_limits_too(installation: Installation
 def test_a_bad_configuration_is_refused(installation: Installation) -> None:
     supervisor = installation.start()
     installation.config.write_text('{"servers": 7}')
-    hang_up(installation, supervisor, "the new configuration is refused, the old one stays in force: ")
+    hang_up(installation, supervisor, "reload failed, keeping the current configuration: ")
     assert installation.post({"subscribers": ["a"]})[0] == 200
     assert is_alive(supervisor)
 
@@ -102,8 +102,8 @@ def test_empty_texts_of_an_existing_configuration_mean_not_given(installation: I
     supervisor = installation.start()
     empty = {"ssl.key": "", "ssl.cert": "", "ssl.chain": ""}
     installation.write(servers=[servers[0] | empty, servers[1] | empty | {"listen": ""}], memory_hint=0)
-    hang_up(installation, supervisor, f"read {installation.config} again")
-    assert not installation.logged("at the next restart")
+    hang_up(installation, supervisor, f"reloaded {installation.config}")
+    assert not installation.logged("restart to apply it")
     for command in ("check", "doctor", "status", "restart"):
         done = installation.run(command)
         assert done.returncode == 0, done
@@ -115,7 +115,7 @@ def test_what_needs_a_restart_is_told_and_stays(installation: Installation) -> N
     servers = json.loads(installation.config.read_text())["servers"]
     servers[0]["port"] = 1
     installation.write(servers=servers, pidfile="elsewhere", body=50)
-    hang_up(installation, supervisor, "read ")
+    hang_up(installation, supervisor, "reloaded ")
     assert installation.logged('"servers[0].port" has changed in')
     assert installation.logged('"pidfile" has changed in')
     worker = installation.worker()
@@ -133,7 +133,7 @@ def test_new_log_files_take_over(installation: Installation) -> None:
     another = installation.folder / "another" / "log"
     installation.write(logs=[{"path": str(another)}])
     supervisor.send_signal(signal.SIGHUP)
-    wait_until(lambda: another.exists() and f"read {installation.config} again" in another.read_text())
+    wait_until(lambda: another.exists() and f"reloaded {installation.config}" in another.read_text())
     supervisor.terminate()
     wait_until(lambda: not is_alive(supervisor))
     assert "the server stopped" in another.read_text()
@@ -150,10 +150,10 @@ def test_new_certificates_take_over_and_bad_ones_are_refused(tmp_path: Path) -> 
         supervisor = installation.start()
         assert "first" in _names(installation.client_port, files.ca)
         authority.issue("localhost", "second").write(tmp_path)
-        hang_up(installation, supervisor, "read ")
+        hang_up(installation, supervisor, "reloaded ")
         assert "second" in _names(installation.client_port, files.ca)
         Path(files.key).write_bytes(b"no key")
-        hang_up(installation, supervisor, "is refused, the old one stays in force")
+        hang_up(installation, supervisor, "keeping the current configuration")
         worker = installation.worker()
         worker.kill()
         installation.next_worker(worker)  # has the good ones from the supervisor's memory
@@ -196,9 +196,7 @@ def test_keys_are_read_again_and_a_bad_one_is_refused(installation: Installation
     supervisor = installation.start()
     assert [status(0), status(1)] == [200, 401]
     key_file(installation.folder, b"short", "0.key")
-    hang_up(
-        installation, supervisor, "the new configuration is refused, the old one stays in force: auth.keys[0]"
-    )
+    hang_up(installation, supervisor, "reload failed, keeping the current configuration: auth.keys[0]")
     assert [status(0), status(1)] == [200, 401]
     for edge in installation.supervisor().children():
         edge.kill()  # those that follow have what was good
@@ -208,7 +206,7 @@ def test_keys_are_read_again_and_a_bad_one_is_refused(installation: Installation
     assert [status(0), status(1)] == [200, 401]
     servers[0]["auth.keys"] = [new]
     installation.write(servers=servers, workers=2)
-    hang_up(installation, supervisor, "read ")
+    hang_up(installation, supervisor, "reloaded ")
     wait_until(lambda: [status(0), status(1)] == [401, 200], "both edges to have read it")
 
 
@@ -235,7 +233,7 @@ def test_a_revoked_key_is_invalid_where_a_port_has_changed_as_well(
     servers[moved]["port"] = free_ports(1)[0]
     installation.write(servers=servers, workers=workers)
     Path(keys[0]).unlink()
-    hang_up(installation, supervisor, "read ")
+    hang_up(installation, supervisor, "reloaded ")
     assert [poll_status(installation.client_port, each) for each in (0, 1)] == [401, 200]
     assert restart_keys(installation) == [f"servers[{moved}].port"]
 
@@ -255,10 +253,10 @@ def test_a_server_that_is_no_longer_there_keeps_its_keys(installation: Installat
     supervisor = installation.start()
     Path(key).unlink()
     installation.write(servers=servers, body=50)
-    hang_up(installation, supervisor, "read ")
+    hang_up(installation, supervisor, "reloaded ")
     assert poll_status(second, 0) == 200
     assert poll_status(second, 1) == 401
-    assert restart_keys(installation) == [f"servers (client 127.0.0.1:{second}, no longer there)"]
+    assert restart_keys(installation) == [f"servers (client 127.0.0.1:{second}, removed)"]
     assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 413
 
 
@@ -302,7 +300,7 @@ def test_files_are_read_once_for_all_processes(tmp_path: Path) -> None:
         pipe = Once(tmp_path / "pipe", Path(new.key).read_bytes(), b"no key")
         servers[0] |= new.settings() | {"ssl.key": str(tmp_path / "pipe")}
         installation.write(servers=servers, workers=2)
-        hang_up(installation, supervisor, "read ")
+        hang_up(installation, supervisor, "reloaded ")
         for _ in range(10):  # both edges
             assert "second" in _names(installation.client_port, new.ca)
         assert pipe.readers == 1
@@ -319,7 +317,7 @@ def two(installation: Installation) -> tuple[psutil.Process, psutil.Process]:
 NONE_LEFT = (
     3  # a limit of descriptors that leaves none to a process which has these: those that are open stay so
 )
-REFUSED = "the new configuration is refused, the old one stays in force: edge 2 "
+REFUSED = "reload failed, keeping the current configuration: edge 2 "
 
 
 def test_nothing_changes_where_a_worker_has_no_descriptor_left(
@@ -332,10 +330,10 @@ def test_nothing_changes_where_a_worker_has_no_descriptor_left(
     installation.write(workers=2, body=50, logs=[{"path": str(another)}])
     hang_up(installation, supervisor, REFUSED)
     assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 200
-    assert not installation.logged("read ")
+    assert not installation.logged("reloaded ")
     resource.prlimit(edge.pid, resource.RLIMIT_NOFILE, (before, hard))
     supervisor.send_signal(signal.SIGHUP)
-    wait_until(lambda: another.exists() and "read " in another.read_text(), "the next reload")
+    wait_until(lambda: another.exists() and "reloaded " in another.read_text(), "the next reload")
     assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 413
 
 
@@ -351,7 +349,7 @@ def test_nothing_changes_where_a_worker_hangs(
     finally:
         edge.resume()
     assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 200
-    hang_up(installation, supervisor, "read ")
+    hang_up(installation, supervisor, "reloaded ")
     assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 413
 
 
@@ -363,7 +361,7 @@ def test_a_worker_that_ends_during_a_reload_does_not_hold_it_up(
     installation.write(workers=2, body=50)
     supervisor.send_signal(signal.SIGHUP)
     edge.kill()
-    wait_until(lambda: installation.logged("read "), "the reload", timeout=8)
+    wait_until(lambda: installation.logged("reloaded "), "the reload", timeout=8)
     assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 413
 
 
@@ -377,7 +375,7 @@ def test_a_reload_during_a_reload_follows_it(
         supervisor.send_signal(signal.SIGHUP)
         wait_until(lambda: supervisor.status() == psutil.STATUS_SLEEPING, "the supervisor to wait")
     edge.resume()
-    hang_up(installation, supervisor, "read ")
+    hang_up(installation, supervisor, "reloaded ")
     wait_until(lambda: installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 413, "the second")
 
 
