@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.installation import Installation, installed
 
@@ -24,6 +26,27 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 # nohup ignores SIGHUP. A server in the foreground respects that, and would not reload.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+# With -n, the tests of one group run one after the other, in their order; all others at any time in any process.
+GROUPS = {
+    "tests/cli/test_first_use.py": "one project",
+    "tests/faults/test_slow_readers.py": "load",
+    "tests/faults/test_storm.py": "load",
+    "tests/server/conformance/test_autobahn.py": "one installation of the suite",
+}
+
+
+class Scheduler(LoadScopeScheduling):  # type: ignore[misc]
+    """Passes a group of tests, or a single test, to each process that is idle."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return GROUPS.get(nodeid.partition("::")[0], nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduler:
+    """Use it for `-n`."""
+    return Scheduler(config, log)
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -13,10 +13,7 @@ import pytest
 from aphlict import __version__
 from tests.support.installation import PROJECT
 
-pytestmark = [
-    pytest.mark.timeout(300),  # packages are downloaded
-    pytest.mark.xdist_group("first use"),  # most of these tests use one project, in their order
-]
+pytestmark = pytest.mark.timeout(300)  # packages are downloaded
 
 NOT_IN_A_CLONE = shutil.ignore_patterns(
     ".git", ".venv", "node_modules", "build", "dist", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis"

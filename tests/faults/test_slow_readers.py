@@ -36,7 +36,7 @@ SHARED = 48 * 2**20  # bytes that the server may grow where all wait for the sam
 MOST = 512 * 2**20  # bytes that it may have where all wait for messages of their own
 OF_THE_KERNEL = 256 * 1024  # bytes for each, both ends of its connection together
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("load")]
+pytestmark = pytest.mark.timeout(120)
 
 
 class Publisher:

@@ -17,10 +17,7 @@ FINE = {"OK", "INFORMATIONAL"}  # not NON-STRICT, FAILED or UNCLEAN
 INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
 EXPECTED_CASES = 301
 
-pytestmark = [
-    pytest.mark.timeout(600),  # the suite may have to be installed
-    pytest.mark.xdist_group("autobahn"),  # once
-]
+pytestmark = pytest.mark.timeout(600)  # the suite may have to be installed
 
 
 @pytest.fixture(scope="session")
