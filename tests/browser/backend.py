@@ -12,9 +12,9 @@ from tests.support.tokens import token
 
 # As Page.listen, with a function as the option `token`.
 LISTEN = """(url, channels, options, backend) => {
-  window.asked = 0;
+  window.calls = 0;
   const token = async () => {
-    asked++;
+    calls++;
     const answer = await fetch(backend);
     if (!answer.ok) {
       throw new Error("the backend is down");
@@ -42,7 +42,7 @@ class Backend:
         self.url = ""
 
     def make(self) -> str:
-        """Make a token. The server accepts it 5 seconds longer than it says, and tells clients whole seconds."""
+        """Make a token. The server accepts it 5 seconds longer than `exp`, and reports whole seconds to clients."""
         return "broken" if self.broken else token(*self.channels, exp=time.time() - 5 + self.seconds)
 
     def respond(self) -> tuple[int, str]:
@@ -87,6 +87,6 @@ def listen(
     return page
 
 
-def asked(page: Page) -> int:
+def token_calls(page: Page) -> int:
     """How often the client has called the page's function for a token."""
-    return int(page.tab.evaluate("asked"))
+    return int(page.tab.evaluate("calls"))

@@ -22,7 +22,7 @@ FLAGS = (
     "--disable-sync",
     "--metrics-recording-only",
     "--no-proxy-server",
-    "--host-resolver-rules=MAP rebound.example 127.0.0.1",  # a stranger's name that leads here
+    "--host-resolver-rules=MAP rebound.example 127.0.0.1",  # a name of another site that resolves to this machine
     "--remote-debugging-port=0",
 )
 
@@ -38,11 +38,11 @@ class ChromiumTab(Tab):
         self.command("Runtime.enable")
 
     def command(self, method: str, **params: object) -> dict[str, Any]:
-        """Do a DevTools command in this tab."""
+        """Run a DevTools command in this tab."""
         return self._remote.command(method, params, sessionId=self._session)
 
     def open(self, url: str) -> None:
-        """Go to a page and wait until its scripts have run."""
+        """Load a page and wait until its scripts have run."""
         self.command("Page.navigate", url=url)
         wait_until(lambda: self.evaluate("[document.readyState, location.href]") == ["complete", url], url)
 
@@ -55,8 +55,8 @@ class ChromiumTab(Tab):
         return answer["result"]["value"]
 
     def console(self, kind: str) -> list[str]:
-        """What the page wrote on its console so far: 'warning', 'error' or another kind."""
-        self.evaluate("0")  # events that are on their way come before its answer
+        """Return the lines of the page's console: those of a kind such as 'warning' or 'error'."""
+        self.evaluate("0")  # events before its response have arrived then
         calls = [
             event["params"]
             for event in self._remote.events("Runtime.consoleAPICalled")
@@ -69,11 +69,11 @@ class ChromiumTab(Tab):
         self._remote.command("Target.closeTarget", {"targetId": self._target})
 
     def crash(self) -> None:
-        """Kill the tab's process: none of its scripts runs any more."""
+        """Kill the process of the tab."""
         self._remote.post("Page.crash", {}, sessionId=self._session)
 
     def freeze(self, *, warned: bool) -> None:
-        """Stop all its scripts; where it is warned, the page is told before."""
+        """Stop all scripts of the tab; with `warned`, after the event `freeze`."""
         if warned:
             self.command("Page.setWebLifecycleState", state="frozen")
         else:
@@ -82,7 +82,7 @@ class ChromiumTab(Tab):
             self._remote.post("Runtime.evaluate", {"expression": "0"}, sessionId=self._session)
 
     def thaw(self, *, warned: bool) -> None:
-        """Let its scripts go on."""
+        """Let the scripts run again."""
         if warned:
             self.command("Page.setWebLifecycleState", state="active")
         else:
@@ -90,7 +90,7 @@ class ChromiumTab(Tab):
 
 
 class ChromiumProfile(Profile):
-    """A context of Chromium, as an incognito window is."""
+    """A browser context, like an incognito window."""
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
@@ -104,12 +104,12 @@ class ChromiumProfile(Profile):
         return tab
 
     def close(self) -> None:
-        """Close its tabs, and forget it."""
+        """Close its tabs and delete it."""
         self._remote.command("Target.disposeBrowserContext", {"browserContextId": self._id})
 
 
 class Chromium(Browser):
-    """A Chromium whose files are in a folder of its own."""
+    """A Chromium with its files in a folder."""
 
     def __init__(self, program: str, folder: Path) -> None:
         self._process = subprocess.Popen(
@@ -128,7 +128,7 @@ class Chromium(Browser):
         return ChromiumProfile(self._remote)
 
     def close(self) -> None:
-        """End it, with all its processes."""
+        """Terminate all its processes."""
         self._remote.command("Browser.close", {})
         self._remote.close()
         try:

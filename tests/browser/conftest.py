@@ -103,7 +103,7 @@ def network(request: pytest.FixtureRequest, cable: Cable) -> Cable:
 
 @pytest.fixture
 def networks(server: Installation) -> Iterator[list[Cable]]:
-    """The networks for all transports at once, for tests that take long."""
+    """The networks for all transports together, for tests that take long."""
     with ExitStack() as cables:
         yield [allow_only(each, cables.enter_context(cable_to(server.client_port))) for each in TRANSPORTS]
 

@@ -1,4 +1,4 @@
-"""What a browser under test can do, whichever it is."""
+"""The interface to a browser, Chromium or Firefox."""
 
 import itertools
 import json
@@ -14,29 +14,29 @@ ANSWER_TIME = 30
 
 
 class PageError(Exception):
-    """What was evaluated in a page threw, or the browser cannot do what it was told."""
+    """An evaluated expression threw, or a command of the browser failed."""
 
 
 class Remote:
-    """A debugging connection: commands, one at a time; events are kept until somebody asks for them."""
+    """A debugging connection. Commands run one at a time; events are kept."""
 
     def __init__(self, address: str) -> None:
         self._open = ExitStack()
-        # It lives as long as the browser, beside tests of other things. Its pings would draw from the `random` that
-        # all share, in a thread, at any time: property tests, for which Hypothesis watches that state, fail of it.
+        # It is open as long as the browser, also during other tests. Its pings would use the global `random` in a
+        # thread, which Hypothesis reports as an error in property tests.
         connecting = connect(address, max_size=None, compression=None, proxy=None, ping_interval=None)
         self._connection = self._open.enter_context(connecting)
         self._ids = itertools.count(1)
         self._events: list[dict[str, Any]] = []
 
     def post(self, method: str, params: Mapping[str, object], **more: object) -> int:
-        """Send a command of which no answer is awaited."""
+        """Send a command without waiting for its result; return its ID."""
         id = next(self._ids)
         self._connection.send(json.dumps({"id": id, "method": method, "params": params, **more}))
         return id
 
     def command(self, method: str, params: Mapping[str, object], **more: object) -> dict[str, Any]:
-        """Do a command and return its result."""
+        """Run a command and return its result."""
         id = self.post(method, params, **more)
         while True:
             answer: dict[str, Any] = json.loads(self._connection.recv(timeout=ANSWER_TIME))
@@ -49,11 +49,11 @@ class Remote:
                 return result
 
     def events(self, method: str) -> Iterator[dict[str, Any]]:
-        """The events of that name so far."""
+        """The events of this name so far."""
         return (event for event in self._events if event.get("method") == method)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._open.close()
 
 
@@ -62,18 +62,18 @@ class Tab(ABC):
 
     @abstractmethod
     def open(self, url: str) -> None:
-        """Go to a page and wait until its scripts have run."""
+        """Load a page and wait until its scripts have run."""
 
     @abstractmethod
     def _evaluate(self, expression: str) -> Any:
-        """Evaluate an expression, a promise awaited, that gives text; PageError where it throws."""
+        """Evaluate an expression that returns a string, or a promise of one. Raises PageError if it throws."""
 
     @abstractmethod
     def close(self) -> None:
         """Close the tab as a user does."""
 
     def evaluate(self, expression: str, *values: object) -> Any:
-        """Evaluate an expression, or call a function with values; a promise is awaited."""
+        """Evaluate an expression, or call a function with values, and await the result."""
         if values:
             expression = f"({expression})({', '.join(json.dumps(value) for value in values)})"
         text = self._evaluate(f"(async () => JSON.stringify(await ({expression})) ?? 'null')()")
@@ -81,7 +81,7 @@ class Tab(ABC):
 
 
 class Profile(ABC):
-    """A set of tabs that share storage, locks and channels with each other and nobody else."""
+    """Tabs that share storage, locks and channels with each other only."""
 
     @abstractmethod
     def new_tab(self, url: str) -> Tab:
@@ -89,7 +89,7 @@ class Profile(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close its tabs, and forget it."""
+        """Close its tabs and delete it."""
 
 
 class Browser(ABC):
@@ -101,10 +101,10 @@ class Browser(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End it, with all its processes."""
+        """Terminate all its processes."""
 
 
 def find_address(text: str, pattern: str) -> str | None:
-    """The first group of a pattern in what a browser wrote."""
+    """Return the first group of a pattern in a log."""
     found = re.search(pattern, text)
     return found.group(1) if found else None

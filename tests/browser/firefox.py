@@ -1,4 +1,4 @@
-"""A headless Firefox, driven over WebDriver BiDi, which it speaks itself."""
+"""A headless Firefox, driven over WebDriver BiDi."""
 
 import subprocess
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from tests.browser.driving import Browser, PageError, Profile, Remote, Tab, find_address
 from tests.support.waiting import wait_until
 
-# Without lna (local network access), which keeps some pages from this machine: that is for the server to do.
+# Local network access (lna) would block requests that the server has to reject.
 PREFERENCES = """
 user_pref("app.update.enabled", false);
 user_pref("browser.shell.checkDefaultBrowser", false);
@@ -30,7 +30,7 @@ class FirefoxTab(Tab):
         self._context = context
 
     def open(self, url: str) -> None:
-        """Go to a page and wait until its scripts have run."""
+        """Load a page and wait until its scripts have run."""
         params = {"context": self._context, "url": url, "wait": "complete"}
         self._remote.command("browsingContext.navigate", params)
 
@@ -61,12 +61,12 @@ class FirefoxProfile(Profile):
         return tab
 
     def close(self) -> None:
-        """Close its tabs, and forget it."""
+        """Close its tabs and delete it."""
         self._remote.command("browser.removeUserContext", {"userContext": self._id})
 
 
 class Firefox(Browser):
-    """A Firefox whose files are in a folder of its own."""
+    """A Firefox with its files in a folder."""
 
     def __init__(self, program: str, folder: Path) -> None:
         (folder / "user.js").write_text(PREFERENCES)
@@ -88,7 +88,7 @@ class Firefox(Browser):
         return FirefoxProfile(self._remote)
 
     def close(self) -> None:
-        """End it, with all its processes."""
+        """Terminate all its processes."""
         self._remote.close()
         self._process.terminate()
         try:

@@ -1,4 +1,4 @@
-"""The page that the tests open, and the web server that it comes from."""
+"""The page that the tests open, and its web server."""
 
 import threading
 from collections.abc import Iterator
@@ -28,15 +28,15 @@ PAGE = """<!doctype html>
     aphlict.addEventListener("statechange", () => states.push(aphlict.state));
     aphlict.addEventListener("error", ({ code, status, channels }) => errors.push([code, status, ...channels]));
     window.addEventListener("unhandledrejection", () => unhandled++);
-    const hear = (message) => got.push(message.n);
+    const onMessage = (message) => got.push(message.n);
     for (const channel of channels) {
-      subscriptions[channel] = aphlict.subscribe(channel, hear);
+      subscriptions[channel] = aphlict.subscribe(channel, onMessage);
     }
   };
 </script>
 """
 
-# A lock of the page's own tells which client it is.
+# Finds the ID of the page among the holders of locks by a lock of its own.
 LEADS = """navigator.locks.request(`test ${Math.random()}`, async ({ name }) => {
   const { held } = await navigator.locks.query();
   const client = held.find((lock) => lock.name == name).clientId;
@@ -49,7 +49,7 @@ SETTLED = """(channel) => subscriptions[channel].ready.then(
   ({ code, status, channels }) => [code, status, ...channels],
 )"""
 
-# Impatient, so that a test need not wait for what takes a user's network a minute.
+# Short delays, so that a test need not wait for what takes up to a minute by default.
 FAST = {
     "minReconnectDelay": 100,
     "maxReconnectDelay": 500,
@@ -61,26 +61,26 @@ FAST = {
 
 
 class Page:
-    """A tab with the test's page: `listen` first."""
+    """A tab with the page of the tests. Call `listen` first."""
 
     def __init__(self, tab: Tab) -> None:
         self.tab = tab
 
     @property
     def chromium(self) -> ChromiumTab:
-        """Its tab, where a test needs what only Chromium can do."""
+        """Its tab, for what only Chromium can do."""
         assert isinstance(self.tab, ChromiumTab)
         return self.tab
 
     def listen(self, url: str, *channels: str, ready: bool = True, **options: object) -> "Page":
-        """Subscribe, and wait until that is in force."""
+        """Subscribe, and wait until the server has acknowledged it."""
         self.tab.evaluate("listen", url, channels, {**FAST, **options})
         if ready:
             self.ready()
         return self
 
     def ready(self) -> None:
-        """Wait until all subscriptions are in force."""
+        """Wait until all subscriptions are acknowledged."""
         self.tab.evaluate("aphlict.ready()")
 
     def refusal(self) -> str:
@@ -99,7 +99,7 @@ class Page:
 
     @property
     def leads(self) -> bool:
-        """Whether it has the connection for all tabs, as the browser's locks tell."""
+        """Whether it holds the connection for all tabs, according to the locks of the browser."""
         return bool(self.tab.evaluate(LEADS))
 
     @property
@@ -109,7 +109,7 @@ class Page:
 
     @property
     def gaps(self) -> int:
-        """How often it was told that messages may be missing."""
+        """The number of `gap` events."""
         return int(self.tab.evaluate("gaps"))
 
     @property
@@ -123,7 +123,7 @@ class Page:
         return str(self.tab.evaluate("aphlict.state"))
 
     def wait_for(self, *numbers: Any, timeout: float = 15) -> None:
-        """Wait until so many messages are here; they must be these, in this order."""
+        """Wait for messages with these values of `n`, in this order, and no others."""
         try:
             wait_until(lambda: len(self.got) >= len(numbers), "messages", timeout)
         finally:

@@ -10,7 +10,7 @@ from tests.support.waiting import wait_until
 
 
 class Servers:
-    """Servers that one test after the other uses: to start one takes longer than most of the tests."""
+    """Servers that several tests use in turn: starting one takes longer than most of the tests."""
 
     def __init__(self, new_folder: Callable[[], Path]) -> None:
         self._new_folder = new_folder

@@ -54,7 +54,7 @@ def test_the_script_is_small() -> None:
     assert len(gzip.compress(BUILT.read_bytes())) < MAX_COMPRESSED_SIZE
 
 
-def test_the_package_says_what_it_is() -> None:
+def test_the_package_has_the_version_and_its_files() -> None:
     package = json.loads((FOLDER / "package.json").read_text())
     assert package["version"] == aphlict.__version__
     assert "dependencies" not in package

@@ -1,4 +1,4 @@
-"""What becomes of the connection when servers restart and networks fail: nothing is missed, nothing comes twice."""
+"""Servers restart and networks fail: each message arrives once."""
 
 import signal
 from collections.abc import Callable
@@ -19,7 +19,7 @@ HOUR = 3_600_000
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_restarted_server_is_found_again_and_may_have_lost_messages(
+def test_a_restarted_server_causes_a_gap(
     new_page_anywhere: NewPage, server: Installation, how: signal.Signals
 ) -> None:
     page = new_page_anywhere().listen(server.url, "all")
@@ -34,7 +34,7 @@ def test_a_restarted_server_is_found_again_and_may_have_lost_messages(
     assert page.gaps == 1
 
 
-def test_what_is_published_while_the_network_is_cut_comes_after_it(
+def test_messages_published_during_a_cut_arrive_after_it(
     new_page_anywhere: NewPage, server: Installation, cable: Cable
 ) -> None:
     pages = [new_page_anywhere().listen(cable.url, "all", pingInterval=300) for _ in range(2)]
@@ -53,7 +53,7 @@ def test_what_is_published_while_the_network_is_cut_comes_after_it(
         assert page.gaps == 0
 
 
-def test_nothing_is_missed_even_if_nothing_came_before_the_cut(
+def test_nothing_is_missed_if_no_message_came_before_the_cut(
     new_page: NewPage, server: Installation, cable: Cable
 ) -> None:
     page = new_page().listen(cable.url, "all", pingInterval=300)
@@ -79,7 +79,7 @@ def test_a_short_cut_goes_unnoticed(new_page: NewPage, server: Installation, cab
     "event",
     ["window.dispatchEvent(new Event('online'))", "document.dispatchEvent(new Event('visibilitychange'))"],
 )
-def test_who_comes_back_does_not_wait_for_a_timer(
+def test_online_and_visible_pages_reconnect_without_delay(
     new_page: NewPage, server: Installation, event: str
 ) -> None:
     page = new_page().listen(server.url, "all", minReconnectDelay=HOUR, maxReconnectDelay=HOUR)
@@ -90,7 +90,7 @@ def test_who_comes_back_does_not_wait_for_a_timer(
     page.wait_state("open")
 
 
-def test_who_looks_at_a_page_finds_out_that_its_connection_is_dead(
+def test_a_visible_page_detects_a_dead_connection(
     new_page: NewPage, server: Installation, cable: Cable
 ) -> None:
     leader = new_page().listen(cable.url, "all", pingInterval=HOUR, leaderCheckInterval=HOUR)
@@ -107,9 +107,7 @@ def test_who_looks_at_a_page_finds_out_that_its_connection_is_dead(
     assert leader.tab.evaluate("states") == ["open", "connecting", "open"]
 
 
-def test_a_slow_network_is_not_taken_for_a_dead_one(
-    new_page: NewPage, server: Installation, cable: Cable
-) -> None:
+def test_a_slow_network_is_not_a_dead_one(new_page: NewPage, server: Installation, cable: Cable) -> None:
     cable.delay = 0.4
     page = new_page().listen(cable.url, "all", pingInterval=2000, connectTimeout=4000)
     page.tab.evaluate(
@@ -145,7 +143,7 @@ def test_a_gap_waits_for_a_random_time(
         wait_until(lambda page=page: page.gaps == gaps, "the gap")  # type: ignore[misc]
 
 
-def test_a_server_that_restarts_is_left_for_another_at_once(
+def test_a_restarting_server_is_replaced_without_delay(
     new_page: NewPage, server: Installation, cable: Cable, tmp_path: Path
 ) -> None:
     page = new_page().listen(cable.url, "all", minReconnectDelay=HOUR, maxReconnectDelay=HOUR)
@@ -157,13 +155,15 @@ def test_a_server_that_restarts_is_left_for_another_at_once(
         page.wait_state("open")
 
 
-def test_attempts_grow_rarer_up_to_a_bound(new_page: NewPage, server: Installation, cable: Cable) -> None:
-    cable.target = 1  # where nobody listens
+def test_the_delay_doubles_up_to_a_bound(new_page: NewPage, server: Installation, cable: Cable) -> None:
+    cable.target = 1  # where no server listens
     page = new_page()
     page.tab.evaluate("(Math.random = () => 1)")
     page.listen(cable.url, "all", ready=False, minReconnectDelay=100, maxReconnectDelay=400)
     wait_until(
-        lambda: len(_attempts(cable)) >= 10, "ten attempts: without a bound the last waits take a minute", 30
+        lambda: len(_attempts(cable)) >= 10,
+        "ten attempts; without the bound, the last delays take a minute",
+        30,
     )
     waits = [later - sooner for sooner, later in pairwise(_attempts(cable))]
     for wait, expected in zip(waits, [0.1, 0.2, *[0.4] * 7], strict=False):
@@ -189,6 +189,6 @@ def test_clients_reconnect_at_random_times(new_page: NewPage, server: Installati
 
 
 def _attempts(cable: Cable) -> list[float]:
-    """When a WebSocket was tried."""
+    """The times of attempts to connect a WebSocket."""
     begun = list(zip(cable.begun, cable.heads, strict=False))
     return [at for at, head in begun if b"upgrade: websocket" in head.lower()]

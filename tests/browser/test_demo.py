@@ -18,7 +18,7 @@ PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
 
 @pytest.fixture
 def demo() -> Iterator[str]:
-    """The address of a running demo, which ends well on Ctrl-C."""
+    """The address of a running demo, which exits with 0 on Ctrl-C."""
     command = [sys.executable, "-m", "aphlict", "demo"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -33,18 +33,18 @@ def demo() -> Iterator[str]:
 
 
 def texts(tab: ChromiumTab) -> list[str]:
-    """The messages that the page shows."""
+    """The texts of the messages on the page."""
     found = tab.evaluate("[...document.querySelectorAll('#messages li')].map((item) => item.firstChild.data)")
     return list(found)
 
 
 def status(tab: ChromiumTab) -> str:
-    """The status that the page shows."""
+    """The state on the page."""
     return str(tab.evaluate("document.getElementById('status').textContent"))
 
 
 def submit(tab: ChromiumTab, form: str, **fields: str) -> None:
-    """Fill a form in and send it."""
+    """Fill in a form and submit it."""
     tab.evaluate(
         "(id, fields) => { const form = document.getElementById(id);"
         " for (const name in fields) form[name].value = fields[name]; form.requestSubmit(); return 0 }",
@@ -53,7 +53,7 @@ def submit(tab: ChromiumTab, form: str, **fields: str) -> None:
     )
 
 
-def test_what_one_tab_publishes_the_other_shows(demo: str, profile: ChromiumProfile) -> None:
+def test_a_message_of_one_tab_appears_in_the_other(demo: str, profile: ChromiumProfile) -> None:
     tabs = [profile.new_tab(demo) for _ in range(2)]
     wait_until(lambda: [status(tab) for tab in tabs] == ["open", "open"], "both tabs to be connected")
     submit(tabs[0], "publish", text="to the demo channel")
@@ -64,7 +64,7 @@ def test_what_one_tab_publishes_the_other_shows(demo: str, profile: ChromiumProf
     assert texts(tabs[1]) == ["to the second tab", "to the demo channel"]
     assert texts(tabs[0]) == ["to the demo channel"]
     shown = tabs[0].evaluate("document.getElementById('connections').textContent")
-    assert shown == "1 connection at the server"
+    assert shown == "1 connection to the server"
     assert [tab.console("error") for tab in tabs] == [[], []]
 
 
@@ -78,4 +78,4 @@ def test_it_fits_on_a_phone(demo: str, profile: ChromiumProfile) -> None:
     small = tab.evaluate(
         "[...document.querySelectorAll('button, input')].filter((e) => e.offsetHeight < 36).length"
     )
-    assert small == 0, "what is to be touched is large enough"
+    assert small == 0, "controls are large enough for fingers"

@@ -1,4 +1,4 @@
-"""Networks that let no WebSocket through: what a page falls back to, behind real proxies, and how it comes back."""
+"""Fallbacks behind real proxies that block WebSockets, and the way back."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 
 NewPage = Callable[[], Page]
 SITE = "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{target}; {more} }} }}"
-PLAIN = ""  # what nginx does where nobody told it of WebSockets
+PLAIN = ""  # the default of nginx
 BUFFERING = "proxy_ignore_headers X-Accel-Buffering; proxy_buffering on; gzip on;"
 UPGRADING = (
     'proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";'
@@ -23,7 +23,7 @@ HOUR = 3_600_000
 
 
 class Proxy:
-    """An nginx in front of a server, which may change its mind."""
+    """An nginx in front of a server, with a configuration that can change."""
 
     def __init__(self, server: Installation) -> None:
         self._server = server
@@ -32,18 +32,18 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Where browsers connect."""
+        """The URL to connect to."""
         return f"ws://127.0.0.1:{self._port}/ws/"
 
     def run(self, more: str) -> "Proxy":
-        """Run with this configuration, and no longer with the last."""
+        """Run with this configuration instead of the last."""
         self.stop()
         site = SITE.format(port=self._port, target=self._server.client_port, more=more)
         self._running.enter_context(nginx(site, self._port))
         return self
 
     def stop(self) -> None:
-        """End it."""
+        """Stop it."""
         self._running.close()
 
 
@@ -55,7 +55,7 @@ def proxy(server: Installation) -> Iterator[Proxy]:
     proxy.stop()
 
 
-def test_server_sent_events_where_a_proxy_refuses_upgrades(
+def test_server_sent_events_if_a_proxy_refuses_upgrades(
     new_page_anywhere: NewPage, server: Installation, proxy: Proxy
 ) -> None:
     proxy.run(PLAIN)
@@ -74,7 +74,7 @@ def test_server_sent_events_where_a_proxy_refuses_upgrades(
     assert pages[1].gaps == 0
 
 
-def test_one_warning_says_why(new_page: NewPage, proxy: Proxy) -> None:
+def test_one_warning_has_the_reason(new_page: NewPage, proxy: Proxy) -> None:
     page = new_page().listen(proxy.run(PLAIN).url, "all")
     page.tab.evaluate("aphlict.subscribe('more')")
     page.ready()
@@ -84,7 +84,7 @@ def test_one_warning_says_why(new_page: NewPage, proxy: Proxy) -> None:
     assert proxy.url in warning
 
 
-def test_polling_where_a_proxy_holds_events_back(
+def test_polling_if_a_proxy_buffers_events(
     new_page_anywhere: NewPage, server: Installation, proxy: Proxy
 ) -> None:
     page = new_page_anywhere().listen(proxy.run(BUFFERING).url, "all", connectTimeout=1000)
@@ -167,14 +167,14 @@ def test_a_websocket_is_tried_again(
 
 
 def upgrades(cable: Cable) -> int:
-    """How many WebSockets were tried."""
+    """The number of attempts to connect a WebSocket."""
     return sum(b"upgrade: websocket" in head.lower() for head in cable.heads)
 
 
 LOOK = "void document.dispatchEvent(new Event('visibilitychange'))"
 
 
-def test_nothing_is_requested_again_where_nothing_changed(
+def test_no_request_is_repeated_if_nothing_changed(
     new_page: NewPage, server: Installation, network: Cable
 ) -> None:
     pages = [new_page().listen(network.url, "all", "more") for _ in range(2)]
@@ -191,7 +191,7 @@ def test_nothing_is_requested_again_where_nothing_changed(
     assert server.connections == 1
 
 
-def test_a_channel_that_another_tab_has_is_ready_at_once(
+def test_a_channel_of_another_tab_is_ready_immediately(
     new_page: NewPage, server: Installation, network: Cable
 ) -> None:
     leader = new_page().listen(network.url, "all", leaderCheckInterval=HOUR)
@@ -203,10 +203,10 @@ def test_a_channel_that_another_tab_has_is_ready_at_once(
     leader.wait_for(1)
 
 
-def test_a_request_that_is_past_its_time_is_made_again_when_somebody_looks(
+def test_a_visible_page_repeats_a_request_after_its_deadline(
     new_page: NewPage, server: Installation, cable: Cable
 ) -> None:
-    """As after a sleep, which the timers of a browser do not count."""
+    """As after a sleep of the device, during which timers stop."""
     cable.refuses_upgrades = True
     page = new_page().listen(cable.url, "all")
     before = server.status()["clients.total"]

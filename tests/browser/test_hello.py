@@ -1,4 +1,4 @@
-"""The page and the snippet with which the README begins, in real browsers."""
+"""The page and the snippet of the README, in real browsers."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.support.waiting import wait_until
 
 
 def open_page(profile: Profile, server: Installation, folder: Path, text: str) -> Tab:
-    """Open a page as a file, as the README says; on the port of the test's server."""
+    """Open a page as a file, as the README describes, with the port of the test's server."""
     page = folder / "hello.html"
     page.write_text(text.replace("22280", str(server.client_port)))
     return profile.new_tab(page.as_uri())
@@ -28,7 +28,7 @@ def test_the_hello_page_shows_what_is_published(
     wait_until(lambda: "hello" in tab.evaluate(shown), "the message")
 
 
-def test_the_hello_page_says_that_there_is_no_server(
+def test_the_hello_page_reports_a_missing_server(
     any_profile: Profile, server: Installation, tmp_path: Path
 ) -> None:
     text = (ROOT / "docs/hello.html").read_text().replace("22280", str(free_ports(1)[0]))

@@ -1,4 +1,4 @@
-"""What a server refuses: channels and tokens. The page learns it alike on every transport, and the rest goes on."""
+"""The server refuses channels and tokens, with the same result on every transport."""
 
 import json
 import time
@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from tests.browser.backend import Backend, asked, listen, running_backend
+from tests.browser.backend import Backend, listen, running_backend, token_calls
 from tests.browser.cable import Cable
 from tests.browser.page import FAST, SETTLED, Page
 from tests.support.installation import Installation
@@ -25,11 +25,11 @@ def server(strict_server: Installation) -> Installation:
 
 
 def wait_settled(page: Page) -> None:
-    """Wait until it is connected in one of the ways."""
+    """Wait until it is connected by any transport."""
     wait_until(lambda: page.state in ("open", "fallback"), "a connection")
 
 
-def test_a_refused_channel_leaves_the_others_alone(
+def test_a_refused_channel_does_not_affect_others(
     new_page: NewPage, server: Installation, network: Cable, backend: Backend
 ) -> None:
     long = "x" * 30
@@ -44,7 +44,7 @@ def test_a_refused_channel_leaves_the_others_alone(
     wait_until(lambda: 4 in page.got, "a later message")
     assert 2 in page.got
     assert 3 not in page.got
-    assert len(page.states) == 1, "it is not connected anew"
+    assert len(page.states) == 1, "it does not reconnect"
     errors = page.chromium.console("error")
     assert len(errors) == 2, errors
     assert "secret" in errors[0]
@@ -55,7 +55,7 @@ def test_a_refused_channel_leaves_the_others_alone(
     page.ready()
 
 
-def test_a_channel_that_was_refused_alone_is_no_reason_to_connect_anew(
+def test_the_only_channel_refused_is_no_reason_to_reconnect(
     new_page: NewPage, server: Installation, network: Cable, backend: Backend
 ) -> None:
     page = listen(new_page(), network, backend, "secret")
@@ -69,14 +69,14 @@ def test_a_channel_that_was_refused_alone_is_no_reason_to_connect_anew(
     assert len(page.states) == 1
 
 
-def test_a_refused_channel_costs_the_others_no_message(
+def test_a_refused_channel_does_not_lose_messages_of_others(
     new_page: NewPage, server: Installation, network: Cable, backend: Backend
 ) -> None:
     page = listen(new_page(), network, backend, "all", "secret")
     wait_until(page.refusal, "the refusal")
     server.publish("all", n=1)
     page.wait_for(1)
-    network.target, port = 1, network.target  # where nobody listens
+    network.target, port = 1, network.target  # where no server listens
     network.close_connections()
     page.wait_state("connecting")
     server.publish("all", n=2)
@@ -86,7 +86,7 @@ def test_a_refused_channel_costs_the_others_no_message(
     assert page.gaps == 0
 
 
-# As a server sends errors that knows no codes.
+# Errors as an older server sends them.
 WITHOUT_CODES = """(() => {
   const strip = ({ code, ...rest }) => rest;
   const { json } = Response.prototype;
@@ -215,7 +215,7 @@ def test_a_token_that_is_refused_is_requested_again(
 ) -> None:
     backend.broken = True
     page = listen(new_page(), network, backend, "all")
-    wait_until(lambda: asked(page) >= 4, "more tokens")
+    wait_until(lambda: token_calls(page) >= 4, "more tokens")
     assert page.state == "connecting"
     backend.broken = False
     wait_settled(page)
@@ -231,7 +231,7 @@ def test_a_token_is_requested_once(
     for n in range(5):
         server.publish("all", n=n)
         page.wait_for(*range(n + 1))
-    assert asked(page) == 1
+    assert token_calls(page) == 1
 
 
 def test_a_token_is_renewed_and_nothing_is_interrupted(
@@ -244,11 +244,11 @@ def test_a_token_is_renewed_and_nothing_is_interrupted(
         page.ready()
     for n in range(2):
         for page in pages:
-            wait_until(lambda n=n, page=page: asked(page) >= 2 + n, "another token", 30)  # type: ignore[misc]
+            wait_until(lambda n=n, page=page: token_calls(page) >= 2 + n, "another token", 30)  # type: ignore[misc]
         server.publish("all", n=n)
     for page in pages:
         page.wait_for(0, 1)
-        assert asked(page) <= 2 + (time.monotonic() - begun) / 1.2, "once after 3/5 of each lifetime"
+        assert token_calls(page) <= 2 + (time.monotonic() - begun) / 1.2, "once after 3/5 of each lifetime"
         assert len(page.states) == 1
         assert page.gaps == 0
 
@@ -258,19 +258,20 @@ def test_a_failed_renewal_is_repeated_while_the_token_is_valid(
 ) -> None:
     with ExitStack() as backends:
         failing: list[tuple[Page, Backend]] = []
-        for network, failure in product(networks, ["broken", "down"]):
+        cases = list(product(networks, ["broken", "down"]))
+        pages = [new_page() for _ in cases]  # before a token begins to expire
+        for page, (network, failure) in zip(pages, cases, strict=True):
             backend = backends.enter_context(running_backend())
             backend.seconds = 5.9
             backend.recovers = True
-            # Pages that share no connection, each with a backend of its own
-            page = listen(new_page(), network, backend, "all", sharedConnection=False)
-            page.ready()
+            # Pages that share no connection, each with its own backend
+            listen(page, network, backend, "all", sharedConnection=False).ready()
             setattr(backend, failure, True)
             failing.append((page, backend))
         sent = 0
 
         def publish_until(condition: Callable[[Page, Backend], bool], what: str) -> None:
-            """Polls look at the token after each message."""
+            """Publish until then: a poll renews its token after each message."""
             nonlocal sent
             deadline = time.monotonic() + 30
             pending = list(failing)
@@ -282,8 +283,8 @@ def test_a_failed_renewal_is_repeated_while_the_token_is_valid(
                     page.wait_for(*range(sent))
 
         publish_until(lambda _page, backend: backend.failures > 0, "a renewal")
-        publish_until(lambda page, backend: asked(page) >= backend.failures + 2, "another attempt")
-        publish_until(lambda page, backend: asked(page) >= backend.failures + 3, "the second renewal")
+        publish_until(lambda page, backend: token_calls(page) >= backend.failures + 2, "another attempt")
+        publish_until(lambda page, backend: token_calls(page) >= backend.failures + 3, "the second renewal")
         for page, _ in failing:
             assert len(page.states) == 1, page.states
             assert page.gaps == 0

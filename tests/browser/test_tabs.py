@@ -1,4 +1,4 @@
-"""One connection for all tabs, whatever becomes of the tab that has it."""
+"""One connection for all tabs, whatever happens to the tab that holds it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -140,7 +140,7 @@ def test_a_tab_alone_goes_on_after_it_was_frozen(new_page: NewPage, server: Inst
 
 @contextmanager
 def away(page: Page, web: str) -> Iterator[None]:
-    """Another page in its tab while the block lasts; then back, out of the browser's back/forward cache."""
+    """Show another page in the tab, then return to this one from the back/forward cache."""
     page.tab.evaluate("(window.wasHere = true, 0)")
     page.chromium.command("Page.navigate", url=web.replace("127.0.0.1", "localhost"))
     wait_until(lambda: shows(page, "location.hostname == 'localhost'"), "the other page")
@@ -150,14 +150,14 @@ def away(page: Page, web: str) -> Iterator[None]:
 
 
 def shows(page: Page, condition: str) -> bool:
-    """Whether that is true in a tab, which may be about to show another page."""
+    """Whether a condition is true in a tab that may be loading another page."""
     with suppress(PageError):
         return bool(page.tab.evaluate(condition))
     return False
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_a_page_that_comes_back_from_the_cache_has_one_connection(
+def test_a_page_from_the_cache_has_one_connection(
     new_page: NewPage, server: Installation, web: str, *, share: bool
 ) -> None:
     page = new_page().listen(server.url, "all", sharedConnection=share)
@@ -171,17 +171,15 @@ def test_a_page_that_comes_back_from_the_cache_has_one_connection(
     wait_until(lambda: not server.connections, "the end of every connection")
 
 
-# What a page is told when it goes into the back/forward cache, and when it comes out. Chromium does not take one in
-# where another tab happens to wait for its lock at that moment, and so these are dispatched.
+# The events of a page that enters and leaves the back/forward cache. Chromium does not put a page there while another
+# tab waits for one of its locks, so the tests dispatch them.
 GOES = """window.dispatchEvent(new PageTransitionEvent("pagehide", { persisted: true })),
 document.dispatchEvent(new Event("freeze"))"""
 COMES_BACK = """document.dispatchEvent(new Event("resume")),
 window.dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true }))"""
 
 
-def test_a_page_that_comes_back_from_the_cache_is_told_to_load_its_state(
-    new_page: NewPage, server: Installation
-) -> None:
+def test_a_page_from_the_cache_receives_a_gap(new_page: NewPage, server: Installation) -> None:
     pages = [new_page().listen(server.url, "all") for _ in range(2)]
     hidden, other = pages
     hidden.tab.evaluate(GOES)
@@ -233,9 +231,7 @@ def test_a_tab_that_missed_the_last_step_notices(new_page: NewPage, server: Inst
     other.wait_for(1, 2)
 
 
-def test_a_callback_that_throws_takes_nothing_from_the_others(
-    new_page: NewPage, server: Installation
-) -> None:
+def test_a_callback_that_throws_does_not_affect_others(new_page: NewPage, server: Installation) -> None:
     page = new_page().listen(server.url)
     page.tab.evaluate("aphlict.subscribe('all', () => { throw new Error('mine') })")
     page.tab.evaluate("aphlict.subscribe('all', (message) => got.push(message.n))")

@@ -1,4 +1,4 @@
-"""A page that shows tokens: they are renewed in time, and fetched anew where one was refused."""
+"""The client renews its token in time, and requests another one after a refusal."""
 
 import json
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.browser.backend import Backend, asked, listen
+from tests.browser.backend import Backend, listen, token_calls
 from tests.browser.cable import Cable
 from tests.browser.page import FAST, Page
 from tests.support.installation import Installation
@@ -29,9 +29,9 @@ def test_a_token_is_renewed_before_it_expires(
     before = server.status()["clients.total"]
     page = listen(new_page(), server, backend, "all")
     page.ready()
-    wait_until(lambda: asked(page) >= 2, "another token", 15)
+    wait_until(lambda: token_calls(page) >= 2, "another token", 15)
     server.publish("all", n=1)
-    wait_until(lambda: asked(page) >= 3, "yet another token", 15)
+    wait_until(lambda: token_calls(page) >= 3, "yet another token", 15)
     server.publish("all", n=2)
     page.wait_for(1, 2)
     assert page.gaps == 0
@@ -39,14 +39,12 @@ def test_a_token_is_renewed_before_it_expires(
     assert server.status()["clients.total"] == before + 1
 
 
-def test_after_a_token_that_expired_comes_a_fresh_one(
-    new_page: NewPage, server: Installation, backend: Backend
-) -> None:
+def test_an_expired_token_is_replaced(new_page: NewPage, server: Installation, backend: Backend) -> None:
     backend.seconds = 3.9
     page = listen(new_page(), server, backend, "all")
     page.ready()
     backend.broken = True
-    wait_until(lambda: asked(page) >= 2, "another token")
+    wait_until(lambda: token_calls(page) >= 2, "another token")
     server.publish("all", n=0)
     page.wait_for(0)
     assert page.state == "open", "the first token still holds"
@@ -60,18 +58,18 @@ def test_after_a_token_that_expired_comes_a_fresh_one(
 
 # As LISTEN, with a function that waits until the test settles what it gives.
 WAITING = """(url, channels, options) => {
-  window.asked = 0;
-  const token = () => new Promise((give, refuse) => (asked++, Object.assign(window, { give, refuse })));
+  window.calls = 0;
+  const token = () => new Promise((give, refuse) => (calls++, Object.assign(window, { give, refuse })));
   return listen(url, channels, { ...options, token });
 }"""
 
 
-def test_who_subscribes_while_the_token_is_fetched_is_subscribed(
+def test_a_subscription_made_while_the_token_is_fetched(
     new_page: NewPage, server: Installation, backend: Backend
 ) -> None:
     page = new_page()
     page.tab.evaluate(WAITING, server.url, ["all"], {})
-    wait_until(lambda: asked(page) == 1, "the question for a token")
+    wait_until(lambda: token_calls(page) == 1, "the request for a token")
     page.tab.evaluate("(aphlict.subscribe('more', (message) => got.push(message.n)), 0)")
     page.tab.evaluate(
         "new Promise((done) => setTimeout(() => done(0), 500))"
@@ -84,12 +82,10 @@ def test_who_subscribes_while_the_token_is_fetched_is_subscribed(
     page.wait_for(0, 1)
 
 
-def test_a_token_that_was_set_meanwhile_counts(
-    new_page: NewPage, server: Installation, network: Cable
-) -> None:
+def test_a_token_set_meanwhile_is_used(new_page: NewPage, server: Installation, network: Cable) -> None:
     page = new_page()
     page.tab.evaluate(WAITING, network.url, ["all"], FAST)
-    wait_until(lambda: asked(page) == 1, "the question for a token")
+    wait_until(lambda: token_calls(page) == 1, "the request for a token")
     page.tab.evaluate("(token) => (aphlict.token = token, give('an earlier one'), 0)", token("all"))
     page.ready()
     server.publish("all", n=1)
@@ -109,49 +105,49 @@ COUNTING = """(() => {
 })()"""
 
 
-def test_a_token_that_cannot_be_renewed_is_shown_once(
+def test_a_token_that_cannot_be_renewed_is_sent_once(
     new_page: NewPage, server: Installation, networks: list[Cable]
 ) -> None:
     pages = [new_page() for _ in networks]
     for page, network in zip(pages, networks, strict=True):
         page.tab.evaluate(COUNTING)
-        # the server accepts it 5 seconds longer than it says
+        # the server accepts it 5 seconds longer than `exp`
         page.listen(network.url, "all", token=token("all", exp=time.time() - 2.5))
     for page in pages:
         page.wait_state("unauthorized", 30)
         assert page.tab.evaluate("count") < 60
 
 
-def test_a_token_that_comes_after_the_end_begins_nothing(new_page: NewPage, server: Installation) -> None:
+def test_a_token_that_arrives_after_disconnect_is_ignored(new_page: NewPage, server: Installation) -> None:
     page = new_page()
     before = server.status()["clients.total"]
     page.tab.evaluate(WAITING, server.url, ["all"], {"minReconnectDelay": 100, "maxReconnectDelay": 100})
-    wait_until(lambda: asked(page) == 1, "the question for a token")
+    wait_until(lambda: token_calls(page) == 1, "the request for a token")
     page.tab.evaluate("(aphlict.disconnect(), refuse(new Error('too late')), 0)")
     page.tab.evaluate("new Promise((done) => setTimeout(() => done(0), 1000))")
-    assert (asked(page), page.state) == (1, "disconnected")
+    assert (token_calls(page), page.state) == (1, "disconnected")
     assert server.status()["clients.total"] == before + 1
 
 
-def test_a_backend_that_is_away_at_a_renewal_costs_no_message(
+def test_a_backend_that_is_down_at_a_renewal_loses_no_message(
     new_page: NewPage, server: Installation, backend: Backend
 ) -> None:
     page = new_page()
     page.tab.evaluate("(window.unhandled = 0, addEventListener('unhandledrejection', () => unhandled++), 0)")
     page.tab.evaluate(WAITING, server.url, ["all"], {"minReconnectDelay": 100, "maxReconnectDelay": 500})
     backend.seconds = 3.9
-    wait_until(lambda: asked(page) == 1, "the question for a token")
+    wait_until(lambda: token_calls(page) == 1, "the request for a token")
     page.tab.evaluate("(token) => give(token)", backend.make())
     page.ready()
-    wait_until(lambda: asked(page) == 2, "the question for another token", 15)
+    wait_until(lambda: token_calls(page) == 2, "the request for another token", 15)
     wait_until(
         lambda: (
-            page.tab.evaluate("(refuse(new Error('the backend is away')), aphlict.state)") == "connecting"
+            page.tab.evaluate("(refuse(new Error('the backend is down')), aphlict.state)") == "connecting"
         ),
         "the end of the token",
         15,
     )
-    assert any("the backend is away" in each for each in page.chromium.console("warning"))
+    assert any("the backend is down" in each for each in page.chromium.console("warning"))
     assert page.tab.evaluate("unhandled") == 0
     server.publish("all", n=1)
     backend.seconds = 3600
@@ -168,7 +164,7 @@ def test_a_channel_that_a_token_takes_away_comes_back_with_another(
     page = listen(new_page(), server, backend, "all", "more")
     page.ready()
     backend.channels = ["all"]
-    wait_until(lambda: page.gaps == 1, "word of what was lost", 15)
+    wait_until(lambda: page.gaps == 1, "the gap", 15)
     assert server.publish("more", n=1)["matched"] == 0
     assert any("more" in each for each in page.chromium.console("error"))
     assert page.refusal() == "channel_forbidden"
@@ -188,10 +184,10 @@ def test_tabs_share_the_connection_and_its_token(
     for page in pages:
         page.wait_for(1)
     assert server.connections == 1
-    assert sum(asked(page) for page in pages) == 1
+    assert sum(token_calls(page) for page in pages) == 1
 
 
-def test_the_fallbacks_show_it_too(new_page: NewPage, server: Installation, backend: Backend) -> None:
+def test_the_fallbacks_renew_it_too(new_page: NewPage, server: Installation, backend: Backend) -> None:
     backend.seconds = 2.9
     page = new_page()
     page.tab.evaluate(
@@ -200,8 +196,8 @@ def test_the_fallbacks_show_it_too(new_page: NewPage, server: Installation, back
     listen(page, server, backend, "all")
     page.wait_state("fallback")
     for n in (1, 2):
-        before = asked(page)
-        wait_until(lambda before=before: asked(page) > before, "another token", 20)  # type: ignore[misc]
+        before = token_calls(page)
+        wait_until(lambda before=before: token_calls(page) > before, "another token", 20)  # type: ignore[misc]
         server.publish("all", n=n)
     page.wait_for(1, 2)
     assert page.gaps == 0

@@ -1,4 +1,4 @@
-"""A server of several processes: a page that comes back to another of them misses nothing."""
+"""A server with several processes: a page that reconnects to another process misses no message."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ from tests.browser.chromium import ChromiumProfile
 from tests.browser.page import Page, page_server
 from tests.support.installation import running_server
 
-ROUNDS = 6  # the kernel chooses the process: one that differs is as good as certain
+ROUNDS = 6  # the kernel chooses the process; in six rounds another one is all but certain
 
 
-def test_a_page_goes_on_at_another_process(profile: ChromiumProfile, tmp_path: Path) -> None:
+def test_a_page_resumes_at_another_process(profile: ChromiumProfile, tmp_path: Path) -> None:
     with (
         running_server(tmp_path, workers=2) as server,
         cable_to(server.client_port) as cable,

@@ -88,7 +88,7 @@ class HttpTransport {
   }
 
   /**
-   * Receives messages until the signal. Rejects if it cannot go on.
+   * Receives messages until the signal. Rejects if it fails.
    *
    * @param {AbortSignal} _signal
    * @returns {Promise<void>}

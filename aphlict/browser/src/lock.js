@@ -12,7 +12,7 @@
 export function holdLock(name, signal, onGranted, steal) {
   return navigator.locks.request(
     name,
-    steal ? { steal } : { signal }, // the API forbids both at once
+    steal ? { steal } : { signal }, // the API forbids both together
     () =>
       new Promise((release) => {
         signal.addEventListener("abort", release);

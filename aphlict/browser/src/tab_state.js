@@ -97,7 +97,7 @@ export class TabState {
     this.#page.gap();
   }
 
-  /** Reports a gap after a random time: a server that lost its history did so for all pages at once. */
+  /** Reports a gap after a random time: a server that lost its history affects all pages at the same moment. */
   gapLater() {
     if (!this.#gapJitter) {
       this.gap();

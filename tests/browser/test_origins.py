@@ -1,4 +1,4 @@
-"""What pages of strangers get in real browsers: nothing of a server with `origins`, nor of an admin server."""
+"""Pages of other sites in real browsers: they get nothing from a server with `origins`, nor from an admin server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.browser.page import Page, page_server
 from tests.support.installation import Installation, installed, running_server
 from tests.support.waiting import wait_until
 
-# Each tells what became of it: "open" or "error", or an HTTP status (0: an answer that the page may not read).
+# Each results in "open" or "error", or in an HTTP status (0: a response that the page may not read).
 SOCKET = """new Promise((tell) => {
   const socket = new WebSocket("%s");
   socket.onopen = () => tell("open");
@@ -37,7 +37,7 @@ def server(tmp_path: Path) -> Iterator[Installation]:
 
 @pytest.fixture
 def strict(tmp_path: Path) -> Iterator[tuple[Installation, str]]:
-    """A server that lets the pages of one origin in, and the address of such a page."""
+    """A server that allows pages of one origin, and the address of such a page."""
     with (
         installed(tmp_path) as server,
         page_server(f"http://127.0.0.1:{server.client_port}/ws/aphlict.js") as address,
@@ -48,12 +48,12 @@ def strict(tmp_path: Path) -> Iterator[tuple[Installation, str]]:
 
 
 def ways(server: Installation) -> list[str]:
-    """Every way to listen, as a script."""
+    """A script for each transport."""
     base = f"http://127.0.0.1:{server.client_port}/ws/"
     return [SOCKET % server.url, EVENTS % f"{base}events", POLL % f"{base}poll"]
 
 
-def test_a_page_of_ours_listens(any_profile: Profile, strict: tuple[Installation, str]) -> None:
+def test_a_page_of_an_allowed_origin_connects(any_profile: Profile, strict: tuple[Installation, str]) -> None:
     server, address = strict
     tab = any_profile.new_tab(address)
     assert [tab.evaluate(way) for way in ways(server)] == ["open"] * 3
@@ -62,7 +62,7 @@ def test_a_page_of_ours_listens(any_profile: Profile, strict: tuple[Installation
     page.wait_for(1)
 
 
-def test_a_page_of_others_does_not(any_profile: Profile, strict: tuple[Installation, str]) -> None:
+def test_a_page_of_another_origin_does_not(any_profile: Profile, strict: tuple[Installation, str]) -> None:
     server, address = strict
     port = urlsplit(address).port
     tab = any_profile.new_tab(f"http://localhost:{port}/")
@@ -71,10 +71,10 @@ def test_a_page_of_others_does_not(any_profile: Profile, strict: tuple[Installat
     assert server.status()["refused"]["origins"] >= 3
 
 
-def test_a_page_whose_name_leads_to_a_client_port_does_not_listen(
+def test_dns_rebinding_to_a_client_port_is_refused(
     profile: ChromiumProfile, strict: tuple[Installation, str]
 ) -> None:
-    """It is of the same origin as what it asks for, and so asks without `Origin`."""
+    """DNS rebinding: its requests are of the same origin, so they have no `Origin`."""
     server, _ = strict
     refused = server.status()["refused"]["origins"]
     tab = profile.new_tab(f"http://rebound.example:{server.client_port}/ws/aphlict.js")
@@ -115,7 +115,7 @@ def test_a_page_cannot_publish(any_profile: Profile, server: Installation, web: 
     assert server.status()["messages.in"] == 0
 
 
-def test_a_page_whose_name_leads_here_gets_nothing(profile: ChromiumProfile, server: Installation) -> None:
+def test_dns_rebinding_to_an_admin_port_is_refused(profile: ChromiumProfile, server: Installation) -> None:
     tab = profile.new_tab(f"http://rebound.example:{server.admin_port}/status/")
     assert "rebound.example is not known" in tab.evaluate("document.body.innerText")
     assert tab.evaluate("location.host") == f"rebound.example:{server.admin_port}"
