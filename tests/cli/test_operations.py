@@ -25,7 +25,7 @@ def log_lines() -> Iterator[str]:
                 case ast.Call(
                     func=ast.Attribute(value=ast.Name(id="log"), attr=level),
                     args=[ast.Constant(value=str(text)), *_],
-                ) if level in URGENT and text != "%s":
+                ) if level in URGENT and text.replace("%s", "").strip():
                     yield text
 
 
