@@ -13,7 +13,9 @@ class AphlictError(Exception):
     http_status = 500
     close_code = 1011
     exit_status = 1
+    keep_alive = False  # whether the connection stays open after the HTTP response
     limit: str | None = None  # configuration key of the limit that was reached
+    limit_detail = ""  # for the log line of the limit
     retry_after: int | None = None  # seconds after which a retry makes sense
     challenge: str | None = None  # WWW-Authenticate of the HTTP response
     channels: tuple[str, ...] = ()  # the refused ones, where others of the same request might be accepted
@@ -175,6 +177,7 @@ class MethodNotAllowed(AphlictError):
 
     code = "method_not_allowed"
     http_status = 405
+    keep_alive = True
 
     def __init__(self, method: str, path: str, allowed: str) -> None:
         super().__init__(f"{method} is not allowed for {path}: use {allowed}")
@@ -265,10 +268,15 @@ class UpgradeRequired(BadRequest):
 
 
 class OriginForbidden(BadRequest):
-    """A page of an origin that is not in `origins`. It is counted, with the origin, where it is raised."""
+    """A page of an origin that is not in `origins`. `limit_detail` describes the request."""
 
     code = "origin_forbidden"
     http_status = 403
+    limit = "origins"
+
+    def __init__(self, sentence: str, limit_detail: str) -> None:
+        super().__init__(sentence)
+        self.limit_detail = limit_detail
 
 
 class BadProxyHeader(AphlictError):

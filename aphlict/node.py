@@ -17,12 +17,10 @@ from aphlict.core.message import Message, random_name
 from aphlict.core.stats import SubscriberStats
 from aphlict.protocol.websocket import TRY_AGAIN_LATER
 from aphlict.server import limits as capacity
-from aphlict.server import pages as script
-from aphlict.server.admin_port import Admin, AdminHandler
+from aphlict.server.admin_port import AdminHandler
 from aphlict.server.auth import Credentials
-from aphlict.server.client_port import ClientHandler
+from aphlict.server.client_port import ClientHandler, NodeState
 from aphlict.server.http_connection import Handler
-from aphlict.server.pages import NodeState, Pages
 from aphlict.server.server import Port, Server
 from aphlict.workers.edge_side import HubConnector, NoForwarder
 from aphlict.workers.hub_side import ACK_TIMEOUT, SWEEP_INTERVAL, EdgePool, total
@@ -91,10 +89,9 @@ class Node:
         self.server = Server(settings, ports, credentials, self._handlers(), self.hub.limit_counters)
 
     def _handlers(self) -> Mapping[str, Handler]:
-        pages = Pages(lambda: self.state, script.load())
         handlers: dict[str, Handler] = {
-            "client": ClientHandler(self.hub, pages, time.monotonic),
-            "admin": AdminHandler(Admin(self, self.fingerprint, lambda: self.settings.limits)),
+            "client": ClientHandler(self.hub, time.monotonic, lambda: self.state),
+            "admin": AdminHandler(self, self.fingerprint, lambda: self.settings.limits),
         }
         return {name: handlers[name] for name in {port.settings.type for port in self._ports}}
 

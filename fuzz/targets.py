@@ -29,7 +29,7 @@ from aphlict.protocol.websocket import (
     decode_close,
     decode_short_text,
 )
-from aphlict.server.listen_request import MAX_WAIT, parse_listen_request
+from aphlict.server.subscribe_request import MAX_WAIT, parse_subscribe_request
 from aphlict.server.write_buffer import BufferBudget, WriteBuffer
 from aphlict.tokens.grant import MAX_LIFETIME, sign_token
 from aphlict.tokens.key_set import LEEWAY, KeySet
@@ -212,12 +212,12 @@ def fuzz_query(data: bytes) -> None:
     """The target of a poll is read or refused; its channels have names, and words to resume after are few."""
     request = http.Request("GET", "/~a/poll?" + data.decode("latin-1"), 1, {"last-event-id": "x,y"})
     try:
-        wish = parse_listen_request(request)
+        parsed = parse_subscribe_request(request)
     except BadRequest:
         return
-    assert 0 < len(wish.channels) <= len(data)
-    assert len(wish.after) <= 2 * commands.MAX_AFTER
-    assert 0 <= wish.wait <= MAX_WAIT
+    assert 0 < len(parsed.channels) <= len(data)
+    assert len(parsed.after) <= 2 * commands.MAX_AFTER
+    assert 0 <= parsed.wait <= MAX_WAIT
 
 
 def fuzz_instance(data: bytes) -> None:

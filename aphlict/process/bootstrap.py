@@ -21,9 +21,9 @@ from aphlict.errors import AddressInUse
 from aphlict.process import logs, ports, privileges
 from aphlict.process.pidfile import Pidfile
 from aphlict.protocol.addresses import host_port
-from aphlict.server import pages as script
-from aphlict.server.admin_access import is_loopback
+from aphlict.server.access import is_loopback
 from aphlict.server.auth import Credentials, load_credentials
+from aphlict.server.client_port import load_script
 from aphlict.tls.certificates import CertificateReport, inspect_server
 from aphlict.tls.context import client_context
 from aphlict.tokens.keys import read_keys
@@ -107,7 +107,7 @@ def bootstrap(
         warnings = [*find_warnings(settings, files.read), *find_exposed_files(config, settings, files.read)]
         if pidfile.stale:
             warnings.insert(0, pidfile.stale)
-        script.load()  # the owner may not be allowed to read its folder
+        load_script()  # the owner may not be allowed to read its folder
         if owner is not None:
             privileges.drop(owner)
         sinks = [*log_files(settings), *([logs.StreamSink(STDERR)] if console else [])]

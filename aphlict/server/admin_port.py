@@ -1,163 +1,134 @@
-"""The admin server: publishing, and the status page."""
+"""The admin ports: publishing, and the status of the node."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Protocol
 
 from msgspec import Raw
+from msgspec.json import encode
 
 from aphlict.config.settings import Limits
 from aphlict.core.hub import Receipt
 from aphlict.core.message import Message, check_name, decode_body, parse_message
 from aphlict.errors import MethodNotAllowed, NotFound, Overloaded
-from aphlict.protocol.http import DEFAULT_INSTANCE, NODE_FIELD, PRIVATE, Request
-from aphlict.server.exchange import Exchange
+from aphlict.protocol.http import DEFAULT_INSTANCE, JSON, NODE_FIELD, PRIVATE, Request, parse_query
 from aphlict.server.http_connection import HTTPConnection
 
 log = logging.getLogger(__name__)
 
-TURN = 0.005  # seconds of reading a list after which other work of the loop has its turn
+MAX_SLICE_SECONDS = 0.005  # of parsing a list, after which other work of the loop has its turn
+NODE_FIELD_KEY = NODE_FIELD.lower()
 
 
 class NodeAPI(Protocol):
-    """What publishers and those who ask for the status speak to. Answers may come later, and come once."""
+    """The node behind an admin port. It calls `done` once, now or later."""
 
     def publish(self, messages: list[Message], done: Callable[[list[Receipt]], None], /) -> None:
-        """Publish these in turn; `done` takes a receipt for each, or for the first ones alone: then the others were
-        not taken, as more waits than `limits.delivery_queue`. Raises Overloaded where none was."""
+        """Publish in this order. `done` receives a receipt for each message; for fewer if the rest was refused
+        because of `limits.delivery_queue`. Raises Overloaded if none was accepted."""
 
     def status(self, instance: str, done: Callable[[dict[str, Any]], None], /) -> None:
-        """Tell how the node and this instance do."""
+        """Report the statistics of the node and of an instance."""
 
     def on_peer_announced(self, fingerprint: str, /) -> None:
-        """Another node, of this fingerprint, has asked for the status."""
+        """Another node, with this fingerprint, has requested the status."""
 
 
-class Admin:
-    """Answers the requests of an admin port."""
+class AdminHandler:
+    """Handler of the admin ports."""
 
-    def __init__(self, desk: NodeAPI, fingerprint: str, limits: Callable[[], Limits]) -> None:
-        self._desk = desk
+    def __init__(self, node: NodeAPI, fingerprint: str, limits: Callable[[], Limits]) -> None:
+        self._node = node
         self._fingerprint = fingerprint
         self._limits = limits
 
     @property
     def max_body_size(self) -> int:
-        """Bytes that a published body may have."""
+        """Bytes of a request's body."""
         return self._limits().body
 
-    def handle(self, exchange: Exchange, /) -> None:
-        """Answer one request."""
-        if exchange.path == "/":
-            self._on_root(exchange)
-        elif exchange.path in ("/status/", "/status"):
-            self._on_status(exchange)
-        else:
-            raise NotFound("there is no such page: POST / publishes, GET /status/ tells how the server does")
-
-    def _on_root(self, exchange: Exchange) -> None:
-        if exchange.method == "POST":
-            self._publish(exchange)
-        else:
-            raise MethodNotAllowed(exchange.method, exchange.path, "POST")
-
-    def _on_status(self, exchange: Exchange) -> None:
-        if exchange.method in ("GET", "HEAD"):
-            if sender := exchange.headers.get(NODE_FIELD.lower()):
-                self._desk.on_peer_announced(sender)
-            instance = check_name(_instance(exchange), "the instance", self._limits().name)
-            self._desk.status(instance, lambda status: _tell_status(exchange, status))
-        else:
-            raise MethodNotAllowed(exchange.method, exchange.path, "GET, HEAD")
-
-    def _publish(self, exchange: Exchange) -> None:
-        limits, instance = self._limits(), _instance(exchange)
-        objects, many = decode_body(exchange.body, instance, limits)
-        if many:
-            _Parsing(objects, instance, limits, self._accept_list).handle(exchange)
-        else:
-            self._accept(exchange, [parse_message(objects[0], instance, limits=limits)], many=False)
-
-    def _accept_list(self, exchange: Exchange, messages: list[Message]) -> None:
-        self._accept(exchange, messages, many=True)
-
-    def _accept(self, exchange: Exchange, messages: list[Message], *, many: bool) -> None:
-        """Publish what has been read, and answer with the receipts."""
-
-        def on_published(receipts: list[Receipt]) -> None:
-            told = [receipt.as_dict() for receipt in receipts]
-            if log.isEnabledFor(logging.DEBUG):
-                _trace(messages, told)
-            answer = {"fingerprint": self._fingerprint, **({"receipts": told} if many else told[0])}
-            if len(told) < len(messages):
-                exchange.fail(
-                    Overloaded(f"too much is waiting: {len(told)} of {len(messages)} were taken"), answer
-                )
-            else:
-                exchange.answer_json(200, answer)
-
-        self._desk.publish(messages, on_published)
-
-
-class _Parsing:
-    """Reads the messages of a list in slices, between which other work of the loop has its turn; publishes them once
-    all have been read."""
-
-    def __init__(
-        self,
-        objects: list[dict[str, Raw]],
-        instance: str,
-        limits: Limits,
-        publish: Callable[[Exchange, list[Message]], None],
-    ) -> None:
-        self._objects = iter(objects)
-        self._instance = instance
-        self._limits = limits
-        self._publish = publish
-        self._messages: list[Message] = []
-
-    def handle(self, exchange: Exchange, /) -> None:
-        """Read the next ones. Part of the interface of Handler: what is raised becomes the answer."""
-        until = time.monotonic() + TURN
-        for fields in self._objects:
-            self._messages.append(parse_message(fields, self._instance, limits=self._limits))
-            if time.monotonic() > until:
-                asyncio.get_running_loop().call_soon(exchange.handle_with, self)
-                return
-        self._publish(exchange, self._messages)
-
-
-def _trace(messages: list[Message], receipts: list[dict[str, Any]]) -> None:
-    for message, receipt in zip(messages, receipts, strict=False):
-        log.debug("published %s to %s: %s", message.unique_id, message.channels, receipt)
-
-
-def _tell_status(exchange: Exchange, status: dict[str, Any]) -> None:
-    """`time`: so that the clocks of several nodes can be compared."""
-    exchange.answer_json(200, {**status, "time": round(time.time() * 1000)}, PRIVATE)
-
-
-def _instance(exchange: Exchange) -> str:
-    return exchange.argument("instance") or DEFAULT_INSTANCE
-
-
-class AdminHandler:
-    """Handler of the admin ports: checks their access, and passes requests to Admin."""
-
-    def __init__(self, admin: Admin) -> None:
-        self._admin = admin
-
-    @property
-    def max_body_size(self) -> int:
-        """Bytes that a published body may have."""
-        return self._admin.max_body_size
-
     def check_head(self, connection: HTTPConnection, request: Request, /) -> None:
-        """Raise CrossSiteRequest, HostNotAllowed or Unauthorized."""
+        """Check the right to send the request. Raises CrossSiteRequest, HostNotAllowed or Unauthorized."""
         connection.port.access.check(request.headers, connection.local_address)
 
     def on_request(self, connection: HTTPConnection, request: Request, body: bytes, /) -> None:
-        """Respond to a request."""
-        Exchange(connection, request, body, keep=request.keeps_alive()).handle_with(self._admin)
+        """Respond to a request, now or later. Raises AphlictError."""
+        path = request.path
+        if path == "/":
+            if request.method != "POST":
+                raise MethodNotAllowed(request.method, path, "POST")
+            self._on_publish(connection, request, body)
+        elif path in ("/status/", "/status"):
+            if request.method not in ("GET", "HEAD"):
+                raise MethodNotAllowed(request.method, path, "GET, HEAD")
+            self._on_status(connection, request)
+        else:
+            raise NotFound("not found: use POST / to publish, or GET /status/ for the status")
+
+    def _on_status(self, connection: HTTPConnection, request: Request) -> None:
+        if fingerprint := request.headers.get(NODE_FIELD_KEY):
+            self._node.on_peer_announced(fingerprint)
+        instance = check_name(_instance(request), "the instance", self._limits().name)
+
+        def on_status(status: dict[str, Any]) -> None:
+            now = round(time.time() * 1000)  # to compare the clocks of nodes
+            body = encode({**status, "time": now})
+            connection.respond_to(request, 200, {**JSON, **PRIVATE}, body)
+
+        self._node.status(instance, on_status)
+
+    def _on_publish(self, connection: HTTPConnection, request: Request, body: bytes) -> None:
+        limits, instance = self._limits(), _instance(request)
+        objects, is_batch = decode_body(body, instance, limits)
+        parse = partial(parse_message, instance=instance, limits=limits)
+        if is_batch:
+            self._parse_batch(connection, request, objects, parse)
+        else:
+            self._publish(connection, request, [parse(objects[0])], is_batch=False)
+
+    def _parse_batch(
+        self,
+        connection: HTTPConnection,
+        request: Request,
+        objects: Iterable[dict[str, Raw]],
+        parse: Callable[[dict[str, Raw]], Message],
+    ) -> None:
+        """Parse the messages of a list in slices, and then publish them: none if one is invalid."""
+        remaining = iter(objects)
+        messages: list[Message] = []
+
+        def parse_slice() -> None:
+            until = time.monotonic() + MAX_SLICE_SECONDS
+            for fields in remaining:
+                messages.append(parse(fields))
+                if time.monotonic() > until:
+                    asyncio.get_running_loop().call_soon(connection.call, request, parse_slice)
+                    return
+            self._publish(connection, request, messages, is_batch=True)
+
+        parse_slice()
+
+    def _publish(
+        self, connection: HTTPConnection, request: Request, messages: list[Message], *, is_batch: bool
+    ) -> None:
+        def on_published(receipts: list[Receipt]) -> None:
+            results = [receipt.as_dict() for receipt in receipts]
+            if log.isEnabledFor(logging.DEBUG):
+                for message, result in zip(messages, results, strict=False):
+                    log.debug("published %s to %s: %s", message.unique_id, message.channels, result)
+            body = {"fingerprint": self._fingerprint, **({"receipts": results} if is_batch else results[0])}
+            if len(results) == len(messages):
+                connection.respond_to(request, 200, JSON, encode(body))
+            else:
+                error = Overloaded(f"the queue is full: {len(results)} of {len(messages)} were accepted")
+                connection.reject(error, request, members=body)
+
+        self._node.publish(messages, on_published)
+
+
+def _instance(request: Request) -> str:
+    values = parse_query(request.target.partition("?")[2]).get("instance")
+    return (values[-1] if values else "") or DEFAULT_INSTANCE

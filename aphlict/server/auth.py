@@ -7,10 +7,7 @@ from typing import NamedTuple
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
 from aphlict.core.hub import Hub
-from aphlict.core.subscriptions import Subscriber
-from aphlict.errors import Forbidden, InvalidToken, TokenMissing
-from aphlict.protocol.commands import Auth, Command, Ping, Subscribe, Unsubscribe
-from aphlict.protocol.http import Request
+from aphlict.errors import Forbidden, InvalidToken
 from aphlict.server.connection import Connection
 from aphlict.server.timer_wheel import HasDeadline
 from aphlict.tls.authorities import Authorities, load_authorities
@@ -42,115 +39,71 @@ def load_credentials(server: ServerSettings, read: Read = read_file) -> Credenti
 
 
 def verify_token(connection: Connection, keys: KeySet, token: str, instance: str, unix_now: float) -> Grant:
-    """Return what a token allows. Raises InvalidToken; Forbidden if it is for another instance."""
-    limit = connection.port.server.limits.request_head
+    """Return what a token allows. Raises InvalidToken, and InstanceForbidden if it is for another instance."""
+    server = connection.port.server
+    limit = server.limits.request_head
     try:
         if len(token) > limit:
             raise InvalidToken(f"the token is longer than {limit} bytes")
         grant = keys.verify(token, unix_now, connection.charge)
         grant.check_instance(instance)
     except (InvalidToken, Forbidden) as error:
-        connection.port.server.limit_counters.add("auth.keys", connection.address, str(error))
+        server.limit_counters.add("auth.keys", connection.address, str(error))
         raise
     log.debug("[%d] %s may subscribe to %s", connection.number, grant.sub or "a token without 'sub'", grant)
     return grant
 
 
-def verify_request(
-    connection: Connection, keys: KeySet, request: Request, instance: str, unix_now: float
-) -> Grant:
-    """Return what the token of a request allows. Raises TokenMissing, and as `verify_token`."""
-    token = request.token()
-    if not token:
-        raise TokenMissing("this server requires a token: send 'Authorization: Bearer TOKEN' or ?token=TOKEN")
-    return verify_token(connection, keys, token, instance, unix_now)
-
-
 class GrantTimer(HasDeadline):
-    """Closes a connection when its token expires or the key of the token is removed from the configuration.
+    """Closes a connection when its grant expires, or when the key of its token is removed from the configuration.
 
-    Must be cancelled when the connection, or the request with the token, ends before.
+    A connection without a grant, which may be a WebSocket only, has `limits.handshake` to present a token. The timer
+    must be cancelled when the connection, or the request with the token, ends before.
     """
 
-    __slots__ = ("_hub", "connection", "grant")
+    __slots__ = ("_connection", "_hub", "_token_deadline", "grant")
 
     def __init__(self, connection: Connection, hub: Hub, grant: Grant | None) -> None:
         super().__init__()
-        self.connection = connection
-        self.grant = grant
+        server = connection.port.server
+        self._connection = connection
         self._hub = hub
-        connection.port.server.timers.add(self, self.next_check())
+        self._token_deadline = server.timers.now + server.limits.handshake
+        self.grant = grant
+        server.timers.add(self, self._next_check())
 
-    def expires(self) -> float:
-        """Return when the grant ends, in the time of `deadlines`. The system clock, by which tokens expire, may be
-        set: this may change."""
-        assert self.grant is not None
-        return self.grant.expires - self._hub.epoch
+    def renew(self, grant: Grant) -> None:
+        """Replace the grant."""
+        self.grant = grant
+        self._connection.port.server.timers.add(self, self._next_check())
 
-    def next_check(self) -> float:
-        """Return when to check the grant: a reload may remove its key at any time."""
-        return min(self.expires(), self.connection.port.server.timers.now + CHECK_INTERVAL)
+    def _expiry(self) -> float:
+        """Return when the grant ends, in the time of the timers. It changes when the system clock is set, by which
+        tokens expire."""
+        return self._token_deadline if self.grant is None else self.grant.expires - self._hub.epoch
+
+    def _next_check(self) -> float:
+        """A reload may remove the key of the token at any time."""
+        return min(self._expiry(), self._connection.port.server.timers.now + CHECK_INTERVAL)
 
     def on_deadline(self, now: float, /) -> float | None:
         """Close the connection if the grant has ended."""
-        keys = self.connection.port.keys
+        keys = self._connection.port.keys
         if keys is None:
             return now + CHECK_INTERVAL  # a reload has removed the requirement of tokens
         reason = self._end_reason(now, keys)
         if reason is None:
-            return self.next_check()
+            return self._next_check()
         if self.grant is None:
-            self.connection.port.server.limit_counters.add("auth.keys", self.connection.address, reason)
-        self.connection.discard()
-        self.connection.close(InvalidToken.close_code, reason, reason)
+            counters = self._connection.port.server.limit_counters
+            counters.add("auth.keys", self._connection.address, reason)
+        self._connection.discard()
+        self._connection.close(InvalidToken.close_code, reason, reason)
         return None
 
     def _end_reason(self, now: float, keys: KeySet) -> str | None:
-        if now >= self.expires():
+        if now >= self._expiry():
             return "no token was received in time" if self.grant is None else "the token has expired"
         if self.grant is not None and not keys.has(self.grant.key):
             return "the key of the token has been removed"
         return None
-
-
-class SessionGrant(GrantTimer):
-    """The grant of a WebSocket. Without a token, the WebSocket is closed after `limits.handshake`."""
-
-    __slots__ = ("_token_deadline", "subscriber")
-
-    def __init__(self, connection: Connection, hub: Hub, subscriber: Subscriber, grant: Grant | None) -> None:
-        server = connection.port.server
-        self._token_deadline = server.timers.now + server.limits.handshake
-        self.subscriber = subscriber
-        super().__init__(connection, hub, grant)
-
-    def expires(self) -> float:
-        """Return when the grant ends, or when the client must have sent its token."""
-        return self._token_deadline if self.grant is None else super().expires()
-
-    @property
-    def is_authorized(self) -> bool:
-        """Whether the client has sent a token, or none is required any more."""
-        return self.grant is not None or self.connection.port.keys is None
-
-    def check(self, command: Command) -> None:
-        """Raise TokenMissing or Forbidden if the client may not send a command."""
-        if isinstance(command, Auth | Ping | Unsubscribe) or self.connection.port.keys is None:
-            return
-        if self.grant is None:
-            raise TokenMissing("this server requires a token: the first command must be 'auth'")
-        if isinstance(command, Subscribe):
-            self.grant.check_channels(command.channels)
-
-    def renew(self, grant: Grant) -> list[str]:
-        """Replace the grant. Ends and returns the subscriptions that the new one does not allow."""
-        self.grant = grant
-        removed = [name for name in self.subscriber.subscriptions if not grant.allows(name)]
-        self._hub.unsubscribe(self.subscriber, removed)
-        self.connection.port.server.timers.add(self, self.next_check())
-        return removed
-
-    def seconds_left(self) -> int:
-        """Return the seconds until the grant ends."""
-        assert self.grant is not None
-        return self.grant.seconds_left(self._hub.epoch + self.connection.port.server.timers.now)

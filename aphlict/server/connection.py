@@ -128,7 +128,7 @@ class Connection(HasDeadline, ABC):
     def count(self, error: AphlictError) -> None:
         """Count the limit that the error reports, if it is one."""
         if error.limit is not None:
-            self.port.server.limit_counters.add(error.limit, self.address)
+            self.port.server.limit_counters.add(error.limit, self.address, error.limit_detail)
 
     # Sending
 

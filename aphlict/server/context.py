@@ -2,11 +2,10 @@
 
 import itertools
 
-from aphlict.config.origins import Origins
 from aphlict.config.settings import Limits
 from aphlict.core.stats import LimitCounters
 from aphlict.protocol.forwarded import TrustedProxies
-from aphlict.server.admin_access import AdminAccess
+from aphlict.server.access import AdminAccess, OriginAccess
 from aphlict.server.limits import CommandDebts, Limiter
 from aphlict.server.poller import Poller
 from aphlict.server.timer_wheel import TimerWheel
@@ -44,11 +43,11 @@ class PortContext:
     `authorities` if it requires no client certificates.
     """
 
-    origins = Origins(())
     proxies = TrustedProxies(())
     keys: KeySet | None = None
     authorities: Authorities | None = None
     access: AdminAccess
+    origins: OriginAccess
 
     def __init__(self, server: ServerContext, limiter: Limiter, *, is_trusted: bool) -> None:
         self.server = server

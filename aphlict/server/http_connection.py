@@ -3,7 +3,7 @@
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from sys import intern
 from typing import Protocol
@@ -141,9 +141,7 @@ class HTTPConnection(Connection):
                 self._receive()
 
     def _on_data(self, data: bytes) -> None:
-        if (
-            self.state is State.RESPONSE
-        ):  # streaming: a request that comes now is not kept, but ends the connection
+        if self.state is State.RESPONSE:  # a request that is received now ends the connection
             self._pipelined = self._pipelined or data[:1]
             self.charge(1 + len(data) // BYTES_PER_COMMAND)
             return
@@ -218,7 +216,7 @@ class HTTPConnection(Connection):
         self._request_since = None
         self._pipelined = rest
         self.state = State.RESPONSE
-        self._handler.on_request(self, request, body)
+        self.call(request, lambda: self._handler.on_request(self, request, body))
         if self._is_awaiting_response:
             self._is_paused = True
             self._update_events()
@@ -302,12 +300,47 @@ class HTTPConnection(Connection):
         if self.state is State.RESPONSE and self._socket.family in (socket.AF_INET, socket.AF_INET6):
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
 
-    def reject(self, error: AphlictError, request: Request | None = None) -> None:
-        """Send an error response and close the connection. `request` is None if it could not be read."""
+    def respond_to(self, request: Request, status: int, fields: Mapping[str, str], body: bytes = b"") -> None:
+        """Send a complete response; the connection stays open if the request allows it."""
+        keep_alive, is_head = request.keeps_alive(), request.method == "HEAD"
+        response = http.response(status, fields, body, keep_alive=keep_alive, is_head=is_head)
+        self.respond(response, keep_alive=keep_alive)
+
+    def reject(
+        self,
+        error: AphlictError,
+        request: Request | None = None,
+        fields: Mapping[str, str] = http.NO_FIELDS,
+        members: Mapping[str, object] = http.NO_MEMBERS,
+    ) -> None:
+        """Send an error response, and close the connection unless `error.keep_alive`. Every error is sent here.
+
+        `request` is None if it could not be parsed; `fields` and `members` add to the response.
+        """
+        if self.state >= State.CLOSING:
+            return
         self.count(error)
         log.debug("[%d] rejected a request from %s: %s", self.number, self.address, error)
+        keep_alive = error.keep_alive and request is not None and request.keeps_alive()
         is_head = request is not None and request.method == "HEAD"
-        self._finish(http.error_response(error, is_head=is_head))
+        cors_fields = self.port.origins.cors_fields(http.NO_FIELDS if request is None else request.headers)
+        response = http.error_response(
+            error, {**cors_fields, **fields}, members, keep_alive=keep_alive, is_head=is_head
+        )
+        if keep_alive:
+            self.respond(response, keep_alive=True)
+        else:
+            self._finish(response)
+
+    def call(self, request: Request, work: Callable[[], None]) -> None:
+        """Call a part of the handling of a request. An error that it raises becomes the response."""
+        try:
+            work()
+        except AphlictError as error:
+            self.reject(error, request)
+        except Exception:
+            log.exception("internal error on %s %s; please report this", request.method, request.path)
+            self.reject(AphlictError("internal error; see the log of the server"), request)
 
     def upgrade(self, request: Request, open_session: Callable[[WebSocket], Session]) -> None:
         """Continue as a WebSocket, whose session `open_session` makes once it is open. Raises BadRequest.

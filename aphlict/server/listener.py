@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable
 
 from tornado.ioloop import IOLoop
 
-from aphlict.config.origins import Origins
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.core.stats import LimitCounters
 from aphlict.errors import BadProxyHeader, BadRequest, TooManyConnections, TooManyPublishers
@@ -17,7 +16,7 @@ from aphlict.protocol.forwarded import TrustedProxies
 from aphlict.protocol.http import Request
 from aphlict.protocol.proxy_protocol import V1_LIMIT, V2_HEAD, V2_LIMIT, ProxyHeader
 from aphlict.server import limits as capacity
-from aphlict.server.admin_access import AdminAccess
+from aphlict.server.access import AdminAccess, HostNames, OriginAccess
 from aphlict.server.auth import Credentials
 from aphlict.server.context import PortContext, ServerContext
 from aphlict.server.http_connection import Handler, HTTPConnection
@@ -279,10 +278,12 @@ class Acceptor:
     def set_server(self, server: ServerSettings, local_names: Collection[str]) -> None:
         """Apply the settings of the port."""
         self._server = server
+        host_names = HostNames(server, local_names)
+        for context in (self._context, self._health_checks, self._rejections):
+            context.access = AdminAccess(server, host_names)
+            context.origins = OriginAccess(server, host_names)
         for context in (self._context, self._health_checks):
             context.proxies = TrustedProxies(server.proxy_trusted)
-            context.origins = Origins(server.origins)
-            context.access = AdminAccess(server, local_names)
 
     def set_credentials(self, credentials: Credentials) -> bool:
         """Apply certificates and keys; the tokens of keys that are no longer included are revoked.

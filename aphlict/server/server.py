@@ -13,7 +13,7 @@ from aphlict.config.files import Read
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.core.stats import LimitCounters
 from aphlict.protocol.websocket import GOING_AWAY
-from aphlict.server.admin_access import local_names
+from aphlict.server.access import local_names
 from aphlict.server.auth import Credentials, load_credentials
 from aphlict.server.connection import Connection
 from aphlict.server.context import ServerContext

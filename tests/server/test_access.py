@@ -7,7 +7,7 @@ import pytest
 
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CrossSiteRequest, HostNotAllowed, Unauthorized
-from aphlict.server.admin_access import AdminAccess, is_loopback
+from aphlict.server.access import AdminAccess, HostNames, is_loopback
 from tests.support.curl import curl
 from tests.support.nodes import RunningNode, receive, running_node, subscribed
 
@@ -17,7 +17,8 @@ NAMES = ("web1", "web1.example.com")
 
 def make_access(**keys: Any) -> AdminAccess:
     """The access check of an admin port on a machine with NAMES."""
-    return AdminAccess(ServerSettings(type="admin", port=1, **keys), NAMES)
+    server = ServerSettings(type="admin", port=1, **keys)
+    return AdminAccess(server, HostNames(server, NAMES))
 
 
 def check(access: AdminAccess, headers: dict[str, str], local_address: str = "127.0.0.1") -> None:

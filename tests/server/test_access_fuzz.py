@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from aphlict.config.origins import Origins
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CrossSiteRequest, HostNotAllowed, Unauthorized
-from aphlict.server.admin_access import PRIVATE_DOMAINS, AdminAccess, host_of
+from aphlict.server.access import PRIVATE_DOMAINS, AdminAccess, HostNames, host_of
 
 HEADER = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF))
 PIECES = st.sampled_from(
@@ -31,7 +31,8 @@ PIECES = st.sampled_from(
 
 @given(HEADER | st.lists(PIECES, max_size=6).map("".join))
 def test_an_accepted_host_cannot_be_an_attackers(header: str) -> None:
-    access = AdminAccess(ServerSettings(type="admin", port=1), ["web1.example.com"])
+    server = ServerSettings(type="admin", port=1)
+    access = AdminAccess(server, HostNames(server, ["web1.example.com"]))
     try:
         access.check({"host": header}, lambda: "127.0.0.1")
     except HostNotAllowed:
@@ -59,7 +60,8 @@ def test_a_host_of_an_origin_is_parsed_alike_by_urllib(header: str) -> None:
 
 @given(st.dictionaries(st.sampled_from(["host", "origin", "sec-fetch-site", "authorization"]), HEADER))
 def test_random_fields_raise_rejections_only(headers: dict[str, str]) -> None:
-    access = AdminAccess(ServerSettings(type="admin", port=1, admin_secret="a-secret-of-many-letters"), [])
+    server = ServerSettings(type="admin", port=1, admin_secret="a-secret-of-many-letters")
+    access = AdminAccess(server, HostNames(server, []))
     with suppress(CrossSiteRequest, HostNotAllowed, Unauthorized):
         access.check(headers, lambda: "127.0.0.1")
         raise AssertionError("accepted without the secret")

@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from aphlict.server.pages import prefers_gzip
+from aphlict.server.client_port import prefers_gzip
 from tests.support.nodes import RunningNode, running_node
 
 UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\n"

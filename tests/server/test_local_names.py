@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from aphlict.config.loader import load
-from aphlict.server import admin_access as naming
+from aphlict.server import access
 from tests.support.configuration import write_configuration
 
 
@@ -15,8 +15,8 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch, resolver: str, hosts: s
     monkeypatch.setattr(socket, "gethostname", lambda: "web1")
     for name, text in (("RESOLVER", resolver), ("HOSTS", hosts)):
         (folder / name).write_text(text)
-        monkeypatch.setattr(naming, name, folder / name)
-    return set(naming.local_names(load(write_configuration(folder))))
+        monkeypatch.setattr(access, name, folder / name)
+    return set(access.local_names(load(write_configuration(folder))))
 
 
 @pytest.mark.parametrize(

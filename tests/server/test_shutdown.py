@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from aphlict.node import Node
-from aphlict.server.pages import NodeState
+from aphlict.server.client_port import NodeState
 from tests.support.curl import curl, event_source
 from tests.support.nodes import RunningNode, listening, running_node, subscribed
 from tests.support.waiting import eventually

@@ -8,7 +8,7 @@ from itertools import product
 
 from aphlict.server import sse as events
 from aphlict.server.http_connection import HTTPConnection
-from aphlict.server.sse import EventStream, encode
+from aphlict.server.sse import EventStream, encode_data
 from tests.support.curl import Block, curl, event_source
 from tests.support.nodes import RunningNode, running_node
 from tests.support.waiting import eventually
@@ -139,7 +139,7 @@ def connections(node: RunningNode) -> list[HTTPConnection]:
 
 
 def test_an_event_has_one_line_of_data_for_each_line() -> None:
-    assert encode(b'{"a":\r\n1,\n"b":2}') == b'\ndata: {"a":\ndata: 1,\ndata: "b":2}\n\n'
+    assert encode_data(b'{"a":\r\n1,\n"b":2}') == b'\ndata: {"a":\ndata: 1,\ndata: "b":2}\n\n'
 
 
 async def test_no_unique_id_breaks_the_stream() -> None:

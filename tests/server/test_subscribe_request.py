@@ -3,7 +3,7 @@
 import pytest
 
 from aphlict.protocol.http import Request
-from aphlict.server.listen_request import parse_listen_request
+from aphlict.server.subscribe_request import parse_subscribe_request
 
 MANY = [f"m{number}" for number in range(40)]
 
@@ -24,8 +24,8 @@ MANY = [f"m{number}" for number in range(40)]
 )
 def test_only_the_last_16_names_count(query: str, header: str, after: tuple[str, ...] | None) -> None:
     headers = {"last-event-id": header} if header else {}
-    wish = parse_listen_request(Request("GET", f"/poll?channel=a{query}", 1, headers))
+    parsed = parse_subscribe_request(Request("GET", f"/poll?channel=a{query}", 1, headers))
     if after is None:
-        assert len(wish.after) == 32
+        assert len(parsed.after) == 32
     else:
-        assert wish.after == after
+        assert parsed.after == after

@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from aphlict.server.auth import CHECK_INTERVAL, SessionGrant
+from aphlict.server.auth import CHECK_INTERVAL, GrantTimer
 from aphlict.server.client_port import WebSocketSession
 from aphlict.server.websocket_connection import WebSocket
 from tests.support.clocks import Clock
@@ -336,7 +336,7 @@ async def test_closed_connections_are_not_kept_until_their_token_expires(
                 for _ in range(5):
                     await command(browser, "auth", token("a"))
 
-        await eventually(lambda: not kept(timers, SessionGrant), "the deadlines to be forgotten")
+        await eventually(lambda: not kept(timers, GrantTimer), "the deadlines to be forgotten")
 
 
 async def test_a_reload_adds_and_removes_the_requirement(tmp_path: Path, clock: Clock) -> None:
@@ -397,4 +397,4 @@ async def test_a_connection_of_a_port_without_keys_has_no_timer() -> None:
         [connection] = node.node.server.connections()
         assert isinstance(connection, WebSocket)
         assert isinstance(connection.session, WebSocketSession)
-        assert connection.session.grant is None
+        assert connection.session.grant_timer is None

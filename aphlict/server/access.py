@@ -1,4 +1,4 @@
-"""Access to admin ports: no requests of web pages, no foreign host names, and the secret if one is set."""
+"""Access checks on the head of a request: its origin, its host name, and the secret of an admin port."""
 
 import hmac
 import re
@@ -9,8 +9,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from aphlict.config.descriptions import shorten
+from aphlict.config.origins import Origins
 from aphlict.config.settings import ServerSettings, Settings
-from aphlict.errors import CrossSiteRequest, HostNotAllowed, Unauthorized
+from aphlict.errors import CrossSiteRequest, HostNotAllowed, OriginForbidden, Unauthorized
 from aphlict.protocol.addresses import unmapped
 
 # Values of Sec-Fetch-Site of a request that no other site's page caused: typed by the user, or of a page of this
@@ -28,18 +29,36 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(?::[0-9]*)?")
 _BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE)
 
 
-class AdminAccess:
-    """Checks the head of each request to one admin port; on client ports, only `is_known_host` is used.
-
-    `local_names` are the names of this machine. Host names are checked for requests to a loopback address, as a page
-    whose name resolves to it (DNS rebinding) may reach a server there; and for all requests if `admin.hosts` is set.
-    """
+class HostNames:
+    """The names and addresses under which clients may address this server."""
 
     def __init__(self, server: ServerSettings, local_names: Collection[str]) -> None:
-        self._secrets = [secret.encode() for secret in server.secrets]
         self._names = frozenset(map(normalize_host, (*local_names, *server.admin_hosts, server.address)))
+        self._known: set[str] = set()  # values of Host that have passed the check
+
+    def accept(self, header: str) -> bool:
+        """Whether a `Host` is an address, or a name of this machine or of a private network."""
+        if header in self._known:
+            return True
+        name = host_of(header)
+        if name is None or not _is_local(name, self._names):
+            return False
+        if len(self._known) < MAX_KNOWN_HOSTS:
+            self._known.add(header)
+        return True
+
+
+class AdminAccess:
+    """Access to one admin port.
+
+    Host names are checked for requests to a loopback address, as a page whose name resolves to it (DNS rebinding) may
+    reach a server there; and for all requests if `admin.hosts` is set.
+    """
+
+    def __init__(self, server: ServerSettings, host_names: HostNames) -> None:
+        self._host_names = host_names
+        self._secrets = [secret.encode() for secret in server.secrets]
         self._checks_all_hosts = bool(server.admin_hosts) or is_loopback(server.address)
-        self._known_hosts: set[str] = set()  # values of Host that have passed the check
 
     def check(self, headers: Mapping[str, str], local_address: Callable[[], str]) -> None:
         """Check a request. `local_address` returns the address of this server that received it.
@@ -48,29 +67,13 @@ class AdminAccess:
         """
         _check_site(headers)
         host = headers.get("host", "")
-        if host not in self._known_hosts:
-            self._check_host(host, local_address)
+        if not self._host_names.accept(host) and (self._checks_all_hosts or is_loopback(local_address())):
+            raise HostNotAllowed(
+                f"{shorten(host_of(host) or host)} is not known as a name of this server: use its address, or add the"
+                " name to 'admin.hosts'"
+            )
         if self._secrets:
             self._check_secret(headers.get("authorization", ""))
-
-    def _check_host(self, header: str, local_address: Callable[[], str]) -> None:
-        is_exposed = self._checks_all_hosts or is_loopback(local_address())
-        if is_exposed and not self.is_known_host(header):
-            raise HostNotAllowed(
-                f"{shorten(host_of(header) or header)} is not known as a name of this server: use its address, or"
-                " add the name to 'admin.hosts'"
-            )
-
-    def is_known_host(self, header: str) -> bool:
-        """Whether a `Host` is an address, or a name of this machine or of a private network."""
-        if header in self._known_hosts:
-            return True
-        name = host_of(header)
-        if name is None or not _is_local(name, self._names):
-            return False
-        if len(self._known_hosts) < MAX_KNOWN_HOSTS:
-            self._known_hosts.add(header)
-        return True
 
     def _check_secret(self, header: str) -> None:
         match = _BEARER.fullmatch(header)
@@ -80,6 +83,53 @@ class AdminAccess:
         matches = [hmac.compare_digest(value, secret) for secret in self._secrets]  # all: constant time
         if not any(matches):
             raise Unauthorized("the secret in 'Authorization' is not one of this admin port")
+
+
+class OriginAccess:
+    """Access of web pages to one port. On an admin port, pages have none."""
+
+    def __init__(self, server: ServerSettings, host_names: HostNames) -> None:
+        self._host_names = host_names
+        self._origins = Origins(server.origins)
+        self._is_admin = server.type == "admin"
+
+    def check_origin(self, headers: Mapping[str, str]) -> None:
+        """Raise OriginForbidden for an `Origin` that is not in `origins`."""
+        header = headers.get("origin")
+        if not self._origins.allows(header):
+            origin = shorten(header or "")
+            raise OriginForbidden(
+                f"pages of {origin} may not subscribe: 'origins' of this server does not list it",
+                f"a page of {origin}",
+            )
+
+    def check_page(self, headers: Mapping[str, str]) -> None:
+        """As `check_origin`, for a request that browsers also send without `Origin`. Raises OriginForbidden.
+
+        A browser omits `Origin` from a GET to the page's own origin (Fetch, 3.2). The page's host name may have been
+        pointed at this server (DNS rebinding): over plain HTTP, where browsers send no `Sec-Fetch-Site`, only `Host`
+        shows it.
+        """
+        self.check_origin(headers)
+        if not self._origins or "origin" in headers:
+            return
+        if headers.get("sec-fetch-site", "none") not in SAME_SITE:
+            raise OriginForbidden(
+                "requests from pages of other sites must have an 'Origin' header",
+                "a page of another site, without 'Origin'",
+            )
+        header = headers.get("host", "")
+        host = host_of(header)
+        if (host is None or not self._origins.names(host)) and not self._host_names.accept(header):
+            shown = shorten(host or header)
+            raise OriginForbidden(
+                f"requests without 'Origin' may not address this server as {shown}: 'origins' does not list it",
+                f"a request without 'Origin' to {shown}",
+            )
+
+    def cors_fields(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return the header fields that let pages of an allowed origin read a response; none on an admin port."""
+        return {} if self._is_admin else self._origins.fields(headers.get("origin"))
 
 
 def _check_site(headers: Mapping[str, str]) -> None:
