@@ -1,1 +1,1 @@
-"""What the server costs and bears, measured: `python -m benchmarks` and `python -m benchmarks.soak`."""
+"""Benchmarks (`python -m benchmarks`) and long-running load tests (`python -m benchmarks.soak`)."""

@@ -1,4 +1,4 @@
-"""Measure: build the tools, run the workloads in turn against server and floor, print one table."""
+"""Run the workloads in turns against the server and the floor (the kernel alone), and print a table."""
 
 import argparse
 import json
@@ -7,27 +7,32 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import peers, servers, workloads
-from benchmarks.building import build, knows_tls
+from benchmarks import competitors, servers, workloads
+from benchmarks.build_tools import build, knows_tls
 from benchmarks.table import OURS, Values, add, compare, cpu_with, print_table
 from benchmarks.workloads import Figure
 
 
 def main() -> None:
-    """The command."""
+    """Parse the command line, measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--runs", type=int, default=5, help="runs of each workload, of which the median counts (5)"
+        "--runs", type=int, default=5, help="runs of each workload; the table shows the median (5)"
     )
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="share of messages and browsers, for a try (1.0)"
+        "--scale",
+        type=float,
+        default=1.0,
+        help="fraction of the messages and clients, for a quick test (1.0)",
     )
     parser.add_argument(
-        "--workers", type=int, default=2, help="the larger server of the workers' comparison (2)"
+        "--workers", type=int, default=2, help="number of workers that is compared with one worker (2)"
     )
-    parser.add_argument("--peers", action="store_true", help="also measure other servers that are installed")
     parser.add_argument(
-        "--json", type=Path, help="write every figure of every run there, for benchmarks.plots"
+        "--competitors", action="store_true", help="also measure nchan, websockets and ws, if installed"
+    )
+    parser.add_argument(
+        "--json", type=Path, help="write all figures of all runs to this file, for benchmarks.plots"
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="aphlict-bench-") as folder:
@@ -39,15 +44,15 @@ def main() -> None:
             measure_once(tools, options.scale, measured)
             measure_workers(tools, options.scale, options.workers, measured[OURS])
             add(measured[OURS], compare(measured[OURS], options.workers))
-            if options.peers:
-                peers.measure_once(tools, options.scale, measured)
+            if options.competitors:
+                competitors.measure_once(tools, options.scale, measured)
     print_table(measured, options.scale)
     if options.json:
         options.json.write_text(json.dumps(measured, indent=1))
 
 
 def measure_once(tools: Path, scale: float, measured: dict[str, Values]) -> None:
-    """One run of everything against our server and the floor, which takes turns with it."""
+    """Run all workloads once; server and floor take turns."""
     with servers.rawlimit(tools) as floor, servers.aphlict(tools) as ours:
         for work in workloads.FLOOR:
             add(measured["floor"], work(tools, floor, scale))
@@ -61,16 +66,16 @@ def measure_once(tools: Path, scale: float, measured: dict[str, Values]) -> None
 
 
 def measure_workers(tools: Path, scale: float, count: int, values: Values) -> None:
-    """The cost of a delivery with one worker and with several, neither pinned: they share the processors."""
+    """Measure a delivery with one worker and with several; neither is pinned to a processor."""
     for workers in (1, count):
         with servers.aphlict(tools, workers=workers) as target:
             figures = workloads.fan_out(2000)(tools, target, scale)
-        cpu = next(figure.value for figure in figures if "CPU a delivery" in figure.what)
+        cpu = next(figure.value for figure in figures if "CPU per delivery" in figure.what)
         add(values, [Figure(cpu_with(workers), cpu, "µs")])
 
 
 def make_certificate(tools: Path) -> tuple[Path, Path]:
-    """A key on the curve P-256 and its certificate."""
+    """Create a P-256 key and a self-signed certificate."""
     key, certificate = tools / "key.pem", tools / "cert.pem"
     if not key.exists():
         new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]

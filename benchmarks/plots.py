@@ -1,4 +1,4 @@
-"""The picture of docs/performance.md, drawn from what `python -m benchmarks --peers --json FIGURES` measured.
+"""Draws the plot in docs/performance.md from the results of `python -m benchmarks --competitors --json FIGURES`.
 
 python -m benchmarks.plots FIGURES docs/images
 """
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-FAN_OUT = "2,000 browsers, 1 channel: CPU a delivery"
-CHANNELS = "10,000 browsers on 1,000 channels: CPU a delivery, publishing included"
+FAN_OUT = "2,000 clients, 1 channel: CPU per delivery"
+CHANNELS = "10,000 clients on 1,000 channels: CPU per delivery, publishing included"
 CONNECT = "connect and subscribe: CPU"
 MEMORY = "an idle connection with a channel of its own: memory"
 PANELS = {
-    FAN_OUT: "2,000 browsers, one channel: CPU a delivery (µs)",
-    CHANNELS: "10,000 browsers, 1,000 channels: CPU a delivery (µs)",
+    FAN_OUT: "2,000 clients, one channel: CPU per delivery (µs)",
+    CHANNELS: "10,000 clients, 1,000 channels: CPU per delivery (µs)",
     CONNECT: "connect and subscribe: CPU (µs)",
     MEMORY: "an idle connection: memory (KB)",
 }

@@ -1,4 +1,4 @@
-"""The servers that are measured: each is started as its users start it, and pinned to the first processor."""
+"""Starts the servers to be measured, as a user would, pinned to the first processor."""
 
 import contextlib
 import json
@@ -17,23 +17,23 @@ SECONDS = 20.0
 
 
 class Target(NamedTuple):
-    """A running server as the load generator sees it."""
+    """A running server, for the load generator."""
 
     name: str
     port: int
     admin_port: int
     pids: tuple[int, ...]
-    options: tuple[str, ...] = ()  # for wsload: how this server is spoken to
+    options: tuple[str, ...] = ()  # of wsload, for this server
 
 
 def free_port() -> int:
-    """A port that nobody has now."""
+    """Return an unused port."""
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as sock:
         return int(sock.getsockname()[1])
 
 
 def wait_for_port(port: int) -> None:
-    """Wait until something accepts there."""
+    """Wait until a server accepts connections."""
     deadline = time.monotonic() + SECONDS
     while True:
         with contextlib.suppress(OSError):
@@ -46,7 +46,7 @@ def wait_for_port(port: int) -> None:
 
 @contextlib.contextmanager
 def running(command: list[str], port: int, *, cpu: int | None = SERVER_CPU, **more: Any) -> Iterator[int]:
-    """Run a server for a while; its pid."""
+    """Run a server; yield its pid."""
     pin = ["taskset", "-c", str(cpu)] if cpu is not None else []
     with subprocess.Popen(
         [*pin, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **more
@@ -60,7 +60,7 @@ def running(command: list[str], port: int, *, cpu: int | None = SERVER_CPU, **mo
 
 @contextlib.contextmanager
 def rawlimit(tools: Path) -> Iterator[Target]:
-    """The floor: what the kernel alone costs."""
+    """Run the floor: a server that only calls send()."""
     port, admin_port = free_port(), free_port()
     with running([str(tools / "rawlimit"), str(port), str(admin_port)], port) as pid:
         yield Target("rawlimit (the kernel alone)", port, admin_port, (pid,))
@@ -68,7 +68,7 @@ def rawlimit(tools: Path) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def aphlict(tools: Path, *, tls: tuple[Path, Path] | None = None, workers: int = 1) -> Iterator[Target]:
-    """This project's server."""
+    """Run this project's server."""
     port, admin_port = free_port(), free_port()
     client: dict[str, Any] = {"type": "client", "port": port, "listen": "127.0.0.1"}
     if tls is not None:
@@ -88,7 +88,7 @@ def aphlict(tools: Path, *, tls: tuple[Path, Path] | None = None, workers: int =
 
 
 def worker_pids(admin_port: int, workers: int) -> tuple[int, ...]:
-    """The processes that do the work, as the status page names them once all are there."""
+    """Return the pids of the processes with connections, once the status lists all workers."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         with urllib.request.urlopen(f"http://127.0.0.1:{admin_port}/status/", timeout=5) as answer:
@@ -97,11 +97,11 @@ def worker_pids(admin_port: int, workers: int) -> tuple[int, ...]:
         if workers == 1 or len(edges) == workers:
             return tuple(dict.fromkeys([status["pid"], *(worker["pid"] for worker in edges)]))
         time.sleep(0.05)
-    sys.exit(f"{workers} workers are not there after {SECONDS} s")
+    sys.exit(f"{workers} workers did not start within {SECONDS} s")
 
 
 def measure(tools: Path, target: Target, *options: str | int) -> dict[str, Any]:
-    """One run of the load generator against a server; what it prints."""
+    """Run the load generator against a server; return its result."""
     where = [
         "--port",
         target.port,
@@ -113,7 +113,7 @@ def measure(tools: Path, target: Target, *options: str | int) -> dict[str, Any]:
     command = ["taskset", "-c", LOAD_CPU, tools / "wsload", *where, *target.options, *options]
     done = subprocess.run([str(each) for each in command], capture_output=True, text=True, check=False)
     if not done.stdout:
-        sys.exit(f"{target.name}: the load generator says: {done.stderr.strip()}")
+        sys.exit(f"{target.name}: load generator: {done.stderr.strip()}")
     result = json.loads(done.stdout)
     if result["lost"] > 0 or result["failed"]:
         print(f"{target.name} lost {result['lost']} messages, refused {result['failed']}", file=sys.stderr)
@@ -121,5 +121,5 @@ def measure(tools: Path, target: Target, *options: str | int) -> dict[str, Any]:
 
 
 def pid_environment() -> dict[str, str]:
-    """The environment for servers of other languages."""
+    """Return the environment for servers in other languages."""
     return {**os.environ, "NODE_ENV": "production"}

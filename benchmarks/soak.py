@@ -1,9 +1,9 @@
-"""Run two nodes for a long time with all that browsers, publishers, operators and peers do to them.
+"""Run two nodes for a long time under all kinds of load and faults.
 
     python -m benchmarks.soak --minutes 30 --plot docs/soak.svg
 
-Every few seconds it writes a line of figures; at the end it says what was lost, and draws memory, descriptors,
-latency and loss over time.
+It prints a line of figures every few seconds and the losses at the end, and draws memory, descriptors, latency and
+losses over time.
 """
 
 import argparse
@@ -25,17 +25,17 @@ from matplotlib.figure import Figure
 from tornado.httpclient import HTTPRequest
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
-from benchmarks.crowd import HOST, Account, Browser, misbehave, read_slowly
 from benchmarks.servers import free_port, wait_for_port, worker_pids
+from benchmarks.soak_clients import HOST, Account, Client, misbehave, read_slowly
 
 CHANNELS, STEADY, GUESTS, SLOW, BAD = 10, 100, 50, 10, 10
-RATE = 20.0  # messages a second
-LARGE_RATE = 5.0  # large ones a second, for those who do not read
+RATE = 20.0  # messages per second
+LARGE_RATE = 5.0  # per second, of the large messages for clients that do not read
 LARGE = "x" * 16_384
 SAMPLE = 5.0  # seconds
-RELOAD, ROTATE, KILL = 60.0, 90.0, 120.0  # seconds between two reloads, log rotations, deaths of the peer
-MOURNING = 5.0  # seconds until the peer is started again
-SETTLE = 12.0  # seconds to wait for what is on its way at the end
+RELOAD, ROTATE, KILL = 60.0, 90.0, 120.0  # seconds between reloads, log rotations, kills of the peer
+RESTART_DELAY = 5.0  # seconds until the peer is started again
+SETTLE = 12.0  # seconds for the last deliveries
 
 
 class Node:
@@ -56,7 +56,7 @@ class Node:
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it accepts."""
+        """Start the server and wait until it accepts connections."""
         command = [sys.executable, "-m", "aphlict", "start", "--foreground", "--config", str(self.config)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for_port(self.admin_port)
@@ -85,16 +85,16 @@ class Soak:
         self._posts: list[float] = []
         self._publishing: set[asyncio.Task[None]] = set()
         names = [f"channel{number}" for number in range(CHANNELS)]
-        self.browsers = [
-            Browser(self.node.port, names[each % CHANNELS], self.account) for each in range(STEADY)
+        self.clients = [
+            Client(self.node.port, names[each % CHANNELS], self.account) for each in range(STEADY)
         ] + [
-            Browser(self.node.port, names[each % CHANNELS], self.account, stay=(1, 20))
+            Client(self.node.port, names[each % CHANNELS], self.account, stay=(1, 20))
             for each in range(GUESTS)
         ]
 
     async def run(self, seconds: float) -> None:
-        """Do all of it for so long, then let it settle."""
-        listeners = [asyncio.create_task(browser.run()) for browser in self.browsers]
+        """Generate load for this time, then wait for the last deliveries."""
+        listeners = [asyncio.create_task(client.run()) for client in self.clients]
         await asyncio.sleep(1)
         others = [read_slowly(self.node.port, "large", self.account) for _ in range(SLOW)]
         others += [misbehave(self.node.port, self.account) for _ in range(BAD)]
@@ -106,8 +106,8 @@ class Soak:
             task.result()  # none should have
         for task in tasks:
             task.cancel()
-        for browser in self.browsers:
-            browser.away = (0, 0)
+        for client in self.clients:
+            client.away = (0, 0)
         await asyncio.sleep(SETTLE)
         for listener in listeners:
             if listener.done():
@@ -157,16 +157,16 @@ class Soak:
             await asyncio.sleep(KILL)
             self.peer.kill()
             self.marks.append((time.monotonic() - self.began, "peer killed"))
-            await asyncio.sleep(MOURNING)
+            await asyncio.sleep(RESTART_DELAY)
             await asyncio.to_thread(self.peer.start)
 
     async def _sample(self) -> None:
         while True:
             await asyncio.sleep(SAMPLE)
-            self.lines.append(await self._look())
+            self.lines.append(await self._measure())
             print(json.dumps(self.lines[-1]), flush=True)
 
-    async def _look(self) -> dict[str, float]:
+    async def _measure(self) -> dict[str, float]:
         worker, account = self.node.worker, self.account
         latencies, account.latencies = sorted(account.latencies) or [0.0], []
         posts, self._posts = sorted(self._posts) or [0.0], []
@@ -177,7 +177,7 @@ class Soak:
             "seconds": round(time.monotonic() - self.began, 1),
             "memory (MiB)": round(worker.memory_full_info().uss / 2**20, 2),
             "descriptors": worker.num_fds(),
-            "browsers": status["clients.active"],
+            "clients": status["clients.active"],
             "CPU (s)": round(times.user + times.system, 1),
             "latency p50 (ms)": round(statistics.median(latencies) * 1000, 2),
             "latency p99 (ms)": round(latencies[int(len(latencies) * 0.99)] * 1000, 2),
@@ -188,17 +188,17 @@ class Soak:
         }
 
     def lost(self, *, settled: bool) -> int:
-        """Acknowledged messages that did not arrive; before the end, of browsers that stay, but for the last few."""
+        """Count lost acknowledged messages; before the end, only of steady clients and without the last few."""
         spared = 0 if settled else int(RATE / CHANNELS) + 2
-        browsers = self.browsers if settled else self.browsers[:STEADY]
+        clients = self.clients if settled else self.clients[:STEADY]
         return sum(
-            each.missing(self.account.published[each.channel] - spared) for each in browsers if each.first
+            each.missing(self.account.published[each.channel] - spared) for each in clients if each.first
         )
 
 
 @contextlib.contextmanager
 def soaking(folder: Path) -> Iterator[Soak]:
-    """A soak whose servers are gone at the end."""
+    """Run a soak; stop its servers at the end."""
     soak = Soak(folder)
     try:
         yield soak
@@ -210,12 +210,12 @@ def soaking(folder: Path) -> Iterator[Soak]:
 
 
 def draw(path: Path, lines: list[dict[str, float]], marks: list[tuple[float, str]]) -> None:
-    """Four panels over the minutes."""
+    """Draw four panels over time."""
     panels = (
         ("memory of the worker (MiB)", ["memory (MiB)"]),
-        ("descriptors and browsers", ["descriptors", "browsers"]),
-        ("milliseconds from publish to browser", ["latency p50 (ms)", "latency p99 (ms)"]),
-        ("messages lost; messages that wait for the peer", ["lost", "queued for the peer"]),
+        ("descriptors and clients", ["descriptors", "clients"]),
+        ("milliseconds from publish to client", ["latency p50 (ms)", "latency p99 (ms)"]),
+        ("messages lost; messages queued for the peer", ["lost", "queued for the peer"]),
     )
     figure = Figure(figsize=(10, 10), layout="constrained")
     minutes = [line["seconds"] / 60 for line in lines]
@@ -235,13 +235,11 @@ def draw(path: Path, lines: list[dict[str, float]], marks: list[tuple[float, str
 
 
 def main() -> None:
-    """The command."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--plot", type=Path, help="where the picture goes")
-    parser.add_argument(
-        "--keep", type=Path, help="write samples and marks there, and keep the logs beside it"
-    )
+    parser.add_argument("--plot", type=Path, help="write the plot to this file")
+    parser.add_argument("--keep", type=Path, help="write samples, marks and errors to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="aphlict-soak-") as temporary:
         folder = Path(temporary)

@@ -1,4 +1,4 @@
-"""The workloads, and what of each run is a figure."""
+"""The workloads and their figures."""
 
 import socket
 import subprocess
@@ -22,41 +22,41 @@ class Figure(NamedTuple):
     value: float
     unit: str
     target: float | None = None  # at most this
-    always: bool = False  # the target is for the worst run, not for the median
-    beside_floor: bool = False  # whether the floor's figure is worth a ratio
-    ratio: float | None = None  # at most so many times the floor
+    always: bool = False  # the target applies to the worst run rather than to the median
+    beside_floor: bool = False  # print the ratio to the floor
+    ratio: float | None = None  # to the floor, at most
 
 
-ONE_OF = "one publish to one browser of {:,}"
+ONE_OF = "one publish to one client of {:,}"
 Work = Callable[[Path, Target, float], list[Figure]]
 
 
-def fan_out(browsers: int) -> Work:
-    """All browsers on one channel."""
+def fan_out(clients: int) -> Work:
+    """All clients on one channel."""
 
     def work(tools: Path, target: Target, scale: float) -> list[Figure]:
-        messages = max(5, round(600_000 / browsers * min(1.0, scale * 3)))
-        result = measure(tools, target, "--conns", round(browsers * scale), "--messages", messages)
+        messages = max(5, round(600_000 / clients * min(1.0, scale * 3)))
+        result = measure(tools, target, "--conns", round(clients * scale), "--messages", messages)
         return [
             Figure(
-                f"{browsers:,} browsers, 1 channel: CPU a delivery",
+                f"{clients:,} clients, 1 channel: CPU per delivery",
                 result["server_cpu_us_per_delivery"], "µs", beside_floor=True, ratio=FLOOR_RATIO,
             ),
             Figure(
-                f"{browsers:,} browsers, 1 channel: of that in user space",
+                f"{clients:,} clients, 1 channel: of that in user space",
                 result["server_user_us_per_delivery"], "µs", 1.0,
             ),
-            Figure(f"{browsers:,} browsers, 1 channel: deliveries", result["deliveries_per_s"], "/s"),
+            Figure(f"{clients:,} clients, 1 channel: deliveries", result["deliveries_per_s"], "/s"),
         ]  # fmt: skip
 
     return work
 
 
 def steady(tools: Path, target: Target, scale: float) -> list[Figure]:
-    """Messages to all at a rate that leaves the server idle half the time: how long each takes."""
+    """Latency of messages to all clients, at a rate that leaves the server idle half the time."""
     count, messages = round(2000 * scale), max(5, round(100 * scale))
     result = measure(tools, target, "--conns", count, "--messages", messages, "--rate", 25)
-    return _latency("2,000 browsers, 1 channel, 25 messages a second", result)
+    return _latency("2,000 clients, 1 channel, 25 messages per second", result)
 
 
 def _latency(what: str, result: dict[str, Any]) -> list[Figure]:
@@ -67,34 +67,34 @@ def _latency(what: str, result: dict[str, Any]) -> list[Figure]:
 
 
 def many_channels(tools: Path, target: Target, scale: float) -> list[Figure]:
-    """10,000 browsers on 1,000 channels."""
-    crowd = ("--conns", round(10_000 * scale), "--channels", round(1000 * scale))
-    options = (*crowd, "--messages", round(20_000 * scale), "--window", 8)
+    """10,000 clients on 1,000 channels."""
+    clients = ("--conns", round(10_000 * scale), "--channels", round(1000 * scale))
+    options = (*clients, "--messages", round(20_000 * scale), "--window", 8)
     result = measure(tools, target, *options)
-    what = "10,000 browsers on 1,000 channels"
+    what = "10,000 clients on 1,000 channels"
     cpu, user = result["server_cpu_us_per_delivery"], result["server_user_us_per_delivery"]
     return [
-        Figure(f"{what}: CPU a delivery, publishing included", cpu, "µs", 12),
+        Figure(f"{what}: CPU per delivery, publishing included", cpu, "µs", 12),
         Figure(f"{what}: of that in user space", user, "µs"),
         *_latency(what, result),
     ]
 
 
-def cpu_a_publish(browsers: int) -> str:
-    """The name of the figure."""
-    return f"{ONE_OF.format(browsers)}: CPU a publish"
+def cpu_per_publish(clients: int) -> str:
+    """Return the name of the figure."""
+    return f"{ONE_OF.format(clients)}: CPU per publish"
 
 
-def single(browsers: int) -> Work:
-    """One publish to one browser, beside so many."""
+def single(clients: int) -> Work:
+    """Messages to one client among many."""
 
     def work(tools: Path, target: Target, scale: float) -> list[Figure]:
-        count = max(10, round(browsers * scale))
+        count = max(10, round(clients * scale))
         options = ("--conns", count, "--channels", count, "--messages", round(10_000 * scale))
         result = measure(tools, target, *options)
         return [
-            Figure(cpu_a_publish(browsers), result["server_cpu_us_per_publish"], "µs", 90),
-            *_latency(ONE_OF.format(browsers), result),
+            Figure(cpu_per_publish(clients), result["server_cpu_us_per_publish"], "µs", 90),
+            *_latency(ONE_OF.format(clients), result),
         ]
 
     return work
@@ -105,11 +105,11 @@ def batches(tools: Path, target: Target, scale: float) -> list[Figure]:
     posts = round(500 * scale)
     result = measure(tools, target, "--conns", 1, "--messages", posts, "--batch", 100)
     cpu = result["server_cpu_us_per_publish"] / 100
-    return [Figure("lists of 100 messages, to one browser: CPU a message", cpu, "µs", 15)]
+    return [Figure("lists of 100 messages, to one client: CPU per message", cpu, "µs", 15)]
 
 
 def connects(tools: Path, target: Target, scale: float) -> list[Figure]:
-    """Connecting and subscribing, each its own channel."""
+    """Connect and subscribe, each client to its own channel."""
     count = round(10_000 * scale)
     options = (
         "--conns",
@@ -131,24 +131,24 @@ def connects(tools: Path, target: Target, scale: float) -> list[Figure]:
 
 
 def tls(tools: Path, target: Target, scale: float) -> list[Figure]:
-    """10,000 browsers on one channel over TLS."""
+    """10,000 clients on one channel over TLS."""
     count = round(10_000 * scale)
     channels = ("--channels", 1, "--messages", max(5, round(50 * scale)))
     result = measure(tools, target, "--conns", count, *channels, "--open", SUBSCRIBE, "--open-replies", 1)
     return [
         Figure(
-            "10,000 browsers, TLS (P-256): connect and subscribe, CPU",
+            "10,000 clients, TLS (P-256): connect and subscribe, CPU",
             result["server_cpu_us_per_conn"],
             "µs",
             350,
         ),
-        Figure("10,000 browsers, TLS: memory of a connection", result["server_kb_per_conn"], "KB", 16),
-        Figure("10,000 browsers, TLS: CPU a delivery", result["server_cpu_us_per_delivery"], "µs", 10.5),
+        Figure("10,000 clients, TLS: memory of a connection", result["server_kb_per_conn"], "KB", 16),
+        Figure("10,000 clients, TLS: CPU per delivery", result["server_cpu_us_per_delivery"], "µs", 10.5),
     ]
 
 
 def health(tools: Path, target: Target, scale: float) -> list[Figure]:
-    """`…/status` asked every 20 ms beside large fan-outs."""
+    """Latency of `…/status` during large fan-outs."""
     seen: list[float] = []
     ended = threading.Event()
 
@@ -182,19 +182,19 @@ def health(tools: Path, target: Target, scale: float) -> list[Figure]:
     asking.join()
     seen.sort()
     p99 = seen[int((len(seen) - 1) * 0.99)]
-    return [Figure("…/status beside fan-outs to 10,000, five a second: p99", p99, "ms", 15)]
+    return [Figure("…/status during fan-outs to 10,000, five per second: p99", p99, "ms", 15)]
 
 
 def comeback(tools: Path, target: Target, scale: float) -> list[Figure]:
-    """10,000 browsers gone at once, and back at once, each subscribing and replaying."""
+    """10,000 clients disconnect and reconnect together; each subscribes and replays."""
     count = round(10_000 * scale)
-    everyone = ("--conns", count, "--channels", count)
-    # The first run fills the history with a message for every second channel, and its browsers go all at once.
+    all_clients = ("--conns", count, "--channels", count)
+    # The first run fills the history with a message for every second channel; its clients disconnect together.
     kept = min(4000, count // 2)
-    measure(tools, target, *everyone, "--messages", kept, "--window", 32)
+    measure(tools, target, *all_clients, "--messages", kept, "--window", 32)
     opening = ("--open", SUBSCRIBE, "--open", REPLAY, "--open-replies", 2, "--in-flight", 2000)
-    result = measure(tools, target, *everyone, "--messages", 0, *opening)
-    back = "10,000 browsers come back, subscribe and replay"
+    result = measure(tools, target, *all_clients, "--messages", 0, *opening)
+    back = "10,000 clients reconnect, subscribe and replay"
     return [
         Figure(f"{back}: until all are served", result["connect_s"], "s", 3),
         Figure(f"{back}: refused or dropped", result["failed"] + result["closed_early"], "", 0, always=True),

@@ -1,4 +1,4 @@
-"""The `websockets` package as a publish/subscribe server: the least that does what the workloads ask.
+"""A minimal publish/subscribe server with the `websockets` package, for the workloads.
 
 python websockets_server.py CLIENT_PORT ADMIN_PORT
 """
@@ -15,21 +15,21 @@ from websockets.asyncio.server import ServerConnection, broadcast, serve
 CHANNELS: dict[str, set[ServerConnection]] = defaultdict(set)
 
 
-async def on_browser(browser: ServerConnection) -> None:
-    """Serve one browser."""
+async def on_client(client: ServerConnection) -> None:
+    """Serve one client."""
     names: list[str] = []
     try:
-        async for text in browser:
+        async for text in client:
             command = json.loads(text)
             if command["command"] == "subscribe":
                 names += command["data"]
                 for name in command["data"]:
-                    CHANNELS[name].add(browser)
+                    CHANNELS[name].add(client)
             if "id" in command:
-                await browser.send(json.dumps({"type": "ack", "id": command["id"]}))
+                await client.send(json.dumps({"type": "ack", "id": command["id"]}))
     finally:
         for name in names:
-            CHANNELS[name].discard(browser)
+            CHANNELS[name].discard(client)
 
 
 def on_publish(request: HTTPServerRequest) -> None:
@@ -44,9 +44,9 @@ def on_publish(request: HTTPServerRequest) -> None:
 
 
 async def main(client_port: int, admin_port: int) -> None:
-    """Serve until the end."""
+    """Serve until terminated."""
     HTTPServer(on_publish).listen(admin_port, "127.0.0.1")
-    async with serve(on_browser, "127.0.0.1", client_port, compression=None, ping_interval=None):
+    async with serve(on_client, "127.0.0.1", client_port, compression=None, ping_interval=None):
         await asyncio.Event().wait()
 
 

@@ -1,4 +1,4 @@
-"""The benchmark runs, and its load generator counts what it says it counts. No time is judged here."""
+"""The benchmarks run, and no delivery is lost. Times are not checked here."""
 
 import re
 import shutil
@@ -18,8 +18,8 @@ def compiler() -> None:
 
 
 @pytest.mark.parametrize("options", [["events", "20"], ["poll", "20", "--one-channel"]])
-def test_those_who_wait_are_measured(options: list[str]) -> None:
-    command = [sys.executable, "-m", "benchmarks.waiting", *options]
+def test_streams_and_polls(options: list[str]) -> None:
+    command = [sys.executable, "-m", "benchmarks.streams_and_polls", *options]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{options[0]}: 20 waiting, " in done.stdout
@@ -27,18 +27,18 @@ def test_those_who_wait_are_measured(options: list[str]) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_small_run_prints_every_figure_and_loses_nothing() -> None:
+def test_a_small_run() -> None:
     command = [sys.executable, "-m", "benchmarks", "--runs", "1", "--scale", "0.01"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "lost" not in done.stderr
-    assert "A try with 0.01 times the browsers" in done.stdout
+    assert "scaled by 0.01" in done.stdout
     for figure in (
         "floor ",
-        "CPU a publish",
+        "CPU per publish",
         "connect and subscribe",
-        "…/status beside",
-        "come back",
+        "…/status during",
+        "reconnect",
         "2 workers",
     ):
         assert figure in done.stdout

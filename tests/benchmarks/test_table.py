@@ -8,7 +8,7 @@ import pytest
 from benchmarks import workloads
 from benchmarks.servers import Target
 from benchmarks.table import add, compare, cpu_with, describe
-from benchmarks.workloads import Figure, cpu_a_publish
+from benchmarks.workloads import Figure, cpu_per_publish
 
 
 def judge(*values: float, floor: float | None = None, judged: bool = True, **kind: Any) -> str:
@@ -57,7 +57,7 @@ def test_a_try_and_the_other_servers_are_not_judged() -> None:
 
 def compared(few: float, many: float, one: float, two: float) -> dict[str, Figure]:
     """What a run with these figures says of two of them beside each other."""
-    names = cpu_a_publish(100), cpu_a_publish(10_000), cpu_with(1), cpu_with(2)
+    names = cpu_per_publish(100), cpu_per_publish(10_000), cpu_with(1), cpu_with(2)
     values: dict[str, list[Figure]] = {}
     add(values, [Figure(name, 1, "µs") for name in names])  # an earlier run
     add(values, [Figure(name, value, "µs") for name, value in zip(names, (few, many, one, two), strict=True)])

@@ -1,7 +1,7 @@
-"""What browsers cost that wait without a WebSocket: memory for each event stream or poll, and the CPU to tell them.
+"""The cost of clients without a WebSocket: memory and CPU per event stream or waiting poll, and per delivery.
 
-python -m benchmarks.waiting                 # both, with 10,000 browsers
-python -m benchmarks.waiting events 20000
+python -m benchmarks.streams_and_polls                 # both, with 10,000 clients
+python -m benchmarks.streams_and_polls events 20000
 """
 
 import argparse
@@ -45,7 +45,7 @@ def serve(pipe: Connection) -> None:
 
 
 async def run(node: Node, pipe: Connection, ports: list[int]) -> None:
-    """Serve, and tell the ports."""
+    """Start the node and send its ports."""
     await node.start()
     pipe.send(ports)
     ended = asyncio.Event()
@@ -54,40 +54,40 @@ async def run(node: Node, pipe: Connection, ports: list[int]) -> None:
 
 
 def connect(port: int, count: int, what: str, *, one_channel: bool) -> list[socket.socket]:
-    """Open connections that wait."""
-    browsers = []
+    """Open waiting connections."""
+    clients = []
     for number in range(count):
-        browser = socket.create_connection(("127.0.0.1", port))
+        client = socket.create_connection(("127.0.0.1", port))
         channel = "one" if one_channel else f"PHID-USER-{number:020}"
-        browser.sendall(REQUEST.format(what=what, channel=channel).encode())
-        browsers.append(browser)
-    return browsers
+        client.sendall(REQUEST.format(what=what, channel=channel).encode())
+        clients.append(client)
+    return clients
 
 
 def status(port: int) -> int:
-    """How many are connected."""
+    """Return the number of connected clients."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/status/") as answer:
         return int(json.load(answer)["clients.active"])
 
 
 def cpu(process: psutil.Process) -> float:
-    """Seconds that a process has used."""
+    """Return the CPU time of a process in seconds."""
     times = process.cpu_times()
     return times.user + times.system
 
 
 def measure(what: str, count: int, *, one_channel: bool) -> None:
-    """Print one line."""
+    """Measure, and print one line."""
     ours, theirs = Pipe()
     server = Process(target=serve, args=(theirs,), daemon=True)
     server.start()
     theirs.close()
     client_port, admin_port = ours.recv()
     process = psutil.Process(server.pid)
-    for browser in connect(client_port, 100, what, one_channel=one_channel):
-        browser.close()
+    for client in connect(client_port, 100, what, one_channel=one_channel):
+        client.close()
     memory, used = process.memory_full_info().pss, cpu(process)
-    browsers = connect(client_port, count, what, one_channel=one_channel)
+    clients = connect(client_port, count, what, one_channel=one_channel)
     while status(admin_port) < count:
         time.sleep(0.1)
     grown = process.memory_full_info().pss - memory
@@ -97,9 +97,9 @@ def measure(what: str, count: int, *, one_channel: bool) -> None:
         end="",
     )
     if one_channel:
-        told = tell(admin_port, browsers)
+        took = deliver(admin_port, clients)
         print(
-            f"; one message to all: {(cpu(process) - used) / count * 1e6:.0f} µs each, {told:.2f} s", end=""
+            f"; one message to all: {(cpu(process) - used) / count * 1e6:.0f} µs each, {took:.2f} s", end=""
         )
     print()
     ours.close()
@@ -107,24 +107,26 @@ def measure(what: str, count: int, *, one_channel: bool) -> None:
     server.join()
 
 
-def tell(port: int, browsers: list[socket.socket]) -> float:
-    """Publish one message, and wait until all have it: seconds."""
+def deliver(port: int, clients: list[socket.socket]) -> float:
+    """Publish a message; return the seconds until all clients have received it."""
     began = time.monotonic()
     body = json.dumps({"subscribers": ["one"], "text": "x" * 64}).encode()
     urllib.request.urlopen(f"http://127.0.0.1:{port}/", body).close()
-    for browser in browsers:
+    for client in clients:
         got = b""
         while b'"text"' not in got:
-            got += browser.recv(65536)
+            got += client.recv(65536)
     return time.monotonic() - began
 
 
 def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.waiting", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=KINDS, help="what they wait with; both, if not given")
-    parser.add_argument("count", nargs="?", type=int, default=10_000, help="how many wait (10,000)")
-    parser.add_argument("--one-channel", action="store_true", help="all on one channel, and tell them")
+    """Parse the command line, measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.streams_and_polls", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=KINDS, help="transport (default: both)")
+    parser.add_argument("count", nargs="?", type=int, default=10_000, help="number of clients (10,000)")
+    parser.add_argument(
+        "--one-channel", action="store_true", help="subscribe all to one channel, and publish a message"
+    )
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # of this process and of the server

@@ -1,4 +1,4 @@
-"""Other servers, where their packages are installed: measured side by side with ours, in the same run."""
+"""Other servers, if their packages are installed, measured in the same run."""
 
 import contextlib
 import shutil
@@ -18,10 +18,10 @@ WORKLOADS = (workloads.fan_out(2000), workloads.steady, workloads.many_channels,
 
 
 def measure_once(tools: Path, scale: float, measured: dict[str, Values]) -> None:
-    """One run of the workloads that all servers know."""
-    for name, (is_there, start) in PEERS.items():
-        if not is_there():
-            print(f"{name} is not installed: left out", file=sys.stderr)
+    """Run the workloads that all servers support once."""
+    for name, (is_installed, start) in COMPETITORS.items():
+        if not is_installed():
+            print(f"{name} is not installed: skipped", file=sys.stderr)
             continue
         for work in WORKLOADS:
             with start(tools) as target:
@@ -74,7 +74,7 @@ def _has_websockets() -> bool:
     )
 
 
-PEERS: dict[str, tuple[Callable[[], bool], Callable[[Path], AbstractContextManager[Target]]]] = {
+COMPETITORS: dict[str, tuple[Callable[[], bool], Callable[[Path], AbstractContextManager[Target]]]] = {
     "nchan": (lambda: NCHAN.exists() and shutil.which("nginx") is not None, _nchan),
     "websockets": (_has_websockets, _websockets),
     "ws (Node.js)": (_has_ws, _ws),

@@ -1,4 +1,4 @@
-"""The load generator and the floor, built from their sources beside this file."""
+"""Compiles the load generator and the floor."""
 
 import shutil
 import subprocess
@@ -9,20 +9,20 @@ SOURCES = Path(__file__).parent / "load"
 
 
 def build(folder: Path) -> None:
-    """Compile wsload (with TLS where libssl's headers are there) and rawlimit into a folder."""
+    """Compile wsload (with TLS if the headers of libssl are installed) and rawlimit into a folder."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         sys.exit("The benchmarks need a C compiler: apt install gcc")
     output = ["-O2", "-o", str(folder / "wsload"), str(SOURCES / "wsload.c")]
     with_tls = [compiler, "-DWITH_TLS", *output, "-lssl", "-lcrypto"]
     if subprocess.run(with_tls, capture_output=True, check=False).returncode:
-        print("No libssl headers (apt install libssl-dev): the TLS workload is left out.", file=sys.stderr)
+        print("No libssl headers (apt install libssl-dev): the TLS workload is skipped.", file=sys.stderr)
         subprocess.run([compiler, *output], check=True)
     subprocess.run([compiler, "-O2", "-o", folder / "rawlimit", SOURCES / "rawlimit.c"], check=True)
 
 
 def knows_tls(folder: Path) -> bool:
-    """Whether wsload was built with TLS."""
+    """Whether wsload was compiled with TLS."""
     answer = subprocess.run(
         [folder / "wsload", "--tls", "--help"], capture_output=True, text=True, check=False
     )

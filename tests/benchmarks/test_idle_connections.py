@@ -1,12 +1,12 @@
-"""The soak of many browsers says what drifted, and fails where something was lost."""
+"""The report of idle_connections, and its exit status."""
 
 import pytest
 
-from benchmarks.many import Outcome, Sample, report, thirds
+from benchmarks.idle_connections import Outcome, Sample, report, thirds
 
 
 def outcome(deliveries: int = 400, closed_early: int = 0) -> Outcome:
-    """Two load generators with 100 browsers each, two messages to all, and a server that gets slower and larger."""
+    """Two load generators with 100 clients each, two messages to all, and a server that gets slower and larger."""
     latency = {"p50_first_third": 10.0, "p50_last_third": 20.0, "max": 90.0}
     result = {"opened": 100, "deliveries": 200, "closed_early": 0, "latency_ms": latency}
     other = result | {"deliveries": deliveries - 200, "closed_early": closed_early}
@@ -17,10 +17,10 @@ def outcome(deliveries: int = 400, closed_early: int = 0) -> Outcome:
 def test_the_first_and_the_last_third_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     report(outcome())
     assert capsys.readouterr().out.splitlines() == [
-        "200 browsers, 1 min, 2 messages to all of them",
+        "200 clients, 1 min, 2 messages to all of them",
         "deliveries 400 of 400; connections lost 0",
         "delivered after 10 ms in the first third, 20 ms in the last (medians)",
-        "delivered to the last browser after 90 ms",
+        "delivered to the last client after 90 ms",
         "status answered within 1.1 ms in the first third, 2.0 ms in the last (medians)",
         "status answered within 2.2 ms always",
         "memory 32.5 MiB in the first third, 40.5 MiB in the last (medians): 207.36 KB each",
@@ -28,13 +28,13 @@ def test_the_first_and_the_last_third_stand_side_by_side(capsys: pytest.CaptureF
     ]
 
 
-def test_the_thirds_of_very_few() -> None:
+def test_the_thirds_of_few_values() -> None:
     assert thirds([1.0]) == (1.0, 1.0)
     assert thirds([1.0, 2.0, 5.0, 7.0]) == (1.0, 7.0)
 
 
-def test_whatever_is_lost_makes_the_run_fail() -> None:
-    assert outcome().is_whole
-    assert not outcome(deliveries=399).is_whole
-    assert not outcome(deliveries=401).is_whole
-    assert not outcome(closed_early=1).is_whole
+def test_a_lost_or_repeated_delivery_fails_the_run() -> None:
+    assert outcome().is_complete
+    assert not outcome(deliveries=399).is_complete
+    assert not outcome(deliveries=401).is_complete
+    assert not outcome(closed_early=1).is_complete

@@ -1,4 +1,4 @@
-"""The browsers of a soak: good ones that keep account of what they get, slow ones, and bad ones."""
+"""The clients of a soak: some record what they receive, some do not read, some violate the protocol."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ UPGRADE = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 RESET = struct.pack("ii", 1, 0)  # close() resets the connection
-NASTY = (
+INVALID = (
     b"\x16\x03\x01\x02\x00\x01\x00",
     b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
     b"G" * 20_000,
@@ -36,7 +36,7 @@ NASTY = (
 
 @dataclass
 class Account:
-    """What happened so far; `lost` and `twice` have to stay 0."""
+    """What happened so far; `twice` has to stay 0."""
 
     events: Counter[str] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)  # seconds, of the present sample
@@ -45,22 +45,22 @@ class Account:
 
 
 @dataclass
-class Browser:
-    """A page that stays, or comes and goes: each message of its channel once, also over a reconnect."""
+class Client:
+    """A client that stays connected, or reconnects: it must receive each message of its channel once."""
 
     port: int
     channel: str
     account: Account
-    stay: tuple[float, float] | None = None  # seconds; None: for ever
+    stay: tuple[float, float] | None = None  # seconds; None: until the end
     away: tuple[float, float] = (0.0, 5.0)
     seen: set[int] = field(default_factory=set)
-    first: int = 0  # the number of the first message that it got
+    first: int = 0  # number of the first message received
     newest: tuple[int, str] | None = None  # number and uniqueID
-    after: str | None = None  # up to here it has everything
+    after: str | None = None  # uniqueID up to which nothing is missing
     resuming: bool = False
 
     async def run(self) -> None:
-        """Come and go, until cancelled."""
+        """Connect and disconnect, until cancelled."""
         while True:
             with contextlib.suppress(OSError, ConnectionClosed, TimeoutError):
                 await self._visit()
@@ -70,22 +70,22 @@ class Browser:
             await asyncio.sleep(0.2)
 
     async def _visit(self) -> None:
-        async with connect(f"ws://{HOST}:{self.port}/ws/", compression=None, ping_interval=None) as browser:
+        async with connect(f"ws://{HOST}:{self.port}/ws/", compression=None, ping_interval=None) as client:
             self.account.events["visits"] += 1
-            await _command(browser, "subscribe", [self.channel])
+            await _command(client, "subscribe", [self.channel])
             self.resuming = self.after is not None
             if self.resuming:
-                await _command(browser, "replay", {"after": self.after})
+                await _command(client, "replay", {"after": self.after})
             if self.stay is None:
-                await self._listen(browser)
+                await self._listen(client)
                 return
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._listen(browser), random.uniform(*self.stay))
+                await asyncio.wait_for(self._listen(client), random.uniform(*self.stay))
             if random.random() < 0.5:
-                browser.transport.abort()
+                client.transport.abort()
 
-    async def _listen(self, browser: ClientConnection) -> None:
-        async for text in browser:
+    async def _listen(self, client: ClientConnection) -> None:
+        async for text in client:
             self._take(json.loads(text))
 
     def _take(self, message: dict[str, Any]) -> None:
@@ -104,29 +104,29 @@ class Browser:
             self.account.latencies.append(time.monotonic() - message["sent"])
 
     def _on_answer(self, answer: dict[str, Any]) -> None:
-        """What came live before the replay was done may be newer than what is still missing."""
+        """Live messages before the end of the replay may be newer than the missing ones."""
         if answer["id"] != "replay":
             return
         self.resuming = False
         if not answer["recovered"]:
-            self.account.events["gaps told"] += 1
+            self.account.events["gaps reported"] += 1
             self.first, self.newest = 0, None
             self.seen.clear()
         self.after = self.newest[1] if self.newest else None
 
     def missing(self, until: int) -> int:
-        """How many acknowledged messages it did not get, up to a number of its channel."""
+        """Count acknowledged messages up to this number that were not received."""
         wanted = set(range(self.first, until + 1)) if self.first else set[int]()
         refused = {number for channel, number in self.account.refused if channel == self.channel}
         return len(wanted - self.seen - refused)
 
 
-async def _command(browser: ClientConnection, command: str, data: Any) -> None:
-    await browser.send(json.dumps({"command": command, "data": data, "id": command}))
+async def _command(client: ClientConnection, command: str, data: Any) -> None:
+    await client.send(json.dumps({"command": command, "data": data, "id": command}))
 
 
 async def read_slowly(port: int, channel: str, account: Account) -> None:
-    """Subscribe and never read, until the server has had enough."""
+    """Subscribe and do not read, until the server disconnects."""
     body = json.dumps({"command": "subscribe", "data": [channel]}).encode()
     while True:
         sock = socket.socket()
@@ -135,12 +135,12 @@ async def read_slowly(port: int, channel: str, account: Account) -> None:
         reader, writer = await asyncio.open_connection(sock=sock, limit=1024)
         try:
             writer.write(UPGRADE + bytes((0x81, 0x80 | len(body))) + bytes(4) + body)
-            await asyncio.sleep(random.uniform(60, 120))  # beyond its limit the stream reads no more
+            await asyncio.sleep(random.uniform(60, 120))  # the stream pauses reading at its limit
             with contextlib.suppress(OSError):
                 await asyncio.wait_for(_read_to_end(reader), 5)
-                account.events["slow ones cut off"] += 1
+                account.events["slow clients disconnected"] += 1
         except asyncio.TimeoutError:
-            account.events["slow ones that were fast enough"] += 1
+            account.events["slow clients not disconnected"] += 1
         finally:
             writer.transport.abort()
 
@@ -151,16 +151,16 @@ async def _read_to_end(reader: asyncio.StreamReader) -> None:
 
 
 async def misbehave(port: int, account: Account) -> None:
-    """Send what no browser sends, and go away in some rude way."""
+    """Send invalid data and disconnect abruptly."""
     while True:
         reader, writer = await asyncio.open_connection(HOST, port)
         try:
-            writer.write(random.choice(NASTY))
+            writer.write(random.choice(INVALID))
             with contextlib.suppress(OSError, asyncio.TimeoutError):
                 await asyncio.wait_for(_read_to_end(reader), random.uniform(0, 15))
             if random.random() < 0.5:
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         finally:
             writer.transport.abort()
-            account.events["bad ones"] += 1
+            account.events["invalid clients"] += 1
         await asyncio.sleep(random.uniform(0, 1))

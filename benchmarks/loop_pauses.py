@@ -1,10 +1,10 @@
-"""How long the loop stops at most: while a million references to messages wait for slow browsers.
+"""The longest pauses of the event loop, while a million deliveries are buffered for slow clients.
 
-python -m benchmarks.stops              # as the server is
-python -m benchmarks.stops --untuned    # with Python's own settings of the garbage collector
+python -m benchmarks.loop_pauses              # with the settings of the server
+python -m benchmarks.loop_pauses --untuned    # with Python's default settings of the garbage collector
 
-Every callback of the loop is timed by the CPU that it took, so that other programs of the machine do not count; the
-collections of garbage that it had to wait for are a part of it.
+Each callback of the loop is measured in CPU time, so that other programs on the machine do not matter; it includes
+the garbage collections that ran during the callback.
 """
 
 import argparse
@@ -28,16 +28,16 @@ UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
-BUFFER = 4096  # bytes of the kernel's for a slow browser
+BUFFER = 4096  # bytes of the kernel for a slow client
 PADDING = "x" * 1000
 USERS = [f"PHID-USER-{number:020}" for number in range(25)]
 
 
-class Stops:
-    """Times the callbacks of the loop, and the collections of garbage."""
+class Pauses:
+    """Measures the callbacks of the loop and the garbage collections."""
 
     def __init__(self) -> None:
-        self.callbacks: Counter[str] = Counter()  # the longest of each, in microseconds
+        self.callbacks: Counter[str] = Counter()  # name to longest, in microseconds
         self.collections: dict[int, list[float]] = {0: [], 1: [], 2: []}
         self._began = 0.0
         handles: Any = asyncio.Handle
@@ -61,13 +61,13 @@ class Stops:
             self.collections[info["generation"]].append(time.thread_time() - self._began)
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Discard all measurements."""
         self.callbacks.clear()
         for times in self.collections.values():
             times.clear()
 
     def report(self, what: str) -> None:
-        """Print what was longest since the beginning."""
+        """Print the longest callbacks and collections."""
         print(f"{what}:")
         for name, took in self.callbacks.most_common(3):
             print(f"  callback    {took / 1000:8.1f} ms  {name}")
@@ -84,7 +84,7 @@ def listening() -> socket.socket:
 
 
 async def connect(port: int, channel: str) -> socket.socket:
-    """Open a connection that has subscribed, and reads nothing from now on."""
+    """Open a connection, subscribe, and read nothing more."""
     loop = asyncio.get_running_loop()
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
@@ -110,37 +110,37 @@ async def publish(port: int, messages: list[dict[str, Any]]) -> None:
 
 
 async def measure(options: argparse.Namespace, node: Node, ports: list[int]) -> None:
-    """Run the node, and make the load."""
-    stops = Stops()
+    """Run the node and generate the load."""
+    pauses = Pauses()
     await node.start()
     if not options.untuned:
         tune_collector()
     slow = [await connect(ports[0], "slow") for _ in range(options.slow)]
     idle = [await connect(ports[0], f"idle-{number}") for number in range(options.idle)]
-    stops.report(f"{options.slow} slow and {options.idle} idle browsers connect")
-    stops.clear()
+    pauses.report(f"{options.slow} slow and {options.idle} idle clients connect")
+    pauses.clear()
     for _ in range(0, options.messages, 100):
         await publish(ports[1], [{"subscribers": ["slow"], "padding": PADDING}] * 100)
         while node.hub.fan_out.queued:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-    stops.report(f"{options.messages} messages to the slow ones")
-    stops.clear()
+    pauses.report(f"{options.messages} messages to the slow ones")
+    pauses.clear()
     for _ in range(options.lists):
         await publish(ports[1], [{"subscribers": USERS, "key": n} for n in range(1024)])
-    stops.report(f"{options.lists} lists of 1,024 messages to {len(USERS)} others")
-    stops.clear()
+    pauses.report(f"{options.lists} lists of 1,024 messages to {len(USERS)} others")
+    pauses.clear()
     for number in range(options.singles):
         await publish(ports[1], [{"subscribers": ["nobody"], "key": number}])
-    stops.report(f"{options.singles} single messages to others")
+    pauses.report(f"{options.singles} single messages to others")
     for sock in (*slow, *idle):
         sock.close()
 
 
 def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.stops", description=__doc__)
-    parser.add_argument("--slow", type=int, default=1000, help="browsers that read nothing (1,000)")
-    parser.add_argument("--idle", type=int, default=2000, help="browsers that get nothing (2,000)")
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loop_pauses", description=__doc__)
+    parser.add_argument("--slow", type=int, default=1000, help="clients that read nothing (1,000)")
+    parser.add_argument("--idle", type=int, default=2000, help="clients that get nothing (2,000)")
     parser.add_argument("--messages", type=int, default=1100, help="for each of the slow ones (1,100)")
     parser.add_argument("--lists", type=int, default=20)
     parser.add_argument("--singles", type=int, default=2000)
