@@ -74,7 +74,7 @@ async def test_messages_wait_while_the_nodes_do_not_agree() -> None:
         async with running_node(cluster=cluster) as one:
             await eventually(lambda: states(one) == ["down"])
             [peer] = peers(one)
-            assert "it answered 401: the secret in 'Authorization' is not that of" in peer["last_error"]
+            assert "it answered 401" in peer["last_error"]
             browser = await subscribed(other.url(), "a")
             await one.publish({"subscribers": ["a"], "n": 1})
             settings = one.node.settings
@@ -129,7 +129,7 @@ async def test_who_shows_no_good_certificate(
             await one.publish({"subscribers": ["a"]})
             assert other.node.hub.counters.messages_in == 0
         assert other.node.hub.limit_counters.counts["ssl.ca"] >= 1
-    assert re.search(r"ssl\.ca refused 127\.0\.0\.1 \((it shows no|unsuitable|unable to get)", caplog.text)
+    assert re.search(r"ssl\.ca refused 127\.0\.0\.1 \((no client certificate|unsuitable|unable to get)", caplog.text)
     assert not [record for record in caplog.records if record.levelno > logging.WARNING]
 
 
