@@ -129,7 +129,9 @@ async def test_who_shows_no_good_certificate(
             await one.publish({"subscribers": ["a"]})
             assert other.node.hub.counters.messages_in == 0
         assert other.node.hub.limit_counters.counts["ssl.ca"] >= 1
-    assert re.search(r"ssl\.ca refused 127\.0\.0\.1 \((no client certificate|unsuitable|unable to get)", caplog.text)
+    assert re.search(
+        r"ssl\.ca refused 127\.0\.0\.1 \((no client certificate|unsuitable|unable to get)", caplog.text
+    )
     assert not [record for record in caplog.records if record.levelno > logging.WARNING]
 
 
