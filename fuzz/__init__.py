@@ -1,1 +1,1 @@
-"""Targets for a fuzzer that is guided by coverage; README.md says how to run them."""
+"""Targets for a coverage-guided fuzzer; see README.md."""

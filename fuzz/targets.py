@@ -1,4 +1,4 @@
-"""What is fuzzed: one function each, which takes any bytes and raises only where something is wrong."""
+"""Fuzz targets: functions that accept any bytes and raise only if the code under test has a bug."""
 
 import functools
 import tempfile
@@ -36,11 +36,11 @@ from aphlict.tokens.key_set import LEEWAY, KeySet
 from aphlict.tokens.keys import UnusableKey, parse_keys
 
 LIMIT = 4096
-MOST_BESIDE = 125 + 14  # bytes of a control frame and of a header, which may be kept beside a message
+MAX_EXTRA = 125 + 14  # bytes of a control frame and of a header, which may be kept in addition to a message
 
 
 def fuzz_frames(data: bytes) -> None:
-    """A stream of frames means the same whole, in two pieces, byte by byte, kept for later, and by the short way."""
+    """A stream of frames is parsed alike in one piece, in two, byte by byte, buffered, and by decode_short_text."""
     whole = _read_frames([data])
     middle = len(data) // 2
     assert _read_frames([data[:middle], data[middle:]]) == whole
@@ -55,11 +55,11 @@ def fuzz_frames(data: bytes) -> None:
 
 
 def _read_frames(pieces: list[bytes], kept: bytes = b"") -> tuple[list[WSMessage], bool]:
-    """What was received, and whether the rest was refused. `kept` comes before the last piece."""
+    """Return the messages, and whether the rest was rejected. `kept` is buffered before the last piece."""
     reader, received = FrameParser(LIMIT), list[WSMessage]()
     try:
         for place, piece in enumerate(pieces):
-            assert reader.size <= PARSER_BYTES + LIMIT + MOST_BESIDE
+            assert reader.size <= PARSER_BYTES + LIMIT + MAX_EXTRA
             if place == len(pieces) - 1:
                 reader.keep(kept)
             for each in reader.feed(piece):
@@ -73,16 +73,16 @@ def _read_frames(pieces: list[bytes], kept: bytes = b"") -> tuple[list[WSMessage
 
 
 def fuzz_head(data: bytes) -> None:
-    """A head is read or refused, alike in any split; and what is read can be answered."""
+    """A head is parsed or rejected alike in any split, and a valid one can be answered."""
     try:
         found = http.parse_request(data, LIMIT)
     except BadRequest:
-        _check_beginnings(data)
+        _check_prefixes(data)
         return
     if found is None:
         return
     request, size = found
-    _check_beginnings(data[: size - 1])
+    _check_prefixes(data[: size - 1])
     assert request.body_size() is None or request.body_size() in range(10**18)
     for result in (lambda: http.accept_response(request), lambda: http.instance_from_path(request.path)):
         try:
@@ -91,8 +91,8 @@ def fuzz_head(data: bytes) -> None:
             http.error_response(error)
 
 
-def _check_beginnings(data: bytes) -> None:
-    """No beginning of a head is a whole one."""
+def _check_prefixes(data: bytes) -> None:
+    """No prefix of a head is a complete one."""
     for size in range(0, len(data), 7):
         try:
             assert http.parse_request(data[:size], LIMIT) is None
@@ -101,7 +101,7 @@ def _check_beginnings(data: bytes) -> None:
 
 
 def fuzz_chunks(data: bytes) -> None:
-    """A body in chunks means the same whole, in two pieces and byte by byte."""
+    """A chunked body is parsed alike in one piece, in two, and byte by byte."""
     whole = _read_chunks([data])
     middle = len(data) // 2
     assert _read_chunks([data[:middle], data[middle:]]) == whole
@@ -109,7 +109,7 @@ def fuzz_chunks(data: bytes) -> None:
 
 
 def _read_chunks(pieces: list[bytes]) -> tuple[bytes, int] | type[Exception] | None:
-    """The body and how many bytes are behind it, the refusal, or None where more has to come."""
+    """Return the body and the number of bytes after it, the type of the error, or None if incomplete."""
     reader = ChunkedParser(LIMIT)
     for place, piece in enumerate(pieces):
         try:
@@ -122,47 +122,47 @@ def _read_chunks(pieces: list[bytes]) -> tuple[bytes, int] | type[Exception] | N
     return None
 
 
-def fuzz_waiting(data: bytes) -> None:
-    """What is sent to slow connections waits, is taken in order or dropped, and is counted until then.
+def fuzz_write_buffer(data: bytes) -> None:
+    """Buffered data of slow connections is sent in order or dropped, and is counted until then.
 
-    Each step is three bytes: a connection, what happens there, and how much of it.
+    Each step is three bytes: a connection, an operation, and a size.
     """
     pool = BufferBudget(Limits(send_buffer_total=20_000, send_buffer_address=9000))
     slow = [Slow(pool, number % 3) for number in range(5)]
     shared = [bytes([number]) * (number * number) for number in range(100)]
-    for who, what, size in zip(data[::3], data[1::3], data[2::3], strict=False):
-        slow[who % len(slow)].do(what, size, shared)
+    for index, operation, size in zip(data[::3], data[1::3], data[2::3], strict=False):
+        slow[index % len(slow)].do(operation, size, shared)
         held = [pool.held(each) for each in slow]
         assert min(held) >= 0
         assert sum(map(bool, held)) == len(pool.accounts)
         assert pool.used >= sum(each.incoming for each in slow)
     for each in slow:
-        each.give_up("")
+        each.close_over_limit("")
     assert (pool.used, pool.accounts) == (0, {})
 
 
 class Slow:
-    """The holder of a backlog. `expected` is what has to come out of it."""
+    """A connection with a write buffer and what it has yet to send."""
 
-    def __init__(self, pool: BufferBudget, party: int) -> None:
-        self.party = party
+    def __init__(self, pool: BufferBudget, limit_key: int) -> None:
+        self.limit_key = limit_key
         self.incoming = 0
         self._pool = pool
-        self._backlog = WriteBuffer(pool, self)
+        self._buffer = WriteBuffer(pool, self)
         self._expected = b""
 
-    def do(self, what: int, size: int, shared: list[bytes]) -> None:
-        """Add a frame that waits for others too, one of its own, or several of a replay; take some; or receive."""
-        match what % 6:
+    def do(self, operation: int, size: int, shared: list[bytes]) -> None:
+        """Add a shared frame, an own frame or a replay; send; receive; or make room."""
+        match operation % 6:
             case 0:
                 self._add(shared[size % len(shared)])
             case 1:
                 self._add(bytes([size]) * size * 20)
             case 2:
-                self._backlog.add(iter(shared[:size]))
+                self._buffer.add(iter(shared[:size]))
                 self._expected += b"".join(shared[:size])
             case 3:
-                self._take(size * 50)
+                self._send(size * 50)
             case 4:
                 self.incoming = size
                 self._pool.receive(self, size)
@@ -170,32 +170,31 @@ class Slow:
                 self._make_room()
 
     def _add(self, frame: bytes) -> None:
-        self._backlog.add(frame)
+        self._buffer.add(frame)
         self._expected += frame
 
-    def _take(self, size: int) -> None:
-        chunk = bytes(self._backlog.peek()[:size])
+    def _send(self, size: int) -> None:
+        chunk = bytes(self._buffer.peek()[:size])
         assert self._expected.startswith(chunk)
         self._expected = self._expected[len(chunk) :]
-        self._backlog.advance(len(chunk))
+        self._buffer.advance(len(chunk))
 
     def _make_room(self) -> None:
         limit = self._pool.make_room(self)
         if limit is not None:
-            self.give_up(limit)
+            self.close_over_limit(limit)
 
-    def give_up(self, _limit: str, /) -> None:
+    def close_over_limit(self, _limit: str, /) -> None:
         """Part of the budget's Holder."""
-        self._backlog.clear()
-        self._backlog = WriteBuffer(self._pool, self)
+        self._buffer.clear()
+        self._buffer = WriteBuffer(self._pool, self)
         self._expected, self.incoming = b"", 0
         self._pool.receive(self, 0)
         assert self not in self._pool.accounts
 
 
 def fuzz_command(data: bytes) -> None:
-    """A text is a command of no more names than its bytes and 16 words are charged for, or is answered with a
-    refusal."""
+    """A text is a command or is answered with an error; the number of names is bounded by what is charged."""
     text = data.decode(errors="replace")
     try:
         command, id = commands.parse_command(text)
@@ -209,7 +208,7 @@ def fuzz_command(data: bytes) -> None:
 
 
 def fuzz_query(data: bytes) -> None:
-    """The target of a poll is read or refused; its channels have names, and words to resume after are few."""
+    """The target of a poll is parsed or rejected; its channels are not empty, and `after` is bounded."""
     request = http.Request("GET", "/~a/poll?" + data.decode("latin-1"), 1, {"last-event-id": "x,y"})
     try:
         parsed = parse_subscribe_request(request)
@@ -221,7 +220,7 @@ def fuzz_query(data: bytes) -> None:
 
 
 def fuzz_instance(data: bytes) -> None:
-    """A path names an instance or is refused; the path that is made of the name leads there again."""
+    """A path has an instance or is rejected; `instance_path` of the instance has the same one."""
     try:
         name = http.instance_from_path(data.decode("latin-1"))
     except BadRequest:
@@ -230,7 +229,7 @@ def fuzz_instance(data: bytes) -> None:
 
 
 def fuzz_body(data: bytes) -> None:
-    """A published body is refused, or is messages that a peer reads alike."""
+    """A published body is rejected, or has messages that a peer parses alike."""
     try:
         messages, _ = parse_body(data, "default", lambda: "new")
     except InvalidMessage:
@@ -246,7 +245,7 @@ def _essence(message: Message) -> tuple[object, ...]:
 
 
 def fuzz_proxy(data: bytes) -> None:
-    """A header of the PROXY protocol is read or refused, and no beginning of one is taken for another."""
+    """A PROXY header is parsed or rejected, and no prefix of one is a complete one."""
     try:
         found = proxy_protocol.parse_header(data)
     except BadProxyHeader:
@@ -267,7 +266,7 @@ def fuzz_resume_token(data: bytes) -> None:
 
 
 def fuzz_configuration(data: bytes) -> None:
-    """A configuration is read, or refused with one sentence."""
+    """A configuration is loaded, or rejected with a sentence."""
     path = _folder() / "aphlict.json"
     path.write_bytes(data)
     try:
@@ -277,8 +276,8 @@ def fuzz_configuration(data: bytes) -> None:
 
 
 def fuzz_token(data: bytes) -> None:
-    """A text is refused as a token; as the claims of one that is signed it may also be taken."""
-    [key] = parse_keys(b"a secret that is known to the fuzzer alone", "")
+    """Any text is rejected as a token; signed as claims it may be accepted."""
+    [key] = parse_keys(b"a secret that is known to the fuzzer only", "")
     keys = KeySet([key])
     for text in (data.decode("latin-1"), sign_token(key, data)):
         try:
@@ -291,7 +290,7 @@ def fuzz_token(data: bytes) -> None:
 
 
 def fuzz_keys(data: bytes) -> None:
-    """The content of a key file is refused with one sentence, or is keys that have an algorithm each."""
+    """The content of a key file is rejected with a sentence, or is a list of usable keys."""
     try:
         keys = parse_keys(data, "name")
     except UnusableKey as error:
@@ -319,5 +318,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "query": fuzz_query,
     "resume_token": fuzz_resume_token,
     "token": fuzz_token,
-    "waiting": fuzz_waiting,
+    "write_buffer": fuzz_write_buffer,
 }

@@ -1,30 +1,30 @@
-"""Memory that many connections share: how much each of them holds, and which one is closed when it is full."""
+"""Memory budgets: what each connection holds of a shared limit, and which one is closed when it is exceeded."""
 
 import math
 from collections.abc import Hashable
 from typing import Generic, Protocol, TypeVar
 
-MAX_CLOSED = 16  # connections that are closed in a row to make room for one
-ACCOUNT_BYTES = 1500  # bytes of the objects that exist while a connection holds something
+MAX_CLOSED = 16  # connections that are closed to make room for one
+ACCOUNT_BYTES = 1500  # of the objects that exist while a connection holds something
 
 Item = TypeVar("Item", bound=Hashable)
 
 
 class Holder(Protocol):
-    """A connection, as a budget sees it."""
+    """A connection, for a budget."""
 
     @property
-    def party(self) -> Hashable:
+    def limit_key(self) -> Hashable:
         """What the connections of its address have in common; the connection itself where that is unknown."""
 
-    def give_up(self, limit: str, /) -> None:
-        """Release what it holds and close, since the limit with this configuration key was passed."""
+    def close_over_limit(self, limit: str, /) -> None:
+        """Release what it holds and close. `limit`: the configuration key of the limit that was exceeded."""
 
 
 class Ranking(Generic[Item]):
-    """Items in classes of sizes, each class twice as large as the one before.
+    """Items in size classes, each twice as large as the one before.
 
-    To move an item, and to find one of the largest class, takes the same short time however many there are.
+    Moving an item and finding one of the largest class take constant time, as there are few classes.
     """
 
     __slots__ = ("_classes",)
@@ -37,7 +37,7 @@ class Ranking(Generic[Item]):
         self._classes.setdefault(size.bit_length(), {})[item] = None
 
     def discard(self, item: Item, size: int) -> None:
-        """Take an item away; `size` is the one that it was added with, or moved to."""
+        """Remove an item; `size` is the one with which it was added or moved last."""
         number = size.bit_length()
         members = self._classes[number]
         del members[item]
@@ -45,34 +45,34 @@ class Ranking(Generic[Item]):
             del self._classes[number]
 
     def move(self, item: Item, before: int, after: int) -> None:
-        """Note another size of an item."""
+        """Change the size of an item."""
         self.discard(item, before)
         self.add(item, after)
 
     def largest(self) -> Item | None:
-        """An item of the largest class: the one that has been in it for longest."""
+        """Return the item that has been in the largest class for longest; None without items."""
         return next(iter(self._classes[max(self._classes)])) if self._classes else None
 
 
 class Account:
-    """What one connection holds of a budget. `incoming`: the part of it that has arrived and is not whole yet."""
+    """What one connection holds, in bytes. `incoming`: the part that was received and is incomplete."""
 
-    __slots__ = ("held", "holder", "incoming", "party")
+    __slots__ = ("group", "held", "holder", "incoming")
 
-    def __init__(self, holder: Holder, party: "Party") -> None:
+    def __init__(self, holder: Holder, group: "AccountGroup") -> None:
         self.holder = holder
-        self.party = party
+        self.group = group
         self.held = 0
         self.incoming = 0
 
 
-class Party:
-    """The accounts of one address. `above`: what those connections hold together that hold more than their share."""
+class AccountGroup:
+    """The accounts of one limit key. `above`: the bytes held by those of them that exceed their share."""
 
-    __slots__ = ("above", "accounts", "held", "name")
+    __slots__ = ("above", "accounts", "held", "key")
 
-    def __init__(self, name: Hashable) -> None:
-        self.name = name
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
         self.held = 0
         self.above = 0
         self.accounts: Ranking[Account] = Ranking()
@@ -81,12 +81,12 @@ class Party:
 class Budget:
     """Bytes that connections may hold together.
 
-    When it is full, the address whose connections hold most loses the connection that holds most. A connection that
-    holds no more than `share` is passed over as long as another one holds more than that. Where all keep to it,
-    the address that has held something for longest loses its largest one.
+    When it is exceeded, the largest connection is closed of the address whose connections hold most. A connection
+    that holds at most `share` is closed only if no connection exceeds it: then it is the largest of the address that
+    has held something for longest.
 
-    `key`, `limit`: the configuration key of the budget, and its bytes. `part_key`, `part`: those of what the
-    connections of one address may hold together, if there is such a bound.
+    `key`, `limit`: the configuration key and the bytes of the budget. `part_key`, `part`: those of the limit for the
+    connections of one address, if there is one.
     """
 
     def __init__(
@@ -98,47 +98,47 @@ class Budget:
         self.part_key = part_key
         self.part = part
         self.used = 0
-        self.accounts: dict[Holder, Account] = {}  # of those that hold something
-        self._parties: dict[Hashable, Party] = {}
-        self._ranking: Ranking[Party] = Ranking()
+        self.accounts: dict[Holder, Account] = {}  # of connections that hold something
+        self._groups: dict[Hashable, AccountGroup] = {}
+        self._ranking: Ranking[AccountGroup] = Ranking()
 
     @property
     def is_full(self) -> bool:
-        """Whether more is held than may be."""
+        """Whether the limit is exceeded."""
         return self.used > self.limit
 
     def held(self, holder: Holder) -> int:
-        """The bytes that are attributed to a connection."""
+        """Return the bytes that are attributed to a connection."""
         account = self.accounts.get(holder)
         return 0 if account is None else account.held
 
     def attribute(self, holder: Holder, size: int) -> bool:
-        """Attribute so many bytes more to a connection, fewer where it is negative; `used` stays as it is.
+        """Attribute more bytes to a connection, or fewer if negative, without changing `used`.
 
-        Returns whether `make_room` has to be called.
+        Returns whether the caller has to call `make_room`.
         """
         account = self.accounts.get(holder) or self._open(holder)
-        party, before = account.party, account.held
+        group, before = account.group, account.held
         after = account.held = before + size
-        held = party.held = party.held + size
+        held = group.held = group.held + size
         if before.bit_length() != after.bit_length():
-            party.accounts.move(account, before, after)
+            group.accounts.move(account, before, after)
         if before > self.share or after > self.share:
-            self._count_above(party, before, after)
+            self._count_above(group, before, after)
         if not after:
             self._close(account)
         return self.used > self.limit or held > self.part
 
-    def _count_above(self, party: Party, before: int, after: int) -> None:
-        above = party.above + (after if after > self.share else 0) - (before if before > self.share else 0)
-        if above.bit_length() != party.above.bit_length():
-            self._ranking.move(party, party.above, above)
-        party.above = above
+    def _count_above(self, group: AccountGroup, before: int, after: int) -> None:
+        above = group.above + (after if after > self.share else 0) - (before if before > self.share else 0)
+        if above.bit_length() != group.above.bit_length():
+            self._ranking.move(group, group.above, above)
+        group.above = above
 
     def receive(self, holder: Holder, size: int) -> bool:
-        """Count what has arrived of something that is not whole yet: so many bytes now, in place of those before.
+        """Set the bytes that a connection has received of something incomplete.
 
-        Returns whether `make_room` has to be called.
+        Returns whether the caller has to call `make_room`.
         """
         account = self.accounts.get(holder)
         more = size - (0 if account is None else account.incoming)
@@ -150,46 +150,46 @@ class Budget:
         return self.attribute(holder, more)
 
     def _open(self, holder: Holder) -> Account:
-        name = holder.party
-        party = self._parties.get(name)
-        if party is None:
-            party = self._parties[name] = Party(name)
-            self._ranking.add(party, 0)
-        account = self.accounts[holder] = Account(holder, party)
-        party.accounts.add(account, 0)
+        key = holder.limit_key
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = AccountGroup(key)
+            self._ranking.add(group, 0)
+        account = self.accounts[holder] = Account(holder, group)
+        group.accounts.add(account, 0)
         self.used += ACCOUNT_BYTES
         return account
 
     def _close(self, account: Account) -> None:
-        party = account.party
+        group = account.group
         del self.accounts[account.holder]
-        party.accounts.discard(account, 0)
-        if party.accounts.largest() is None:
-            del self._parties[party.name]
-            self._ranking.discard(party, party.above)
+        group.accounts.discard(account, 0)
+        if group.accounts.largest() is None:
+            del self._groups[group.key]
+            self._ranking.discard(group, group.above)
         self.used -= ACCOUNT_BYTES
 
-    def make_room(self, asker: Holder) -> str | None:
-        """Close connections until the budget is kept, and the part of the asker's address.
+    def make_room(self, asking: Holder) -> str | None:
+        """Close connections until the limits are met: that of the budget, and that of the asking address.
 
-        Returns None where the asker may stay, else the key of the limit for which it has to be closed.
+        Returns None if the asking connection may stay, else the key of the limit for which the caller must close it.
         """
         for _ in range(MAX_CLOSED):
-            key, party = self._passed(asker)
+            key, group = self._exceeded(asking)
             if not key:
                 return None
-            account = None if party is None else party.accounts.largest()
-            if account is None or account.holder is asker:
+            account = None if group is None else group.accounts.largest()
+            if account is None or account.holder is asking:
                 return key
-            account.holder.give_up(key)
-        return self._passed(asker)[0] or None
+            account.holder.close_over_limit(key)
+        return self._exceeded(asking)[0] or None
 
-    def _passed(self, asker: Holder) -> tuple[str, Party | None]:
-        """The key of a limit that is passed, and the party that has to do something about it."""
+    def _exceeded(self, asking: Holder) -> tuple[str, AccountGroup | None]:
+        """Return the key of an exceeded limit, and the accounts of which the largest has to be closed."""
         if self.used > self.limit:
             return self.key, self._ranking.largest()
-        account = self.accounts.get(asker)
-        # One connection alone has a bound of its own, or the part of an address might be too small for a message.
-        if account is not None and account.party.held > max(self.part, account.held):
-            return self.part_key, account.party
+        account = self.accounts.get(asking)
+        # A single connection has a limit of its own: the part of an address may be too small for one message.
+        if account is not None and account.group.held > max(self.part, account.held):
+            return self.part_key, account.group
         return "", None

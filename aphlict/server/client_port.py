@@ -184,7 +184,7 @@ class WebSocketSession:
             self._authorize(websocket, command)
             self._execute(websocket, command, id)
         except SubscriptionsFull:
-            websocket.give_up(self._handler.hub.subscription_memory.key)
+            websocket.close_over_limit(self._handler.hub.subscription_memory.key)
         except (CommandError, NameTooLong, BadRequest) as error:
             log.info("[%d] rejected a command from %s: %s", websocket.number, websocket.address, error)
             websocket.count(error)

@@ -25,9 +25,9 @@ _CLOSE_REASONS = {"limits.subscriptions.total": "too many subscriptions"}  # "to
 class _NoHolder:
     """The holder of the buffer of closed connections."""
 
-    party = None
+    limit_key = None
 
-    def give_up(self, _limit: str, /) -> None:
+    def close_over_limit(self, _limit: str, /) -> None:
         """Do nothing: the buffer is empty."""
 
 
@@ -102,7 +102,7 @@ class Connection(HasDeadline, ABC):
         return None if proxies and self.address == self.peer and proxies.trusts(self.peer) else self.address
 
     @property
-    def party(self) -> Hashable:
+    def limit_key(self) -> Hashable:
         """Part of the budget's Holder: the client's network; the connection itself where the client is unknown."""
         address = self.counted_address
         return self if address is None else limit_key(address)
@@ -163,7 +163,7 @@ class Connection(HasDeadline, ABC):
     def _enqueue(self, buffer: WriteBuffer, part: Part) -> None:
         exceeds_budget = buffer.add(part)
         if buffer.size > self.port.server.limits.send_buffer:
-            self.give_up("limits.send_buffer")
+            self.close_over_limit("limits.send_buffer")
         elif exceeds_budget:
             self._make_room()
 
@@ -187,9 +187,9 @@ class Connection(HasDeadline, ABC):
         if self.state <= State.WEBSOCKET:
             limit = self.port.server.buffer_budget.make_room(self)
             if limit is not None:
-                self.give_up(limit)
+                self.close_over_limit(limit)
 
-    def give_up(self, limit: str, /) -> None:
+    def close_over_limit(self, limit: str, /) -> None:
         """Close the connection, as it holds more than the limit with this configuration key allows.
 
         What waits is dropped; the rest of a frame that was begun is still sent, if there is room for it.
@@ -216,7 +216,7 @@ class Connection(HasDeadline, ABC):
         try:
             is_empty = buffer.send_to(self._socket)
         except HistoryEvicted:
-            self.give_up("limits.send_buffer")
+            self.close_over_limit("limits.send_buffer")
         except OSError as error:
             self._on_lost(error)
         else:
@@ -440,5 +440,5 @@ class Connection(HasDeadline, ABC):
         """Close the connection of a client that has accepted nothing of what waits for `ping.interval` seconds."""
         next_deadline = buffer.check_stall(now, self.port.server.limits.ping_interval)
         if next_deadline is None:
-            self.give_up("limits.send_buffer")
+            self.close_over_limit("limits.send_buffer")
         return next_deadline

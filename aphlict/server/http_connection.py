@@ -355,14 +355,14 @@ class HTTPConnection(Connection):
 
     # Closing
 
-    def give_up(self, limit: str, /) -> None:
+    def close_over_limit(self, limit: str, /) -> None:
         """Close the connection, as it holds more than the limit allows.
 
         A request that is being received gets 503, unless a part of the previous response was dropped: then the client
         would take the 503 for its rest.
         """
         if self.state is not State.REQUEST and not self._is_awaiting_response:
-            super().give_up(limit)
+            super().close_over_limit(limit)
             return
         self.port.server.limit_counters.add(limit, self.address)
         if self._request_since is None or self._write_buffer is not None:

@@ -17,8 +17,8 @@ LIMIT = 100_000
 class Asker(FakeConnection):
     """A connection that releases all that it holds when it is closed."""
 
-    def __init__(self, budget: Budget, party: Hashable = "a") -> None:
-        super().__init__(party)
+    def __init__(self, budget: Budget, limit_key: Hashable = "a") -> None:
+        super().__init__(limit_key)
         self.budget = budget
 
     def hold(self, size: int) -> None:
@@ -31,9 +31,9 @@ class Asker(FakeConnection):
         self.hold(size)
         return self.budget.make_room(self)
 
-    def give_up(self, limit: str, /) -> None:
+    def close_over_limit(self, limit: str, /) -> None:
         """Part of the budget's Holder."""
-        super().give_up(limit)
+        super().close_over_limit(limit)
         self.hold(-self.budget.held(self))
 
 
@@ -120,7 +120,7 @@ def test_one_request_closes_a_bounded_number_of_connections(budget: Budget) -> N
 
 
 def test_a_connection_that_holds_nothing_has_no_account(budget: Budget) -> None:
-    some = [Asker(budget, f"party {number % 3}") for number in range(10)]
+    some = [Asker(budget, f"address {number % 3}") for number in range(10)]
     for each in some:
         each.hold(5 * SHARE)
         budget.receive(each, 100)
@@ -132,7 +132,7 @@ def test_a_connection_that_holds_nothing_has_no_account(budget: Budget) -> None:
         each.hold(-5 * SHARE)
     assert budget.used == 0
     assert not kept(budget, Asker)
-    assert not [each for each in kept(budget, str) if each.startswith("party")]
+    assert not [each for each in kept(budget, str) if each.startswith("address")]
 
 
 def test_the_largest_is_found_after_any_sequence_of_operations() -> None:

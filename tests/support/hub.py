@@ -13,13 +13,13 @@ THIS_NODE = "thisnode00000000"
 
 
 class FakeConnection:
-    """A connection as a budget sees it: `party` is its address, `limit` the limit that it was closed for."""
+    """A connection as a budget sees it: `limit_key` is its address, `limit` the limit that it was closed for."""
 
-    def __init__(self, party: object = None) -> None:
-        self.party = party
+    def __init__(self, limit_key: object = None) -> None:
+        self.limit_key = limit_key
         self.limit: str | None = None
 
-    def give_up(self, limit: str, /) -> None:
+    def close_over_limit(self, limit: str, /) -> None:
         """Record the limit."""
         self.limit = limit
 
