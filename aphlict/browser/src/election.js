@@ -1,27 +1,24 @@
 // @ts-check
 /** The election of the tab that holds the connection for all tabs: the leader. */
 
-import { holdLock } from "./lock.js";
-
 /**
  * @typedef {object} ElectionEvents
  * @property {() => void} joined the other tabs can see this one
  * @property {(signal: AbortSignal) => void} elected this tab leads until the signal
  * @property {() => void} deposed this tab does not lead any more
- * @property {() => void} silent nothing came from the leader lately: it has to be asked for a sign of life
- * @property {() => void} unavailable the page must not use locks, and leads itself alone
+ * @property {() => void} silent the leader has sent nothing for a while: request its state
+ * @property {() => void} unavailable the page must not use locks, and this tab leads alone
  */
 
-const MAX_UNANSWERED = 2; // signs of life that a leader may fail to give
+const MAX_UNANSWERED = 2; // requests, before another tab takes over
 
 /**
- * The leader holds a Web Lock that all tabs request. A tab that waits in vain for a sign of life, because the leader is
- * frozen, steals the lock. Each tab holds a second lock, with its ID in the name, which the browser releases even if
- * the tab crashes.
+ * The leader holds a Web Lock that all tabs request. If it does not respond, because it is frozen, another tab steals the
+ * lock. Each tab holds a second lock, with its ID in the name, which the browser releases even if the tab crashes.
  */
 export class Election {
   id = "";
-  /** False if this tab leads itself alone. */ isShared;
+  /** False if this tab leads alone. */ isShared;
   #name;
   #checkInterval;
   #events;
@@ -70,7 +67,7 @@ export class Election {
     clearInterval(this.#timer);
   }
 
-  /** Locks are refused, as in a sandboxed frame. */
+  /** The browser refuses locks, as in a sandboxed frame. */
   #goAlone() {
     clearInterval(this.#timer);
     this.isShared = false;
@@ -110,15 +107,15 @@ export class Election {
     this.#events.elected(this.#leadership.signal);
   }
 
-  /** The leader has given a sign of life. */
-  onSignOfLife() {
+  /** The leader has sent something. */
+  onLeaderSeen() {
     this.#wasSeen = true;
   }
 
   #check() {
     if (this.#leadership || this.#wasSeen) {
       this.#unanswered = 0;
-      this.#wasSeen = false; // one tab asks, and the answer reaches all
+      this.#wasSeen = false; // a response to one tab reaches all
     } else if (this.#unanswered++ < MAX_UNANSWERED) {
       this.#events.silent();
     } else {
@@ -149,4 +146,24 @@ export class Election {
     const signal = this.#leadership?.signal;
     navigator.locks.request(this.#lockOf(tab), { signal }, onGone).catch(() => {});
   }
+}
+
+/**
+ * Requests a lock, and holds it until the signal. Rejects if another tab steals it, or on a signal before it is granted.
+ *
+ * @param {string} name
+ * @param {AbortSignal} signal
+ * @param {() => void} onGranted
+ * @param {boolean} [steal]
+ */
+function holdLock(name, signal, onGranted, steal) {
+  return navigator.locks.request(
+    name,
+    steal ? { steal } : { signal }, // the API forbids both together
+    () =>
+      new Promise((release) => {
+        signal.addEventListener("abort", release);
+        signal.aborted ? release(null) : onGranted();
+      }),
+  );
 }

@@ -315,7 +315,7 @@ export class Tab {
       this.#election.resign(); // another tab has stolen the lock
     }
     if (message.term == this.#term && (!message.to || message.to == this.#election.id)) {
-      this.#election.onSignOfLife();
+      this.#election.onLeaderSeen();
       if (message.kind == "entry") {
         this.#onEntry(message);
       } else if (message.kind == "gap") {
