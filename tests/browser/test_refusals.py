@@ -262,7 +262,7 @@ def test_a_failed_renewal_is_repeated_while_the_token_is_valid(
         pages = [new_page() for _ in cases]  # before a token begins to expire
         for page, (network, failure) in zip(pages, cases, strict=True):
             backend = backends.enter_context(running_backend())
-            backend.seconds = 5.9
+            backend.seconds = 9.9
             backend.recovers = True
             # Pages that share no connection, each with its own backend
             listen(page, network, backend, "all", sharedConnection=False).ready()
