@@ -1,1 +1,1 @@
-"""Real processes in a world that fails: full disks, no descriptors, kills, clocks, partitions, storms."""
+"""Fault injection: full disks, no descriptors, kills, clock steps, partitions, overload."""

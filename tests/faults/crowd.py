@@ -1,4 +1,4 @@
-"""A thousand browsers that read whatever comes, as fast as one thread can."""
+"""A thousand clients that one thread reads as fast as it can."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ WITNESSES = 3
 
 
 class SubscriberSet:
-    """Browsers on one channel. What the first few of them, the witnesses, get is kept."""
+    """Clients on one channel. The bytes that the first few, the witnesses, receive are kept."""
 
     def __init__(self, port: int, channel: str, size: int) -> None:
         self.closed = 0  # by the server
@@ -37,7 +37,7 @@ class SubscriberSet:
                 self._witnesses[sock.fileno()] = bytearray()
 
     def read(self) -> None:
-        """Read until told to end."""
+        """Read until `end` is called."""
         while not self._ended.is_set():
             for descriptor, _ in self._poll.poll(0.1):
                 data = b""
@@ -50,7 +50,7 @@ class SubscriberSet:
                     self._witnesses[descriptor] += data
 
     def end(self) -> None:
-        """Stop reading and close all."""
+        """Stop reading."""
         self._ended.set()
 
     def close(self) -> None:
@@ -60,7 +60,7 @@ class SubscriberSet:
             sock.close()
 
     def heard(self) -> list[list[str]]:
-        """The uniqueIDs that each witness got, in order."""
+        """The uniqueIDs that each witness received, in order."""
         return [_ids(bytes(data)) for data in self._witnesses.values()]
 
 
@@ -82,7 +82,7 @@ def _ids(data: bytes) -> list[str]:
 
 @contextmanager
 def crowd(port: int, channel: str, size: int) -> Iterator[SubscriberSet]:
-    """A crowd that reads in a thread of its own."""
+    """Connect clients, and read them in a thread."""
     made = SubscriberSet(port, channel, size)
     reader = threading.Thread(target=made.read)
     reader.start()

@@ -1,4 +1,4 @@
-"""A network of a few hosts, made of namespaces of the kernel: its cables can be cut."""
+"""A network of a few hosts, each a network namespace, whose links can be cut."""
 
 import ctypes
 import os
@@ -18,14 +18,14 @@ FOLDER = Path("/run/netns")
 
 
 class Network:
-    """Hosts 1 to `size` at 10.99.0.HOST, each with a cable to one switch."""
+    """Hosts 1 to `size` at 10.99.0.HOST, each with a link to one switch."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._switch = f"aphlict-{os.getpid()}-switch"
 
     def address(self, host: int) -> str:
-        """Where a host is reached."""
+        """The address of a host."""
         return f"10.99.0.{host}"
 
     def name(self, host: int) -> str:
@@ -33,7 +33,7 @@ class Network:
         return f"aphlict-{os.getpid()}-{host}"
 
     def build(self) -> None:
-        """Make hosts, switch and cables."""
+        """Create hosts, switch and links."""
         self._make(self._switch)
         self._on(self._switch, "ip", "link", "add", "switch", "type", "bridge")
         self._on(self._switch, "ip", "link", "set", "switch", "up")
@@ -53,11 +53,11 @@ class Network:
         run("ip", "netns", "exec", name, *command)
 
     def cut(self, host: int) -> None:
-        """Cut the cable of a host: what is sent is lost without a word."""
+        """Cut the link of a host: packets are lost, without an error."""
         self._on(self._switch, "ip", "link", "set", f"port{host}", "nomaster")
 
-    def mend(self, host: int) -> None:
-        """Mend the cable of a host."""
+    def restore(self, host: int) -> None:
+        """Restore the link of a host."""
         self._on(self._switch, "ip", "link", "set", f"port{host}", "master", "switch")
 
     def words(self, host: int, *command: str) -> list[str]:
@@ -65,7 +65,7 @@ class Network:
         return ["ip", "netns", "exec", self.name(host), *command]
 
     def connect(self, host: int, port: int) -> socket.socket:
-        """A connection from a host to a port of its own."""
+        """Connect from a host to one of its own ports."""
         made: list[socket.socket | OSError] = []
         thread = threading.Thread(target=self._connect, args=(host, port, made))
         thread.start()
@@ -75,7 +75,7 @@ class Network:
         return made[0]
 
     def _connect(self, host: int, port: int, made: list[socket.socket | OSError]) -> None:
-        """In a thread of its own, which moves to the host's namespace for good."""
+        """Connect in a thread of its own, which stays in the namespace of the host."""
         try:
             with (FOLDER / self.name(host)).open() as namespace:
                 if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
@@ -85,14 +85,14 @@ class Network:
             made.append(error)
 
     def remove(self) -> None:
-        """Take everything away."""
+        """Delete the namespaces."""
         for name in (self._switch, *map(self.name, range(1, self.size + 1))):
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 
 
 @contextmanager
 def network(size: int) -> Iterator[Network]:
-    """A network, where one may be made."""
+    """Create a network; skip the test without the privileges for it."""
     need_root()
     need("ip")
     made = Network(size)

@@ -1,4 +1,4 @@
-"""What only some may do: mounts and network namespaces. Where it cannot be done, a test is skipped and says why."""
+"""Mounts and network namespaces, which need privileges. Without them, a test is skipped with the reason."""
 
 import os
 import shutil
@@ -11,14 +11,14 @@ import pytest
 
 
 def run(*command: str) -> str:
-    """Run a command that has to succeed; what it printed."""
+    """Run a command that has to succeed; return its output."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout
 
 
 def need(program: str) -> str:
-    """The path of a program; without it the test is skipped."""
+    """Return the path of a program; skip the test without it."""
     found = shutil.which(program)
     if found is None:
         pytest.skip(f"{program} is not installed")
@@ -26,14 +26,14 @@ def need(program: str) -> str:
 
 
 def need_root() -> None:
-    """Skip the test where it does not run as root."""
+    """Skip the test unless it runs as root."""
     if os.geteuid() != 0:
         pytest.skip("only root may do what this test does")
 
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """A file system in memory, where that may be mounted."""
+    """Mount a file system in memory."""
     need_root()
     folder.mkdir()
     done = subprocess.run(
@@ -51,7 +51,7 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """Take all the room that a small file system has; taking the file away gives it back."""
+    """Fill a small file system with a file; deleting the file frees it."""
     ballast = folder / "ballast"
     with ballast.open("wb", buffering=0) as file:
         while True:

@@ -1,4 +1,4 @@
-"""A clock that is stepped forth and back under a running server, which must not care."""
+"""Steps of the wall clock, forward and back, while a server runs."""
 
 import json
 import os
@@ -16,7 +16,7 @@ LIBRARIES = ("/usr/lib", "/usr/local/lib")
 
 @pytest.fixture
 def set_clock(installation: Installation, tmp_path: Path) -> Callable[[str], None]:
-    """A server that runs with a clock of its own: `+3600` is an hour ahead. What is monotonic stays so."""
+    """Run a server with a clock of its own: `+3600` is an hour ahead. The monotonic clock is unchanged."""
     library = next((path for each in LIBRARIES for path in Path(each).glob("**/libfaketime.so.1")), None)
     if library is None:
         pytest.skip("libfaketime is not installed")

@@ -1,4 +1,4 @@
-"""A worker that has no file descriptors left."""
+"""A worker without free file descriptors."""
 
 import contextlib
 import resource
@@ -21,7 +21,7 @@ IDLE = 0.25  # of a core: what a worker may take that has nothing to do but to w
 
 @pytest.fixture
 def crowd(installation: Installation) -> Iterator[contextlib.ExitStack]:
-    """More connections than there are descriptors for; those beyond wait to be accepted."""
+    """Open more connections than there are descriptors; the others wait in the backlog."""
     installation.start()
     worker = installation.worker()
     limit = worker.num_fds() + LEFT
@@ -34,7 +34,7 @@ def crowd(installation: Installation) -> Iterator[contextlib.ExitStack]:
 
 
 def usage(process: psutil.Process) -> float:
-    """The part of a core that a process takes over some time."""
+    """The share of a core that a process uses."""
     before, began = process.cpu_times(), time.monotonic()
     wait_until(lambda: time.monotonic() - began > WATCHED)
     after = process.cpu_times()

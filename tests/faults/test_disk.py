@@ -1,4 +1,4 @@
-"""Disks that are full, or cannot be written."""
+"""Full and read-only disks."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from tests.support.installation import Installation
 
 
 def is_delivered(installation: Installation, text: str) -> bool:
-    """Whether what is published reaches a browser."""
+    """Whether a published message reaches a client."""
     with connect(f"ws://127.0.0.1:{installation.client_port}/") as browser:
         browser.send(json.dumps({"command": "subscribe", "data": ["a"], "id": 1}))
         assert json.loads(browser.recv())["type"] == "ack"
@@ -52,7 +52,7 @@ def test_the_doctor_sees_a_full_disk(
 
 
 def fill_page(log: Path) -> None:
-    """Take what is left of the last page of a file, which a full disk leaves to it."""
+    """Fill the last page of a file, which a full disk still leaves it."""
     with log.open("ab", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(b"\n"):
             pass
@@ -73,7 +73,7 @@ def test_a_full_disk_under_the_pidfile_is_told_at_start(small_disk: Path, instal
 
 @pytest.fixture
 def read_only_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system that cannot be written."""
+    """A read-only file system."""
     with mounted(tmp_path / "disk", "ro") as folder:
         yield folder
 

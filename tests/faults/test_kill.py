@@ -1,4 +1,4 @@
-"""`kill -9` at every stage of start and stop: what is left is cleaned up, and the next start works."""
+"""`kill -9` at every stage of start and stop: the next start cleans up and works."""
 
 import contextlib
 import signal
@@ -12,7 +12,7 @@ import pytest
 from tests.support.installation import Installation
 from tests.support.waiting import wait_until
 
-# Who, after how many seconds, with how many workers: a start takes about half a second.
+# The process, the seconds until it is killed, the number of workers. A start takes about half a second.
 DURING_START = [
     *(("command", delay, 1) for delay in (0.0, 0.2, 0.4)),
     *(("supervisor", delay, 1) for delay in (0.3, 0.5, 0.7)),
@@ -30,7 +30,7 @@ PLACES = {"command": 0, "supervisor": 1, "worker": -1}  # among the processes of
 
 
 def family(installation: Installation) -> list[psutil.Process]:
-    """All processes that work on this configuration, oldest first."""
+    """All processes of this configuration, oldest first."""
     found = [
         process
         for process in psutil.process_iter(["cmdline", "status", "create_time", "pid"])
@@ -42,7 +42,7 @@ def family(installation: Installation) -> list[psutil.Process]:
 
 @contextlib.contextmanager
 def begun(installation: Installation, command: str, delay: float) -> Iterator["subprocess.Popen[str]"]:
-    """A command that has had so much time."""
+    """Run a command for so long."""
     with installation.begin(command) as process:
         began = time.monotonic()
         wait_until(lambda: time.monotonic() - began >= delay)
@@ -50,13 +50,13 @@ def begun(installation: Installation, command: str, delay: float) -> Iterator["s
 
 
 def kill(process: psutil.Process) -> None:
-    """Kill one that may be gone."""
+    """Kill a process that may have ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.kill()
 
 
 def kill_all(installation: Installation) -> None:
-    """Kill until nobody is found twice in a row: one that forks and ends at once hides its child from one look."""
+    """Kill until two searches in a row find no process: one that forks and exits can hide its child from a search."""
     looks = 0
     while looks < 2:
         left = family(installation)
@@ -66,7 +66,7 @@ def kill_all(installation: Installation) -> None:
 
 
 def check_that_all_is_well(installation: Installation, workers: int = 1) -> None:
-    """A server can be started, is one, works, and can be stopped; nothing is left."""
+    """The server starts once, works, and stops; no process is left."""
     count = 2 if workers == 1 else 2 + workers  # a hub joins several
     assert installation.run("restart").returncode == 0
     wait_until(lambda: len(family(installation)) == count, "a supervisor and its workers, and nobody else")
@@ -80,7 +80,7 @@ def check_that_all_is_well(installation: Installation, workers: int = 1) -> None
 def test_one_process_is_killed_during_start(
     installation: Installation, victim: str, delay: float, workers: int
 ) -> None:
-    """Before there is a supervisor or a worker, it is who will be."""
+    """Before there is a supervisor or a worker, the process that becomes it is killed."""
     installation.write(workers=workers)
     with begun(installation, "start", delay) as start:
         there = family(installation) or [psutil.Process(start.pid)]
@@ -106,14 +106,14 @@ def test_all_processes_are_killed_during_start(
 def test_one_process_is_killed_during_stop(
     installation: Installation, victim: str, delay: float, workers: int
 ) -> None:
-    """The worker that is killed, of several, is the hub."""
+    """Of several workers, the hub is killed."""
     installation.write(drain_delay=0.5, workers=workers)
     supervisor, worker = installation.start(), installation.worker()
     with begun(installation, "stop", delay) as stop:
         kill({"supervisor": supervisor, "worker": worker, "stop": psutil.Process(stop.pid)}[victim])
         stop.communicate(timeout=20)
     assert stop.returncode in (0, -signal.SIGKILL)
-    # or it was killed before it had asked for that
+    # or it was killed before its request
     if stop.returncode == 0 or installation.logged("stopping ("):
         wait_until(lambda: not family(installation), "all processes to end")
     check_that_all_is_well(installation, workers)

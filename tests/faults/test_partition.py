@@ -1,4 +1,4 @@
-"""Three nodes, one of which is cut off for a while: within the window of the history nothing is lost."""
+"""A partition of three nodes that is shorter than the history: no message is lost."""
 
 import contextlib
 import http.client
@@ -22,21 +22,21 @@ CLIENT, ADMIN = 22280, 22281
 HOSTS = (1, 2, 3)
 APART = 8.0  # seconds: longer than a node waits for an answer, so that it has given up on its connections
 TOGETHER = (
-    30.0  # seconds for the last message after the cable was mended: a node tries every 10 s at the latest
+    30.0  # seconds for the last message after the link was restored: a node tries every 10 s at the latest
 )
 
 pytestmark = pytest.mark.timeout(150)
 
 
 class Node:
-    """A server on one host, and a browser beside it."""
+    """A server on a host, and a client beside it."""
 
     def __init__(self, network: Network, host: int) -> None:
         self.network, self.host = network, host
         self.browser: ClientConnection | None = None
 
     def publish(self, name: str) -> None:
-        """Publish a message of this name here, which has to be acknowledged."""
+        """Publish a message here; it has to be acknowledged."""
         with contextlib.closing(http.client.HTTPConnection(self.network.address(self.host), ADMIN)) as client:
             client.sock = self.network.connect(self.host, ADMIN)
             client.request("POST", "/", json.dumps({"subscribers": ["a"], "uniqueID": name}))
@@ -44,7 +44,7 @@ class Node:
             assert (answer.status, json.load(answer)["matched"]) == (200, 1)
 
     def status(self) -> Any:
-        """The status page, or None."""
+        """The status; None if the server does not respond."""
         try:
             with contextlib.closing(
                 http.client.HTTPConnection(self.network.address(self.host), ADMIN)
@@ -56,17 +56,17 @@ class Node:
             return None
 
     def peers_up(self) -> int:
-        """How many other nodes it reaches."""
+        """The number of peers that it reaches."""
         status = self.status() or {"peers": []}
         return sum(peer["state"] == "up" for peer in status["peers"])
 
     def wait_for_peers(self) -> None:
-        """Until it reaches the others."""
+        """Wait until it reaches the others."""
         wait_until(lambda: self.peers_up() == len(HOSTS) - 1, f"node {self.host} to reach the others", 20)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """With a browser."""
+        """Connect the client."""
         address = f"ws://{self.network.address(self.host)}:{CLIENT}/"
         with connect(address, sock=self.network.connect(self.host, CLIENT), ping_interval=None) as browser:
             ask(browser, "subscribe", ["a"])
@@ -74,7 +74,7 @@ class Node:
             yield
 
     def heard(self, count: int, timeout: float) -> list[str]:
-        """The next messages, as many as come in time."""
+        """Receive messages, as many as arrive in time."""
         assert self.browser is not None
         names: list[str] = []
         deadline = time.monotonic() + timeout
@@ -86,7 +86,7 @@ class Node:
 
 
 def configuration(folder: Path, network: Network, host: int) -> Path:
-    """One file for each node; all list all."""
+    """Write the configuration of a node; each lists all."""
     content = {
         "servers": [
             {"type": "client", "port": CLIENT, "listen": network.address(host)},
@@ -104,7 +104,7 @@ def configuration(folder: Path, network: Network, host: int) -> Path:
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[list[Node]]:
-    """Three nodes that know each other, each with a browser."""
+    """Three nodes that know each other, each with a client."""
     with network(len(HOSTS)) as made, contextlib.ExitStack() as stack:
         nodes = [Node(made, host) for host in HOSTS]
         for host in HOSTS:
@@ -142,7 +142,7 @@ def test_nothing_is_lost_while_a_node_is_cut_off(nodes: list[Node]) -> None:
     wait_until(lambda: time.monotonic() - began > APART, timeout=APART + 5)
     publish_everywhere("still apart")
     assert nodes[0].peers_up() == 1
-    network.mend(3)
+    network.restore(3)
     publish_everywhere("together")
     for node in nodes:
         heard = node.heard(len(sent), TOGETHER)

@@ -1,4 +1,4 @@
-"""Five thousand browsers that stop reading while messages flow."""
+"""Five thousand clients that stop reading."""
 
 import http.client
 import json
@@ -25,22 +25,22 @@ DESCRIPTORS = BROWSERS + 1000  # of the test; the server needs as many, and rais
 LONG = "x" * 32 * 1024
 TOGETHER = 25  # messages in one list: less than `limits.body`
 SAMPLE = 20  # of the slow browsers: what they got is looked at
-CUT_OFF = 1000  # with messages of their own: of them at least so many are cut off
+CUT_OFF = 1000  # at least so many clients are disconnected, if each receives messages of its own
 LONGEST = 20  # rounds of messages
-ADDRESSES = 100  # that the browsers come from: one alone may hold a quarter of what all may
+ADDRESSES = 100  # of the clients: a single one may use a quarter of the total
 
-# What docs/reliability.md promises, of which a busy machine may keep HASTE less well: what it is about are seconds.
-HASTE = 1.0  # seconds within which the others get half of the messages
-PATIENCE = 5.0  # and each of them: the first ones fill 5,000 buffers, on a machine that may be busy
-SHARED = 48 * 2**20  # bytes that the server may grow where all wait for the same messages
-MOST = 512 * 2**20  # bytes that it may have where all wait for messages of their own
+# The figures of docs/reliability.md; HASTE has room for a busy machine.
+HASTE = 1.0  # seconds within which the witness has half of the messages
+PATIENCE = 5.0  # seconds within which it has each message: the first ones fill 5,000 buffers
+SHARED = 48 * 2**20  # bytes by which the server may grow if all clients wait for the same messages
+MOST = 512 * 2**20  # bytes that it may use if each client waits for messages of its own
 OF_THE_KERNEL = 256 * 1024  # bytes for each, both ends of its connection together
 
 pytestmark = pytest.mark.timeout(120)
 
 
 class Publisher:
-    """Publishes over one connection, and sees how long it takes until the messages arrive elsewhere."""
+    """Publishes over one connection, and measures the time until the witness has the message."""
 
     def __init__(self, port: int, witness: ClientConnection) -> None:
         self._client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -58,7 +58,7 @@ class Publisher:
         self._took.append(time.monotonic() - began)
 
     def check_haste(self) -> None:
-        """The witness did not have to wait."""
+        """Check that the witness did not wait."""
         print(
             f"half of the messages came within {median(self._took):.3f} s, each within {max(self._took):.3f} s,"
         )
@@ -66,12 +66,12 @@ class Publisher:
         assert max(self._took) < PATIENCE
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._client.close()
 
 
 class Scene:
-    """A server, slow browsers, and a witness who reads all the while."""
+    """A server, slow clients, and a witness that keeps reading."""
 
     def __init__(self, installation: Installation, stack: ExitStack, channels: list[str]) -> None:
         self.installation = installation
@@ -86,28 +86,28 @@ class Scene:
         self.publisher = stack.enter_context(closing(Publisher(installation.admin_port, self.witness)))
 
     def memory(self) -> int:
-        """Bytes of the worker alone."""
+        """Bytes of the worker."""
         return int(self._worker.memory_full_info().pss)
 
     def kernel_memory(self) -> int:
-        """Bytes that TCP has more now than before, on the whole machine."""
+        """Bytes that TCP uses on the whole machine, more than before."""
         return kernel_memory() - self._kernel_before
 
     @property
     def left(self) -> int:
-        """The slow browsers that are still connected."""
+        """The number of slow clients that are still connected."""
         return int(self.installation.answers()["connections"]) - 1
 
 
 def kernel_memory() -> int:
-    """Bytes that TCP takes on the whole machine (proc(5))."""
+    """Bytes that TCP uses on the whole machine (proc(5))."""
     lines = Path("/proc/net/sockstat").read_text().splitlines()
     words = next(line for line in lines if line.startswith("TCP:")).split()
     return int(words[words.index("mem") + 1]) * resource.getpagesize()
 
 
 def browser(port: int, channel: str, address: int) -> socket.socket:
-    """One that has subscribed and reads no further. Little waits at its own end."""
+    """Connect a client that subscribes and stops reading, with a small receive buffer."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.bind((f"127.0.1.{1 + address}", 0))
@@ -120,7 +120,7 @@ def browser(port: int, channel: str, address: int) -> socket.socket:
 
 @pytest.fixture
 def stack(installation: Installation) -> Iterator[ExitStack]:
-    """A server that runs, and room for all the sockets of the test."""
+    """Run a server, with file descriptors for all sockets of the test."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < DESCRIPTORS:
         pytest.skip(f"needs {DESCRIPTORS} file descriptors, and {hard} is the hard limit")
@@ -150,7 +150,7 @@ def test_browsers_that_wait_for_the_same_messages(installation: Installation, st
 
 
 def read_to_the_end(sock: socket.socket) -> int:
-    """The number of the last message that a slow browser got; it was cut off between two frames, and told so."""
+    """Return the number of the last message that a slow client received before it was closed, between two frames."""
     data = b""
     while piece := sock.recv(1 << 20):
         data += piece
@@ -162,7 +162,7 @@ def read_to_the_end(sock: socket.socket) -> int:
 
 
 def resume(port: int, last: int) -> list[str]:
-    """What a browser gets that comes back."""
+    """The uniqueIDs that a client receives when it resumes."""
     with browsing.listening_to(port, "all") as back:
         back.send(json.dumps({"command": "replay", "data": {"after": str(last)}, "id": 1}))
         got = []

@@ -1,4 +1,4 @@
-"""Publishers who want three times what one core can do."""
+"""Overload: publishers send three times what one core can deliver."""
 
 import http.client
 import json
@@ -28,7 +28,7 @@ DELIVERED = 120.0  # seconds until all that waits is delivered: up to a million 
 
 @dataclass
 class Storm:
-    """What the publishers were told."""
+    """The responses that the publishers received."""
 
     port: int
     until: float
@@ -38,7 +38,7 @@ class Storm:
     errors: list[str] = field(default_factory=list)
 
     def publish(self, publisher: int) -> None:
-        """One publisher: as fast as it is answered, but it does as `Retry-After` says, within reason."""
+        """Publish as fast as the server responds; respect `Retry-After`, within reason."""
         client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         number = 0
         while time.monotonic() < self.until:
@@ -65,7 +65,7 @@ class Storm:
 
 
 def ask_for_health(port: int) -> float:
-    """How long a load balancer's question takes."""
+    """The duration of a health check."""
     began = time.monotonic()
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     client.request("GET", "/status")
@@ -75,7 +75,7 @@ def ask_for_health(port: int) -> float:
 
 
 def blow(installation: Installation) -> tuple[Storm, float, int]:
-    """The storm itself: what became of it, the slowest health check, and the most memory that was taken."""
+    """Publish; return the responses, the slowest health check and the maximum of memory."""
     workers = installation.supervisor().children()
     storm = Storm(installation.admin_port, time.monotonic() + SECONDS)
     threads = [threading.Thread(target=storm.publish, args=(each,)) for each in range(PUBLISHERS)]
@@ -91,12 +91,12 @@ def blow(installation: Installation) -> tuple[Storm, float, int]:
 
 
 def taken(workers: Sequence[psutil.Process]) -> int:
-    """The memory of all of them."""
+    """The memory of these processes together."""
     return sum(int(each.memory_info().rss) for each in workers)
 
 
 def check_delivery(gathered: SubscriberSet, storm: Storm) -> None:
-    """Each acknowledged message reaches each browser once, and nothing else does; nobody was cut off."""
+    """Each acknowledged message reaches each client once, and nothing else does; no client is disconnected."""
     expected = sorted(storm.acknowledged)
     wait_until(
         lambda: all(len(each) >= len(expected) for each in gathered.heard()), "all to arrive", DELIVERED
