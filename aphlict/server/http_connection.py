@@ -192,6 +192,8 @@ class HTTPConnection(Connection):
 
     def _begin_body(self, request: Request, rest: bytes) -> bytes:
         size, max_size = request.body_size(), self._handler.max_body_size
+        if size == 0:
+            return self._on_request(request, b"", rest)
         if size is not None and size > max_size:
             raise BodyTooLarge(f"the body is larger than {max_size} bytes")
         if size != 0 and request.minor and request.headers.get("expect", "").lower() == "100-continue":
