@@ -2,11 +2,10 @@
 
 import math
 import socket
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Hashable, Iterator
 from enum import IntEnum
 
-from aphlict.config.settings import Limits
 from aphlict.errors import AphlictError, HistoryEvicted
 from aphlict.protocol.websocket import TRY_AGAIN_LATER
 from aphlict.server.context import PortContext
@@ -14,25 +13,12 @@ from aphlict.server.limits import limit_key
 from aphlict.server.poller import GONE, HUNG_UP, READ, WRITE
 from aphlict.server.timer_wheel import HasDeadline
 from aphlict.server.tls_socket import MAX_EMPTY_RECORDS, TLSSocket
-from aphlict.server.write_buffer import WOULD_BLOCK, BufferBudget, Part, WriteBuffer
+from aphlict.server.write_buffer import CLOSED_BUFFER, WOULD_BLOCK, Part, WriteBuffer
 
 MAX_READ = 16 * 1024  # bytes read at a time
 CLOSE_TIMEOUT = 2.0  # seconds for the peer to respond to a close frame, or to receive more of what is left
 
 _CLOSE_REASONS = {"limits.subscriptions.total": "too many subscriptions"}  # "too slow" for all other limits
-
-
-class _NoHolder:
-    """The holder of the buffer of closed connections."""
-
-    limit_key = None
-
-    def close_over_limit(self, _limit: str, /) -> None:
-        """Do nothing: the buffer is empty."""
-
-
-# The write buffer of every closed connection, always empty: so that `send` tests one attribute only while open.
-_CLOSED = WriteBuffer(BufferBudget(Limits()), _NoHolder())
 
 
 class State(IntEnum):
@@ -46,7 +32,7 @@ class State(IntEnum):
     CLOSED = 5
 
 
-class Connection(HasDeadline, ABC):
+class Connection(HasDeadline):
     """One socket, with its write buffer and its debt of commands. Small: there are a hundred thousand of them.
 
     `address` is that of the client as far as it is known, `peer` that of the socket: a proxy's, perhaps. `number`
@@ -87,7 +73,7 @@ class Connection(HasDeadline, ABC):
         server.poller.replace(self._socket.fileno(), successor)
         if buffer is not None:
             buffer.set_holder(successor)
-        successor._write_buffer, self._write_buffer = buffer, _CLOSED  # noqa: SLF001
+        successor._write_buffer, self._write_buffer = buffer, CLOSED_BUFFER  # noqa: SLF001
         successor._command_debt = self._command_debt  # noqa: SLF001
         successor._is_paused, self._is_paused = self._is_paused, False  # noqa: SLF001
         successor._last_received = self._last_received  # noqa: SLF001
@@ -362,7 +348,7 @@ class Connection(HasDeadline, ABC):
         self._is_paused = False
         if self._write_buffer is not None:
             self._write_buffer.clear()
-        self._write_buffer = _CLOSED
+        self._write_buffer = CLOSED_BUFFER
         self._drop_incoming()
         self._socket.close()
         address = self.counted_address

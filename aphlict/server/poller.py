@@ -1,4 +1,4 @@
-"""One epoll for all browsers, which the loop watches as if it were a single socket."""
+"""One epoll instance for all connections, which the event loop watches like a single socket."""
 
 import errno
 import logging
@@ -12,29 +12,29 @@ log = logging.getLogger(__name__)
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
-# accept(2) and epoll_ctl(2), where ENOSPC is fs.epoll.max_user_watches: the system has no room for more connections.
+# Errors of accept(2) and epoll_ctl(2) without room for more connections; ENOSPC: fs.epoll.max_user_watches.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
 GONE = select.EPOLLHUP | select.EPOLLERR
-HUNG_UP = select.EPOLLRDHUP  # the other side sends nothing more, and may yet read
-BATCH = 4  # events handled in a row: a TLS handshake takes a millisecond, a page of tokens to prove takes six
-SPELL = 0.004  # seconds after which other work of the loop has its turn
+HUNG_UP = select.EPOLLRDHUP  # the peer has closed its sending side; it may still receive
+MAX_BATCH = 4  # events handled in a row: a TLS handshake takes a millisecond, a read with many tokens six
+MAX_TURN_SECONDS = 0.004  # before other work of the event loop has its turn
 
 
 class EventHandler(Protocol):
-    """What is told of events on a file descriptor."""
+    """Receives the events of a file descriptor."""
 
     def on_events(self, events: int, /) -> None:
-        """`events` is epoll's mask."""
+        """Handle events; `events` is epoll's mask."""
 
     def on_error(self) -> None:
-        """`on_events` raised: give up in good order."""
+        """`on_events` has raised: release all resources."""
 
 
 class Poller:
-    """Watches file descriptors at a fraction of what the loop itself asks for one.
+    """Watches file descriptors at a fraction of the memory that the event loop takes for one.
 
-    The loop's own registry keeps a callback, a context and a selector key for each descriptor; here it is one
-    entry of a dictionary. An epoll descriptor is itself readable while it has events (epoll(7)).
+    The loop's own registry keeps a callback, a context and a selector key for each descriptor; here it is one entry
+    of a dictionary. An epoll descriptor is itself readable while it has events (epoll(7)).
     """
 
     def __init__(self) -> None:
@@ -42,17 +42,17 @@ class Poller:
         self._handlers: dict[int, EventHandler] = {}
 
     def start(self) -> None:
-        """Begin to hand out events, in the running loop."""
+        """Start to report events, in the running loop."""
         IOLoop.current().add_handler(self._epoll.fileno(), self._on_ready, IOLoop.READ)
 
     def close(self) -> None:
-        """Stop; what is still registered is forgotten."""
+        """Stop. Handlers that are still registered are not called any more."""
         IOLoop.current().remove_handler(self._epoll.fileno())
         self._epoll.close()
         self._handlers.clear()
 
     def register(self, fd: int, handler: EventHandler, events: int = READ) -> None:
-        """Tell the handler of events on a descriptor from now on. Raises OSError (EXHAUSTED), and nothing is kept."""
+        """Report the events of a descriptor to a handler. Raises OSError (EXHAUSTED), and registers nothing."""
         self._epoll.register(fd, events)
         self._handlers[fd] = handler
 
@@ -61,21 +61,21 @@ class Poller:
         self._handlers[fd] = handler
 
     def modify(self, fd: int, events: int) -> None:
-        """Watch for other events; 0 leaves errors only."""
+        """Watch for other events; 0: errors only."""
         self._epoll.modify(fd, events)
 
     def unregister(self, fd: int) -> None:
-        """Forget a descriptor, before it is closed."""
+        """Stop watching a descriptor. Call it before the descriptor is closed."""
         del self._handlers[fd]
         self._epoll.unregister(fd)
 
     def handlers(self) -> list[EventHandler]:
-        """All that is registered now."""
+        """Return all registered handlers."""
         return list(self._handlers.values())
 
     def _on_ready(self, _fd: int, _events: int) -> None:
-        until = time.monotonic() + SPELL
-        while self._handle(self._epoll.poll(0, BATCH)) == BATCH and time.monotonic() < until:
+        until = time.monotonic() + MAX_TURN_SECONDS
+        while self._handle(self._epoll.poll(0, MAX_BATCH)) == MAX_BATCH and time.monotonic() < until:
             pass
 
     def _handle(self, ready: list[tuple[int, int]]) -> int:

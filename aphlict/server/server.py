@@ -19,7 +19,7 @@ from aphlict.server.connection import Connection
 from aphlict.server.context import ServerContext
 from aphlict.server.http_connection import Handler
 from aphlict.server.listener import Acceptor, AdmissionLimits, Listener, PendingProxyConnection
-from aphlict.server.poller import SPELL
+from aphlict.server.poller import MAX_TURN_SECONDS
 from aphlict.server.timer_wheel import TICK
 
 DRAIN_STEP = 0.05  # seconds between two groups of connections that are closed
@@ -103,9 +103,9 @@ class Server:
             self._sweep()
 
     def _sweep(self) -> None:
-        """Handle deadlines for up to SPELL seconds, and continue after other work of the loop."""
+        """Handle deadlines for up to MAX_TURN_SECONDS seconds, and continue after other work of the loop."""
         self._next_sweep = None
-        until = time.monotonic() + SPELL
+        until = time.monotonic() + MAX_TURN_SECONDS
         while self.context.timers.sweep(now := time.monotonic()):
             if now > until:
                 self._next_sweep = asyncio.get_running_loop().call_soon(self._sweep)
@@ -175,7 +175,7 @@ class Server:
                 # To close the connection of a slow client writes its send buffer again, or drops it.
                 if time.monotonic() > until:
                     await asyncio.sleep(0)
-                    until = time.monotonic() + SPELL
+                    until = time.monotonic() + MAX_TURN_SECONDS
                 connection.close(GOING_AWAY, "server is shutting down")
             if not self.connections():
                 break

@@ -1,8 +1,8 @@
-"""TLS over a non-blocking socket, of which one call reads a bounded number of bytes.
+"""TLS over a non-blocking socket; each call reads a bounded number of bytes.
 
-`ssl.SSLSocket` has OpenSSL read from the socket until there is application data (SSL_MODE_AUTO_RETRY): records that
-bring none, such as KeyUpdate (RFC 8446, 4.6.3), keep one call busy for as long as they arrive. Here OpenSSL is given
-the records of what one `recv` returned, one by one.
+`ssl.SSLSocket` has OpenSSL read from the socket until there is application data (SSL_MODE_AUTO_RETRY): records
+without any, such as KeyUpdate (RFC 8446, 4.6.3), keep one call busy for as long as they arrive. Here OpenSSL receives
+the records of one `recv`, one by one.
 """
 
 import socket
@@ -10,20 +10,20 @@ import ssl
 from contextlib import suppress
 from typing import NamedTuple
 
-RECORD = 16 * 1024  # bytes of application data in the largest record (RFC 8446, 5.1)
-HEADER = 5  # bytes before the encrypted part of a record, of which the last two are its length
-MAX_EMPTY_RECORDS = 32  # in a row; OpenSSL has the same limit, but for TLS 1.2 alone
-SMALLEST_FRAME = 6  # bytes of a WebSocket frame from a browser; a record with less is charged like a command
-MAX_UNSENT = 64 * 1024  # bytes of answers to records that wait for a client that does not read them
+MAX_RECORD = 16 * 1024  # bytes of application data in a record (RFC 8446, 5.1)
+HEADER_SIZE = 5  # bytes before the encrypted part of a record; the last two are its length
+MAX_EMPTY_RECORDS = 32  # in a row; OpenSSL has the same limit for TLS 1.2 only
+MIN_FRAME = 6  # bytes of a WebSocket frame from a client; a record with less is charged like a command
+MAX_UNSENT = 64 * 1024  # bytes of responses to records that a client does not read
 
-_send = socket.socket.send  # without the search that `super()` is: it is called for every frame
+_send = socket.socket.send  # called for every frame: `super()` would look it up each time
 
 
 class Bridge(NamedTuple):
-    """What the TLS of all connections of a loop reads from and writes to, in one call at a time.
+    """The buffers from which the TLS of all connections of an event loop reads and to which it writes.
 
-    It is empty between two calls: OpenSSL keeps a record that is not whole in memory of its own. A pair for each
-    connection would keep 5 KB from its handshake.
+    They are empty between two calls: OpenSSL keeps an incomplete record in its own memory. A pair for each connection
+    would keep 5 KB of its handshake.
     """
 
     incoming: ssl.MemoryBIO
@@ -31,16 +31,16 @@ class Bridge(NamedTuple):
 
 
 def make_bridge() -> Bridge:
-    """Make the one of a loop."""
+    """Make the bridge of an event loop."""
     return Bridge(ssl.MemoryBIO(), ssl.MemoryBIO())
 
 
 class TLSSocket(socket.socket):
-    """The server's side of a TLS connection; takes the descriptor of a connected socket.
+    """The server's side of a TLS connection; takes over the descriptor of a connected socket.
 
-    As with `ssl.SSLSocket`, a `send` that raises BlockingIOError has to be repeated with the same bytes: a record of
-    them may have been made. Past MAX_EMPTY_RECORDS in `empty_records`, those in a row that brought no application
-    data, the connection has to be closed. Once `is_closing` is set, what comes is returned as it came.
+    As with `ssl.SSLSocket`, repeat a `send` that raises BlockingIOError with the same bytes: they may have been
+    encrypted into a record. `empty_records` counts those in a row without application data: close the connection if
+    there are more than MAX_EMPTY_RECORDS. Once `is_closing` is set, `recv` returns bytes without decrypting them.
     """
 
     __slots__ = (
@@ -63,31 +63,31 @@ class TLSSocket(socket.socket):
         self.setblocking(False)
         self._bridge = bridge
         self._tls = tls
-        self._header = b""  # of the next record, where it has not come whole
-        self._missing = 0  # bytes of the record that is being read
-        self._is_over = False  # nothing more can be read
-        self._ready = b""  # what came together with the end of the handshake
-        self._unsent = b""  # of what was encrypted
-        self._promised = 0  # bytes of the next `send` that are a part of that
+        self._header = b""  # received part of the header of the next record
+        self._missing = 0  # bytes of the current record
+        self._is_over = False  # no more data can be read
+        self._ready = b""  # data received together with the end of the handshake
+        self._unsent = b""  # encrypted bytes that the socket did not accept
+        self._promised = 0  # bytes of the next `send` that `_unsent` contains already
         self._cost = 0
         self.empty_records = 0
         self.is_closing = False
 
     @property
     def certificate(self) -> bytes | None:
-        """The certificate that the client has shown (DER), or None; to be asked for after the handshake."""
+        """The client certificate (DER), or None. Only after the handshake."""
         return self._tls.getpeercert(binary_form=True)
 
     # Reading
 
     def do_handshake(self) -> None:
-        """Go on with the handshake. Raises SSLWantReadError or SSLWantWriteError until it is complete, OSError (of
-        which SSLError is one) where it fails."""
+        """Continue the handshake. Raises SSLWantReadError or SSLWantWriteError until it is complete, another OSError
+        (SSLError is one) if it fails."""
         self._flush()
         with suppress(BlockingIOError):
-            received = super().recv(RECORD)
+            received = super().recv(MAX_RECORD)
             if not received:
-                raise ConnectionResetError("it ended during the TLS handshake")
+                raise ConnectionResetError("the client closed it during the TLS handshake")
             self._bridge.incoming.write(received)
         try:
             self._tls.do_handshake()
@@ -98,8 +98,8 @@ class TLSSocket(socket.socket):
         self._flush()
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """Application data out of `size` bytes of what has come; none at the end. Raises SSLWantReadError where they
-        hold none, OSError where the connection is lost."""
+        """Return the application data in up to `size` received bytes; empty at the end. Raises SSLWantReadError if
+        there is none in them, another OSError if the connection is lost."""
         if self._ready:
             ready, self._ready = self._ready, b""
             return ready
@@ -117,16 +117,16 @@ class TLSSocket(socket.socket):
         return data
 
     def pending(self) -> bool:
-        """Whether `recv` has something to return that epoll does not know of."""
+        """Return whether `recv` has a result that epoll does not report."""
         return bool(self._ready) or self._is_over
 
     def take_cost(self) -> int:
-        """What the records since the last call cost beside their data, in commands (`limits.commands`)."""
+        """Return the cost of the records since the last call, without their data, in units of `limits.commands`."""
         cost, self._cost = self._cost, 0
         return cost
 
     def _decrypt(self, received: bytes) -> bytes:
-        """All application data in these bytes. Raises SSLError where there is none before what is wrong."""
+        """Return all application data in these bytes. Raises SSLError if there is none before an invalid record."""
         parts: list[bytes] = []
         start = 0
         while start < len(received) and not self._is_over and self.empty_records <= MAX_EMPTY_RECORDS:
@@ -134,7 +134,7 @@ class TLSSocket(socket.socket):
             self._bridge.incoming.write(received[start:end])
             start = end
             try:
-                part = self._tls.read(RECORD)
+                part = self._tls.read(MAX_RECORD)
             except ssl.SSLWantReadError:
                 if not self._missing and not self._header:
                     self.empty_records += 1
@@ -146,42 +146,42 @@ class TLSSocket(socket.socket):
                 part = b""
             self._is_over = not part  # close_notify, or an error
             self.empty_records = 0
-            self._cost += len(part) < SMALLEST_FRAME
+            self._cost += len(part) < MIN_FRAME
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _end_of_record(self, received: bytes, start: int) -> int:
-        """Where the record ends that goes on at `start`, or what has come of it."""
+        """Return the end of the record that continues at `start`, or of its received part."""
         if not self._missing:
             known = len(self._header)
-            header = self._header + received[start : start + HEADER - known]
-            if len(header) < HEADER:
+            header = self._header + received[start : start + HEADER_SIZE - known]
+            if len(header) < HEADER_SIZE:
                 self._header = header
                 return len(received)
             self._header = b""
-            self._missing = HEADER - known + int.from_bytes(header[3:], "big")
+            self._missing = HEADER_SIZE - known + int.from_bytes(header[3:], "big")
         end = min(start + self._missing, len(received))
         self._missing -= end - start
         return end
 
     def _clear_bridge(self) -> None:
-        """Leave nothing to other connections: what was not read is dropped, what was written is sent."""
+        """Leave nothing to other connections: drop what OpenSSL has not read, send what it has written."""
         incoming, outgoing = self._bridge
         if incoming.pending:
             incoming.read()
         if outgoing.pending:
             self._unsent += outgoing.read()
-            with suppress(OSError):  # what is lost is noticed when it is read
+            with suppress(OSError):  # the next `recv` reports a lost connection
                 self._flush()
             if len(self._unsent) > MAX_UNSENT:
-                raise ConnectionAbortedError("it does not read the answers to its TLS records")
+                raise ConnectionAbortedError("the client does not read the responses to its TLS records")
 
     # Sending
 
     def send(self, data: bytes | memoryview, flags: int = 0) -> int:  # type: ignore[override]
-        """Encrypt and send. Returns how many bytes were taken; raises BlockingIOError or SSLWantWriteError where that
-        is none, another OSError where the connection is lost."""
-        if self._unsent or len(data) > RECORD:
+        """Encrypt and send. Returns how many bytes were accepted; raises BlockingIOError or SSLWantWriteError if none
+        were, another OSError if the connection is lost."""
+        if self._unsent or len(data) > MAX_RECORD:
             return self._send_by_records(data)
         try:
             self._tls.write(data)
@@ -197,21 +197,21 @@ class TLSSocket(socket.socket):
         return len(data)
 
     def _send_by_records(self, data: bytes | memoryview) -> int:
-        """Send what was encrypted before, and then one record after the other: no more than one waits here."""
+        """Send what was encrypted before, then one record after the other: at most one is left unsent."""
         self._flush()
-        taken, self._promised = self._promised, 0
+        accepted, self._promised = self._promised, 0
         rest = memoryview(data)
-        while taken < len(data):
+        while accepted < len(data):
             try:
-                taken += self.send(rest[taken : taken + RECORD])
+                accepted += self.send(rest[accepted : accepted + MAX_RECORD])
             except BlockingIOError:
-                if not taken:
+                if not accepted:
                     raise
                 break
-        return taken
+        return accepted
 
     def _flush(self) -> None:
-        """Send what was encrypted. Raises SSLWantWriteError where the socket does not take all of it."""
+        """Send what was encrypted. Raises SSLWantWriteError if the socket does not accept all of it."""
         if self._unsent:
             try:
                 sent = _send(self, self._unsent)
@@ -222,7 +222,7 @@ class TLSSocket(socket.socket):
                 raise ssl.SSLWantWriteError
 
     def unwrap(self) -> None:
-        """Send close_notify, and do not wait for the answer."""
+        """Send close_notify, without waiting for the response."""
         try:
             self._tls.unwrap()
         except ssl.SSLWantReadError:

@@ -1,4 +1,4 @@
-"""What waits for a browser that does not take it yet, and how much waits for all of them together."""
+"""Bytes that clients do not accept yet: a queue for each connection, and a budget that all of them share."""
 
 import socket
 import ssl
@@ -8,15 +8,13 @@ from collections.abc import Iterator
 from aphlict.config.settings import Limits
 from aphlict.core.budget import Budget, Holder
 
-CHUNK = 16 * 1024  # bytes that are joined for one `send`; a longer frame goes by itself
+MAX_CHUNK = 16 * 1024  # bytes that are joined for one `send`; a longer frame is sent by itself
 MAX_CHUNKS = 16  # sent in a row before other connections have their turn
-SHARE = 64 * 1024  # bytes that a connection may hold without being closed in favour of others
-ADDRESS_PART = 4  # one address may hold one in so many bytes, where `limits.send_buffer.address` is not given
-ITERATOR_COST = (
-    32 * 1024
-)  # bytes that a replay counts for, whatever it may bring: the list that it works from
-FRAME_COST = 500  # bytes of the objects that come with a frame: its uniqueID, its channels
-REFERENCE_COST = 16  # bytes that one more place in a queue takes
+CONNECTION_SHARE = 64 * 1024  # bytes that a connection may hold without being closed in favour of others
+ADDRESS_PART = 4  # without `limits.send_buffer.address`, an address may hold one byte in so many of the total
+ITERATOR_COST = 32 * 1024  # bytes counted for a replay, whatever it yields: the list that it iterates over
+FRAME_COST = 500  # bytes of the objects that belong to a frame: its uniqueID, its channels
+REFERENCE_COST = 16  # bytes of one more reference in a queue
 
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -24,98 +22,104 @@ Part = bytes | Iterator[bytes]
 
 
 class BufferBudget(Budget):
-    """What waits for all connections, and what has arrived of what is not whole.
+    """The bytes that wait for all connections, and those received of incomplete requests and messages.
 
-    A frame that waits for many is there once, and counts once. What a connection is charged for it is its part of the
-    frame when it is added: the first pays all, the second half, and so on.
+    A frame that waits for many connections exists once and counts once. Each connection is charged its part of the
+    frame at the time when it is added: the first one all of it, the second one half, and so on.
     """
 
     def __init__(self, limits: Limits) -> None:
-        super().__init__("limits.send_buffer.total", 0, SHARE, "limits.send_buffer.address")
-        self._waits: dict[int, int] = {}  # id of a frame to how often it waits
+        super().__init__("limits.send_buffer.total", 0, CONNECTION_SHARE, "limits.send_buffer.address")
+        self._references: dict[int, int] = {}  # id of a frame -> queues that hold it
         self.reload(limits)
 
     def reload(self, limits: Limits) -> None:
-        """Use other limits from now on."""
+        """Apply other limits."""
         self.limit = limits.send_buffer_total
         self.part = limits.send_buffer_address or limits.send_buffer_total // ADDRESS_PART
 
     def add(self, frame: bytes) -> int:
-        """A frame waits for one more: returns what that one is charged for it."""
+        """Count one more reference to a frame. Returns the bytes to charge for it."""
         key = id(frame)
-        count = self._waits[key] = self._waits.get(key, 0) + 1
+        count = self._references[key] = self._references.get(key, 0) + 1
         size = FRAME_COST + len(frame)
         self.used += REFERENCE_COST if count > 1 else REFERENCE_COST + size
         return REFERENCE_COST + size // count
 
     def remove(self, frame: bytes) -> None:
-        """A frame waits for one less."""
+        """Count one reference less."""
         key = id(frame)
-        count = self._waits[key] - 1
+        count = self._references[key] - 1
         if count:
-            self._waits[key] = count
+            self._references[key] = count
             self.used -= REFERENCE_COST
         else:
-            del self._waits[key]
+            del self._references[key]
             self.used -= REFERENCE_COST + FRAME_COST + len(frame)
 
 
 class WriteBuffer:
-    """What waits for one connection, in order; nothing is copied. It exists only while something waits, and is to be
-    cleared in the end. `size`: bytes that wait, however many connections they wait for. `stalled_since`: when it was
-    first seen that nothing is taken, until something is."""
+    """The bytes that wait for one connection, in order, without copies. It exists only while something waits; `clear`
+    it at the end.
 
-    __slots__ = ("_charged", "_holder", "_offset", "_parts", "_pool", "_tried", "size", "stalled_since")
+    `size`: bytes that wait, however many connections share them. `stalled_since`: when it was first seen that the
+    client accepts nothing; None once it has.
+    """
 
-    def __init__(self, pool: BufferBudget, holder: Holder) -> None:
-        self._pool = pool
+    __slots__ = ("_attempted", "_budget", "_cost", "_holder", "_offset", "_parts", "size", "stalled_since")
+
+    def __init__(self, budget: BufferBudget, holder: Holder) -> None:
+        self._budget = budget
         self._holder = holder
         self._parts: deque[Part] = deque()
         self._offset = 0  # bytes of the first part that have been sent
-        self._tried = 0  # bytes of the last `peek`, of which TLS may have put some on the wire
-        self._charged = 0  # bytes that the pool attributes to the connection for what waits
+        self._attempted = 0  # bytes of the last `peek`, of which TLS may have sent some
+        self._cost = 0  # bytes that the budget attributes to the connection for what waits
         self.size = 0
         self.stalled_since: float | None = None
 
     def add(self, part: Part) -> bool:
-        """Append. Returns whether the pool has to make room."""
+        """Append bytes, or an iterator of bytes. Returns whether the budget has to make room."""
         self._parts.append(part)
         if isinstance(part, bytes):
             return self._add(part)
         self.size += ITERATOR_COST
-        self._charged += ITERATOR_COST
-        self._pool.used += ITERATOR_COST
-        return self._pool.attribute(self._holder, ITERATOR_COST)
+        self._cost += ITERATOR_COST
+        self._budget.used += ITERATOR_COST
+        return self._budget.attribute(self._holder, ITERATOR_COST)
 
     def _add(self, frame: bytes) -> bool:
-        charge = self._pool.add(frame)
+        charge = self._budget.add(frame)
         self.size += len(frame)
-        self._charged += charge
-        return self._pool.attribute(self._holder, charge)
+        self._cost += charge
+        return self._budget.attribute(self._holder, charge)
 
     def _shrink(self, size: int) -> None:
-        """So many bytes wait no longer: the charge goes down in proportion."""
-        left = self._charged * (self.size - size) // self.size if self.size > size else 0
-        self._pool.attribute(self._holder, left - self._charged)
-        self._charged = left
+        """Subtract bytes that wait no longer, and reduce the cost in proportion."""
+        left = self._cost * (self.size - size) // self.size if self.size > size else 0
+        self._budget.attribute(self._holder, left - self._cost)
+        self._cost = left
         self.size -= size
 
     def peek(self) -> bytes | memoryview:
-        """What is to be sent next: empty where nothing is left. It begins as the last one did, if that was not
-        taken: TLS wants to be given the same bytes again. Raises what an iterator that was added raises."""
+        """Return the bytes to send next; empty if nothing is left.
+
+        They begin as the last ones, if those were not accepted: TLS requires the same bytes again. Raises what an
+        iterator that was added raises.
+        """
         self._unroll()
         if not self._parts:
             return b""
         chunk = self._chunk()
-        self._tried = len(chunk)
+        self._attempted = len(chunk)
         return chunk
 
     def _unroll(self) -> None:
-        """Turn the iterators among the next parts into frames."""
+        """Replace iterators among the next parts by their frames, as many as the next chunk needs."""
         ready: list[bytes] = []
         size = 0
         try:
-            while self._parts and size < CHUNK:
+            while self._parts and size < MAX_CHUNK:
                 frame = self._next()
                 if frame is not None:
                     ready.append(frame)
@@ -137,7 +141,7 @@ class WriteBuffer:
         return frame
 
     def _drop_iterator(self) -> None:
-        self._pool.used -= ITERATOR_COST
+        self._budget.used -= ITERATOR_COST
         self._shrink(ITERATOR_COST)
 
     def _chunk(self) -> bytes | memoryview:
@@ -145,22 +149,22 @@ class WriteBuffer:
         assert isinstance(first, bytes)
         if self._offset:
             return memoryview(first)[self._offset :]
-        if len(first) >= CHUNK or len(self._parts) == 1:
+        if len(first) >= MAX_CHUNK or len(self._parts) == 1:
             return first
         frames: list[bytes] = []
         size = 0
         for part in self._parts:
-            if not isinstance(part, bytes) or size + len(part) > CHUNK:
+            if not isinstance(part, bytes) or size + len(part) > MAX_CHUNK:
                 break
             frames.append(part)
             size += len(part)
         return b"".join(frames)
 
     def advance(self, sent: int) -> None:
-        """So many bytes of what `peek` gave have been sent."""
+        """Remove bytes that `peek` returned and that have been sent."""
         if sent:
             self.stalled_since = None
-        self._tried = 0
+        self._attempted = 0
         self._offset += sent
         while self._parts:
             first = self._parts[0]
@@ -171,7 +175,7 @@ class WriteBuffer:
 
     def _drop_first(self, first: bytes) -> None:
         self._parts.popleft()
-        self._pool.remove(first)
+        self._budget.remove(first)
         self._shrink(len(first))
 
     def send_to(self, sock: socket.socket) -> bool:
@@ -194,8 +198,8 @@ class WriteBuffer:
 
     def set_holder(self, holder: Holder) -> None:
         """Attribute what waits to another connection object."""
-        self._pool.attribute(self._holder, -self._charged)
-        self._pool.attribute(holder, self._charged)
+        self._budget.attribute(self._holder, -self._cost)
+        self._budget.attribute(holder, self._cost)
         self._holder = holder
 
     def check_stall(self, now: float, timeout: float) -> float | None:
@@ -206,9 +210,9 @@ class WriteBuffer:
         return end if now < end else None
 
     def clear(self, *, but_begun: bool = False) -> None:
-        """Drop all, save the rest of what was begun if `but_begun`: whole frames."""
+        """Drop everything; with `but_begun` except for the frames of which a part has been sent."""
         kept: deque[Part] = deque()
-        left = max(self._offset, self._tried) if but_begun else 0
+        left = max(self._offset, self._attempted) if but_begun else 0
         for part in self._parts:
             if not isinstance(part, bytes):
                 self._drop_iterator()
@@ -216,6 +220,19 @@ class WriteBuffer:
                 kept.append(part)
                 left -= len(part)
             else:
-                self._pool.remove(part)
+                self._budget.remove(part)
                 self._shrink(len(part))
         self._parts = kept
+
+
+class _NoHolder:
+    """The holder of CLOSED_BUFFER."""
+
+    limit_key = None
+
+    def close_over_limit(self, _limit: str, /) -> None:
+        """Do nothing: the buffer is empty."""
+
+
+# The write buffer of every closed connection, always empty: `send` needs to test only one attribute while it is open.
+CLOSED_BUFFER = WriteBuffer(BufferBudget(Limits()), _NoHolder())

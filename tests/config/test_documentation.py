@@ -27,7 +27,7 @@ from aphlict.core.message import CHANNEL_BYTES, MESSAGE_BYTES
 from aphlict.core.subscriptions import NON_ASCII_BYTES, SUBSCRIPTION_BYTES, UNATTRIBUTED_SUBSCRIPTIONS
 from aphlict.errors import ConfigError
 from aphlict.protocol.websocket import PARSER_BYTES
-from aphlict.server.write_buffer import FRAME_COST, ITERATOR_COST, REFERENCE_COST, SHARE
+from aphlict.server.write_buffer import CONNECTION_SHARE, FRAME_COST, ITERATOR_COST, REFERENCE_COST
 from aphlict.tokens.keys import COSTS_IN_COMMANDS
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs/configuration.md").read_text()
@@ -105,7 +105,7 @@ def test_costs_are_those_of_the_program() -> None:
     ]
     words = " ".join(part.split())
     assert (
-        f"({SHARE // 1024} KiB of `limits.send_buffer.total`, {UNATTRIBUTED_SUBSCRIPTIONS} subscriptions)"
+        f"({CONNECTION_SHARE // 1024} KiB of `limits.send_buffer.total`, {UNATTRIBUTED_SUBSCRIPTIONS} subscriptions)"
         in words
     )
     assert f"more than {UNATTRIBUTED_SUBSCRIPTIONS} subscriptions" in words

@@ -32,7 +32,7 @@ INSIDERS = {
     "tests/cluster/test_secrets.py",
     "tests/config/test_documentation.py",
     "tests/server/test_access_fuzz.py",
-    "tests/server/test_backlog.py",
+    "tests/server/test_write_buffer.py",
     "tests/workers/test_link.py",
 }
 

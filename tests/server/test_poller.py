@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from aphlict.server.poller import BATCH, SPELL, Poller
+from aphlict.server.poller import MAX_BATCH, MAX_TURN_SECONDS, Poller
 
-CROWD = 5 * BATCH
+CROWD = 5 * MAX_BATCH
 
 
 class Slow:
@@ -22,7 +22,7 @@ class Slow:
     def on_events(self, _events: int, /) -> None:
         """Part of the interface of the poller's Handler."""
         self.turns += 1
-        until = time.monotonic() + SPELL
+        until = time.monotonic() + MAX_TURN_SECONDS
         while time.monotonic() < until:
             pass
 
@@ -51,6 +51,6 @@ async def test_a_turn_is_short_and_nobody_is_passed_over(crowd: list[Slow]) -> N
     while served < CROWD:
         await asyncio.sleep(0)
         before, served = served, sum(each.turns for each in crowd)
-        assert served - before in (0, BATCH)
+        assert served - before in (0, MAX_BATCH)
     assert {each.turns for each in crowd} == {1}
     poller.close()
