@@ -353,7 +353,11 @@ class HTTPConnection(Connection):
         data = self._take_pipelined()
         websocket = WebSocket(self._socket, self.address, self.port, self.number)
         self._hand_over(websocket)
-        websocket.open(response, open_session, data)
+        try:
+            websocket.open(response, open_session, data)
+        except Exception:
+            websocket.on_error()  # nothing else would close it
+            raise
 
     # Closing
 
@@ -401,21 +405,14 @@ class HTTPConnection(Connection):
         return self._check_progress(now) if self._is_awaiting_response else super().on_deadline(now)
 
     def _check_progress(self, now: float) -> float | None:
-        limits = self.port.server.limits
+        limits, buffer = self.port.server.limits, self._write_buffer
         if self._responder is not None:
-            return (
-                now + limits.handshake
-                if self._write_buffer is None
-                else self._check_stall(self._write_buffer, now)
-            )
-        if self.state is not State.TLS:
-            return (
-                self._check_publisher(now, limits)
-                if self.port.is_trusted
-                else self._check_client(now, limits)
-            )
-        self._time_out("limits.handshake", "its TLS handshake was not complete in time")
-        return None
+            return now + limits.handshake if buffer is None else self._check_stall(buffer, now)
+        if self.state is State.TLS:
+            self._time_out("limits.handshake", "its TLS handshake was not complete in time")
+            return None
+        check = self._check_publisher if self.port.is_trusted else self._check_client
+        return check(now, limits)
 
     def _check_client(self, now: float, limits: Limits) -> float | None:
         end = self._idle_since + limits.handshake

@@ -518,7 +518,11 @@ async def test_one_who_does_not_answer_a_close_frame() -> None:
         await rude.ask(UPGRADE)
         rude.writer.write(b"\x83\x80\0\0\0\0")
         frame = await rude.end()
-        assert (frame[0], frame[1], frame[2:4]) == (0x88, len(frame) - 2, b"\x03\xea")  # 1002, and nothing after it
+        assert (frame[0], frame[1], frame[2:4]) == (
+            0x88,
+            len(frame) - 2,
+            b"\x03\xea",
+        )  # 1002, and nothing after it
         began = time.monotonic()
         await eventually(lambda: not connections(node), "the end of the connection")
         assert 1.5 < time.monotonic() - began < 8
