@@ -480,6 +480,6 @@ class PeerHTTPError(PeerError):
     code = "peer_http_error"
 
     def __init__(self, status: int, reason: str, taken: int = 0) -> None:
-        super().__init__(f"it answered {status}: {reason}")
+        super().__init__(f"it responded {status}: {reason}")
         self.status = status
         self.taken = taken

@@ -1,1 +1,1 @@
-"""The other nodes: what each is sent, how, and what becomes of it when one is away."""
+"""Peers: queues, connections, and what their responses mean."""

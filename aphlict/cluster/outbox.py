@@ -1,4 +1,4 @@
-"""What waits for one peer: in order, and bounded by count, bytes and age."""
+"""The queue of one peer: ordered, and bounded by count, bytes and age."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -7,52 +7,54 @@ from typing import Protocol
 
 from aphlict.core.message import Message
 
-TOUCHED_COST = 64  # bytes that Python needs for a fingerprint, beside its letters
-MOST_SKIPPED = 1024  # how far one batch looks past messages of other instances
+TOUCHED_COST = 64  # bytes of Python's overhead for a fingerprint
+MAX_SKIPPED = 1024  # messages of other instances that one batch skips
 
 
-class Named(Protocol):
-    """A node; its fingerprint is known once it has answered."""
+class HasFingerprint(Protocol):
+    """A peer. Its fingerprint is known after its first response."""
 
     @property
     def fingerprint(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """How much may wait for a peer, how much travels together, and how long to wait for it."""
+class PeerOptions:
+    """Bounds of the queue, of a batch, and of the time spent on a peer."""
 
-    count: int = 4096
-    size: int = 16 * 1024 * 1024
-    age: float = 60.0  # seconds, the length of the history
-    batch_count: int = 256
-    batch_size: int = 512 * 1024  # well below the 1 MiB that an admin server takes
-    connect: float = 3.0  # seconds, name look-up and TLS included
-    answer: float = 5.0
-    first_retry: float = 0.2
-    last_retry: float = 10.0
-    look_again: float = 15.0  # seconds of silence after which a peer is asked whether it is still there
+    max_count: int = 4096
+    max_bytes: int = 16 * 1024 * 1024
+    max_age: float = 60.0  # seconds, as in the history
+    max_batch_count: int = 256
+    max_batch_bytes: int = 512 * 1024  # well below the 1 MiB that an admin server accepts
+    connect_timeout: float = 3.0  # seconds for name and connection, and again for TLS
+    response_timeout: float = 5.0  # seconds
+    min_backoff: float = 0.2  # seconds
+    max_backoff: float = 10.0  # seconds
+    probe_interval: float = 15.0  # seconds without a response until the peer is asked for its status
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """A message on its way to several peers at once."""
+    """A message that is forwarded to several peers."""
 
     message: Message
-    sender: str
-    receivers: Sequence[Named]
-    posted: float
-    touched: tuple[str, ...] = ()  # the nodes that had it before, by their fingerprints
+    sender: str  # fingerprint
+    receivers: Sequence[HasFingerprint]
+    posted: float  # monotonic seconds
+    touched: tuple[str, ...] = ()  # fingerprints of the nodes that had it before
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes, in a POST and in memory."""
+        """Its approximate size in bytes, in a POST and in memory."""
         return self.message.wire_size + sum(map(len, self.touched)) + TOUCHED_COST * len(self.touched)
 
     def body(self, receiver: str | None) -> bytes:
-        """The JSON for one of the receivers: `touched` names all that have the message or are being sent it,
-        save this receiver, who would otherwise take it for old. Fingerprints are taken as they are known now,
-        which may be later than when the message was posted."""
+        """The JSON for one of the receivers.
+
+        `touched` names all nodes that have the message or receive it now, except this receiver, which would drop it
+        as a duplicate. The fingerprints are those known now: a peer may have responded since the message was posted.
+        """
         names = [*self.touched, self.sender, *(peer.fingerprint or "" for peer in self.receivers)]
         return self.message.json_for_peer(
             [name for name in dict.fromkeys(names) if name and name != receiver]
@@ -60,60 +62,62 @@ class Envelope:
 
 
 class Outbox:
-    """A queue of envelopes; what no longer fits is dropped from its old end. Times are given, never read."""
+    """A queue of envelopes that drops its oldest beyond the bounds. Does not read the clock."""
 
-    def __init__(self, bounds: Bounds) -> None:
-        self._bounds = bounds
-        self._waiting: deque[Envelope] = deque()
-        self._size = 0
+    def __init__(self, options: PeerOptions) -> None:
+        self._options = options
+        self._queue: deque[Envelope] = deque()
+        self._size = 0  # bytes
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._queue)
 
     def put(self, envelope: Envelope) -> int:
         """Append; return how many were dropped to stay within the bounds."""
-        self._waiting.append(envelope)
+        self._queue.append(envelope)
         self._size += envelope.size
         return self.trim(envelope.posted)
 
     def trim(self, now: float) -> int:
-        """Drop what is too old or too much; return how many that were."""
-        before = len(self._waiting)
-        while self._waiting and self._is_too_much(now):
-            self._size -= self._waiting.popleft().size
-        return before - len(self._waiting)
+        """Drop the oldest beyond the bounds; return how many."""
+        before = len(self._queue)
+        while self._queue and self._is_beyond_bounds(now):
+            self._size -= self._queue.popleft().size
+        return before - len(self._queue)
 
-    def take(self, count: int, size: int) -> list[Envelope]:
-        """Remove and return the next ones: of one instance, at most `count` and at most `size` bytes, but one
-        in any case. Only messages of other instances are overtaken, whose readers are others too."""
+    def take(self, max_count: int, max_bytes: int) -> list[Envelope]:
+        """Remove and return the next batch: messages of one instance, within the bounds, but at least one.
+
+        Messages of other instances may be overtaken: their subscribers are others.
+        """
         batch: list[Envelope] = []
         skipped: list[Envelope] = []
-        while self._waiting and len(batch) < count and len(skipped) < MOST_SKIPPED:
-            envelope = self._waiting[0]
+        while self._queue and len(batch) < max_count and len(skipped) < MAX_SKIPPED:
+            envelope = self._queue[0]
             if batch and envelope.message.instance != batch[0].message.instance:
-                skipped.append(self._waiting.popleft())
+                skipped.append(self._queue.popleft())
                 continue
-            size -= envelope.size
-            if batch and size < 0:
+            max_bytes -= envelope.size
+            if batch and max_bytes < 0:
                 break
-            batch.append(self._waiting.popleft())
-        self._waiting.extendleft(reversed(skipped))
+            batch.append(self._queue.popleft())
+        self._queue.extendleft(reversed(skipped))
         self._size -= sum(envelope.size for envelope in batch)
         return batch
 
-    def give_back(self, batch: Sequence[Envelope]) -> None:
-        """Put what was taken and could not be sent back to the front."""
-        self._waiting.extendleft(reversed(batch))
+    def put_back(self, batch: Sequence[Envelope]) -> None:
+        """Return a batch that could not be sent to the front."""
+        self._queue.extendleft(reversed(batch))
         self._size += sum(envelope.size for envelope in batch)
 
     def clear(self) -> None:
-        """Forget everything."""
-        self._waiting.clear()
+        """Drop everything."""
+        self._queue.clear()
         self._size = 0
 
-    def _is_too_much(self, now: float) -> bool:
+    def _is_beyond_bounds(self, now: float) -> bool:
         return (
-            len(self._waiting) > self._bounds.count
-            or self._size > self._bounds.size
-            or now - self._waiting[0].posted > self._bounds.age
+            len(self._queue) > self._options.max_count
+            or self._size > self._options.max_bytes
+            or now - self._queue[0].posted > self._options.max_age
         )

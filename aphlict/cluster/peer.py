@@ -1,4 +1,4 @@
-"""One other node of the cluster: who it is, what waits for it, and the task that brings it there."""
+"""One peer: its identity, its queue, and the task that sends it messages."""
 
 import asyncio
 import logging
@@ -9,16 +9,21 @@ from enum import Enum
 from http import HTTPStatus
 from urllib.parse import quote
 
-from aphlict.cluster.http_client import Address, HttpConnection
-from aphlict.cluster.outbox import Bounds, Envelope, Outbox
-from aphlict.cluster.peer_log import PeerReport
-from aphlict.cluster.responses import Identity, read_receipt, read_status
+from aphlict.cluster.http_client import (
+    PeerAddress,
+    PeerConnection,
+    PeerIdentity,
+    read_receipt,
+    read_status,
+)
+from aphlict.cluster.outbox import Envelope, Outbox, PeerOptions
+from aphlict.cluster.peer_log import PeerLog
 from aphlict.errors import PeerDisconnected, PeerError, PeerHTTPError
 
 log = logging.getLogger(__name__)
 
-MOST_NAMES = 8
-FAULTS_OF_A_MESSAGE = frozenset(
+MAX_FINGERPRINTS = 8  # of earlier processes of a peer that are remembered
+PERMANENT_REJECTIONS = frozenset(  # of a message: sending it again is useless
     {
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -29,95 +34,95 @@ FAULTS_OF_A_MESSAGE = frozenset(
 )
 
 
-class State(Enum):
-    """What is known of a peer."""
+class PeerState(Enum):
+    """The state of a peer as the status reports it."""
 
-    UNKNOWN = "unknown"  # not reached yet
+    UNKNOWN = "unknown"  # no attempt has ended yet
     UP = "up"
-    DOWN = "down"  # the last try failed, or it has not caught up since
-    SELF = "self"  # this very node, listed among its own peers
+    DOWN = "down"  # the last attempt failed, or messages that were queued before are still being sent
+    SELF = "self"  # this node, listed among its own peers
 
 
 class Peer:
-    """Takes messages with `put`, and delivers them in order as long as `run` runs."""
+    """Accepts messages with `put`, and sends them in order while `run` runs."""
 
-    def __init__(self, address: Address, own: str, bounds: Bounds) -> None:
+    def __init__(self, address: PeerAddress, local_fingerprint: str, options: PeerOptions) -> None:
         self.address = address
-        self.state = State.UNKNOWN
-        self.report = PeerReport(str(address))
-        self._own = own
-        self._bounds = bounds
-        self._names: dict[str, None] = {}  # its fingerprints, the present one last
-        self._has_answered = False
-        self._takes_lists = False
-        self._outbox = Outbox(bounds)
-        self._flight: list[Envelope] = []
-        self._together = bounds.batch_count
-        self._http = HttpConnection(address, own, bounds.answer, self._on_idle_close)
-        self._is_proven = False  # who is at the other end of this connection has been asked
+        self.state = PeerState.UNKNOWN
+        self.log = PeerLog(str(address))
+        self._local_fingerprint = local_fingerprint
+        self._options = options
+        self._fingerprints: dict[str, None] = {}  # of its processes, the current one last
+        self._has_responded = False
+        self._accepts_lists = False
+        self._outbox = Outbox(options)
+        self._in_flight: list[Envelope] = []
+        self._batch_count = options.max_batch_count  # of the next batch, at most
+        self._http = PeerConnection(address, local_fingerprint, options.response_timeout, self._on_idle_close)
+        self._is_probed = False  # the peer has responded with its status on this connection
         self._may_be_stale = False  # the next failure may only mean that an idle connection was closed
-        self._behind = 0  # how many of those that waited when it came back wait still
-        self._heard = time.monotonic()
-        self._delay = 0.0
+        self._backlog = 0  # how many of the messages that were queued when it came back are still queued
+        self._responded_at = time.monotonic()
+        self._backoff = 0.0  # seconds
         self._wake = asyncio.Event()
-        self._stir = asyncio.Event()  # ends the pause between two tries
+        self._retry_now = asyncio.Event()  # ends the pause between two attempts
         self._is_closing = False
         self._has_given_up = False
 
     @property
     def fingerprint(self) -> str | None:
-        """Its fingerprint, once it has told it."""
-        return next(reversed(self._names), None)
+        """Its current fingerprint, if known."""
+        return next(reversed(self._fingerprints), None)
 
     @property
     def queued(self) -> int:
-        """How many messages wait for it, those on their way included."""
-        return len(self._outbox) + len(self._flight)
+        """The number of messages that it has not accepted yet."""
+        return len(self._outbox) + len(self._in_flight)
 
     def has(self, touched: Iterable[str]) -> bool:
-        """Whether it has a message that these nodes have, or gets it from someone else. A node that has not
-        noticed yet that this peer was restarted calls it by its old name, and sends it the message all the same."""
-        return self.state is State.SELF or not self._names.keys().isdisjoint(touched)
+        """Whether it has a message that these nodes have, or receives it from another one.
 
-    def use(self, address: Address) -> None:
-        """Show another secret or certificate, and trust other authorities, from now on.
-
-        An open connection that was made with other files is closed.
+        Fingerprints of its earlier processes count: a node that has not noticed its restart still uses the old one in
+        `touched`, and sends it the message all the same.
         """
+        return self.state is PeerState.SELF or not self._fingerprints.keys().isdisjoint(touched)
+
+    def update_address(self, address: PeerAddress) -> None:
+        """Use other credentials from now on. Closes the connection if the contents of the files have changed."""
         if address.files != self.address.files:
             self._http.close()
             self._wake.set()
         self.address = self._http.address = address
-        self.hurry()
+        self.retry_now()
 
     def put(self, envelope: Envelope) -> None:
-        """Have a message delivered; returns at once."""
-        self.report.add_dropped(self._outbox.put(envelope))
+        """Queue a message."""
+        self.log.on_dropped(self._outbox.put(envelope))
         self._wake.set()
 
     def finish(self) -> None:
-        """Have `run` return as soon as nothing waits any more, or the peer fails once."""
+        """Make `run` return as soon as the queue is empty, or an attempt fails."""
         self._is_closing = True
         self._wake.set()
-        self._stir.set()
+        self._retry_now.set()
 
-    def hurry(self) -> None:
-        """Have it tried now, if it is away."""
-        self._stir.set()
+    def retry_now(self) -> None:
+        """If it is down, try it without waiting any longer."""
+        self._retry_now.set()
 
     async def run(self) -> None:
-        """Deliver until `finish`, or until the peer turns out to be this node."""
+        """Send until `finish`, or until the peer turns out to be this node."""
         try:
             while not self._is_done():
                 await self._step_or_recover()
         finally:
             self._http.close()
-            self.report.say_losses()
+            self.log.flush()
 
     def _is_done(self) -> bool:
         if self._is_closing and not self._outbox:
             return True
-        return self._has_given_up or self.state is State.SELF
+        return self._has_given_up or self.state is PeerState.SELF
 
     async def _step_or_recover(self) -> None:
         try:
@@ -125,152 +130,154 @@ class Peer:
         except PeerError as error:
             await self._recover(error)
         except Exception as error:
-            log.exception("peer %s: sending failed in a way that nobody thought of", self.address)
-            await self._recover(PeerError(f"sending to it failed: {error!r}"))
+            log.exception("peer %s: unexpected error while sending; please report this", self.address)
+            await self._recover(PeerError(f"unexpected error: {error!r}"))
 
     async def _step(self) -> None:
-        self.report.add_dropped(self._outbox.trim(time.monotonic()))
-        if self._must_look():
-            await self._look()
+        self.log.on_dropped(self._outbox.trim(time.monotonic()))
+        if self._needs_probe():
+            await self._probe()
         elif self._outbox:
             await self._send()
         else:
             await self._wait()
 
-    def _must_look(self) -> bool:
-        """A new connection begins with a look at who answers, and a long silence ends with one. A Node.js
-        server closes idle connections after seconds, which means nothing."""
-        if time.monotonic() - self._heard > self._bounds.look_again:
+    def _needs_probe(self) -> bool:
+        """A new connection begins with a probe, and so does the time after a long silence.
+
+        A Node.js server closes idle connections after some seconds: it is probed again only for the next message.
+        """
+        if time.monotonic() - self._responded_at > self._options.probe_interval:
             return True
-        if self._is_proven and self._http.is_open:
+        if self._is_probed and self._http.is_open:
             return False
-        return bool(self._outbox) or self._takes_lists or self.state is not State.UP
+        return bool(self._outbox) or self._accepts_lists or self.state is not PeerState.UP
 
     async def _wait(self) -> None:
         self._wake.clear()
         try:
-            await asyncio.wait_for(self._wake.wait(), self._bounds.look_again)
+            await asyncio.wait_for(self._wake.wait(), self._options.probe_interval)
         except asyncio.TimeoutError:
             return
 
     def _on_idle_close(self) -> None:
         self._wake.set()
 
-    async def _look(self) -> None:
-        """Ask who it is, over a new connection if need be."""
+    async def _probe(self) -> None:
+        """Request its status, over a new connection if necessary."""
         if not self._http.is_open:
-            self._is_proven = False
-            self._stir.clear()
-            await self._http.connect(self._bounds.connect)
-        self._learn(read_status(await self._http.request("GET", "/status/")))
-        self._is_proven = True
-        self._behind = len(self._outbox)
+            self._is_probed = False
+            self._retry_now.clear()
+            await self._http.connect(self._options.connect_timeout)
+        self._on_response(read_status(await self._http.request("GET", "/status/")))
+        self._is_probed = True
+        self._backlog = len(self._outbox)
         self._on_progress()
 
     async def _send(self) -> None:
-        """One POST with what comes next."""
-        taken = self._outbox.take(self._together if self._takes_lists else 1, self._bounds.batch_size)
-        self._flight = taken
+        """Send the next batch in one POST."""
+        batch_count = self._batch_count if self._accepts_lists else 1
+        taken = self._outbox.take(batch_count, self._options.max_batch_bytes)
+        self._in_flight = taken
         wanted = [envelope for envelope in taken if not self.has(envelope.touched)]
         try:
             if not wanted or await self._post(wanted):
-                self._flight = []
+                self._in_flight = []
         except PeerHTTPError as error:
             if 0 < error.taken < len(wanted):
-                self._forget_taken(wanted, error.taken)
-            if error.status not in FAULTS_OF_A_MESSAGE:
+                self._on_partly_published(wanted, error.taken)
+            if error.status not in PERMANENT_REJECTIONS:
                 raise
-            self._single_out(wanted, error)
+            self._on_rejected(wanted, error)
         finally:
-            self._outbox.give_back(self._flight)
-            self._behind -= len(taken) - len(self._flight)
-            self._flight = []
+            self._outbox.put_back(self._in_flight)
+            self._backlog -= len(taken) - len(self._in_flight)
+            self._in_flight = []
         self._on_progress()
 
     async def _post(self, batch: Sequence[Envelope]) -> bool:
-        """Whether the peer took it: a Node.js server takes no list, but may not say so."""
+        """Return whether the peer accepted the batch: a Node.js server does not publish a list, and may not report
+        that as an error."""
         bodies = [envelope.body(self.fingerprint) for envelope in batch]
         body = bodies[0] if len(bodies) == 1 else b"[" + b",".join(bodies) + b"]"
         target = "/?instance=" + quote(batch[0].message.instance, safe="")
-        self.report.posts += 1
+        self.log.posts += 1
         identity = read_receipt(await self._http.request("POST", target, body))
-        self._learn(identity)
-        if len(batch) > 1 and not identity.takes_lists:
+        self._on_response(identity)
+        if len(batch) > 1 and not identity.accepts_lists:
             return False
-        self.report.sent += len(batch)
-        self._together = min(self._together * 2, self._bounds.batch_count)
+        self.log.sent += len(batch)
+        self._batch_count = min(self._batch_count * 2, self._options.max_batch_count)
         return True
 
-    def _forget_taken(self, batch: Sequence[Envelope], taken: int) -> None:
-        """The peer took the first ones, and is to be sent the others soon: it has only more to do than it can."""
-        self._flight = self._flight[self._flight.index(batch[taken]) :]
-        self.report.sent += taken
-        self._delay = 0.0
+    def _on_partly_published(self, batch: Sequence[Envelope], count: int) -> None:
+        """It published the first `count` messages, and was overloaded then: the rest is retried soon."""
+        self._in_flight = self._in_flight[self._in_flight.index(batch[count]) :]
+        self.log.sent += count
+        self._backoff = 0.0
 
-    def _single_out(self, batch: Sequence[Envelope], error: PeerHTTPError) -> None:
-        """Something in the batch is refused for good: halve it until that is alone, then go on without it."""
-        self._together = max(1, len(batch) // 2)
+    def _on_rejected(self, batch: Sequence[Envelope], error: PeerHTTPError) -> None:
+        """It rejects a message of the batch permanently: halve the batch until that one is alone, then drop it."""
+        self._batch_count = max(1, len(batch) // 2)
         if len(batch) == 1:
-            self.report.add_refused(batch[0].message.unique_id, error)
-            self._flight = []
+            self.log.on_message_rejected(batch[0].message.unique_id, error)
+            self._in_flight = []
 
-    def _learn(self, identity: Identity) -> None:
-        """Take note of who answered."""
-        self._heard = time.monotonic()
-        self._takes_lists = identity.takes_lists
-        name = identity.fingerprint
-        if name == self._own:
+    def _on_response(self, identity: PeerIdentity) -> None:
+        self._responded_at = time.monotonic()
+        self._accepts_lists = identity.accepts_lists
+        fingerprint = identity.fingerprint
+        if fingerprint == self._local_fingerprint:
             self._become_self()
-        elif name is not None and name != self.fingerprint:
-            self._rename(name)
-        elif not self._has_answered:
-            self.report.say_nameless()
-        self._has_answered = True
+        elif fingerprint is not None and fingerprint != self.fingerprint:
+            self._add_fingerprint(fingerprint)
+        elif not self._has_responded:
+            self.log.on_nodejs_server()
+        self._has_responded = True
 
-    def _rename(self, name: str) -> None:
-        """The old names are kept for a while: other nodes may go on using them."""
-        self.report.say_who(name)
-        self._names.pop(name, None)
-        self._names[name] = None
-        if len(self._names) > MOST_NAMES:
-            del self._names[next(iter(self._names))]
+    def _add_fingerprint(self, fingerprint: str) -> None:
+        self.log.on_identified(fingerprint)
+        self._fingerprints.pop(fingerprint, None)
+        self._fingerprints[fingerprint] = None
+        if len(self._fingerprints) > MAX_FINGERPRINTS:
+            del self._fingerprints[next(iter(self._fingerprints))]
 
     def _become_self(self) -> None:
-        self.state = State.SELF
+        self.state = PeerState.SELF
         self._outbox.clear()
-        self._flight = []
-        self._names = {self._own: None}
-        self.report.say_self()
+        self._in_flight = []
+        self._fingerprints = {self._local_fingerprint: None}
+        self.log.on_self()
 
     def _on_progress(self) -> None:
-        """It answered. It is up once it has all that waited when it came back."""
-        if self.state is State.SELF or (self._outbox and self._behind > 0):
+        """It responded. It is up when it has all messages that were queued when it came back."""
+        if self.state is PeerState.SELF or (self._outbox and self._backlog > 0):
             return
         self._may_be_stale = True
-        if self.state is not State.UP:
-            self.state = State.UP
-            self._delay = 0.0
-            self.report.say_back()
+        if self.state is not PeerState.UP:
+            self.state = PeerState.UP
+            self._backoff = 0.0
+            self.log.on_up()
 
     async def _recover(self, error: PeerError) -> None:
-        """After a failure: try again, at once if it can be that only an idle connection was closed."""
+        """After a failure: retry, without a pause if the cause may be that an idle connection was closed."""
         self._http.close()
-        self._is_proven = False
+        self._is_probed = False
         may_be_stale, self._may_be_stale = self._may_be_stale, False
         if may_be_stale and isinstance(error, PeerDisconnected):
             return
-        self.state = State.DOWN
-        self.report.say_away(error)
+        self.state = PeerState.DOWN
+        self.log.on_failure(error)
         self._has_given_up = self._is_closing
         if not self._has_given_up:
             await self._pause()
 
     async def _pause(self) -> None:
-        """Wait twice as long as last time, less some chance: not all nodes come back at the same instant."""
-        bounds = self._bounds
-        self._delay = min(bounds.last_retry, max(bounds.first_retry, self._delay * 2))
+        """Wait twice as long as last time, minus jitter: not all nodes should retry at the same moment."""
+        options = self._options
+        self._backoff = min(options.max_backoff, max(options.min_backoff, self._backoff * 2))
         try:
-            seconds = self._delay * random.uniform(0.5, 1)  # noqa: S311 -- nothing secret
-            await asyncio.wait_for(self._stir.wait(), seconds)
+            seconds = self._backoff * random.uniform(0.5, 1)  # noqa: S311 -- nothing secret
+            await asyncio.wait_for(self._retry_now.wait(), seconds)
         except asyncio.TimeoutError:
             return

@@ -1,4 +1,4 @@
-"""What is told of one peer: counters for its status, and lines in the log for what changes."""
+"""Counters and log lines of one peer."""
 
 import logging
 import time
@@ -7,100 +7,109 @@ from aphlict.errors import PeerError
 
 log = logging.getLogger(__name__)
 
-SAID_AT_MOST_EVERY = 60.0  # seconds
-MOST_CAUSES = 8  # that are said while it is away
+MIN_INTERVAL = 60.0  # seconds between two lines about dropped, or rejected, messages
+MAX_CAUSES = 8  # that are logged while it is unreachable
 
 
-class PeerReport:
-    """Counts, and says what changed; a thing that repeats is counted and said with its count."""
+class PeerLog:
+    """Counts for the status, and logs changes; repeated events are logged once, with their count."""
 
     def __init__(self, name: str) -> None:
         self.posts = 0
         self.sent = 0
         self.dropped = 0
         self.last_error: str | None = None
+        self.last_error_code: str | None = None
         self._name = name
-        self._away_since: float | None = None
-        self._causes: set[str] = set()  # said since it went away
+        self._down_since: float | None = None  # monotonic seconds
+        self._causes: set[str] = set()  # logged since it went down
         self._sent_before = 0
-        self._dropped_unsaid = 0
-        self._dropped_since = 0.0
-        self._refused_unsaid = 0
-        self._refused_said: float | None = None
+        self._unlogged_drops = 0
+        self._dropping_since = 0.0
+        self._unlogged_rejections = 0
+        self._rejection_logged_at: float | None = None
 
     @property
     def down_for(self) -> float | None:
-        """Seconds since it went away."""
-        return None if self._away_since is None else time.monotonic() - self._away_since
+        """Seconds since it went down; None if it is up."""
+        return None if self._down_since is None else time.monotonic() - self._down_since
 
-    def say_who(self, fingerprint: str) -> None:
-        """The first answer of a process over there."""
+    def on_identified(self, fingerprint: str) -> None:
+        """The first response of a process."""
         log.info("peer %s is node %s", self._name, fingerprint)
 
-    def say_nameless(self) -> None:
-        """The first answer, without a fingerprint."""
-        log.info("peer %s is a Node.js server: it gets its messages one by one", self._name)
+    def on_nodejs_server(self) -> None:
+        """The first response, without a fingerprint."""
+        log.info("peer %s is a Node.js server: it receives messages one by one", self._name)
 
-    def say_self(self) -> None:
-        """It is this node."""
-        self.last_error = self._away_since = None
-        log.info("peer %s is this node itself: nothing is sent there", self._name)
+    def on_self(self) -> None:
+        """The peer is this node."""
+        self._clear_error()
+        log.info("peer %s is this node itself: nothing is sent to it", self._name)
 
-    def say_away(self, error: PeerError) -> None:
-        """A try failed; the first of a row is said, and a cause that is another than those before it."""
+    def on_failure(self, error: PeerError) -> None:
+        """An attempt failed. The first failure of a row is logged, and then each new cause."""
         cause = self.last_error = str(error)
-        if self._away_since is None:
-            self._away_since = time.monotonic()
+        self.last_error_code = error.code
+        if self._down_since is None:
+            self._down_since = time.monotonic()
             self._sent_before = self.sent
             self._causes = {cause}
-            log.warning("peer %s is away: %s", self._name, error)
-        elif cause not in self._causes and len(self._causes) < MOST_CAUSES:
+            log.warning("peer %s is unreachable: %s", self._name, error)
+        elif cause not in self._causes and len(self._causes) < MAX_CAUSES:
             self._causes.add(cause)
-            log.warning("peer %s is still away: %s", self._name, error)
+            log.warning("peer %s is still unreachable: %s", self._name, error)
 
-    def say_back(self) -> None:
-        """It has caught up."""
-        if self._away_since is not None:
-            away, caught = time.monotonic() - self._away_since, self.sent - self._sent_before
-            log.info("peer %s is back after %.1f s; %d messages waited for it", self._name, away, caught)
-        self.last_error = self._away_since = None
-        self.say_losses()
+    def on_up(self) -> None:
+        """It has received all that was queued while it was down."""
+        if (seconds := self.down_for) is not None:
+            sent = self.sent - self._sent_before
+            log.info(
+                "peer %s is up again after %.1f s: %d queued messages were sent", self._name, seconds, sent
+            )
+        self._clear_error()
+        self.flush()
 
-    def add_dropped(self, count: int) -> None:
-        """Messages went past the bounds of the queue."""
+    def _clear_error(self) -> None:
+        self.last_error = self.last_error_code = self._down_since = None
+
+    def on_dropped(self, count: int) -> None:
+        """The queue dropped `count` messages; 0 only logs earlier ones that are due."""
         now = time.monotonic()
-        if count and not self._dropped_unsaid:
-            self._dropped_since = now
+        if count and not self._unlogged_drops:
+            self._dropping_since = now
         self.dropped += count
-        self._dropped_unsaid += count
-        if self._dropped_unsaid and now - self._dropped_since > SAID_AT_MOST_EVERY:
-            self.say_losses()
+        self._unlogged_drops += count
+        if self._unlogged_drops and now - self._dropping_since > MIN_INTERVAL:
+            self.flush()
 
-    def add_refused(self, unique_id: str, error: PeerError) -> None:
-        """The peer refused one message for good."""
+    def on_message_rejected(self, unique_id: str, error: PeerError) -> None:
+        """The peer rejected a message permanently."""
         now = time.monotonic()
         self.dropped += 1
-        self.last_error = str(error)
-        if self._refused_said is not None and now - self._refused_said < SAID_AT_MOST_EVERY:
-            self._refused_unsaid += 1
+        self.last_error, self.last_error_code = str(error), error.code
+        if self._rejection_logged_at is not None and now - self._rejection_logged_at < MIN_INTERVAL:
+            self._unlogged_rejections += 1
             return
-        self._refused_said = now
-        self._say_refused()
-        log.warning("peer %s: message %s is dropped: %s", self._name, unique_id, error)
+        self._rejection_logged_at = now
+        self._flush_rejections()
+        log.warning("peer %s: message %s was dropped: %s", self._name, unique_id, error)
 
-    def say_losses(self) -> None:
-        """Say what was counted and not said yet."""
-        if self._dropped_unsaid:
-            log.warning("peer %s: %d messages dropped, too old or too many", self._name, self._dropped_unsaid)
-        self._dropped_unsaid = 0
-        self._say_refused()
-
-    def say_unsent(self, count: int) -> None:
-        """The end came before these were sent."""
+    def on_unsent(self, count: int) -> None:
+        """The node stops with `count` messages in the queue."""
         if count:
-            log.warning("peer %s: %d messages were not sent before the end", self._name, count)
+            log.warning("peer %s: %d messages were not sent before the stop", self._name, count)
 
-    def _say_refused(self) -> None:
-        if self._refused_unsaid:
-            log.warning("peer %s: %d more messages were refused", self._name, self._refused_unsaid)
-        self._refused_unsaid = 0
+    def flush(self) -> None:
+        """Log the counts that have not been logged."""
+        if self._unlogged_drops:
+            log.warning(
+                "peer %s: %d messages were dropped, too old or too many", self._name, self._unlogged_drops
+            )
+        self._unlogged_drops = 0
+        self._flush_rejections()
+
+    def _flush_rejections(self) -> None:
+        if self._unlogged_rejections:
+            log.warning("peer %s: %d more messages were rejected", self._name, self._unlogged_rejections)
+        self._unlogged_rejections = 0

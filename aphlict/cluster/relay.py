@@ -1,77 +1,79 @@
-"""All the other nodes: who of them gets a message, and what is known of each."""
+"""All peers of a node: forwarding messages to them, and their status."""
 
 import asyncio
 import time
 from collections.abc import Sequence
 
-from aphlict.cluster.http_client import Address
-from aphlict.cluster.outbox import Bounds, Envelope
-from aphlict.cluster.peer import Peer, State
+from aphlict.cluster.http_client import PeerAddress
+from aphlict.cluster.outbox import Envelope, PeerOptions
+from aphlict.cluster.peer import Peer, PeerState
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import PeerSettings
 from aphlict.core.message import Message
 
-CANCEL_GRACE = 1.0
+CANCEL_TIMEOUT = 1.0  # seconds
 
 
 class Relay:
-    """Brings messages to the peers of a node, each once, in the order of `forward`."""
+    """Forwards messages to the peers of a node: once to each, in the order of `forward`."""
 
     def __init__(
         self,
         peers: Sequence[PeerSettings],
         fingerprint: str,
-        bounds: Bounds | None = None,
+        options: PeerOptions | None = None,
         read: Read = read_file,
     ) -> None:
-        self._own = fingerprint
+        self._fingerprint = fingerprint
         self._settings = tuple(peers)
-        self._peers = [Peer(_address(peer, read), fingerprint, bounds or Bounds()) for peer in peers]
+        self._peers = [Peer(_address(peer, read), fingerprint, options or PeerOptions()) for peer in peers]
         self._tasks: list[asyncio.Task[None]] = []
 
     def reload(self, peers: Sequence[PeerSettings], read: Read = read_file) -> None:
-        """Show these same peers another secret or certificate, and trust other authorities, from now on."""
+        """Use the secrets, certificates and authorities of these settings, which are for the same peers."""
         for peer, settings in zip(self._peers, peers, strict=True):
-            peer.use(_address(settings, read))
+            peer.update_address(_address(settings, read))
 
     def start(self) -> None:
-        """Begin to reach for the peers; inside the running loop."""
+        """Connect to the peers, in the running loop."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(peer.run()) for peer in self._peers]
 
     def forward(self, message: Message) -> None:
-        """Have a message brought to every peer that it does not say has it. Never waits, never raises."""
+        """Queue a message for every peer that is not in its `touched`. Never waits, never raises."""
         receivers = tuple(peer for peer in self._peers if not peer.has(message.touched))
-        envelope = Envelope(message, self._own, receivers, time.monotonic(), message.touched)
+        envelope = Envelope(message, self._fingerprint, receivers, time.monotonic(), message.touched)
         for peer in receivers:
             peer.put(envelope)
 
     def on_peer_announced(self, fingerprint: str) -> None:
-        """Another node has asked who this one is, as one does that starts. Those that are away may be it, and
-        are tried at once."""
-        if fingerprint not in (peer.fingerprint for peer in self._peers if peer.state is State.UP):
+        """A node has requested the status, as a node does when it starts. It may be one of those that are down, so
+        these are tried now."""
+        if fingerprint not in (peer.fingerprint for peer in self._peers if peer.state is PeerState.UP):
             for peer in self._peers:
-                peer.hurry()
+                peer.retry_now()
 
     async def close(self, timeout: float) -> int:
-        """Send what waits, for `timeout` seconds at most and with one more try for a peer that is away;
-        return how many messages stay unsent."""
+        """Send what is queued, for `timeout` seconds at most, with one more attempt at a peer that is down.
+
+        Returns the number of messages that were not sent.
+        """
         for peer in self._peers:
             peer.finish()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=timeout)
             await _cancel(late)
         for peer in self._peers:
-            peer.report.say_unsent(peer.queued)
+            peer.log.on_unsent(peer.queued)
         return sum(peer.queued for peer in self._peers)
 
     def status(self) -> list[dict[str, object]]:
-        """What is known of each peer, ready for JSON."""
+        """The status of each peer, for JSON."""
         return [_describe(peer, settings) for peer, settings in zip(self._peers, self._settings, strict=True)]
 
 
-def _address(settings: PeerSettings, read: Read) -> Address:
-    return Address(
+def _address(settings: PeerSettings, read: Read) -> PeerAddress:
+    return PeerAddress(
         settings.host,
         settings.port,
         settings.protocol == "https",
@@ -87,12 +89,11 @@ async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     if tasks:
-        await asyncio.wait(tasks, timeout=CANCEL_GRACE)
+        await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)
 
 
 def _describe(peer: Peer, settings: PeerSettings) -> dict[str, object]:
-    report = peer.report
-    down_for = report.down_for if peer.state is State.DOWN else None
+    down_for = peer.log.down_for if peer.state is PeerState.DOWN else None
     return {
         "host": settings.host,
         "port": settings.port,
@@ -100,9 +101,10 @@ def _describe(peer: Peer, settings: PeerSettings) -> dict[str, object]:
         "state": peer.state.value,
         "fingerprint": peer.fingerprint,
         "queued": peer.queued,
-        "sent": report.sent,
-        "posts": report.posts,
-        "dropped": report.dropped,
-        "last_error": report.last_error,
+        "sent": peer.log.sent,
+        "posts": peer.log.posts,
+        "dropped": peer.log.dropped,
+        "last_error": peer.log.last_error,
+        "last_error_code": peer.log.last_error_code,
         "down_for": None if down_for is None else round(down_for, 1),
     }

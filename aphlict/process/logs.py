@@ -311,13 +311,9 @@ def install(handler: LogHandler, *, trace: bool) -> None:
     root.addHandler(handler)
     root.setLevel(logging.DEBUG if trace else logging.INFO)
     logging.getLogger("asyncio").setLevel(logging.INFO)
-    quiet_tornado()
-    logging.captureWarnings(capture=True)
-
-
-def quiet_tornado() -> None:
-    """Drop Tornado's warnings about connections to peers: they name no peer, and our own line has the cause."""
+    # Tornado's warnings about connections to peers name no peer: our own line has name and cause.
     logging.getLogger("tornado.general").setLevel(logging.ERROR)
+    logging.captureWarnings(capture=True)
 
 
 def stamp(level: int) -> str:

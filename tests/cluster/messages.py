@@ -4,13 +4,13 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from aphlict.cluster.outbox import Bounds
+from aphlict.cluster.outbox import PeerOptions
 from aphlict.cluster.relay import Relay
 from aphlict.config.settings import PeerSettings
 from aphlict.core.message import Message, parse_body
 
 OWN = "own0000000000000"
-FAST = Bounds(first_retry=0.02, last_retry=0.1)
+FAST = PeerOptions(min_backoff=0.02, max_backoff=0.1)
 
 
 def message(
@@ -23,9 +23,9 @@ def message(
 
 
 @asynccontextmanager
-async def relay_to(*peers: PeerSettings, bounds: Bounds = FAST) -> AsyncIterator[Relay]:
+async def relay_to(*peers: PeerSettings, options: PeerOptions = FAST) -> AsyncIterator[Relay]:
     """Run a relay."""
-    relay = Relay(peers, OWN, bounds)
+    relay = Relay(peers, OWN, options)
     relay.start()
     try:
         yield relay

@@ -2,7 +2,7 @@
 
 import json
 
-from aphlict.cluster.outbox import Bounds, Envelope, Outbox
+from aphlict.cluster.outbox import Envelope, Outbox, PeerOptions
 from tests.cluster.messages import OWN, message
 
 
@@ -21,8 +21,8 @@ def texts(batch: list[Envelope]) -> list[str]:
     return [each.message.unique_id for each in batch]
 
 
-def filled(*envelopes: Envelope, bounds: Bounds | None = None) -> Outbox:
-    outbox = Outbox(bounds or Bounds())
+def filled(*envelopes: Envelope, options: PeerOptions | None = None) -> Outbox:
+    outbox = Outbox(options or PeerOptions())
     for each in envelopes:
         outbox.put(each)
     return outbox
@@ -37,31 +37,31 @@ def test_what_is_taken_comes_in_order() -> None:
 
 def test_what_is_given_back_is_first_again() -> None:
     outbox = filled(envelope("1"), envelope("2"), envelope("3"))
-    outbox.give_back(outbox.take(2, 10_000))
+    outbox.put_back(outbox.take(2, 10_000))
     assert texts(outbox.take(9, 10_000)) == ["1", "2", "3"]
 
 
 def test_past_the_count_the_oldest_go() -> None:
-    outbox = Outbox(Bounds(count=2))
+    outbox = Outbox(PeerOptions(max_count=2))
     assert [outbox.put(envelope(text)) for text in "123"] == [0, 0, 1]
     assert texts(outbox.take(9, 10_000)) == ["2", "3"]
 
 
 def test_past_the_size_the_oldest_go() -> None:
-    outbox = filled(*(envelope(text, size=1000) for text in "1234"), bounds=Bounds(size=2500))
+    outbox = filled(*(envelope(text, size=1000) for text in "1234"), options=PeerOptions(max_bytes=2500))
     assert texts(outbox.take(9, 10_000)) == ["3", "4"]
 
 
 def test_past_the_age_the_oldest_go() -> None:
-    outbox = filled(envelope("1", posted=0), envelope("2", posted=30), bounds=Bounds(age=60))
+    outbox = filled(envelope("1", posted=0), envelope("2", posted=30), options=PeerOptions(max_age=60))
     assert outbox.trim(60) == 0
     assert outbox.trim(61) == 1
     assert texts(outbox.take(9, 10_000)) == ["2"]
 
 
 def test_what_came_back_counts_again() -> None:
-    outbox = filled(*(envelope(text, size=1000) for text in "12"), bounds=Bounds(size=2500))
-    outbox.give_back(outbox.take(2, 10_000))
+    outbox = filled(*(envelope(text, size=1000) for text in "12"), options=PeerOptions(max_bytes=2500))
+    outbox.put_back(outbox.take(2, 10_000))
     assert outbox.put(envelope("3", size=1000)) == 1
     outbox.clear()
     assert outbox.put(envelope("4", size=2000)) == 0
@@ -85,9 +85,9 @@ def test_a_batch_is_of_one_instance_and_the_others_keep_their_order() -> None:
 def test_the_nodes_that_have_a_message_count_by_their_bytes() -> None:
     named = Envelope(message("1"), OWN, (), 0, touched=("f" * 64,) * 10)
     assert named.size > envelope("1").size + 640
-    outbox = filled(named, named, bounds=Bounds(size=2 * named.size - 1))
+    outbox = filled(named, named, options=PeerOptions(max_bytes=2 * named.size - 1))
     assert len(outbox) == 1
-    outbox.give_back(outbox.take(9, 10_000))
+    outbox.put_back(outbox.take(9, 10_000))
     assert outbox.put(named) == 1
 
 

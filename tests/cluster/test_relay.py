@@ -6,7 +6,7 @@ import logging
 import psutil
 import pytest
 
-from aphlict.cluster.outbox import Bounds
+from aphlict.cluster.outbox import PeerOptions
 from tests.cluster.messages import OWN, message, relay_to
 from tests.cluster.nodes import HOST, NOBODY, FakeNode, NodeJsServer, started
 from tests.support.waiting import eventually
@@ -118,7 +118,10 @@ def is_closed(port: int) -> bool:
 
 
 async def test_a_silent_peer_is_looked_at_again() -> None:
-    async with FakeNode("B").start() as node, relay_to(node.settings, bounds=Bounds(look_again=0.05)):
+    async with (
+        FakeNode("B").start() as node,
+        relay_to(node.settings, options=PeerOptions(probe_interval=0.05)),
+    ):
         await eventually(lambda: node.looks > 2)
         assert node.connections == 1
 
@@ -132,20 +135,20 @@ async def test_close_sends_what_waits() -> None:
 
 
 async def test_close_does_not_wait_for_who_is_away(caplog: pytest.LogCaptureFixture) -> None:
-    bounds = Bounds(first_retry=30, last_retry=30)
-    async with started("C") as [node], relay_to(NOBODY, node.settings, bounds=bounds) as relay:
+    bounds = PeerOptions(min_backoff=30, max_backoff=30)
+    async with started("C") as [node], relay_to(NOBODY, node.settings, options=bounds) as relay:
         await eventually(lambda: relay.status()[0]["state"] == "down")
         relay.forward(message("1"))
         relay.forward(message("2"))
         assert await asyncio.wait_for(relay.close(20), 10) == 2
         assert len(node.messages) == 2
-    assert "2 messages were not sent before the end" in caplog.text
+    assert "2 messages were not sent before the stop" in caplog.text
 
 
 async def test_close_tries_once_more_who_is_away() -> None:
     node = FakeNode("B").start()
     await node.stop()
-    async with node, relay_to(node.settings, bounds=Bounds(first_retry=30, last_retry=30)) as relay:
+    async with node, relay_to(node.settings, options=PeerOptions(min_backoff=30, max_backoff=30)) as relay:
         await eventually(lambda: relay.status()[0]["state"] == "down")
         relay.forward(message("1"))
         node.start()
@@ -156,7 +159,7 @@ async def test_close_tries_once_more_who_is_away() -> None:
 async def test_close_ends_in_time_with_a_hung_peer() -> None:
     node = FakeNode("B").start()
     node.is_hung = True
-    async with node, relay_to(node.settings, bounds=Bounds()) as relay:
+    async with node, relay_to(node.settings, options=PeerOptions()) as relay:
         relay.forward(message("1"))
         assert await asyncio.wait_for(relay.close(0.1), 4) == 1
 
@@ -187,9 +190,10 @@ async def test_the_status_of_a_peer() -> None:
             "posts": 1,
             "dropped": 0,
             "last_error": None,
+            "last_error_code": None,
             "down_for": None,
         }
-        assert down["last_error"] == "the connection was refused"
+        assert down["last_error_code"] == "peer_unreachable"
         assert down["queued"] == 1
         assert isinstance(down["down_for"], float)
 
@@ -197,7 +201,7 @@ async def test_the_status_of_a_peer() -> None:
 async def test_a_node_that_asks_who_this_is_is_tried_at_once() -> None:
     node = FakeNode("B").start()
     await node.stop()
-    async with node, relay_to(node.settings, bounds=Bounds(first_retry=30, last_retry=30)) as relay:
+    async with node, relay_to(node.settings, options=PeerOptions(min_backoff=30, max_backoff=30)) as relay:
         await node.stop()
         await eventually(lambda: relay.status()[0]["state"] == "down")
         relay.forward(message("1"))

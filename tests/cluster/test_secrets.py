@@ -74,7 +74,8 @@ async def test_messages_wait_while_the_nodes_do_not_agree() -> None:
         async with running_node(cluster=cluster) as one:
             await eventually(lambda: states(one) == ["down"])
             [peer] = peers(one)
-            assert "it answered 401" in peer["last_error"]
+            assert peer["last_error_code"] == "peer_http_error"
+            assert "401" in peer["last_error"]
             browser = await subscribed(other.url(), "a")
             await one.publish({"subscribers": ["a"], "n": 1})
             settings = one.node.settings

@@ -10,15 +10,16 @@ from dataclasses import replace
 import pytest
 from tornado.httputil import HTTPServerRequest
 
-from aphlict.cluster.http_client import HttpConnection
-from aphlict.cluster.outbox import Bounds
+from aphlict.cluster.http_client import PeerConnection
+from aphlict.cluster.outbox import PeerOptions
 from aphlict.cluster.relay import Relay
 from aphlict.config.settings import PeerSettings
 from tests.cluster.messages import FAST, message, relay_to
 from tests.cluster.nodes import HOST, FakeNode, NodeJsServer, Post, Reply, read_post, reply, started
 from tests.support.waiting import eventually
 
-IMPATIENT = replace(FAST, answer=0.5)
+BAD = "peer_bad_response"
+IMPATIENT = replace(FAST, response_timeout=0.5)
 
 
 def lines(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
@@ -29,10 +30,10 @@ def state(relay: Relay) -> object:
     return relay.status()[0]["state"]
 
 
-async def away(relay: Relay, words: str) -> None:
-    """Wait until the first peer is away for this reason."""
-    await eventually(lambda: state(relay) == "down", "a peer that is away")
-    assert words in str(relay.status()[0]["last_error"])
+async def down(relay: Relay, code: str) -> None:
+    """Wait until the first peer is down, and check the code of the error."""
+    await eventually(lambda: state(relay) == "down", "a peer that is down")
+    assert relay.status()[0]["last_error_code"] == code
 
 
 @asynccontextmanager
@@ -65,14 +66,16 @@ async def test_a_peer_that_is_refused_gets_all_when_it_is_back(caplog: pytest.Lo
     async with node, relay_to(node.settings) as relay:
         for number in range(1000):
             relay.forward(message(str(number)))
-        await away(relay, "the connection was refused")
+        await down(relay, "peer_unreachable")
         node.start()
         await node.got(1000)
         assert node.texts == [str(number) for number in range(1000)]
         await eventually(lambda: state(relay) == "up")
-    assert lines(caplog, "is away") == [f"peer http://{HOST}:{node.port} is away: the connection was refused"]
-    [back] = lines(caplog, "is back")
-    assert back.endswith(" s; 1000 messages waited for it")
+    assert lines(caplog, "is unreachable") == [
+        f"peer http://{HOST}:{node.port} is unreachable: connection refused"
+    ]
+    [back] = lines(caplog, "is up again")
+    assert back.endswith(" s: 1000 queued messages were sent")
 
 
 async def test_another_cause_is_said_while_a_peer_is_away(caplog: pytest.LogCaptureFixture) -> None:
@@ -81,12 +84,12 @@ async def test_another_cause_is_said_while_a_peer_is_away(caplog: pytest.LogCapt
     await node.stop()
     async with node, relay_to(node.settings) as relay:
         relay.forward(message("1"))
-        await away(relay, "the connection was refused")
+        await down(relay, "peer_unreachable")
         node.respond = lambda _request: reply(401, error="a secret is missing")
         node.start()
-        await eventually(lambda: lines(caplog, "still away"), "the other cause")
-        assert [line.partition(": ")[2] for line in lines(caplog, "still away")] == [
-            "it answered 401: a secret is missing"
+        await eventually(lambda: lines(caplog, "still unreachable"), "the other cause")
+        assert [line.partition(": ")[2] for line in lines(caplog, "still unreachable")] == [
+            "it responded 401: a secret is missing"
         ]
         node.respond = lambda _request: None
         await node.got(1)
@@ -106,8 +109,8 @@ async def test_a_peer_that_comes_and_goes_misses_nothing(caplog: pytest.LogCaptu
         assert node.texts == [f"{where} {turn}" for turn in range(3) for where in ("up", "down")]
         await node.stop()
         await eventually(lambda: state(relay) == "down")
-    assert len(lines(caplog, "is away")) == 4
-    assert len(lines(caplog, "is back")) == 3
+    assert len(lines(caplog, "is unreachable")) == 4
+    assert len(lines(caplog, "is up again")) == 3
 
 
 async def test_a_peer_that_was_restarted_is_known_by_its_new_name(caplog: pytest.LogCaptureFixture) -> None:
@@ -151,19 +154,19 @@ async def test_an_idle_connection_that_was_closed_is_replaced_at_once(
 ) -> None:
     async with (
         FakeNode("B", idle=0.05).start() as node,
-        relay_to(node.settings, bounds=Bounds(first_retry=30)) as relay,
+        relay_to(node.settings, options=PeerOptions(min_backoff=30)) as relay,
     ):
         for number in range(5):
             relay.forward(message(str(number)))
             await node.got(number + 1)
             await eventually(lambda number=number: node.connections > number + 1)  # type: ignore[misc]
-    assert not [line for line in lines(caplog, "is away") if "refused" not in line]
+    assert not [line for line in lines(caplog, "is unreachable") if "refused" not in line]
 
 
 async def test_a_peer_that_hangs_costs_one_connection_and_nobody_else_waits() -> None:
     async with (
         started("B", "C") as [hung, node],
-        relay_to(hung.settings, node.settings, bounds=Bounds(answer=60)) as relay,
+        relay_to(hung.settings, node.settings, options=PeerOptions(response_timeout=60)) as relay,
     ):
         hung.is_hung = True
         for number in range(1000):
@@ -173,14 +176,14 @@ async def test_a_peer_that_hangs_costs_one_connection_and_nobody_else_waits() ->
 
 
 async def test_a_peer_that_hangs_is_given_up_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    async with FakeNode("B").start() as node, relay_to(node.settings, bounds=IMPATIENT) as relay:
+    async with FakeNode("B").start() as node, relay_to(node.settings, options=IMPATIENT) as relay:
         await eventually(lambda: state(relay) == "up")
         node.is_hung = True
         relay.forward(message("1"))
-        await away(relay, "did not answer within 0.5 s")
+        await down(relay, "peer_timeout")
         node.is_hung = False
         await node.got(1)
-    assert lines(caplog, "is away: it did not answer within 0.5 s")
+    assert lines(caplog, "is unreachable: it did not respond within 0.5 s")
 
 
 async def test_a_peer_that_accepts_nothing_is_no_connection() -> None:
@@ -189,59 +192,70 @@ async def test_a_peer_that_accepts_nothing_is_no_connection() -> None:
         deaf.listen(0)
         filler.connect(deaf.getsockname())
         settings = PeerSettings(host=HOST, port=deaf.getsockname()[1])
-        async with relay_to(settings, bounds=Bounds(connect=0.1, answer=0.1)) as relay:
-            await away(relay, "no connection within 0.1 s")
+        async with relay_to(
+            settings, options=PeerOptions(connect_timeout=0.1, response_timeout=0.1)
+        ) as relay:
+            await down(relay, "peer_timeout")
 
 
 async def test_a_name_that_is_unknown() -> None:
     async with relay_to(PeerSettings(host="nobody.invalid", port=80)) as relay:
-        await away(relay, "its name cannot be looked up")
+        await down(relay, "peer_unreachable")
 
 
 async def test_a_name_that_is_no_name() -> None:
     async with relay_to(PeerSettings(host="x" * 70 + ".invalid", port=80)) as relay:
-        await away(relay, "its name cannot be looked up")
+        await down(relay, "peer_unreachable")
 
 
 # Answers that are none
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "code", "words"),
     [
-        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "its answer is not HTTP"),
-        (b"", "it closed the connection"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}", "its answer (200) broke off"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n{}", "longer than 1048576 bytes"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n{}", "its answer is not HTTP"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n<html>..>", "not that of an admin server"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "not that of an admin server"),
-        (b'HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n{"state":"RUNNING"}', "not that of an admin server"),
-        (b"HTTP/1.1 200 OK\r\n\r\n<html>", "not that of an admin server"),
-        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "it answered 404: Not Found"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", BAD, "is not HTTP"),
+        (b"", "peer_disconnected", "it closed the connection"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}", BAD, "(200) is incomplete"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n{}", BAD, "longer than 1048576 bytes"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n{}", BAD, "is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n<html>..>", BAD, "not that of an admin server"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", BAD, "not that of an admin server"),
+        (
+            b'HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n{"state":"RUNNING"}',
+            BAD,
+            "not that of an admin server",
+        ),
+        (b"HTTP/1.1 200 OK\r\n\r\n<html>", BAD, "not that of an admin server"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "peer_http_error", "404: Not Found"),
         (
             b'HTTP/1.1 403 Forbidden\r\nContent-Length: 22\r\n\r\n{"error":"not\\nyours"}',
-            "it answered 403: not yours",
+            "peer_http_error",
+            "403: not yours",
         ),
         (
             b"HTTP/1.1 301 Moved\r\nLocation: https://elsewhere/\r\nContent-Length: 0\r\n\r\n",
-            "it answered 301, a redirect to https://elsewhere/",
+            BAD,
+            "301, a redirect to https://elsewhere/",
         ),
     ],
 )
-async def test_what_is_said_of_an_answer(caplog: pytest.LogCaptureFixture, answer: bytes, words: str) -> None:
+async def test_what_is_said_of_an_answer(
+    caplog: pytest.LogCaptureFixture, answer: bytes, code: str, words: str
+) -> None:
     async with raw_server(answer) as settings, relay_to(settings) as relay:
         relay.forward(message("1"))
-        await away(relay, words)
-    assert len(lines(caplog, "is away")) == 1
+        await down(relay, code)
+        assert words in str(relay.status()[0]["last_error"])
+    assert len(lines(caplog, "is unreachable")) == 1
 
 
 async def test_an_answer_that_trickles_is_given_up() -> None:
     async with (
         raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", closes=False) as settings,
-        relay_to(settings, bounds=IMPATIENT) as relay,
+        relay_to(settings, options=IMPATIENT) as relay,
     ):
-        await away(relay, "did not answer within 0.5 s")
+        await down(relay, "peer_timeout")
 
 
 async def test_a_peer_that_breaks_at_each_post_is_not_asked_in_a_loop() -> None:
@@ -255,9 +269,9 @@ async def test_a_peer_that_breaks_at_each_post_is_not_asked_in_a_loop() -> None:
         return None
 
     node.respond = cut
-    async with node, relay_to(node.settings, bounds=Bounds(first_retry=30, last_retry=30)) as relay:
+    async with node, relay_to(node.settings, options=PeerOptions(min_backoff=30, max_backoff=30)) as relay:
         relay.forward(message("1"))
-        await away(relay, "it closed the connection")
+        await down(relay, "peer_disconnected")
         assert node.connections <= 2
         node.respond = lambda _request: None
         assert await relay.close(5) == 0
@@ -269,7 +283,7 @@ async def test_a_post_that_is_answered_with_nonsense_is_tried_again() -> None:
     node.respond = lambda request: Reply(200, b"ok") if request.method == "POST" else None
     async with node, relay_to(node.settings) as relay:
         relay.forward(message("1"))
-        await away(relay, "its answer to a message is not that of an admin server")
+        await down(relay, "peer_bad_response")
         node.respond = lambda _request: None
         await node.got(1)
 
@@ -280,13 +294,13 @@ async def test_a_peer_that_is_overloaded_is_tried_again(caplog: pytest.LogCaptur
     async with node, relay_to(node.settings) as relay:
         for number in range(10):
             relay.forward(message(str(number)))
-        await away(relay, "it answered 503: too much waits")
+        await down(relay, "peer_http_error")
         await eventually(lambda: relay.status()[0]["posts"] == 3)
         node.respond = lambda _request: None
         await node.got(10)
         assert node.texts == [str(number) for number in range(10)]
         await eventually(lambda: state(relay) == "up")
-    assert len(lines(caplog, "is away")) == len(lines(caplog, "is back")) == 1
+    assert len(lines(caplog, "is unreachable")) == len(lines(caplog, "is up again")) == 1
 
 
 async def test_a_peer_that_took_the_beginning_of_a_list_is_sent_the_rest() -> None:
@@ -342,8 +356,8 @@ async def test_one_bad_message_does_not_hold_up_the_others(
         assert node.texts == texts
         assert relay.status()[0]["dropped"] == 1
         await eventually(lambda: state(relay) == "up")
-    assert lines(caplog, "message bad is dropped") == [
-        record for record in lines(caplog, "dropped") if f"it answered {status}: never" in record
+    assert lines(caplog, "message bad was dropped") == [
+        record for record in lines(caplog, "dropped") if f"it responded {status}: never" in record
     ]
 
 
@@ -354,8 +368,8 @@ async def test_many_bad_messages_are_one_line(caplog: pytest.LogCaptureFixture) 
         for number in range(50):
             relay.forward(message(str(number)))
         await eventually(lambda: relay.status()[0]["dropped"] == 50)
-    assert len(lines(caplog, "is dropped")) == 1
-    assert len(lines(caplog, "49 more messages were refused")) == 1
+    assert len(lines(caplog, "was dropped")) == 1
+    assert len(lines(caplog, "49 more messages were rejected")) == 1
 
 
 async def test_a_peer_that_takes_no_lists_after_all() -> None:
@@ -372,7 +386,7 @@ async def test_a_peer_that_takes_no_lists_after_all() -> None:
         assert node.texts == ["0", "1", "2", "3", "4"]
 
 
-# Bounds
+# PeerOptions
 
 
 async def test_too_many_messages_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
@@ -389,14 +403,14 @@ async def test_too_many_messages_are_dropped_and_counted(caplog: pytest.LogCaptu
         assert relay.status()[0]["dropped"] == 5000 - 4096
         await eventually(lambda: state(relay) == "up")
     assert [line.partition(": ")[2] for line in lines(caplog, "dropped")] == [
-        "904 messages dropped, too old or too many"
+        "904 messages were dropped, too old or too many"
     ]
 
 
 async def test_old_messages_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     node = FakeNode("B").start()
     await node.stop()
-    async with node, relay_to(node.settings, bounds=replace(FAST, age=0.5)) as relay:
+    async with node, relay_to(node.settings, options=replace(FAST, max_age=0.5)) as relay:
         relay.forward(message("old"))
         await eventually(lambda: relay.status()[0]["dropped"] == 1)
         node.start()
@@ -405,7 +419,7 @@ async def test_old_messages_are_dropped_and_counted(caplog: pytest.LogCaptureFix
         await node.got(1)
         assert node.texts == ["young"]
         await eventually(lambda: state(relay) == "up")
-    assert len(lines(caplog, "1 messages dropped")) == 1
+    assert len(lines(caplog, "1 messages were dropped")) == 1
 
 
 async def test_a_failure_that_nobody_thought_of_is_told_and_survived(
@@ -413,9 +427,9 @@ async def test_a_failure_that_nobody_thought_of_is_told_and_survived(
 ) -> None:
     async with FakeNode("B").start() as node, relay_to(node.settings) as relay:
         with monkeypatch.context() as patch:
-            patch.setattr(HttpConnection, "request", lambda *_: 1 / 0)
+            patch.setattr(PeerConnection, "request", lambda *_: 1 / 0)
             relay.forward(message("1"))
-            await away(relay, "division by zero")
+            await down(relay, "peer_error")
         await node.got(1)
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.exc_info

@@ -7,6 +7,8 @@ import resource
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,10 +42,24 @@ def journal(log: logging.Logger, *sinks: StreamSink, count_repeats: bool = True)
 
 def test_a_line_has_date_level_process_and_text(tmp_path: Path, log: logging.Logger) -> None:
     journal(log, LogFile(tmp_path / "log"))
-    log.warning("peer %s is away", "b:22281")
+    log.warning("peer %s is unreachable", "b:22281")
     text = (tmp_path / "log").read_text()
-    assert re.fullmatch(LINE + r"peer b:22281 is away\n", text)
+    assert re.fullmatch(LINE + r"peer b:22281 is unreachable\n", text)
     assert f"[{os.getpid()}]" in text
+
+
+def test_warnings_of_tornado_about_connections_are_dropped(tmp_path: Path) -> None:
+    """They name no peer; our own line does."""
+    code = (
+        "import logging, pathlib, sys; from aphlict.process import logs\n"
+        "logs.install(logs.LogHandler([logs.LogFile(pathlib.Path(sys.argv[1]))]), trace=False)\n"
+        "tornado = logging.getLogger('tornado.general')\n"
+        "tornado.warning('error on read: [SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED]')\n"
+        "tornado.error('Uncaught exception')\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "log")], check=True)
+    [line] = (tmp_path / "log").read_text().splitlines()
+    assert line.endswith("] Uncaught exception")
 
 
 def test_every_file_gets_every_line(tmp_path: Path, log: logging.Logger) -> None:
