@@ -101,7 +101,8 @@ def _ignore(_finding: Finding) -> None:
 
 
 def _print(finding: Finding) -> None:
-    out(f"{MARKS[finding.verdict]} {finding.check}: {finding.message}")
+    code = f" ({finding.code})" if finding.code else ""
+    out(f"{MARKS[finding.verdict]} {finding.check}: {finding.message}{code}")
     if finding.remedy:
         out(f"{INDENT}-> {finding.remedy}")
 

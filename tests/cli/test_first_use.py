@@ -1,4 +1,4 @@
-"""bin/aphlict on a fresh machine: it sets itself up, once, and says what is missing where it cannot."""
+"""bin/aphlict in a fresh clone: it creates its environment once, and names what is missing."""
 
 import os
 import shutil
@@ -22,12 +22,12 @@ ANNOUNCEMENT = "setting up Python packages in"
 
 
 def clone(folder: Path) -> Path:
-    """The project as someone else gets it."""
+    """Copy the project without what is not in the repository."""
     return Path(shutil.copytree(PROJECT, folder / "project", ignore=NOT_IN_A_CLONE))
 
 
 def begin(program: Path, *words: str, **more: str) -> "subprocess.Popen[str]":
-    """Run a program with a plain environment, from the folder /."""
+    """Start a program in the folder /, without variables of Python."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))
     }
@@ -42,7 +42,7 @@ def begin(program: Path, *words: str, **more: str) -> "subprocess.Popen[str]":
 
 
 def run(program: Path, *words: str, **more: str) -> tuple[int, str, str]:
-    """Run it to its end: exit status, output, errors."""
+    """Run a program, and return exit status, output and errors."""
     with begin(program, *words, **more) as process:
         out, err = process.communicate()
     return process.returncode, out, err
@@ -50,7 +50,7 @@ def run(program: Path, *words: str, **more: str) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module")
 def project() -> Iterator[Path]:
-    """A clone, in which the tests of this module follow each other."""
+    """A clone that the tests of this module use one after the other."""
     with TemporaryDirectory() as folder:
         yield clone(Path(folder))
 
@@ -64,7 +64,7 @@ def test_concurrent_first_uses_set_up_once(project: Path) -> None:
     assert all(err.count("\n") <= 1 for _, err, _ in results)
 
 
-def test_it_goes_on_silently_afterwards_also_through_a_link(project: Path, tmp_path: Path) -> None:
+def test_later_uses_print_nothing_also_through_a_link(project: Path, tmp_path: Path) -> None:
     link, second = tmp_path / "aphlict", tmp_path / "second"
     link.symlink_to(project / "bin" / "aphlict")
     second.symlink_to("aphlict")
@@ -73,7 +73,7 @@ def test_it_goes_on_silently_afterwards_also_through_a_link(project: Path, tmp_p
     assert str(project / "conf" / "aphlict" / "aphlict.default.json") in out
 
 
-def test_a_command_answers_within_half_a_second(project: Path) -> None:
+def test_a_command_takes_less_than_half_a_second(project: Path) -> None:
     program = project / "bin" / "aphlict"
     used = []
     for _ in range(3):
@@ -86,14 +86,14 @@ def test_a_command_answers_within_half_a_second(project: Path) -> None:
     assert min(used) < 0.5
 
 
-def test_a_changed_list_of_packages_is_installed(project: Path) -> None:
+def test_changed_requirements_are_installed(project: Path) -> None:
     with (project / "setup.cfg").open("a") as file:
         file.write("\n# changed\n")
     assert ANNOUNCEMENT in run(project / "bin" / "aphlict", "--version")[2]
     assert ANNOUNCEMENT not in run(project / "bin" / "aphlict", "--version")[2]
 
 
-def test_a_network_that_fails_is_told(project: Path) -> None:
+def test_an_unreachable_network(project: Path) -> None:
     with (project / "setup.cfg").open("a") as file:
         file.write("\n# changed again\n")
     offline = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
@@ -103,13 +103,13 @@ def test_a_network_that_fails_is_told(project: Path) -> None:
     assert "Traceback" not in err
 
 
-def test_a_project_that_was_moved_is_set_up_again(project: Path) -> None:
+def test_a_moved_project_is_set_up_again(project: Path) -> None:
     moved = project.rename(project.with_name("moved"))
     assert run(moved / "bin" / "aphlict", "--version")[:2] == (0, f"aphlict {__version__}\n")
     moved.rename(project)
 
 
-def test_an_unfinished_set_up_is_done_again(tmp_path: Path) -> None:
+def test_an_unfinished_set_up_is_repeated(tmp_path: Path) -> None:
     copy = clone(tmp_path)
     (copy / ".venv" / "bin").mkdir(parents=True)
     (copy / ".venv" / "bin" / "python").symlink_to("/no/such/python")
@@ -123,7 +123,7 @@ def test_an_unfinished_set_up_is_done_again(tmp_path: Path) -> None:
         ("version_info", "Python 3.10 or newer is needed (Debian: apt-get install python3)"),
     ],
 )
-def test_a_missing_python_is_told(tmp_path: Path, fails_on: str, sentence: str) -> None:
+def test_a_missing_python(tmp_path: Path, fails_on: str, sentence: str) -> None:
     program = clone(tmp_path) / "bin" / "aphlict"
     fake = tmp_path / "python3"
     fake.write_text(

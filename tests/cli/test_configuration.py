@@ -1,4 +1,4 @@
-"""Which configuration a command uses, and what it makes of it, with real processes."""
+"""Which configuration a command uses, and errors in it, with real processes."""
 
 import json
 import os
@@ -15,14 +15,14 @@ from tests.support.installation import PROJECT, Installation
 
 
 def copy_project(folder: Path) -> Path:
-    """The package, and an empty folder for its configuration."""
+    """Copy the package, with an empty folder for its configuration."""
     shutil.copytree(PROJECT / "aphlict", folder / "aphlict", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "conf" / "aphlict").mkdir(parents=True)
     return folder
 
 
 def first_line(project: Path, *words: str) -> str:
-    """What a copy of the project says first, from another folder."""
+    """Return the first line that a copy of the project prints, run from another folder."""
     environment = {**os.environ, "PYTHONPATH": str(project)}
     command = [sys.executable, "-m", "aphlict", *words]
     with subprocess.Popen(
@@ -32,7 +32,7 @@ def first_line(project: Path, *words: str) -> str:
     return str(out).splitlines()[0]
 
 
-def test_the_one_that_is_named_then_the_custom_one_then_the_default(tmp_path: Path) -> None:
+def test_the_given_file_then_the_custom_one_then_the_default(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
     default, custom = (project / f"conf/aphlict/aphlict.{name}.json" for name in ("default", "custom"))
     assert f"{default} does not exist" in first_line(project, "status")
@@ -44,11 +44,11 @@ def test_the_one_that_is_named_then_the_custom_one_then_the_default(tmp_path: Pa
 
 
 @pytest.mark.parametrize("command", ["check", "start", "restart", "status", "stop"])
-def test_every_command_names_its_file(installation: Installation, command: str) -> None:
+def test_every_command_prints_its_file(installation: Installation, command: str) -> None:
     assert installation.run(command).stdout.startswith(f"Using the configuration {installation.config}\n")
 
 
-def test_debug_names_its_file(installation: Installation) -> None:
+def test_debug_prints_its_file(installation: Installation) -> None:
     with installation.begin("debug") as process:
         assert process.stdout
         assert process.stdout.readline() == f"Using the configuration {installation.config}\n"
@@ -58,7 +58,7 @@ def test_debug_names_its_file(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize("command", ["check", "start", "restart", "debug"])
-def test_what_is_wrong_is_said_before_a_port_is_tried(installation: Installation, command: str) -> None:
+def test_errors_are_reported_before_a_port_is_opened(installation: Installation, command: str) -> None:
     installation.write(logs="none")
     with socket.create_server(("127.0.0.1", installation.client_port)):
         done = installation.run(command)
@@ -68,7 +68,7 @@ def test_what_is_wrong_is_said_before_a_port_is_tried(installation: Installation
 
 
 @pytest.mark.parametrize("command", ["start", "restart", "debug"])
-def test_a_port_that_is_taken(installation: Installation, command: str) -> None:
+def test_a_port_in_use(installation: Installation, command: str) -> None:
     with socket.create_server(("127.0.0.1", installation.client_port)):
         done = installation.run(command)
     assert done.returncode == 1
@@ -76,7 +76,7 @@ def test_a_port_that_is_taken(installation: Installation, command: str) -> None:
     assert f"is in use by process {os.getpid()}" in done.stderr
 
 
-def test_a_restart_that_meets_a_taken_port(installation: Installation) -> None:
+def test_a_restart_with_a_port_in_use(installation: Installation) -> None:
     installation.start()
     servers = json.loads(installation.config.read_text())["servers"]
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -86,14 +86,14 @@ def test_a_restart_that_meets_a_taken_port(installation: Installation) -> None:
     assert (done.returncode, "is in use by process" in done.stderr) == (1, True)
 
 
-def test_debug_where_a_server_runs(installation: Installation) -> None:
+def test_debug_while_a_server_is_running(installation: Installation) -> None:
     installation.start()
     done = installation.run("debug")
     assert (done.returncode, "already running" in done.stderr) == (77, True)
     assert installation.answers()
 
 
-def test_missing_folders_are_made(installation: Installation) -> None:
+def test_missing_folders_are_created(installation: Installation) -> None:
     log = installation.folder / "some" / "where" / "a.log"
     pidfile = installation.folder / "else" / "where" / "a.pid"
     installation.write(logs=[{"path": str(log)}], pidfile=str(pidfile))

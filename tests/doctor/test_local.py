@@ -153,6 +153,7 @@ def test_the_text_output(installation: Installation, capsys: pytest.CaptureFixtu
     output = capsys.readouterr().out
     assert "[ ok ] configuration" in output
     assert "[FAIL] URL" in output
+    assert "(instance_mismatch)" in output
     assert output.endswith("What to change: add it to the path: /ws/~acme/.\n")
 
 
