@@ -14,15 +14,8 @@ from websockets.sync.client import ClientConnection, connect
 from aphlict.cli.console import note, out_json
 from aphlict.cli.options import add_channels, add_token, load_settings
 from aphlict.doctor.target import Target, local_target, parse_url
-from aphlict.errors import (
-    AdminUnreachable,
-    ChannelForbidden,
-    CommandError,
-    InstanceForbidden,
-    InvalidToken,
-    TokenExpired,
-    TokenMissing,
-)
+from aphlict.doctor.upgrade import TOKEN_CODES
+from aphlict.errors import AdminUnreachable, CommandError, InvalidToken
 from aphlict.tls.context import unverified_context
 
 EXAMPLES = {
@@ -38,9 +31,6 @@ MIN_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.5, 15.0  # between attempts to connect
 MAX_MESSAGE_SIZE = 64 * 1024 * 1024  # bytes
 MAX_REMEMBERED = 4096  # uniqueIDs: as many as the history of a server has by default
 REJECTED = (401, 403)
-TOKEN_CODES = {
-    each.code for each in (InvalidToken, TokenMissing, TokenExpired, ChannelForbidden, InstanceForbidden)
-}
 PRESENT_ANOTHER = "present a valid one with --token-file (`aphlict token` creates them)"
 SUBSCRIBE, REPLAY = "subscribe", "replay"  # IDs of commands
 

@@ -19,17 +19,16 @@ from aphlict.doctor.connector import (
 )
 from aphlict.doctor.proxies import (
     DISABLE_BUFFERING,
-    DISABLE_BUFFERING_ANYWHERE,
     RAISE_TIMEOUT,
-    RAISE_TIMEOUT_ANYWHERE,
     Hop,
+    choose,
     hop_name,
     hop_of,
 )
 from aphlict.doctor.report import CheckFailed, CheckReport
 from aphlict.doctor.target import Target
 from aphlict.doctor.upgrade import HOW_TO_AUTHENTICATE, TOKEN_CODES, WebSocketProbe
-from aphlict.errors import ChannelForbidden, CommandError, InstanceForbidden, PublishFailed
+from aphlict.errors import CommandError, PublishFailed
 from aphlict.protocol.http import DEFAULT_INSTANCE, instance_path
 
 RECEIVE_TIMEOUT_SECONDS = 3.0  # for a response or a message
@@ -80,11 +79,10 @@ class DeliveryCheck:
             ) from error
         if response.get("type") != "ack":
             code = str(response.get("code", CommandError.code))
-            needs_token = code in TOKEN_CODES | {ChannelForbidden.code, InstanceForbidden.code}
             raise CheckFailed(
                 code,
                 f"the server rejected a subscription: {response.get('error')}",
-                HOW_TO_AUTHENTICATE if needs_token else SEE_LOG,
+                HOW_TO_AUTHENTICATE if code in TOKEN_CODES else SEE_LOG,
             )
 
     def _deliver(self, channel: str) -> float:
@@ -142,7 +140,7 @@ class DeliveryCheck:
             "idle_timeout",
             f"an idle connection was closed after {lasted:.1f} s, and not by Aphlict, which sends a ping every "
             f"{ping_interval:g} s: the idle timeout of a proxy is shorter",
-            f"{RAISE_TIMEOUT.get(hop, RAISE_TIMEOUT_ANYWHERE)}, or set ping.interval to less than {lasted:.0f} s",
+            f"{choose(RAISE_TIMEOUT, hop)}, or set ping.interval to less than {lasted:.0f} s",
         )
 
 
@@ -237,7 +235,7 @@ class EventStreamCheck:
     def _receive(self, response: HTTPResponse | None) -> None:
         fields = {} if response is None else head_fields(response)
         hop = self._hop if response is None else hop_of(Response(response.status, "", fields))
-        remedy = DISABLE_BUFFERING.get(hop, DISABLE_BUFFERING_ANYWHERE)
+        remedy = choose(DISABLE_BUFFERING, hop)
         if "content-encoding" in fields:
             message = f"{hop.value} compresses the event stream, which delays events"
             raise CheckFailed("response_compressed", message, remedy)

@@ -14,36 +14,19 @@ from websockets.protocol import Event, State
 from websockets.typing import Origin
 from websockets.uri import parse_uri
 
+from aphlict import errors
 from aphlict.config.settings import ServerSettings
 from aphlict.doctor.connector import TIMEOUT_SECONDS, Connector, NotHTTP, Response, explain
 from aphlict.doctor.proxies import (
     CORRECT_PORT,
-    CORRECT_PORT_ANYWHERE,
     EXAMPLES,
     FORWARD_UPGRADE,
-    FORWARD_UPGRADE_ANYWHERE,
     Hop,
+    choose,
     hop_name,
     hop_of,
 )
 from aphlict.doctor.report import CheckFailed, Passed
-from aphlict.errors import (
-    ConnectionHeaderRequired,
-    CrossSiteRequest,
-    HostNotAllowed,
-    HTTP11Required,
-    InvalidRequestLine,
-    InvalidToken,
-    InvalidWebSocketKey,
-    MethodNotAllowed,
-    NotFound,
-    OriginForbidden,
-    TokenExpired,
-    TokenMissing,
-    Unauthorized,
-    UnsupportedVersion,
-    UpgradeRequired,
-)
 
 CHUNK_SIZE = 16 * 1024
 SWITCHING_PROTOCOLS = 101
@@ -56,15 +39,25 @@ UPGRADE_HEADERS = {
 REDIRECTS = {301, 302, 303, 307, 308}
 # What a proxy dropped, by the code of the server's response.
 DROPPED = {
-    UpgradeRequired.code: "the Upgrade header",
-    ConnectionHeaderRequired.code: "the Connection header (it has to contain Upgrade)",
-    HTTP11Required.code: "HTTP/1.1 (the request arrived as HTTP/1.0)",
-    UnsupportedVersion.code: "the Sec-WebSocket-Version header",
-    InvalidWebSocketKey.code: "the Sec-WebSocket-Key header",
+    errors.UpgradeRequired.code: "the Upgrade header",
+    errors.ConnectionHeaderRequired.code: "the Connection header (it has to contain Upgrade)",
+    errors.HTTP11Required.code: "HTTP/1.1 (the request arrived as HTTP/1.0)",
+    errors.UnsupportedVersion.code: "the Sec-WebSocket-Version header",
+    errors.InvalidWebSocketKey.code: "the Sec-WebSocket-Key header",
 }
-TOKEN_CODES = {InvalidToken.code, TokenMissing.code, TokenExpired.code}
+TOKEN_CODES = {
+    errors.TokenMissing.code,
+    errors.InvalidToken.code,
+    errors.TokenExpired.code,
+    errors.ChannelForbidden.code,
+    errors.InstanceForbidden.code,
+}
 ADMIN_PORT_CODES = {
-    each.code for each in (NotFound, MethodNotAllowed, CrossSiteRequest, HostNotAllowed, Unauthorized)
+    errors.NotFound.code,
+    errors.MethodNotAllowed.code,
+    errors.CrossSiteRequest.code,
+    errors.HostNotAllowed.code,
+    errors.Unauthorized.code,
 }
 HOW_TO_AUTHENTICATE = (
     "pass a valid one: aphlict token --channel 'aphlict-doctor-*' | aphlict doctor --token-file - …"
@@ -274,7 +267,7 @@ def _rejected_by_aphlict(
 ) -> CheckFailed:
     if code in DROPPED:
         return _header_dropped(response, code)
-    if code == OriginForbidden.code:
+    if code == errors.OriginForbidden.code:
         origin = connector.target.origin
         message = f"Aphlict rejected the origin {origin}: {response.error}"
         remedy = (
@@ -288,7 +281,7 @@ def _rejected_by_aphlict(
             f"the path leads to Aphlict's admin port ({response.error})",
             f"forward it to the client port, {client.port}",
         )
-    if code == InvalidRequestLine.code:
+    if code == errors.InvalidRequestLine.code:
         return CheckFailed(
             code,
             f"Aphlict responded with {response.status}: {response.error}; "
@@ -306,7 +299,7 @@ def _header_dropped(response: Response, code: str) -> CheckFailed:
     return CheckFailed(
         code,
         f"the handshake was rejected ({response.status}): {by} dropped {DROPPED[code]}",
-        FORWARD_UPGRADE.get(hop, FORWARD_UPGRADE_ANYWHERE),
+        choose(FORWARD_UPGRADE, hop),
     )
 
 
@@ -316,9 +309,9 @@ def _as_websocket(location: str) -> str:
 
 def _rejected_by_proxy(connector: Connector, client: ServerSettings, response: Response) -> CheckFailed:
     path, hop, status = connector.target.path, hop_of(response), response.status
-    port = f"{CORRECT_PORT.get(hop, CORRECT_PORT_ANYWHERE)}: Aphlict listens on port {client.port} of this machine"
+    port = f"{choose(CORRECT_PORT, hop)}: Aphlict listens on port {client.port} of this machine"
     message = f"{hop_name(response)} responded with {status} {response.reason}".rstrip()
-    examples = f"{EXAMPLES.get(hop, 'conf')} has configurations"
+    examples = f"{choose(EXAMPLES, hop)} has configurations"
     if status == 404:
         return CheckFailed(
             "path_not_forwarded",
@@ -343,5 +336,5 @@ def _rejected_by_proxy(connector: Connector, client: ServerSettings, response: R
     if status in (200, 204, 304):
         message += f" to {path}: the site responded, not Aphlict"
         return CheckFailed("path_not_forwarded", message, examples)
-    remedy = FORWARD_UPGRADE.get(hop, FORWARD_UPGRADE_ANYWHERE)
+    remedy = choose(FORWARD_UPGRADE, hop)
     return CheckFailed("handshake_rejected", f"{message} to the handshake", remedy)
