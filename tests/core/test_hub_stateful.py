@@ -30,7 +30,7 @@ class Published:
 
 
 @dataclass
-class Browser:
+class Client:
     """A subscriber, and what it must have received when all work is done: (uniqueID, subscribers)."""
 
     fake: FakeSubscriber
@@ -48,14 +48,14 @@ class Browser:
 class HubMachine(RuleBasedStateMachine):
     """Publishes, subscriptions and replays in any order, with unfinished work between them."""
 
-    browsers = Bundle("browsers")
+    clients = Bundle("clients")
 
     def __init__(self) -> None:
         super().__init__()
         self._slice, deliveries.SLICE = deliveries.SLICE, SMALL_SLICE
         self.harness = HubHarness()
         self.published: list[Published] = []
-        self.open: list[Browser] = []
+        self.open: list[Client] = []
         self.recoveries: list[tuple[Recovery, Recovery]] = []
 
     def teardown(self) -> None:
@@ -67,42 +67,42 @@ class HubMachine(RuleBasedStateMachine):
         horizon = self.harness.now - WINDOW
         return [each for each in self.published if each.instance == instance and each.at >= horizon]
 
-    @rule(target=browsers, instance=INSTANCES, channels=SETS)
-    def connect(self, instance: str, channels: list[str]) -> Browser:
+    @rule(target=clients, instance=INSTANCES, channels=SETS)
+    def connect(self, instance: str, channels: list[str]) -> Client:
         """A subscriber joins."""
         fake = FakeSubscriber()
-        browser = Browser(fake, self.harness.hub.join(instance, fake), instance)
-        self.open.append(browser)
-        self._subscribe(browser, channels)
-        return browser
+        client = Client(fake, self.harness.hub.join(instance, fake), instance)
+        self.open.append(client)
+        self._subscribe(client, channels)
+        return client
 
-    @rule(browser=browsers, channels=SETS)
-    def subscribe(self, browser: Browser, channels: list[str]) -> None:
+    @rule(client=clients, channels=SETS)
+    def subscribe(self, client: Client, channels: list[str]) -> None:
         """Subscribe to more channels."""
         self.finish_work()
-        self._subscribe(browser, channels)
+        self._subscribe(client, channels)
 
-    def _subscribe(self, browser: Browser, channels: list[str]) -> None:
-        self.harness.hub.subscribe(browser.subscriber, channels)
+    def _subscribe(self, client: Client, channels: list[str]) -> None:
+        self.harness.hub.subscribe(client.subscriber, channels)
         for name in channels:
-            browser.since.setdefault(name, len(self.published))
-        browser.channels.update(channels)
+            client.since.setdefault(name, len(self.published))
+        client.channels.update(channels)
 
-    @rule(browser=browsers, channels=SETS)
-    def unsubscribe(self, browser: Browser, channels: list[str]) -> None:
+    @rule(client=clients, channels=SETS)
+    def unsubscribe(self, client: Client, channels: list[str]) -> None:
         """Unsubscribe, after all queued work, whose deliveries may still arrive."""
         self.finish_work()
-        self.harness.hub.unsubscribe(browser.subscriber, channels)
-        browser.channels.difference_update(channels)
+        self.harness.hub.unsubscribe(client.subscriber, channels)
+        client.channels.difference_update(channels)
         for name in channels:
-            browser.since.pop(name, None)
+            client.since.pop(name, None)
 
-    @rule(browser=consumes(browsers))
-    def disconnect(self, browser: Browser) -> None:
+    @rule(client=consumes(clients))
+    def disconnect(self, client: Client) -> None:
         """A subscriber leaves."""
         self.finish_work()
-        self.harness.hub.leave(browser.subscriber)
-        self.open.remove(browser)
+        self.harness.hub.leave(client.subscriber)
+        self.open.remove(client)
 
     @rule(instance=INSTANCES, channels=SETS, seconds=st.sampled_from([0, 0, 0, 0.5, 20]))
     def publish(self, instance: str, channels: list[str], seconds: float) -> None:
@@ -110,16 +110,16 @@ class HubMachine(RuleBasedStateMachine):
         self.harness.now += seconds
         message = Published(f"m{len(self.published)}", instance, channels, self.harness.now)
         self.published.append(message)
-        for_whom = [
-            browser
-            for browser in self.open
-            if browser.instance == instance and browser.channels.intersection(channels)
+        receivers = [
+            client
+            for client in self.open
+            if client.instance == instance and client.channels.intersection(channels)
         ]
         receipt = self.harness.publish(message.name, channels, instance)
-        assert receipt.matched == len(for_whom)
+        assert receipt.matched == len(receivers)
         assert not receipt.duplicate
-        for browser in for_whom:
-            browser.expect(message)
+        for client in receivers:
+            client.expect(message)
 
     @rule(data=st.data())
     def publish_again(self, data: st.DataObject) -> None:
@@ -129,52 +129,52 @@ class HubMachine(RuleBasedStateMachine):
             message = data.draw(st.sampled_from(kept))
             assert self.harness.publish(message.name, ["a", "b", "c"], instance).duplicate
 
-    @rule(browser=browsers, age=st.sampled_from([0.0, 0.5, 10.0, 25.0, 60.0, 1000.0]))
-    def replay_age(self, browser: Browser, age: float) -> None:
+    @rule(client=clients, age=st.sampled_from([0.0, 0.5, 10.0, 25.0, 60.0, 1000.0]))
+    def replay_age(self, client: Client, age: float) -> None:
         """Replay by age."""
         again = [
             each
-            for each in self._kept(browser.instance)
-            if each.at >= self.harness.now - age and browser.channels.intersection(each.channels)
+            for each in self._kept(client.instance)
+            if each.at >= self.harness.now - age and client.channels.intersection(each.channels)
         ]
         for message in again:
-            browser.expect(message)
-        self._replay(browser, Recovery(len(again), recovered=True), age=age)
+            client.expect(message)
+        self._replay(client, Recovery(len(again), recovered=True), age=age)
 
-    @rule(browser=browsers, data=st.data())
-    def replay_after(self, browser: Browser, data: st.DataObject) -> None:
+    @rule(client=clients, data=st.data())
+    def replay_after(self, client: Client, data: st.DataObject) -> None:
         """A subscriber rejoins and resumes after what it received last."""
-        of_instance = [each for each in self.published if each.instance == browser.instance]
+        of_instance = [each for each in self.published if each.instance == client.instance]
         if not of_instance:
             return
         last = data.draw(st.sampled_from(of_instance))
-        kept = self._kept(browser.instance)
+        kept = self._kept(client.instance)
         recovered = last in kept or of_instance.index(last) + 1 == len(of_instance) - len(kept)
         missing = [
             each
             for each in kept
             if (not recovered or self.published.index(each) > self.published.index(last))
-            and browser.channels.intersection(each.channels)
-            and not self._came_live(browser, each)
+            and client.channels.intersection(each.channels)
+            and not self._came_live(client, each)
         ]
         for message in missing:
-            browser.expect(message)
-        self._replay(browser, Recovery(len(missing), recovered), after=last.name)
+            client.expect(message)
+        self._replay(client, Recovery(len(missing), recovered), after=last.name)
 
-    def _came_live(self, browser: Browser, message: Published) -> bool:
+    def _came_live(self, client: Client, message: Published) -> bool:
         position = self.published.index(message)
-        return any(browser.since.get(name, position + 1) <= position for name in message.channels)
+        return any(client.since.get(name, position + 1) <= position for name in message.channels)
 
-    def _replay(self, browser: Browser, expected: Recovery, **what: Any) -> None:
+    def _replay(self, client: Client, expected: Recovery, **what: Any) -> None:
         def on_done(recovery: Recovery) -> None:
             self.recoveries.append((recovery, expected))
-            assert browser.fake.ids == [name for name, _ in browser.expected][: len(browser.fake.ids)]
+            assert client.fake.ids == [name for name, _ in client.expected][: len(client.fake.ids)]
 
         hub, now = self.harness.hub, self.harness.now
         if "age" in what:
-            hub.replay_age(browser.subscriber, what["age"], now, on_done)
+            hub.replay_age(client.subscriber, what["age"], now, on_done)
         else:
-            hub.replay_after(browser.subscriber, [what["after"]], now, on_done)
+            hub.replay_after(client.subscriber, [what["after"]], now, on_done)
 
     @rule()
     def work(self) -> None:
@@ -190,19 +190,19 @@ class HubMachine(RuleBasedStateMachine):
     def finish_work(self) -> None:
         """Do all queued work: every subscriber has received what is for it, in order, and nothing else."""
         self.harness.finish()
-        for browser in self.open:
-            heard = [(each["uniqueID"], each["subscribers"]) for each in browser.fake.messages]
-            assert heard == browser.expected
+        for client in self.open:
+            received = [(each["uniqueID"], each["subscribers"]) for each in client.fake.messages]
+            assert received == client.expected
         for recovery, expected in self.recoveries:
             assert recovery == expected
         self.recoveries.clear()
 
     @invariant()
-    def nobody_hears_anything_out_of_turn(self) -> None:
+    def messages_arrive_in_order(self) -> None:
         """At any time, what was received is a prefix of what is expected."""
-        for browser in self.open:
-            expected = [name for name, _ in browser.expected]
-            assert browser.fake.ids == expected[: len(browser.fake.deliveries)]
+        for client in self.open:
+            expected = [name for name, _ in client.expected]
+            assert client.fake.ids == expected[: len(client.fake.deliveries)]
 
     @invariant()
     def counts_are_right(self) -> None:
