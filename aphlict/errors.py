@@ -1,12 +1,11 @@
-"""All errors: one tree. A class has a stable code and what it becomes in HTTP, on a WebSocket and at exit."""
+"""The tree of errors: each class has a stable code, an HTTP status, a close code and an exit status."""
 
 
 class AphlictError(Exception):
-    """The root. `str()` is one sentence for the person who can fix it; programs go by `code`.
+    """The root. `str()` is one sentence for the user; programs use `code`.
 
-    The class attributes are what an error becomes outside: `code` wherever a machine reads it (docs/protocol.md),
-    `http_status` in an HTTP response, `close_code` on a WebSocket (RFC 6455, 7.4), `exit_status` of a command
-    (docs/operations.md).
+    Class attributes: `code` is the stable name in JSON and logs (docs/protocol.md), `http_status` that of a response,
+    `close_code` that of a WebSocket (RFC 6455, 7.4), `exit_status` that of a command (docs/operations.md).
     """
 
     code = "internal_error"
@@ -16,12 +15,12 @@ class AphlictError(Exception):
     keep_alive = False  # whether the connection stays open after the HTTP response
     limit: str | None = None  # configuration key of the limit that was reached
     limit_detail = ""  # for the log line of the limit
-    retry_after: int | None = None  # seconds after which a retry makes sense
+    retry_after: int | None = None  # seconds, for Retry-After
     challenge: str | None = None  # WWW-Authenticate of the HTTP response
     channels: tuple[str, ...] = ()  # the refused ones, where others of the same request might be accepted
 
     def __init__(self, sentence: str = "", *, code: str | None = None) -> None:
-        """Initialize; `code` is that of another server's response, where the error stands for one."""
+        """Initialize; `code`: that of the response of another server which the error reports."""
         super().__init__(sentence)
         if code is not None:
             self.code = code
@@ -210,7 +209,7 @@ class Unauthorized(AphlictError):
 
 
 class BufferFull(InvalidMessage):
-    """No memory is left for a request that arrives slowly. The limit is counted where this is raised."""
+    """No memory is left for an incomplete request. The limit is counted where this is raised."""
 
     code = "buffer_full"
     http_status = 503
@@ -382,7 +381,7 @@ class InvalidUTF8(ProtocolError):
 
 
 class FrameTimeout(ProtocolError):
-    """A message from a client has begun and is not complete within `limits.client_frame.time`."""
+    """A message of a client is not complete within `limits.client_frame.time`."""
 
     code = "frame_timeout"
     close_code = 1008
@@ -390,7 +389,7 @@ class FrameTimeout(ProtocolError):
 
 
 class FrameTooLarge(ProtocolError):
-    """A frame or message from a client is larger than `limits.client_frame`."""
+    """A frame or message of a client is larger than `limits.client_frame`."""
 
     code = "frame_too_large"
     close_code = 1009
@@ -426,7 +425,7 @@ class SubscriptionsFull(AphlictError):
 
 
 class HistoryEvicted(AphlictError):
-    """The history no longer has a message that a replay has yet to send."""
+    """The history has evicted a message that a replay has yet to send."""
 
     code = "history_evicted"
     close_code = 1013
