@@ -57,7 +57,7 @@ async def test_a_list_with_one_invalid_message_publishes_nothing() -> None:
         body = json.dumps([{"subscribers": ["a"]}, {"text": "for nobody"}])
         status, answer = await node.ask("/", method="POST", body=body)
         assert status == 400
-        assert "subscribers" in answer["error"]
+        assert answer["code"] == "no_subscribers"
         assert (await node.status())["messages.in"] == 0
 
 
@@ -125,7 +125,7 @@ async def test_an_invalid_body_is_rejected(body: bytes) -> None:
     async with running_node() as node:
         status, answer = await node.ask("/", method="POST", body=body)
         assert status == 400
-        assert len(answer["error"]) > 10
+        assert answer["code"] in ("invalid_json", "invalid_message", "no_subscribers", "name_too_long")
         assert (await node.status())["messages.in"] == 0
 
 
@@ -137,7 +137,7 @@ async def test_another_method_is_rejected_with_the_allowed_ones(method: str, pat
         answer = await curl("-X", method, f"http://127.0.0.1:{node.admin_port}{path}")
         assert answer.startswith("HTTP/1.1 405 ")
         assert f"Allow: {allowed}" in answer
-        assert "error" in json.loads(answer.split("\r\n\r\n")[1])
+        assert json.loads(answer.split("\r\n\r\n")[1])["code"] == "method_not_allowed"
 
 
 async def test_a_target_may_be_an_absolute_url() -> None:
@@ -157,14 +157,14 @@ async def test_another_path_is_not_found() -> None:
     async with running_node() as node:
         status, answer = await node.ask("/nothing", method="POST", body=b"{}")
         assert status == 404
-        assert "error" in answer
+        assert answer["code"] == "not_found"
 
 
 async def test_a_body_that_is_too_large_is_rejected() -> None:
     async with running_node(limits__body=1000) as node:
         status, answer = await node.ask("/", method="POST", body=b" " * 1001)
         assert status == 413
-        assert "1000 bytes" in answer["error"]
+        assert answer["code"] == "body_too_large"
 
 
 async def test_curl_publishes_a_chunked_body() -> None:
