@@ -1,4 +1,4 @@
-"""A connection whose other side does not take what it is sent, or is gone."""
+"""Connections whose client is slow, or has closed."""
 
 import socket
 from collections.abc import Iterator
@@ -54,12 +54,12 @@ class Pair:
     connection: WebSocket
 
     def __init__(self, server: ServerContext, address: str) -> None:
-        sock, self.browser = socket.socketpair()
+        sock, self.client = socket.socketpair()
         sock.setblocking(False)
-        self.browser.sendall(head())
+        self.client.sendall(head())
         port = PortContext(server, NoLimit(), is_trusted=False)
         HTTPConnection(sock, address, port, Upgrading(self)).on_events(READ)
-        assert self.browser.recv(1000).startswith(b"HTTP/1.1 101 ")
+        assert self.client.recv(1000).startswith(b"HTTP/1.1 101 ")
 
 
 @pytest.fixture
@@ -70,18 +70,18 @@ def server() -> ServerContext:
 
 @pytest.fixture
 def pairs(server: ServerContext) -> Iterator[list[Pair]]:
-    """Four browsers that read nothing."""
+    """Four clients that receive nothing."""
     made = [Pair(server, address) for address in "abcd"]
     yield made
     for each in made:
         each.connection.abort("the end")
-        each.browser.close()
+        each.client.close()
 
 
-def test_who_is_gone_is_sent_nothing(pairs: list[Pair]) -> None:
+def test_nothing_is_sent_on_a_lost_connection(pairs: list[Pair]) -> None:
     one, other, *_ = pairs
-    one.browser.close()
-    other.browser.close()
+    one.client.close()
+    other.client.close()
     one.connection.send_all(iter((b"a", b"b")))
     other.connection.send(b"a")
     for each in (one, other):
@@ -90,25 +90,25 @@ def test_who_is_gone_is_sent_nothing(pairs: list[Pair]) -> None:
         each.connection.send(b"a")
 
 
-def test_a_first_frame_may_be_larger_than_what_may_wait(pairs: list[Pair]) -> None:
+def test_a_first_frame_may_exceed_the_send_buffer(pairs: list[Pair]) -> None:
     pairs[0].connection.port.server.limits = Limits(send_buffer=1000)
     pairs[0].connection.send(bytes(LARGE))
     assert pairs[0].connection.state is State.WEBSOCKET
 
 
-def test_who_takes_what_is_left_bit_by_bit_is_waited_for(pairs: list[Pair]) -> None:
-    connection, browser = pairs[0].connection, pairs[0].browser
+def test_a_slow_client_may_receive_the_last_bytes(pairs: list[Pair]) -> None:
+    connection, client = pairs[0].connection, pairs[0].client
     connection.send(bytes(LARGE))
     connection.close(1001)
     for second in (2, 4, 6):
-        browser.recv(LARGE)
+        client.recv(LARGE)
         connection.on_events(WRITE)
         assert connection.on_deadline(second) == second + 2
     assert connection.on_deadline(8) is None
     assert connection.state is State.CLOSED
 
 
-def test_who_takes_nothing_of_what_is_left_is_not_waited_for(pairs: list[Pair]) -> None:
+def test_a_client_that_receives_nothing_is_aborted(pairs: list[Pair]) -> None:
     connection = pairs[0].connection
     connection.send(bytes(LARGE))
     connection.close(1001)
@@ -117,27 +117,25 @@ def test_who_takes_nothing_of_what_is_left_is_not_waited_for(pairs: list[Pair]) 
     assert connection.state is State.CLOSED
 
 
-@pytest.mark.parametrize("at_once", [True, False])
-def test_first_frames_do_not_wait_where_there_is_no_room(
-    pairs: list[Pair], server: ServerContext, at_once: bool
+@pytest.mark.parametrize("immediate", [True, False])
+def test_first_frames_are_bounded_by_the_budget(
+    pairs: list[Pair], server: ServerContext, immediate: bool
 ) -> None:
-    """Each is another one, as in a replay: it is made for this browser alone."""
+    """No frame is shared, as in a replay."""
     for each in pairs:
         frame = bytes(LARGE)
-        if at_once:
+        if immediate:
             each.connection.send(frame)
         else:
             each.connection.send_all(iter((frame,)))
     states = [each.connection.state for each in pairs]
-    assert states == [State.CLOSED] + [State.WEBSOCKET] * 3, "the one that has waited for longest is closed"
+    assert states == [State.CLOSED] + [State.WEBSOCKET] * 3, "the one that has waited longest is closed"
     assert server.buffer_budget.used <= ROOM
     assert server.limit_counters.counts == {"limits.send_buffer.total": 1}
 
 
-def test_the_frames_of_replays_do_not_wait_where_there_is_no_room(
-    pairs: list[Pair], server: ServerContext
-) -> None:
-    """They are made when there is room in the socket, which may be long after they were asked for."""
+def test_frames_of_replays_are_bounded_by_the_budget(pairs: list[Pair], server: ServerContext) -> None:
+    """They are made when the socket has room, which may be long after the replay was requested."""
     small = bytes(20_000)
     for each in pairs:
         each.connection.send_all(small if number < 20 else bytes(LARGE) for number in range(22))
@@ -145,7 +143,7 @@ def test_the_frames_of_replays_do_not_wait_where_there_is_no_room(
     for each in pairs:
         left = 20 * len(small)
         while left > 0 and each.connection.state is State.WEBSOCKET:
-            left -= len(each.browser.recv(left))
+            left -= len(each.client.recv(left))
             each.connection.on_events(WRITE)
     assert server.buffer_budget.used <= ROOM
     assert [each.connection.state for each in pairs].count(State.WEBSOCKET) == 3

@@ -1,15 +1,20 @@
-"""A publisher's connection while its answer is awaited."""
+"""HTTP connections: responses that are awaited, buffered or followed by an upgrade."""
 
 import socket
+
+import pytest
 
 from aphlict.config.settings import Limits
 from aphlict.core.stats import LimitCounters
 from aphlict.protocol.http import Request
+from aphlict.protocol.websocket import WSMessage
 from aphlict.server.connection import State
 from aphlict.server.context import PortContext, ServerContext
 from aphlict.server.http_connection import HTTPConnection
 from aphlict.server.limits import NoLimit
 from aphlict.server.poller import GONE, READ, WRITE
+from aphlict.server.websocket_connection import Session, WebSocket
+from tests.support.heads import head
 
 LARGE = 100_000  # bytes: more than the socket takes
 
@@ -34,8 +39,50 @@ class Repeating(Silent):
         connection.respond(body * LARGE, keep_alive=True)
 
 
+class Upgrading(Silent):
+    """Upgrades to WebSockets, after a large response to any other request."""
+
+    def __init__(self) -> None:
+        self.websockets: list[WebSocket] = []
+
+    def on_request(self, connection: HTTPConnection, request: Request, body: bytes, /) -> None:
+        """Respond or upgrade."""
+        if request.wants_websocket():
+            connection.upgrade(request, self.open_session)
+        else:
+            connection.respond(b"a" * LARGE * 10, keep_alive=True)
+
+    def open_session(self, websocket: WebSocket) -> Session:
+        """Keep the WebSocket."""
+        self.websockets.append(websocket)
+        return self
+
+    def on_message(self, websocket: WebSocket, message: WSMessage, /) -> None:
+        """Do nothing."""
+
+    def on_close(self, websocket: WebSocket, reason: str, /) -> None:
+        """Do nothing."""
+
+
+class Failing(Upgrading):
+    """Has a bug in the code that opens a session."""
+
+    def open_session(self, websocket: WebSocket) -> Session:
+        """Fail."""
+        super().open_session(websocket)
+        raise RuntimeError
+
+
+def client_connection(handler: Upgrading) -> tuple[HTTPConnection, socket.socket]:
+    """A connection to a client port, and the client's socket."""
+    sock, client = socket.socketpair()
+    sock.setblocking(False)
+    port = PortContext(ServerContext(Limits(), LimitCounters(), 0.0), NoLimit(), is_trusted=False)
+    return HTTPConnection(sock, "a", port, handler), client
+
+
 def waiting_connection() -> tuple[HTTPConnection, socket.socket]:
-    """A connection whose request has not been answered yet, and the publisher's side of it."""
+    """A connection whose response is awaited, and the publisher's socket."""
     sock, publisher = socket.socketpair()
     sock.setblocking(False)
     port = PortContext(ServerContext(Limits(), LimitCounters(), 0.0), NoLimit(), is_trusted=True)
@@ -45,7 +92,7 @@ def waiting_connection() -> tuple[HTTPConnection, socket.socket]:
     return connection, publisher
 
 
-def test_an_event_from_before_the_pause_is_no_end() -> None:
+def test_a_stale_event_does_not_close_a_paused_connection() -> None:
     connection, publisher = waiting_connection()
     connection.on_events(READ)
     connection.respond(b"answer", keep_alive=False)
@@ -54,7 +101,7 @@ def test_an_event_from_before_the_pause_is_no_end() -> None:
     publisher.close()
 
 
-def test_who_goes_away_is_not_waited_for() -> None:
+def test_a_publisher_that_closes_before_the_response() -> None:
     connection, publisher = waiting_connection()
     connection.on_events(GONE)
     assert connection.state is State.CLOSED
@@ -62,7 +109,7 @@ def test_who_goes_away_is_not_waited_for() -> None:
     publisher.close()
 
 
-def test_no_answer_takes_the_place_of_one_that_was_dropped() -> None:
+def test_no_response_follows_one_that_was_dropped() -> None:
     """A request has begun to arrive, and the budget is full of what others do not read."""
     sock, publisher = socket.socketpair()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -82,3 +129,37 @@ def test_no_answer_takes_the_place_of_one_that_was_dropped() -> None:
     while data := publisher.recv(LARGE):
         assert not data.strip(b"a")
     publisher.close()
+
+
+def test_an_upgrade_while_the_previous_response_is_buffered() -> None:
+    handler = Upgrading()
+    connection, client = client_connection(handler)
+    budget = connection.port.server.buffer_budget
+    client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    connection.on_events(READ)
+    assert budget.held(connection) > 0
+    client.sendall(head())
+    connection.on_events(READ)
+    [websocket] = handler.websockets
+    assert (budget.held(connection), connection.state) == (0, State.CLOSED)
+    assert budget.held(websocket) > 0
+    received = b""
+    while b"HTTP/1.1 101 " not in received:
+        received += client.recv(LARGE)
+        websocket.on_events(WRITE)
+    assert received.partition(b"HTTP")[0] == b"a" * LARGE * 10
+    assert budget.used == 0
+    websocket.abort("the end")
+    client.close()
+
+
+def test_a_session_that_cannot_be_opened_closes_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    handler = Failing()
+    connection, client = client_connection(handler)
+    client.sendall(head())
+    connection.on_events(READ)
+    assert [each.state for each in handler.websockets] == [State.CLOSED]
+    assert client.recv(LARGE).startswith(b"HTTP/1.1 101 ")
+    assert client.recv(LARGE) == b""
+    assert "internal error" in caplog.text
+    client.close()
