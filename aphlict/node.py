@@ -112,7 +112,7 @@ class Node:
             self._relay.start()
         if self._edges is not None and self._edge_listener is not None:
             await self._edges.start(self._edge_listener)
-            await self._edges.until_whole(ACK_TIMEOUT)
+            await self._edges.wait_until_complete(ACK_TIMEOUT)
         if self._link is not None:
             self._link.start()
             await self._wait_for_history(self._link)
@@ -210,7 +210,7 @@ class Node:
             connections = {reply.pid: reply.figures.connections for reply in replies}
             done(self._status(instance, total(replies) + stats, connections))
 
-        self._edges.ask(instance, on_replies)
+        self._edges.request_stats(instance, on_replies)
 
     def _status(
         self, instance: str, stats: SubscriberStats, connections: Mapping[int, int]

@@ -1,1 +1,1 @@
-"""Several processes as one node: a hub that orders messages, and edges that hold the browsers."""
+"""The stream between the hub process of a node and its edges: a hub orders messages, edges serve clients."""

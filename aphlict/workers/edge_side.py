@@ -1,4 +1,4 @@
-"""An edge's side: takes messages from the hub, and keeps a copy of the history for the time without one."""
+"""An edge's side of the stream: publishes the hub's messages here, and keeps a copy of the history."""
 
 import asyncio
 import logging
@@ -27,9 +27,9 @@ from aphlict.workers.ipc import (
 
 log = logging.getLogger(__name__)
 
-RETRY = 0.05  # seconds between two attempts to reach the hub
+RETRY_INTERVAL = 0.05  # seconds between two attempts to connect to the hub
 MAX_TURN = 0.01  # seconds of applying records after which other work of the loop has its turn
-RETRY_AFTER_ERROR = 1.0  # seconds until this edge joins again after an error of its own
+ERROR_RETRY_INTERVAL = 1.0  # seconds until this edge joins again after an internal error
 
 
 class NoForwarder:
@@ -40,11 +40,11 @@ class NoForwarder:
 
 
 class HubConnection(asyncio.Protocol):
-    """One stream to the hub; `HubConnector` makes the next one.
+    """One stream to the hub: the protocol of an asyncio transport. `HubConnector` opens the next one.
 
-    `joined` is done once this edge has what the hub has, `lost` once the stream is over and all that came is done.
-    `complete_until`: this edge has all that was published up to then (monotonic seconds). `on_gap` is called where it
-    misses something later, which the hub no longer has: its browsers miss that too.
+    `joined` is done when this edge has the history of the hub; `lost` when the stream is closed and every received
+    record has been applied. `complete_until` (monotonic seconds): this edge has all messages accepted up to then.
+    `on_gap` is called if it lacks a later message that the hub no longer has: its clients have missed it.
     """
 
     def __init__(self, hub: Hub, complete_until: float, on_gap: Callable[[], None]) -> None:
@@ -53,18 +53,18 @@ class HubConnection(asyncio.Protocol):
         self._received_until = complete_until
         self._on_gap = on_gap
         self._reader = RecordReader()
-        self._records: deque[Record] = deque()  # that came, and are not done
-        self._steps: Iterator[None] | None = None  # while they are being done
+        self._records: deque[Record] = deque()  # received, not yet applied
+        self._steps: Iterator[None] | None = None  # while they are being applied
         self._transport: asyncio.Transport | None = None
         self._transfer: Transfer | None = None
-        self._is_over = False
-        self.has_failed = False  # a record could not be done
+        self._is_closed = False
+        self.has_failed = False  # an internal error occurred
         loop = asyncio.get_running_loop()
         self.joined: asyncio.Future[None] = loop.create_future()
         self.lost: asyncio.Future[None] = loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Part of asyncio's interface: tells the hub what this edge has."""
+        """Send the history of this edge to the hub."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._transfer = Transfer(transport, self._hub.history, lambda _entry: True, self._on_transferred)
@@ -74,47 +74,50 @@ class HubConnection(asyncio.Protocol):
         self._send(HistoryRecord([], self._hub.evictions()))
 
     def pause_writing(self) -> None:
-        """Part of asyncio's interface."""
+        """Called by asyncio when the write buffer is full."""
         assert self._transfer is not None
         self._transfer.pause()
 
     def resume_writing(self) -> None:
-        """Part of asyncio's interface."""
+        """Called by asyncio when the write buffer has been flushed."""
         assert self._transfer is not None
         self._transfer.resume()
 
     def data_received(self, data: bytes) -> None:
-        """Part of asyncio's interface."""
+        """Called by asyncio with received bytes."""
         self._records.extend(self._reader.feed(data))
         if self._steps is None:
-            self._steps = self._do_records()
+            self._steps = self._apply_records()
             self._work()
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """Part of asyncio's interface. What came from a hub that died may have come to this edge alone."""
-        self._is_over = True
+        """Called by asyncio when the stream is closed.
+
+        This edge may have messages of a crashed hub that no other edge has: it is in sync only up to now.
+        """
+        self._is_closed = True
         self._hub.in_sync_until = min(self._hub.in_sync_until, time.monotonic())
         if self._steps is None:
             self._end()
 
     def _end(self) -> None:
-        if not self.lost.done():  # cancelled, where this edge stops
+        if not self.lost.done():  # it is cancelled if this edge stops
             self.lost.set_result(None)
 
     def leave(self) -> None:
-        """Say that this edge stops, where there is somebody to say it to."""
+        """Announce that this edge stops, if there is a connection."""
         if self._transport is not None:
             self._send(Leave())
 
     def close(self) -> None:
-        """End the stream."""
+        """Close the stream."""
         if self._transport is not None:
             self._transport.abort()
 
     def _work(self) -> None:
-        """Do what came, until other work of the loop has its turn; nothing more is read meanwhile.
+        """Apply records for one turn of the loop; until all are applied, nothing more is read.
 
-        A record that cannot be done ends the stream, or the edge would miss it unnoticed: it joins anew.
+        An internal error closes the stream: otherwise the edge would lack a message without noticing. It joins again.
         """
         assert self._steps is not None
         assert self._transport is not None
@@ -134,11 +137,11 @@ class HubConnection(asyncio.Protocol):
             self.close()
         self._steps = None
         self._transport.resume_reading()
-        if self._is_over:
+        if self._is_closed:
             self._end()
 
-    def _do_records(self) -> Iterator[None]:
-        """Do one record after the other; yields after each message."""
+    def _apply_records(self) -> Iterator[None]:
+        """Apply the records; yields after each message."""
         while self._records:
             match self._records.popleft():
                 case Publish(number, messages):
@@ -164,11 +167,11 @@ class HubConnection(asyncio.Protocol):
             yield
 
     def _join(self, evictions: Evictions) -> None:
-        """Be up to date: all that the hub keeps has come."""
+        """The whole history of the hub has been received."""
         if evictions.latest > self.complete_until:
             self._on_gap()
         self._hub.adopt_evictions(evictions, self.complete_until)
-        if not self._is_over:
+        if not self._is_closed:
             self._hub.in_sync_until = math.inf
         self.complete_until = self._received_until = max(self._received_until, evictions.latest)
         if not self.joined.done():
@@ -181,7 +184,10 @@ class HubConnection(asyncio.Protocol):
 
 
 class HubConnector:
-    """Keeps an edge linked to its hub. `up_to_date` is set while it is; `on_gap` as of a Link."""
+    """Keeps an edge connected to its hub. `up_to_date` is set while it has the hub's history.
+
+    `on_gap` as for HubConnection.
+    """
 
     def __init__(self, hub: Hub, address: str, on_gap: Callable[[], None]) -> None:
         self.up_to_date = asyncio.Event()
@@ -190,48 +196,48 @@ class HubConnector:
         self._on_gap = on_gap
         self._hub = hub
         self._address = address
-        self._link: HubConnection | None = None
+        self._connection: HubConnection | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin, in the running loop."""
-        self._task = asyncio.create_task(self._keep())
+        """Start, in the running loop."""
+        self._task = asyncio.create_task(self._run())
 
     def leave(self) -> None:
-        """End in good order."""
-        if self._link is not None:
-            self._link.leave()
+        """Announce the stop to the hub, and stop."""
+        if self._connection is not None:
+            self._connection.leave()
         self.close()
 
     def close(self) -> None:
-        """End."""
+        """Stop."""
         if self._task is not None:
             self._task.cancel()
 
-    async def _keep(self) -> None:
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                _, link = await loop.create_unix_connection(self._make_link, self._address)
+                _, connection = await loop.create_unix_connection(self._make_connection, self._address)
             except OSError:
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(RETRY_INTERVAL)
                 continue
-            await self._stay(link)
-            if link.has_failed:
-                await asyncio.sleep(RETRY_AFTER_ERROR)
+            await self._serve(connection)
+            if connection.has_failed:
+                await asyncio.sleep(ERROR_RETRY_INTERVAL)
 
-    def _make_link(self) -> HubConnection:
+    def _make_connection(self) -> HubConnection:
         return HubConnection(self._hub, self._complete_until, self._on_gap)
 
-    async def _stay(self, link: HubConnection) -> None:
-        self._link = link
+    async def _serve(self, connection: HubConnection) -> None:
+        self._connection = connection
         try:
-            await asyncio.wait({link.joined, link.lost}, return_when=asyncio.FIRST_COMPLETED)
-            if link.joined.done():
+            await asyncio.wait({connection.joined, connection.lost}, return_when=asyncio.FIRST_COMPLETED)
+            if connection.joined.done():
                 self.up_to_date.set()
-            await link.lost
+            await connection.lost
         finally:
-            self._link = None
+            self._connection = None
             self.up_to_date.clear()
-            self._complete_until = link.complete_until
-            link.close()
+            self._complete_until = connection.complete_until
+            connection.close()

@@ -1,4 +1,4 @@
-"""The hub's side: every message goes once to each edge, and an answer waits for all of them."""
+"""The hub's side of the streams: sends each message to every edge, and waits until all have confirmed it."""
 
 import asyncio
 import itertools
@@ -18,7 +18,7 @@ from aphlict.core.stats import SubscriberStats
 from aphlict.workers.ipc import (
     MAX_ROOM,
     Ack,
-    Flow,
+    FlowControl,
     HistoryRecord,
     Leave,
     Publish,
@@ -33,13 +33,13 @@ from aphlict.workers.ipc import (
 
 log = logging.getLogger(__name__)
 
-ACK_TIMEOUT = 1.0  # seconds that edges have to confirm: publishers wait for 2
+ACK_TIMEOUT = 1.0  # seconds that edges have to confirm: publishers wait for 2 s
 SWEEP_INTERVAL = 0.25  # seconds between two calls of EdgePool.sweep
-MAX_BUFFER = 64 * 1024 * 1024  # bytes that may wait for one edge
+MAX_BUFFER = 64 * 1024 * 1024  # bytes buffered for one edge
 
 
 class _Pending:
-    """What is answered once all edges have confirmed. `done` is called once."""
+    """A request to edges. `done` is called when all of them have responded, or have been given up."""
 
     def __init__(self, edges: set["EdgeConnection"], done: Callable[[], None]) -> None:
         self.since = time.monotonic()
@@ -48,54 +48,54 @@ class _Pending:
 
 
 class EdgeConnection(asyncio.Protocol):
-    """The stream to one edge."""
+    """The stream to one edge: the protocol of an asyncio transport."""
 
-    def __init__(self, distribution: "EdgePool") -> None:
-        self._distribution = distribution
+    def __init__(self, pool: "EdgePool") -> None:
+        self._pool = pool
         self._reader = RecordReader()
         self._transport: asyncio.Transport | None = None
         self._transfer: Transfer | None = None
-        self.flow = Flow()
-        self.known: set[tuple[str, str]] = set()  # messages that the edge has, while it joins
+        self.flow = FlowControl()
+        self.known: set[tuple[str, str]] = set()  # while it joins: (instance, uniqueID) of its messages
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Part of asyncio's interface: refuses who is not a process of this server's user."""
+        """Close the stream unless the other process runs as the same user."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        if not _is_ours(transport.get_extra_info("socket")):
+        if not _is_same_user(transport.get_extra_info("socket")):
             transport.abort()
 
     def pause_writing(self) -> None:
-        """Part of asyncio's interface."""
+        """Called by asyncio when the write buffer is full."""
         if self._transfer is not None:
             self._transfer.pause()
 
     def resume_writing(self) -> None:
-        """Part of asyncio's interface."""
+        """Called by asyncio when the write buffer has been flushed."""
         if self._transfer is not None:
             self._transfer.resume()
 
     def data_received(self, data: bytes) -> None:
-        """Part of asyncio's interface."""
+        """Called by asyncio with received bytes."""
         for record in self._reader.feed(data):
-            self._distribution.on_record(self, record)
+            self._pool.on_record(self, record)
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """Part of asyncio's interface."""
-        self._distribution.on_lost(self)
+        """Called by asyncio when the stream is closed."""
+        self._pool.on_lost(self)
 
     def write(self, data: bytes) -> None:
-        """Send; an edge that does not read is let go, and joins again when it can."""
+        """Send. Disconnects an edge that does not read; it joins again when it can."""
         assert self._transport is not None
         if self._transport.is_closing():
             return
         self._transport.write(data)
         if self._transport.get_write_buffer_size() > MAX_BUFFER:
-            log.error("an edge does not read what it is sent: it has to join again")
+            log.error("disconnected an edge that does not read: it has to join again")
             self._transport.abort()
 
-    def hand_over(self, archive: HistoryStore, on_done: Callable[[], None]) -> None:
-        """Send what an archive keeps and this edge has not, for as long as that takes."""
+    def send_history(self, archive: HistoryStore, on_done: Callable[[], None]) -> None:
+        """Send the messages of a history that the edge lacks, over several turns of the loop; then call `on_done`."""
         assert self._transport is not None
         known = self.known
 
@@ -106,15 +106,15 @@ class EdgeConnection(asyncio.Protocol):
         self._transfer.start()
 
 
-def _is_ours(sock: socket.socket) -> bool:
-    """Whether the other end runs as the same user (SO_PEERCRED, unix(7)): abstract names are open to all."""
+def _is_same_user(sock: socket.socket) -> bool:
+    """SO_PEERCRED, unix(7): every user can connect to an abstract name."""
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", data)
     return bool(uid == os.geteuid())
 
 
 class EdgePool:
-    """All edges of a hub; it expects so many."""
+    """The edges of a hub, `expected` many."""
 
     def __init__(self, hub: Hub, expected: int) -> None:
         self._hub = hub
@@ -123,32 +123,34 @@ class EdgePool:
         self._numbers = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._matched: dict[int, list[int]] = {}
-        self._told: dict[int, list[StatsReply]] = {}
+        self._replies: dict[int, list[StatsReply]] = {}
         self._server: asyncio.Server | None = None
-        self._whole = asyncio.Event()
+        self._is_complete = asyncio.Event()
 
     async def start(self, listener: socket.socket) -> None:
-        """Let edges join on a listening Unix socket."""
+        """Accept edges on a listening Unix socket."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(lambda: EdgeConnection(self), sock=listener)
 
-    async def until_whole(self, patience: float) -> None:
-        """Wait until all edges have joined, or for so many seconds: what is published without them has a receipt
-        that says nobody got it."""
-        with suppress(asyncio.TimeoutError):  # a name of its own until Python 3.11
-            await asyncio.wait_for(self._whole.wait(), patience)
+    async def wait_until_complete(self, timeout: float) -> None:
+        """Wait until all edges have joined, for `timeout` seconds at most.
+
+        The receipts of messages that are published earlier would count no clients.
+        """
+        with suppress(asyncio.TimeoutError):  # until Python 3.11 not the built-in TimeoutError
+            await asyncio.wait_for(self._is_complete.wait(), timeout)
 
     @property
     def load(self) -> float:
-        """That of the edge which has most to do."""
+        """The highest load of an edge."""
         return max((edge.flow.load for edge in self._joined), default=0.0)
 
     def room(self, now: float) -> int:
-        """How many messages may be published in a row, before the edges have to report their load again."""
+        """The number of messages that may be published before the edges report their load again."""
         return min((edge.flow.room(now) for edge in self._joined), default=MAX_ROOM)
 
     def close(self) -> None:
-        """Let no more edges join."""
+        """Accept no more edges."""
         if self._server is not None:
             self._server.close()
 
@@ -160,7 +162,7 @@ class EdgePool:
         *,
         waits_for_late: bool = True,
     ) -> None:
-        """Publish messages on the hub and all edges; `done` gets the receipts once every edge has the messages."""
+        """Publish messages on the hub and all edges. `done` receives the receipts when every edge has confirmed."""
         receipts = [self._hub.publish(message, now) for message in messages]
         fresh = [place for place, receipt in enumerate(receipts) if not receipt.duplicate]
         if not fresh or not self._joined:
@@ -181,13 +183,13 @@ class EdgePool:
         if not edges:
             self._pending.pop(number).done()
 
-    def ask(self, instance: str, done: Callable[[list[StatsReply]], None]) -> None:
-        """Ask all edges how they are."""
+    def request_stats(self, instance: str, done: Callable[[list[StatsReply]], None]) -> None:
+        """Request the statistics of all edges."""
         if not self._joined:
             done([])
             return
-        number = self._expect(set(self._joined), lambda: done(self._told.pop(number)))
-        self._told[number] = []
+        number = self._expect(set(self._joined), lambda: done(self._replies.pop(number)))
+        self._replies[number] = []
         self._send_all(StatsRequest(number, instance))
 
     def _expect(self, edges: set[EdgeConnection], done: Callable[[], None]) -> int:
@@ -201,7 +203,7 @@ class EdgePool:
             edge.write(data)
 
     def on_record(self, edge: EdgeConnection, record: Record) -> None:
-        """Act on what an edge says."""
+        """Handle a record from an edge."""
         match record:
             case Ack(number, matched, load, reach):
                 edge.flow.on_report(load, reach, time.monotonic(), confirmed=len(matched))
@@ -212,8 +214,8 @@ class EdgePool:
                 self._settle(number, edge)
             case StatsReply(number, load=load, reach=reach):
                 edge.flow.on_report(load, reach, time.monotonic())
-                if number in self._told:
-                    self._told[number].append(record)
+                if number in self._replies:
+                    self._replies[number].append(record)
                 self._settle(number, edge)
             case HistoryRecord():
                 self._on_history(edge, record)
@@ -229,7 +231,7 @@ class EdgePool:
                 pending.done()
 
     def _on_history(self, edge: EdgeConnection, record: HistoryRecord) -> None:
-        """Learn from an edge what this hub does not know: it may be a new one after an accident."""
+        """Restore messages that this hub lacks: it may have replaced a hub that crashed."""
         now = time.monotonic()
         unknown = [packed for packed in record.messages if self._hub.restore(packed.unpack(), packed.at, now)]
         if unknown:
@@ -237,41 +239,41 @@ class EdgePool:
         edge.known.update((packed.instance, packed.unique_id) for packed in record.messages)
         if record.evictions is not None:
             self._hub.adopt_evictions(record.evictions, -math.inf)
-            self._hub.history.expire(now)  # an edge may have dropped that already
-            edge.hand_over(self._hub.history, lambda: self._join(edge))
+            self._hub.history.expire(now)  # the edge may have evicted these already
+            edge.send_history(self._hub.history, lambda: self._join(edge))
 
     def _join(self, edge: EdgeConnection) -> None:
-        """Count an edge that has all up to now; what is published from now on is sent to it."""
+        """Add an edge that has the whole history; messages that are published from now on are sent to it."""
         edge.write(encode(HistoryRecord([], self._hub.evictions())))
         edge.known.clear()
         self._joined.add(edge)
-        log.info("an edge has joined: %d serve", len(self._joined))
+        log.info("an edge has joined: %d edges", len(self._joined))
         if len(self._joined) >= self._expected:
-            self._whole.set()
+            self._is_complete.set()
 
     def on_lost(self, edge: EdgeConnection) -> None:
-        """Go on without an edge."""
+        """Remove an edge whose stream is closed."""
         if edge in self._joined:
             self._joined.discard(edge)
-            log.warning("an edge is gone: %d serve", len(self._joined))
+            log.warning("lost an edge: %d edges left", len(self._joined))
         for number in list(self._pending):
             self._settle(number, edge)
 
     def sweep(self, now: float) -> None:
-        """Answer for edges that take too long, and ask those that are busy how they are now: while publishers are
-        turned away nobody else does. To be called every quarter of a second."""
+        """Complete requests without edges that are late, and request the load of busy edges: while publishers are
+        rejected, no message asks for it. To be called every SWEEP_INTERVAL."""
         late = [number for number, pending in self._pending.items() if now > pending.since + ACK_TIMEOUT]
         if late:
-            log.warning("an edge is slow: %d answers do not wait for it", len(late))
+            log.warning("an edge is slow: %d responses do not wait for it", len(late))
         for number in late:
             pending = self._pending.pop(number)
             for edge in pending.edges:
                 edge.flow.is_late = True
             pending.done()
         if self.load:
-            self.ask("", lambda _: None)
+            self.request_stats("", lambda _: None)
 
 
-def total(told: Sequence[StatsReply]) -> SubscriberStats:
-    """The figures of all edges together."""
-    return sum((each.figures for each in told), SubscriberStats())
+def total(replies: Sequence[StatsReply]) -> SubscriberStats:
+    """Return the sum of the statistics."""
+    return sum((each.figures for each in replies), SubscriberStats())

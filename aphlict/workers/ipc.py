@@ -1,4 +1,4 @@
-"""What hub and edges tell each other over a local stream: records of MessagePack, each behind its length."""
+"""Records between hub and edges over a Unix socket, flow control, and the transfer of a history."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -10,11 +10,11 @@ from aphlict.core.history import Entry, Evictions, HistoryStore
 from aphlict.core.message import Message
 from aphlict.core.stats import SubscriberStats
 
-LENGTH = 4  # bytes
+LENGTH_SIZE = 4  # bytes: the length of a record precedes it, which is MessagePack
 
 
 class PackedMessage(Struct, array_like=True):
-    """A message, and when the node accepted it (monotonic seconds, which all processes of a machine share)."""
+    """A message, and the time at which the node accepted it (monotonic seconds are the same in all processes)."""
 
     instance: str
     unique_id: str
@@ -23,21 +23,21 @@ class PackedMessage(Struct, array_like=True):
     at: float
 
     def unpack(self) -> Message:
-        """Make the message again."""
+        """Return the message."""
         return Message(self.instance, self.unique_id, self.channels, (), self.payload)
 
 
 class Publish(Struct, array_like=True, tag="publish"):
-    """Hub to edge: deliver these, and confirm `number`."""
+    """Hub to edge: deliver the messages. The response is an Ack, unless `number` is 0."""
 
     number: int
     messages: list[PackedMessage]
 
 
-class Ack(Struct, array_like=True, tag="confirm"):
-    """Edge to hub: the messages of `number` are on their way; each went to so many browsers.
+class Ack(Struct, array_like=True, tag="ack"):
+    """Edge to hub: the messages of `number` are being delivered; `matched` has the number of clients of each.
 
-    `load` and `reach` are those of its `hub.Hub`.
+    `load` and `reach` are those of the edge's `Hub`.
     """
 
     number: int
@@ -46,15 +46,15 @@ class Ack(Struct, array_like=True, tag="confirm"):
     reach: float = 0.0
 
 
-class StatsRequest(Struct, array_like=True, tag="ask"):
-    """Hub to edge: how are you, and this instance?"""
+class StatsRequest(Struct, array_like=True, tag="stats_request"):
+    """Hub to edge: requests a StatsReply for an instance."""
 
     number: int
     instance: str
 
 
-class StatsReply(Struct, array_like=True, tag="tell"):
-    """Edge to hub: the figures asked for."""
+class StatsReply(Struct, array_like=True, tag="stats_reply"):
+    """Edge to hub: the statistics of the edge, and of the instance."""
 
     number: int
     pid: int
@@ -64,9 +64,9 @@ class StatsReply(Struct, array_like=True, tag="tell"):
 
 
 class HistoryRecord(Struct, array_like=True, tag="history"):
-    """Either way, when an edge joins: what the sender has.
+    """Both ways, when an edge joins: messages from the history of the sender.
 
-    The last one says what it has not. After that of the hub the edge is up to date.
+    The last record of a history has its evictions. After the hub's last record the edge is up to date.
     """
 
     messages: list[PackedMessage]
@@ -74,7 +74,7 @@ class HistoryRecord(Struct, array_like=True, tag="history"):
 
 
 class Leave(Struct, array_like=True, tag="leave"):
-    """Edge to hub: this edge stops in good order."""
+    """Edge to hub: this edge stops gracefully."""
 
 
 Record = Publish | Ack | StatsRequest | StatsReply | HistoryRecord | Leave
@@ -84,81 +84,81 @@ _decoder = Decoder(Record)
 
 
 def encode(record: Record) -> bytes:
-    """Make the bytes of a record."""
+    """Return a record as bytes."""
     body = _encoder.encode(record)
-    return len(body).to_bytes(LENGTH, "big") + body
+    return len(body).to_bytes(LENGTH_SIZE, "big") + body
 
 
 def pack(message: Message, at: float) -> PackedMessage:
-    """Make of a message what can travel."""
+    """Return a message in the form of a record."""
     return PackedMessage(message.instance, message.unique_id, message.channels, message.payload, at)
 
 
 class RecordReader:
-    """Takes records off a stream. What comes from the other end is trusted: it is a process of this server."""
+    """Parses records from a stream. They are trusted: the sender is a process of the same server."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Record]:
-        """Yield the records that are complete now."""
+        """Yield the records that are complete."""
         self._buffer += data
-        while len(self._buffer) >= LENGTH:
-            end = LENGTH + int.from_bytes(self._buffer[:LENGTH], "big")
+        while len(self._buffer) >= LENGTH_SIZE:
+            end = LENGTH_SIZE + int.from_bytes(self._buffer[:LENGTH_SIZE], "big")
             if len(self._buffer) < end:
                 return
-            record = _decoder.decode(self._buffer[LENGTH:end])
+            record = _decoder.decode(self._buffer[LENGTH_SIZE:end])
             del self._buffer[:end]
             yield record
 
 
 MAX_ROOM = 256  # messages that are published in a row: 4 ms of the hub
-FRESH = 1.0  # seconds for which a report counts: browsers come and go meanwhile
+REPORT_LIFETIME = 1.0  # seconds for which a report is used: clients come and go
 
 
-class Flow:
-    """What is known of one edge's load: its last report, and what it was sent since."""
+class FlowControl:
+    """Limits what is sent to one edge, by the load that it last reported and the messages sent since."""
 
-    __slots__ = ("_flight", "_reach", "_reported", "is_late", "load")
+    __slots__ = ("_reach", "_reported", "_unconfirmed", "is_late", "load")
 
     def __init__(self) -> None:
-        self.load = 0.0  # that of its `hub.Hub`, as of its last report
-        self.is_late = False  # it let a publisher wait for too long, and has confirmed nothing since
-        self._reach = 0.0  # the load that one message adds at most
+        self.load = 0.0  # of its `Hub`, in its last report
+        self.is_late = False  # it has exceeded ACK_TIMEOUT, and has sent no report since
+        self._reach = 0.0  # the load that one message adds, at most
         self._reported = float("-inf")
-        self._flight = 0  # messages that it has not confirmed
+        self._unconfirmed = 0  # messages
 
     def on_sent(self, messages: int) -> None:
-        """So many messages were sent to it, which it will confirm."""
-        self._flight += messages
+        """`messages` were sent to it, which it will confirm."""
+        self._unconfirmed += messages
 
     def on_report(self, load: float, reach: float, now: float, confirmed: int = 0) -> None:
-        """It says what its load is, perhaps when it confirms messages."""
+        """It has reported its load, and confirmed so many messages."""
         self.load, self._reach, self._reported = load, reach, now
-        self._flight -= confirmed
+        self._unconfirmed -= confirmed
         self.is_late = False
 
     def room(self, now: float) -> int:
-        """How many messages may follow: so many that it is not overloaded if all of its browsers get each of them,
-        but one in any case. One that is late does not hold up the others."""
+        """The number of messages that may be sent now: as many as cannot overload it if each goes to all its clients,
+        but at least one. An edge that is late does not delay the others."""
         if self.is_late:
             return MAX_ROOM
-        if now > self._reported + FRESH:
+        if now > self._reported + REPORT_LIFETIME:
             return 1
         room = (1 - self.load) / self._reach if self._reach else MAX_ROOM
-        return max(1, min(MAX_ROOM, int(room) - self._flight))
+        return max(1, min(MAX_ROOM, int(room) - self._unconfirmed))
 
 
-STEP = 256 * 1024  # about how many bytes are written in one turn of the loop
-ENTRY_COST = 64  # bytes that looking at one more entry counts for
+STEP_SIZE = 256 * 1024  # bytes written in one turn of the loop, about
+ENTRY_COST = 64  # bytes that an entry counts for, also if it is not sent
 
 
 class Transfer:
-    """Writes to a transport what an archive keeps, in the order in which it was kept.
+    """Writes the history to a transport, in order; `is_wanted` selects the entries.
 
-    `is_wanted` chooses the entries. What is published meanwhile goes along: nothing waits elsewhere, and what is
-    dropped before its turn is left out. Once all is written `on_done` is called, in the same turn, to write the
-    last HistoryRecord: nothing falls between the two. `pause` and `resume` are for the transport's flow control.
+    Messages that are published meanwhile are written too, and entries that are evicted before their turn are not, so
+    nothing is buffered. When everything is written, `on_done` is called in the same turn of the loop, to write the
+    last HistoryRecord: no message can come between them. `pause` and `resume` are for the transport's flow control.
     """
 
     def __init__(
@@ -172,44 +172,44 @@ class Transfer:
         self._archive = archive
         self._is_wanted = is_wanted
         self._on_done = on_done
-        self._sequence = 0  # of the last entry that was looked at
+        self._sequence = 0  # of the last entry that was examined
         self._is_paused = False
-        self._is_over = False
+        self._is_done = False
         self._next: asyncio.Handle | None = None
 
     def start(self) -> None:
-        """Begin, in the running loop."""
+        """Start, in the running loop."""
         self._schedule()
 
     def pause(self) -> None:
-        """Write nothing for now."""
+        """Stop writing for now."""
         self._is_paused = True
 
     def resume(self) -> None:
-        """Go on."""
+        """Continue writing."""
         self._is_paused = False
         self._schedule()
 
     def _schedule(self) -> None:
-        if self._next is None and not self._is_over:
+        if self._next is None and not self._is_done:
             self._next = asyncio.get_running_loop().call_soon(self._write)
 
     def _write(self) -> None:
-        """Take one step, unless the transport has been closed or takes no more."""
+        """Write the next step, unless the transport is closing or paused."""
         self._next = None
         if self._is_paused or self._transport.is_closing():
             return
-        messages = self._take()
+        messages = self._next_messages()
         if messages:
             self._transport.write(encode(HistoryRecord(messages)))
         if self._sequence == self._archive.sequence:
-            self._is_over = True
+            self._is_done = True
             self._on_done()
-        elif not self._is_paused:  # `write` may have called `pause`
+        elif not self._is_paused:  # `write` may call `pause`
             self._schedule()
 
-    def _take(self) -> list[PackedMessage]:
-        """The messages of the next step."""
+    def _next_messages(self) -> list[PackedMessage]:
+        """Return the messages of the next step."""
         messages: list[PackedMessage] = []
         size = 0
         for entry in self._archive.entries(self._sequence):
@@ -218,7 +218,7 @@ class Transfer:
             if self._is_wanted(entry):
                 messages.append(pack(entry.message, entry.at))
                 size += entry.message.wire_size
-            if size >= STEP:
+            if size >= STEP_SIZE:
                 return messages
         self._sequence = self._archive.sequence
         return messages

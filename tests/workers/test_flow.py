@@ -2,7 +2,7 @@
 
 import pytest
 
-from aphlict.workers.ipc import FRESH, MAX_ROOM, Flow
+from aphlict.workers.ipc import MAX_ROOM, REPORT_LIFETIME, FlowControl
 
 
 @pytest.mark.parametrize(
@@ -18,13 +18,13 @@ from aphlict.workers.ipc import FRESH, MAX_ROOM, Flow
     ],
 )
 def test_there_is_room_for_what_all_browsers_may_get(load: float, reach: float, room: int) -> None:
-    flow = Flow()
+    flow = FlowControl()
     flow.on_report(load, reach, 10.0)
     assert flow.room(10.0) == room
 
 
 def test_what_is_on_its_way_takes_room() -> None:
-    flow = Flow()
+    flow = FlowControl()
     flow.on_report(0.0, 0.01, 10.0)
     flow.on_sent(30)
     flow.on_sent(30)
@@ -34,15 +34,15 @@ def test_what_is_on_its_way_takes_room() -> None:
 
 
 def test_without_a_fresh_report_one_message_asks_for_it() -> None:
-    flow = Flow()
+    flow = FlowControl()
     assert flow.room(10.0) == 1
     flow.on_report(0.0, 0.0, 10.0)
-    assert flow.room(10.0 + FRESH) == MAX_ROOM
-    assert flow.room(10.1 + FRESH) == 1
+    assert flow.room(10.0 + REPORT_LIFETIME) == MAX_ROOM
+    assert flow.room(10.1 + REPORT_LIFETIME) == 1
 
 
 def test_an_edge_that_is_late_holds_up_nobody() -> None:
-    flow = Flow()
+    flow = FlowControl()
     flow.is_late = True
     assert flow.room(10.0) == MAX_ROOM
     flow.on_report(1.0, 0.1, 10.0)

@@ -91,7 +91,7 @@ async def distributing(hub: Hub) -> AsyncIterator[tuple[EdgePool, str]]:
 def answered(distribution: EdgePool) -> int | None:
     """How many edges have answered at once: 0 where there are none, None where they have to be waited for."""
     told: list[int] = []
-    distribution.ask("", lambda each: told.append(len(each)))
+    distribution.request_stats("", lambda each: told.append(len(each)))
     return told[0] if told else None
 
 
