@@ -101,7 +101,7 @@ def parse_head(head: bytes) -> Request:
     lines = head.split(b"\r\n")
     start = _START.fullmatch(lines[0])
     if start is None:
-        raise InvalidRequestLine("the first line is no HTTP/1.1 request line")
+        raise InvalidRequestLine("the first line is not an HTTP/1.1 request line")
     method, target, minor = start.groups()
     headers = _read_fields(lines[1:])
     request = Request(method.decode(), origin_form(target.decode("latin-1")), int(minor), headers)
@@ -141,7 +141,7 @@ def _reject_early(data: bytes) -> None:
     if _BARE_LF.search(data):
         raise BadRequest("a line of the head does not end with CR LF")
     if data and not 0x21 <= data[0] <= 0x7E:
-        raise InvalidRequestLine("the first line is no HTTP/1.1 request line")
+        raise InvalidRequestLine("the first line is not an HTTP/1.1 request line")
 
 
 def _read_fields(lines: list[bytes]) -> dict[str, str]:
@@ -193,10 +193,10 @@ def accept_response(request: Request) -> bytes:
         raise BadRequest("a request that upgrades has no body")
     if "upgrade" not in _tokens(headers.get("connection", "")):
         raise ConnectionHeaderRequired(
-            "the Connection header does not name Upgrade: a proxy may have removed it"
+            "the Connection header does not contain Upgrade: a proxy may have removed it"
         )
     if headers.get("sec-websocket-version") != "13":
-        raise UnsupportedVersion("this server speaks version 13 of the WebSocket protocol")
+        raise UnsupportedVersion("this server supports version 13 of the WebSocket protocol only")
     key = headers.get("sec-websocket-key", "")
     if not _KEY.fullmatch(key):
         raise InvalidWebSocketKey("Sec-WebSocket-Key is not 16 bytes in base64")

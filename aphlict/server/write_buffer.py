@@ -13,7 +13,7 @@ MAX_CHUNKS = 16  # sent in a row before other connections have their turn
 CONNECTION_SHARE = 64 * 1024  # bytes that a connection may hold without being closed in favour of others
 ADDRESS_PART = 4  # without `limits.send_buffer.address`, an address may hold one byte in so many of the total
 ITERATOR_COST = 32 * 1024  # bytes counted for a replay, whatever it yields: the list that it iterates over
-FRAME_COST = 500  # bytes of the objects that belong to a frame: its uniqueID, its channels
+FRAME_COST = 500  # bytes at most of what belongs to a waiting frame: its object, and its count in the budget
 REFERENCE_COST = 16  # bytes of one more reference in a queue
 
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)

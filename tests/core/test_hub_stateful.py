@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from aphlict.core import fanout as deliveries
+from aphlict.core import fanout
 from aphlict.core.hub import Recovery
 from aphlict.core.subscriptions import Subscriber
 from tests.support.hub import FakeSubscriber, HubHarness
@@ -52,7 +52,7 @@ class HubMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._slice, deliveries.SLICE = deliveries.SLICE, SMALL_SLICE
+        self._slice, fanout.SLICE = fanout.SLICE, SMALL_SLICE
         self.harness = HubHarness()
         self.published: list[Published] = []
         self.open: list[Client] = []
@@ -61,7 +61,7 @@ class HubMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Restore what other tests use."""
         self.finish_work()
-        deliveries.SLICE = self._slice
+        fanout.SLICE = self._slice
 
     def _kept(self, instance: str) -> list[Published]:
         horizon = self.harness.now - WINDOW

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from aphlict.server import admin_port as admin
+from aphlict.server import admin_port
 from tests.support.nodes import receive, running_node, subscribed
 
 
@@ -199,7 +199,7 @@ async def test_the_response_does_not_wait_for_a_long_fan_out() -> None:
 
 
 async def test_a_long_list_is_parsed_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "MAX_SLICE_SECONDS", 0)
+    monkeypatch.setattr(admin_port, "MAX_SLICE_SECONDS", 0)
     async with running_node() as node:
         turns = 0
 

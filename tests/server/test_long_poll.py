@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from aphlict.server import long_poll as poll
+from aphlict.server import long_poll
 from aphlict.server.write_buffer import BufferBudget
 from tests.support.clocks import Clock
 from tests.support.curl import Answer, curl
@@ -100,11 +100,11 @@ async def test_many_messages_are_spread_over_responses() -> None:
     async with running_node() as node:
         browser = Poller(node)
         await browser.poll()
-        names = [str(n) for n in range(2 * poll.MAX_MESSAGES + 10)]
+        names = [str(n) for n in range(2 * long_poll.MAX_MESSAGES + 10)]
         await node.publish(*(message(name) for name in names))
         for count in (1, 2):
             assert await browser.poll(wait=30)
-            assert browser.names == names[: count * poll.MAX_MESSAGES]
+            assert browser.names == names[: count * long_poll.MAX_MESSAGES]
         assert await browser.poll(wait=30)
         assert browser.names == names
 

@@ -6,7 +6,7 @@ import socket
 from contextlib import AsyncExitStack
 from itertools import product
 
-from aphlict.server import sse as events
+from aphlict.server import sse
 from aphlict.server.http_connection import HTTPConnection
 from aphlict.server.sse import EventStream, encode_data
 from tests.support.curl import Block, curl, event_source
@@ -111,7 +111,7 @@ async def test_a_quiet_stream_sends_comments() -> None:
         [connection] = connections(node)
         stream = connection._responder
         assert isinstance(stream, EventStream)
-        assert stream.on_deadline(100.0) == 100.0 + events.COMMENT_INTERVAL == 125.0
+        assert stream.on_deadline(100.0) == 100.0 + sse.COMMENT_INTERVAL == 125.0
         block = await source.block()
         assert "" in block.fields, "a comment"
         assert block.id is not None
