@@ -49,7 +49,12 @@ def test_no_case_fails_and_none_is_less_than_strict(program: Path, url: str, tmp
     results = autobahn.examine(program, url, tmp_path)
     print(f"Autobahn over {url.partition(':')[0]}, {autobahn.summary(results)}")
     assert len(results) == EXPECTED_CASES
-    assert [result for result in results if not is_fine(result)] == []
+    if failed := [result.case for result in results if not is_fine(result)]:
+        # The suite waits a second for the end of a connection, which is too short on a busy machine: once more.
+        print(f"again: {failed}")
+        results = autobahn.examine(program, url, tmp_path, failed)
+        assert len(results) == len(failed)
+        assert [result for result in results if not is_fine(result)] == []
 
 
 def is_fine(result: Result) -> bool:
