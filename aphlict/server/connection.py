@@ -16,7 +16,7 @@ from aphlict.server.tls_socket import MAX_EMPTY_RECORDS, TLSSocket
 from aphlict.server.write_buffer import CLOSED_BUFFER, WOULD_BLOCK, Part, WriteBuffer
 
 MAX_READ = 16 * 1024  # bytes read at a time
-CLOSE_TIMEOUT = 2.0  # seconds for the peer to respond to a close frame, or to receive more of what is left
+CLOSE_TIMEOUT = 2.0  # seconds for the peer to respond to a close frame, or to accept more of the last bytes
 
 _CLOSE_REASONS = {"limits.subscriptions.total": "too many subscriptions"}  # "too slow" for all other limits
 
@@ -28,7 +28,7 @@ class State(IntEnum):
     REQUEST = 1  # waiting for an HTTP request, or receiving one
     RESPONSE = 2  # an HTTP response is awaited from the handler, or streamed
     WEBSOCKET = 3
-    CLOSING = 4  # the last bytes are being sent; what is received is discarded until the peer closes
+    CLOSING = 4  # the last bytes are being sent; received data is discarded until the peer closes
     CLOSED = 5
 
 
@@ -57,7 +57,7 @@ class Connection(HasDeadline):
         super().__init__()
         self._socket = sock  # non-blocking; a TLSSocket if the port uses TLS
         self._last_received = port.server.timers.now
-        self._write_buffer: WriteBuffer | None = None  # None while nothing waits
+        self._write_buffer: WriteBuffer | None = None  # None while nothing is buffered
         self._command_debt = 0  # units of work done, reduced by `limits.commands` every second
         self._is_paused = False  # nothing is read
         self.address = self.peer = address
@@ -89,7 +89,7 @@ class Connection(HasDeadline):
 
     @property
     def limit_key(self) -> Hashable:
-        """Part of the budget's Holder: the client's network; the connection itself where the client is unknown."""
+        """Part of the budget's Holder: the client's network; the connection itself if the client is unknown."""
         address = self.counted_address
         return self if address is None else limit_key(address)
 
@@ -178,7 +178,7 @@ class Connection(HasDeadline):
     def close_over_limit(self, limit: str, /) -> None:
         """Close the connection, as it holds more than the limit with this configuration key allows.
 
-        What waits is dropped; the rest of a frame that was begun is still sent, if there is room for it.
+        Buffered data is dropped; the rest of a frame that was begun is still sent, if the budget allows it.
         """
         if self.state > State.WEBSOCKET:
             self.abort("it did not close in time, and the memory of its send buffer was needed")
@@ -192,13 +192,13 @@ class Connection(HasDeadline):
             self.close(TRY_AGAIN_LATER, _CLOSE_REASONS.get(limit, "too slow"), log_reason)
 
     def discard(self) -> None:
-        """Drop what waits, except for the rest of a frame that was begun. Call it before `close` if the client must
-        not receive the rest."""
+        """Drop buffered data, except for the rest of a frame that was begun. Call it before `close` if the client
+        must not receive the data."""
         if self._write_buffer is not None:
             self._write_buffer.clear(but_begun=True)
 
     def _drain(self, buffer: WriteBuffer) -> None:
-        """Send what waits, as far as the socket accepts it."""
+        """Send buffered data, as far as the socket accepts it."""
         try:
             is_empty = buffer.send_to(self._socket)
         except HistoryEvicted:
@@ -263,7 +263,7 @@ class Connection(HasDeadline):
                 return
 
     def _on_received(self, data: bytes) -> None:
-        """Handle data; empty: handle what was received before a pause."""
+        """Handle data; empty: handle the data kept from before a pause."""
         if self.state is State.CLOSING:
             return
         now = self.port.server.timers.now
@@ -274,7 +274,7 @@ class Connection(HasDeadline):
 
     @abstractmethod
     def _on_data(self, data: bytes) -> None:
-        """Handle data as `_on_received`; afterwards `_count_incoming` must know what is kept of it."""
+        """Handle data as `_on_received`, and call `_count_incoming` if a part of it is kept."""
 
     @abstractmethod
     def _incoming_size(self) -> int:
@@ -287,7 +287,7 @@ class Connection(HasDeadline):
             self._make_room()
 
     def _drop_incoming(self) -> None:
-        """Drop what was received of an incomplete request or message."""
+        """Drop the received part of an incomplete request or message."""
         self.port.server.buffer_budget.receive(self, 0)
 
     # Charging
@@ -323,7 +323,7 @@ class Connection(HasDeadline):
         self._command_debt = max(0, self._command_debt - earned)
 
     def _resume(self) -> None:
-        """Read again after a pause, beginning with what was received before it."""
+        """Read again after a pause, beginning with the data kept from before it."""
         self._is_paused = False
         self._update_events()
         if self._incoming_size():
@@ -338,7 +338,7 @@ class Connection(HasDeadline):
         """Send the last bytes, `code` and `reason` on a WebSocket, and close within CLOSE_TIMEOUT after that."""
 
     def abort(self, log_reason: str) -> None:
-        """Close immediately, and drop what waits."""
+        """Close immediately, and drop buffered data."""
         if self.state is State.CLOSED:
             return
         server = self.port.server
@@ -423,7 +423,7 @@ class Connection(HasDeadline):
         return next_deadline
 
     def _check_stall(self, buffer: WriteBuffer, now: float) -> float | None:
-        """Close the connection of a client that has accepted nothing of what waits for `ping.interval` seconds."""
+        """Close the connection of a client that has accepted no buffered data for `ping.interval` seconds."""
         next_deadline = buffer.check_stall(now, self.port.server.limits.ping_interval)
         if next_deadline is None:
             self.close_over_limit("limits.send_buffer")

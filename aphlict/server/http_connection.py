@@ -255,7 +255,7 @@ class HTTPConnection(Connection):
             self.port.limiter.rekey(before, self.counted_address)
 
     def _switch_debt(self, before: str | None, address: str) -> None:
-        """A client must not be charged for what another one did on the same connection of a proxy."""
+        """A client must not be charged for the commands of another one on the same connection of a proxy."""
         server = self.port.server
         now = server.timers.now
         if before is not None:

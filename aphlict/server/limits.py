@@ -17,7 +17,7 @@ _IPV4_MAPPED = bytes(10) + b"\xff\xff"  # prefix of an IPv4-mapped IPv6 address 
 
 
 def limit_key(address: str) -> str:
-    """Return the key by which an address is counted: for IPv6 its /64 network, which is what a customer is given."""
+    """Return the key by which an address is counted: for IPv6 its /64 network, which one customer owns."""
     if ":" not in address:
         return address
     try:
@@ -190,7 +190,7 @@ class TokenBucket:
 
 MAX_DEBTS = 4096  # of all addresses: half a MiB
 FORGIVEN_PART = (
-    8  # of the burst, one in so many units is forgiven: what a page spends that is opened and left
+    8  # one unit in so many of the burst is forgiven: a page that is opened and closed costs that much
 )
 
 

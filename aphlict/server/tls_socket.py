@@ -165,7 +165,7 @@ class TLSSocket(socket.socket):
         return end
 
     def _clear_bridge(self) -> None:
-        """Leave nothing to other connections: drop what OpenSSL has not read, send what it has written."""
+        """Leave nothing to other connections: drop data that OpenSSL has not read, send data that it has written."""
         incoming, outgoing = self._bridge
         if incoming.pending:
             incoming.read()
@@ -197,7 +197,7 @@ class TLSSocket(socket.socket):
         return len(data)
 
     def _send_by_records(self, data: bytes | memoryview) -> int:
-        """Send what was encrypted before, then one record after the other: at most one is left unsent."""
+        """Send data that was encrypted before, then one record after the other: at most one is left unsent."""
         self._flush()
         accepted, self._promised = self._promised, 0
         rest = memoryview(data)
@@ -211,7 +211,7 @@ class TLSSocket(socket.socket):
         return accepted
 
     def _flush(self) -> None:
-        """Send what was encrypted. Raises SSLWantWriteError if the socket does not accept all of it."""
+        """Send encrypted data. Raises SSLWantWriteError if the socket does not accept all of it."""
         if self._unsent:
             try:
                 sent = _send(self, self._unsent)

@@ -102,7 +102,7 @@ class WebSocket(Connection):
             self._count_incoming()
 
     def _on_frames(self, data: bytes) -> None:
-        """Handle frames. They are charged first: what exceeds the limit is kept, and read after a pause."""
+        """Handle frames. They are charged first; beyond the limit they are kept, and parsed after a pause."""
         if len(data) >= BYTES_PER_COMMAND:
             self.charge(len(data) // BYTES_PER_COMMAND)
             if self._is_paused:

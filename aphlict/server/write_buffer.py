@@ -22,9 +22,9 @@ Part = bytes | Iterator[bytes]
 
 
 class BufferBudget(Budget):
-    """The bytes that wait for all connections, and those received of incomplete requests and messages.
+    """The buffered bytes of all connections, and the received bytes of incomplete requests and messages.
 
-    A frame that waits for many connections exists once and counts once. Each connection is charged its part of the
+    A frame that many connections buffer exists once and counts once. Each connection is charged its part of the
     frame at the time when it is added: the first one all of it, the second one half, and so on.
     """
 
@@ -59,10 +59,10 @@ class BufferBudget(Budget):
 
 
 class WriteBuffer:
-    """The bytes that wait for one connection, in order, without copies. It exists only while something waits; `clear`
-    it at the end.
+    """The buffered bytes of one connection, in order, without copies. It exists only while there are any; `clear` it
+    at the end.
 
-    `size`: bytes that wait, however many connections share them. `stalled_since`: when it was first seen that the
+    `size`: buffered bytes, however many connections share them. `stalled_since`: when it was first seen that the
     client accepts nothing; None once it has.
     """
 
@@ -74,7 +74,7 @@ class WriteBuffer:
         self._parts: deque[Part] = deque()
         self._offset = 0  # bytes of the first part that have been sent
         self._attempted = 0  # bytes of the last `peek`, of which TLS may have sent some
-        self._cost = 0  # bytes that the budget attributes to the connection for what waits
+        self._cost = 0  # bytes that the budget attributes to the connection
         self.size = 0
         self.stalled_since: float | None = None
 
@@ -104,8 +104,8 @@ class WriteBuffer:
     def peek(self) -> bytes | memoryview:
         """Return the bytes to send next; empty if nothing is left.
 
-        They begin as the last ones, if those were not accepted: TLS requires the same bytes again. Raises what an
-        iterator that was added raises.
+        They begin as the last ones, if those were not accepted: TLS requires the same bytes again. Raises the
+        exceptions of an iterator that was added.
         """
         self._unroll()
         if not self._parts:
@@ -179,7 +179,7 @@ class WriteBuffer:
         self._shrink(len(first))
 
     def send_to(self, sock: socket.socket) -> bool:
-        """Send what the socket accepts now. Returns whether nothing is left.
+        """Send as much as the socket accepts now. Returns whether the buffer is empty.
 
         Raises OSError if the connection is lost, HistoryEvicted as a replay does.
         """
@@ -197,7 +197,7 @@ class WriteBuffer:
         return False
 
     def set_holder(self, holder: Holder) -> None:
-        """Attribute what waits to another connection object."""
+        """Attribute the buffered bytes to another connection object."""
         self._budget.attribute(self._holder, -self._cost)
         self._budget.attribute(holder, self._cost)
         self._holder = holder
