@@ -148,25 +148,25 @@ class PendingProxyConnection(HasDeadline):
     connection occupies one of `slots`.
     """
 
-    __slots__ = ("_address", "_context", "_data", "_on_header", "_slots", "_socket")
+    __slots__ = ("_address", "_data", "_on_header", "_server", "_slots", "_socket")
 
     def __init__(
         self,
         sock: socket.socket,
         address: str,
-        context: ServerContext,
+        server: ServerContext,
         slots: PendingSlots,
         on_header: Callable[[socket.socket, str, ProxyHeader], None],
     ) -> None:
         super().__init__()
         self._socket: socket.socket | None = sock
         self._address = address
-        self._context = context
+        self._server = server
         self._slots = slots
         self._on_header = on_header
         self._data = b""
-        context.poller.register(sock.fileno(), self)
-        context.timers.add(self, context.timers.now + context.limits.handshake)
+        server.poller.register(sock.fileno(), self)
+        server.timers.add(self, server.timers.now + server.limits.handshake)
 
     def on_events(self, _events: int, /) -> None:
         """Peek at the data, and read only what belongs to the header."""
@@ -200,7 +200,7 @@ class PendingProxyConnection(HasDeadline):
             sock.close()
 
     def _reject(self, reason: str) -> None:
-        self._context.limit_counters.count("proxy.protocol")
+        self._server.limit_counters.count("proxy.protocol")
         log.warning("rejected a connection from %s: %s ('proxy.protocol' is set)", self._address, reason)
         self.abort()
 
@@ -212,8 +212,8 @@ class PendingProxyConnection(HasDeadline):
             sock.close()
 
     def _release(self, sock: socket.socket) -> None:
-        self._context.poller.unregister(sock.fileno())
-        self._context.timers.cancel(self)
+        self._server.poller.unregister(sock.fileno())
+        self._server.timers.cancel(self)
         self._socket = None
         self._slots.release()
 
@@ -224,7 +224,7 @@ class PendingProxyConnection(HasDeadline):
     def on_deadline(self, _now: float, /) -> float | None:
         """Close the connection: the header is late."""
         if self._socket is not None:
-            self._context.limit_counters.count("limits.handshake")
+            self._server.limit_counters.count("limits.handshake")
             self._reject("its PROXY protocol header was not complete in time")
         return None
 
@@ -259,56 +259,56 @@ class Acceptor:
 
     def __init__(
         self,
-        server: ServerSettings,
+        settings: ServerSettings,
         local_names: Collection[str],
         handler: Handler,
         limits: AdmissionLimits,
-        shared: ServerContext,
+        server: ServerContext,
     ) -> None:
         self._handler = handler
         self._limits = limits
-        self._shared = shared
-        is_trusted = server.type == "admin"
-        self._context = PortContext(shared, limits.connections, is_trusted=is_trusted)
-        self._health_checks = PortContext(shared, NoLimit(), is_trusted=is_trusted)
-        self._rejections = PortContext(shared, limits.rejections, is_trusted=False)
-        self._tls: ssl.SSLContext | None = None
-        self.set_server(server, local_names)
-
-    def set_server(self, server: ServerSettings, local_names: Collection[str]) -> None:
-        """Apply the settings of the port."""
         self._server = server
-        host_names = HostNames(server, local_names)
-        for context in (self._context, self._health_checks, self._rejections):
-            context.access = AdminAccess(server, host_names)
-            context.origins = OriginAccess(server, host_names)
-        for context in (self._context, self._health_checks):
-            context.proxies = TrustedProxies(server.proxy_trusted)
+        is_trusted = settings.type == "admin"
+        self._port = PortContext(server, limits.connections, is_trusted=is_trusted)
+        self._health_check_port = PortContext(server, NoLimit(), is_trusted=is_trusted)
+        self._rejection_port = PortContext(server, limits.rejections, is_trusted=False)
+        self._tls: ssl.SSLContext | None = None
+        self.set_settings(settings, local_names)
+
+    def set_settings(self, settings: ServerSettings, local_names: Collection[str]) -> None:
+        """Apply the settings of the port."""
+        self._settings = settings
+        host_names = HostNames(settings, local_names)
+        for port in (self._port, self._health_check_port, self._rejection_port):
+            port.access = AdminAccess(settings, host_names)
+            port.origins = OriginAccess(settings, host_names)
+        for port in (self._port, self._health_check_port):
+            port.proxies = TrustedProxies(settings.proxy_trusted)
 
     def set_credentials(self, credentials: Credentials) -> bool:
         """Apply certificates and keys; the tokens of keys that are no longer included are revoked.
 
         Returns whether a client certificate that was accepted before may not be accepted now.
         """
-        before, after = self._context.authorities, credentials.authorities
+        before, after = self._port.authorities, credentials.authorities
         self._tls = credentials.tls
-        for context in (self._context, self._health_checks):
-            context.keys = credentials.keys
-            context.authorities = credentials.authorities
+        for port in (self._port, self._health_check_port):
+            port.keys = credentials.keys
+            port.authorities = credentials.authorities
         return after is not None and (before is None or not after.include(before))
 
     def on_accept(self, sock: socket.socket, address: str) -> None:
         """Admit or reject a connection, after its PROXY header if the port requires one. Raises OSError."""
-        if not self._server.proxy_protocol:
+        if not self._settings.proxy_protocol:
             self._admit(sock, address)
             return
         limits = self._limits
         if not limits.pending.acquire(limits.connections.available):
-            self._shared.limit_counters.add("limits.connections", address)
+            self._server.limit_counters.add("limits.connections", address)
             sock.close()
             return
         try:
-            PendingProxyConnection(sock, address, self._shared, limits.pending, self._on_proxy_header)
+            PendingProxyConnection(sock, address, self._server, limits.pending, self._on_proxy_header)
         except OSError:
             limits.pending.release()
             raise
@@ -316,31 +316,31 @@ class Acceptor:
     def _on_proxy_header(self, sock: socket.socket, peer: str, header: ProxyHeader) -> None:
         address = header.address or peer
         if header.is_local:
-            self._open(sock, address, self._health_checks, self._handler)
+            self._open(sock, address, self._health_check_port, self._handler)
         else:
             self._admit(sock, address)
 
     def _admit(self, sock: socket.socket, address: str) -> None:
         """Admit or reject a connection. Raises OSError if the client is gone or the system's resources are spent."""
-        counted = None if self._context.proxies.trusts(address) else address
+        counted = None if self._port.proxies.trusts(address) else address
         try:
             self._limits.connections.acquire(counted)
         except BadRequest as error:
             self._reject(sock, address, error)
             return
         try:
-            self._open(sock, address, self._context, self._handler)
+            self._open(sock, address, self._port, self._handler)
         except OSError:
             self._limits.connections.release(counted)
             raise
 
     def _reject(self, sock: socket.socket, address: str, error: BadRequest) -> None:
         if not self._limits.rejections.acquire():
-            self._shared.limit_counters.add(error.limit or "", address)
+            self._server.limit_counters.add(error.limit or "", address)
             sock.close()
             return
         try:
-            self._open(sock, address, self._rejections, RejectAll(error))
+            self._open(sock, address, self._rejection_port, RejectAll(error))
         except OSError:
             self._limits.rejections.release(address)
             raise
@@ -348,7 +348,7 @@ class Acceptor:
     def _open(self, sock: socket.socket, address: str, port: PortContext, handler: Handler) -> None:
         """Make a connection of a socket. Raises OSError as `_admit`."""
         if self._tls is not None:
-            sock = TLSSocket(sock, self._tls, self._shared.tls_bridge)
+            sock = TLSSocket(sock, self._tls, self._server.tls_bridge)
         try:
             HTTPConnection(sock, address, port, handler)
         except OSError:

@@ -131,7 +131,7 @@ class Server:
             is_stricter = False
             for acceptor, server, each in zip(self._acceptors, servers, credentials, strict=True):
                 is_stricter |= acceptor.set_credentials(each)
-                acceptor.set_server(server, names)
+                acceptor.set_settings(server, names)
             if is_stricter:
                 self._abort_untrusted()
             self._set_limits(settings)
