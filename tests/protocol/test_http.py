@@ -14,7 +14,14 @@ from aphlict.errors import (
     UnsupportedVersion,
 )
 from aphlict.protocol import http
-from aphlict.protocol.http import Request, accept_response, instance_from_path, parse_request
+from aphlict.protocol.http import (
+    MAX_QUERY_FIELDS,
+    Request,
+    accept_response,
+    instance_from_path,
+    parse_query,
+    parse_request,
+)
 from tests.support.heads import BROWSER, MALFORMED, Malformed, head
 
 LIMIT = 8192
@@ -301,3 +308,18 @@ def test_the_instance_in_a_path(path: str, instance: str) -> None:
 def test_an_instance_that_is_not_utf8() -> None:
     with pytest.raises(BadRequest):
         instance_from_path("/~%FF/")
+
+
+# Queries
+
+
+def test_a_query_is_utf8_with_or_without_percent_encoding() -> None:
+    raw = "ü".encode().decode("latin-1")
+    assert parse_query(f"a=%C3%BC&a={raw}&b=") == {"a": ["ü", "ü"], "b": [""]}
+    assert parse_query("") == {}
+
+
+@pytest.mark.parametrize("query", ["a=%FF", "a=\xff", "&".join(["a=1"] * (MAX_QUERY_FIELDS + 1))])
+def test_an_invalid_or_endless_query_is_rejected(query: str) -> None:
+    with pytest.raises(BadRequest):
+        parse_query(query)
