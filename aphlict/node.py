@@ -156,48 +156,54 @@ class Node:
             log.warning("this edge missed messages: %d clients have to resume", self.hub.connections)
         self.server.disconnect(TRY_AGAIN_LATER, "messages were missed")
 
-    @property
-    def _edge_load(self) -> float:
-        return 0.0 if self._edges is None else self._edges.load
-
     def publish(self, messages: list[Message], done: Callable[[list[Receipt]], None], /) -> None:
         """Publish messages in order, a long list in several turns of the loop. Raises Overloaded.
 
         `done` is called when every edge has the messages. It receives fewer receipts than there are messages if the
         load became too high: the messages without a receipt were not published.
         """
-        self.hub.check_load(self._edge_load)
-        self._publish(messages, [], done)
+        if self._edges is None:
+            self.hub.check_load()
+            self._publish_here(messages, [], done)
+        else:
+            self.hub.check_load(self._edges.load)
+            self._publish_to_edges(self._edges, messages, [], done)
 
-    def _publish(
+    def _publish_here(
         self, messages: list[Message], receipts: list[Receipt], done: Callable[[list[Receipt]], None]
     ) -> None:
-        """Publish the messages that have no receipt yet."""
+        """Publish the messages without a receipt in this process: as many as fit into a turn, then the next ones."""
+        begin = now = time.monotonic()
+        for message in messages[len(receipts) :]:
+            if now > begin + MAX_TURN:
+                asyncio.get_running_loop().call_soon(self._publish_here, messages, receipts, done)
+                return
+            if receipts and self.hub.load > 1:
+                break
+            receipts.append(self.hub.publish(message, now))
+            now = time.monotonic()
+        done(receipts)
+
+    def _publish_to_edges(
+        self,
+        edges: EdgePool,
+        messages: list[Message],
+        receipts: list[Receipt],
+        done: Callable[[list[Receipt]], None],
+    ) -> None:
+        """Publish the messages without a receipt: as many as the edges have room for, then the next ones."""
+        now, begin = time.monotonic(), len(receipts)
 
         def on_published(more: list[Receipt]) -> None:
             receipts.extend(more)
-            if len(receipts) == len(messages) or self.hub.load > 1 or self._edge_load > 1:
+            if len(receipts) == len(messages) or edges.load > 1:
                 done(receipts)
             else:
-                asyncio.get_running_loop().call_soon(self._publish, messages, receipts, done)
+                loop = asyncio.get_running_loop()
+                loop.call_soon(self._publish_to_edges, edges, messages, receipts, done)
 
-        rest, now = messages[len(receipts) :], time.monotonic()
-        if self._edges is None:
-            on_published(self._publish_here(rest, now))
-        else:
-            part = rest[: self._edges.room(now)]
-            self._edges.publish(part, now, on_published, waits_for_late=len(messages) == 1)
-
-    def _publish_here(self, messages: list[Message], now: float) -> list[Receipt]:
-        """Publish in this process, until it has taken a turn's time: the more channels clients share, the longer."""
-        receipts = []
-        until = now + MAX_TURN
-        for message in messages:
-            receipts.append(self.hub.publish(message, now))
-            now = time.monotonic()
-            if now > until or self.hub.load > 1:
-                break
-        return receipts
+        part = messages[begin : begin + edges.room(now)]
+        edges.publish(part, now, on_published, waits_for_late=len(messages) == 1)
 
     def status(self, instance: str, done: Callable[[dict[str, Any]], None], /) -> None:
         """Collect the status of the node and of an instance, as the admin port responds it."""
