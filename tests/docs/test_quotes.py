@@ -1,4 +1,4 @@
-"""The manual quotes errors as the code writes them."""
+"""The manual quotes errors and names functions as the code has them."""
 
 import re
 
@@ -20,3 +20,14 @@ def test_errors_of_aphlict_are_quoted(sentence: str) -> None:
 
 def test_there_are_quotes() -> None:
     assert len(QUOTED) >= 7
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    re.findall(
+        r"\]\(\.\./(aphlict/[\w/]+\.py)\), `(\w+(?:\.\w+)?)`", (ROOT / "docs/architecture.md").read_text()
+    ),
+)
+def test_named_parts_of_modules_exist(path: str, name: str) -> None:
+    definitions = re.findall(r"\b(?:def|class) (\w+)", (ROOT / path).read_text())
+    assert set(name.split(".")) <= set(definitions)
