@@ -1,4 +1,4 @@
-"""What all tests of the cluster share."""
+"""Fixtures of the tests of the cluster."""
 
 import logging
 from collections.abc import Iterator

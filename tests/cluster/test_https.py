@@ -25,7 +25,7 @@ def https(node: FakeNode, ca: str | None, host: str = "127.0.0.1") -> PeerSettin
     return PeerSettings(host=host, port=node.port, protocol="https", ssl_ca=ca)
 
 
-async def test_a_peer_that_can_prove_who_it_is(tmp_path: Path) -> None:
+async def test_a_peer_with_a_valid_certificate(tmp_path: Path) -> None:
     authority = root()
     files = authority.write(tmp_path, "ca")
     async with (
@@ -39,7 +39,7 @@ async def test_a_peer_that_can_prove_who_it_is(tmp_path: Path) -> None:
         await eventually(lambda: [peer["state"] for peer in relay.status()] == ["up", "up"])
 
 
-async def test_a_certificate_that_signed_itself_and_is_trusted_as_such(tmp_path: Path) -> None:
+async def test_a_trusted_self_signed_certificate(tmp_path: Path) -> None:
     issued = self_signed()
     async with (
         FakeNode("B", server_context(issued, tmp_path)).start() as node,
@@ -49,7 +49,9 @@ async def test_a_certificate_that_signed_itself_and_is_trusted_as_such(tmp_path:
         await node.got(1)
 
 
-async def test_a_peer_that_cannot(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_certificate_of_an_unknown_authority(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     authority, stranger = root(), root("Someone Else")
     files = stranger.write(tmp_path, "ca")
     async with (
@@ -62,7 +64,7 @@ async def test_a_peer_that_cannot(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         assert node.messages == []
 
 
-async def test_a_new_authority_counts_from_the_next_connection(tmp_path: Path) -> None:
+async def test_a_new_authority_applies_to_the_next_connection(tmp_path: Path) -> None:
     authority = root()
     ca = tmp_path / "ca"
     node = FakeNode("B", server_context(authority.issue(), tmp_path)).start()
@@ -85,7 +87,7 @@ async def test_a_certificate_for_another_name(tmp_path: Path) -> None:
         assert "IP address mismatch" in str(relay.status()[0]["last_error"])
 
 
-async def test_the_trust_store_of_the_system_knows_no_home_made_authority(tmp_path: Path) -> None:
+async def test_the_trust_store_of_the_system_lacks_a_private_authority(tmp_path: Path) -> None:
     async with (
         FakeNode("B", server_context(root().issue(), tmp_path)).start() as node,
         relay_to(https(node, None)) as relay,
@@ -104,7 +106,7 @@ async def test_a_peer_without_tls(tmp_path: Path) -> None:
         assert relay.status()[0]["last_error_code"] == "peer_timeout"
 
 
-async def test_a_peer_that_answers_tls_with_something_else(tmp_path: Path) -> None:
+async def test_a_peer_that_responds_to_tls_in_plain_text(tmp_path: Path) -> None:
     async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()

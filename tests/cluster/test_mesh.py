@@ -38,7 +38,7 @@ def test_each_browser_gets_each_message_once_in_order_for_three_posts(nodes: lis
     assert [node.status()["duplicates"] for node in nodes] == [0, 0, 0, 0]
 
 
-def test_what_is_posted_to_different_nodes_reaches_all(nodes: list[Installation]) -> None:
+def test_messages_to_different_nodes_reach_all(nodes: list[Installation]) -> None:
     wait_for_mesh(nodes)
     with contextlib.ExitStack() as stack:
         browsers = [stack.enter_context(listening_to(node)) for node in nodes]
@@ -52,7 +52,7 @@ def test_what_is_posted_to_different_nodes_reaches_all(nodes: list[Installation]
     assert posts(nodes) <= 3 * 400
 
 
-def test_a_node_that_was_killed_has_what_it_missed_after_its_return(nodes: list[Installation]) -> None:
+def test_a_killed_node_receives_what_it_missed(nodes: list[Installation]) -> None:
     wait_for_mesh(nodes)
     publish(nodes[0], range(100))
     wait_until(lambda: not any(peer["queued"] for peer in peers(nodes[0])), "all to be acknowledged")
@@ -92,7 +92,7 @@ def test_order_holds_while_a_node_returns_in_the_middle_of_the_traffic(nodes: li
     assert history(nodes[3]) == list(range(sent))
 
 
-def test_what_is_posted_before_the_nodes_know_each_other_arrives_once(tmp_path: Path) -> None:
+def test_messages_before_the_nodes_are_connected_arrive_once(tmp_path: Path) -> None:
     with mesh(tmp_path, 4) as nodes:
         publish(nodes[0], range(50))
         wait_for_mesh(nodes)

@@ -14,7 +14,7 @@ from tests.support.waiting import eventually, eventually_async
 async def mixed_cluster(
     count: int,
 ) -> AsyncIterator[tuple[list[RunningNode], NodeJsServer]]:
-    """So many nodes and one Node.js server, all of which list all."""
+    """Run nodes and one Node.js server, each with all others as peers."""
     other = NodeJsServer("nodejs0000000000").start()
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(other)
@@ -76,7 +76,7 @@ async def test_a_message_of_the_node_js_server_reaches_each_browser_once() -> No
         assert sum(peer["posts"] for status in statuses for peer in status["peers"]) <= 50 * 3 * 3
 
 
-async def test_a_message_of_the_node_js_server_goes_on_to_those_that_it_does_not_list() -> None:
+async def test_a_message_of_the_node_js_server_is_forwarded_to_nodes_that_it_does_not_list() -> None:
     async with mixed_cluster(2) as (nodes, other):
         other.join(nodes[0].admin_port)
         await nodes[0].ask("/", port=other.port, method="POST", body='{"subscribers": ["a"], "n": 1}')
@@ -84,7 +84,7 @@ async def test_a_message_of_the_node_js_server_goes_on_to_those_that_it_does_not
         assert len(other.delivered) == 1
 
 
-async def test_a_node_js_server_that_comes_back_gets_what_it_missed() -> None:
+async def test_a_node_js_server_that_comes_back_receives_what_it_missed() -> None:
     async with mixed_cluster(2) as (nodes, other):
         await other.stop()
         for number in range(20):

@@ -7,7 +7,7 @@ from tests.cluster.messages import OWN, message
 
 
 class Node:
-    """A peer that may have told its name."""
+    """A peer whose fingerprint may be known."""
 
     def __init__(self, fingerprint: str | None) -> None:
         self.fingerprint = fingerprint
@@ -28,38 +28,38 @@ def filled(*envelopes: Envelope, options: PeerOptions | None = None) -> Outbox:
     return outbox
 
 
-def test_what_is_taken_comes_in_order() -> None:
+def test_messages_are_taken_in_order() -> None:
     outbox = filled(envelope("1"), envelope("2"), envelope("3"))
     assert texts(outbox.take(2, 10_000)) == ["1", "2"]
     assert texts(outbox.take(2, 10_000)) == ["3"]
     assert outbox.take(2, 10_000) == []
 
 
-def test_what_is_given_back_is_first_again() -> None:
+def test_messages_that_are_put_back_come_first() -> None:
     outbox = filled(envelope("1"), envelope("2"), envelope("3"))
     outbox.put_back(outbox.take(2, 10_000))
     assert texts(outbox.take(9, 10_000)) == ["1", "2", "3"]
 
 
-def test_past_the_count_the_oldest_go() -> None:
+def test_beyond_max_count_the_oldest_are_dropped() -> None:
     outbox = Outbox(PeerOptions(max_count=2))
     assert [outbox.put(envelope(text)) for text in "123"] == [0, 0, 1]
     assert texts(outbox.take(9, 10_000)) == ["2", "3"]
 
 
-def test_past_the_size_the_oldest_go() -> None:
+def test_beyond_max_bytes_the_oldest_are_dropped() -> None:
     outbox = filled(*(envelope(text, size=1000) for text in "1234"), options=PeerOptions(max_bytes=2500))
     assert texts(outbox.take(9, 10_000)) == ["3", "4"]
 
 
-def test_past_the_age_the_oldest_go() -> None:
+def test_beyond_max_age_the_oldest_are_dropped() -> None:
     outbox = filled(envelope("1", posted=0), envelope("2", posted=30), options=PeerOptions(max_age=60))
     assert outbox.trim(60) == 0
     assert outbox.trim(61) == 1
     assert texts(outbox.take(9, 10_000)) == ["2"]
 
 
-def test_what_came_back_counts_again() -> None:
+def test_messages_that_are_put_back_count_again() -> None:
     outbox = filled(*(envelope(text, size=1000) for text in "12"), options=PeerOptions(max_bytes=2500))
     outbox.put_back(outbox.take(2, 10_000))
     assert outbox.put(envelope("3", size=1000)) == 1
@@ -72,7 +72,7 @@ def test_a_batch_has_a_size() -> None:
     assert texts(outbox.take(9, 2500)) == ["1", "2"]
 
 
-def test_one_message_goes_however_big() -> None:
+def test_one_message_is_sent_whatever_its_size() -> None:
     outbox = filled(envelope("1", size=1000), envelope("2"))
     assert texts(outbox.take(9, 10)) == ["1"]
 
@@ -82,7 +82,7 @@ def test_a_batch_is_of_one_instance_and_the_others_keep_their_order() -> None:
     assert [texts(outbox.take(9, 10_000)) for _ in range(4)] == [["a1", "a2"], ["b1", "b2"], ["c1", "c2"], []]
 
 
-def test_the_nodes_that_have_a_message_count_by_their_bytes() -> None:
+def test_the_size_of_touched_counts() -> None:
     named = Envelope(message("1"), OWN, (), 0, touched=("f" * 64,) * 10)
     assert named.size > envelope("1").size + 640
     outbox = filled(named, named, options=PeerOptions(max_bytes=2 * named.size - 1))
@@ -91,7 +91,7 @@ def test_the_nodes_that_have_a_message_count_by_their_bytes() -> None:
     assert outbox.put(named) == 1
 
 
-def test_the_body_names_all_who_get_it_but_the_reader() -> None:
+def test_touched_names_all_receivers_but_this_one() -> None:
     nodes = [Node("B"), Node("C"), Node(None), Node("B")]
     sent = Envelope(message("1"), OWN, nodes, 0, touched=("X", "B"))
     assert json.loads(sent.body("C"))["touched"] == ["X", "B", OWN]
@@ -99,7 +99,7 @@ def test_the_body_names_all_who_get_it_but_the_reader() -> None:
     assert json.loads(sent.body(None))["touched"] == ["X", "B", OWN, "C"]
 
 
-def test_the_body_names_those_who_told_their_name_since() -> None:
+def test_touched_names_fingerprints_learned_meanwhile() -> None:
     late = Node(None)
     sent = Envelope(message("1"), OWN, [late], 0)
     late.fingerprint = "L"

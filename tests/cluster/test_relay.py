@@ -1,4 +1,4 @@
-"""The relay among nodes that behave: who gets what, how often, in which order, in how many requests."""
+"""The relay with peers that respond: receivers, order, duplicates, number of requests."""
 
 import asyncio
 import logging
@@ -33,7 +33,7 @@ async def test_touched_names_everyone_but_the_receiver() -> None:
             assert node.posts[0].is_list is False
 
 
-async def test_who_has_a_message_gets_none() -> None:
+async def test_a_peer_that_has_a_message_does_not_receive_it() -> None:
     async with (
         FakeNode("B").start() as first,
         FakeNode("C").start() as second,
@@ -117,7 +117,7 @@ def is_closed(port: int) -> bool:
     return port not in [each.raddr.port for each in psutil.Process().net_connections("tcp") if each.raddr]
 
 
-async def test_a_silent_peer_is_looked_at_again() -> None:
+async def test_a_silent_peer_is_probed() -> None:
     async with (
         FakeNode("B").start() as node,
         relay_to(node.settings, options=PeerOptions(probe_interval=0.05)),
@@ -126,7 +126,7 @@ async def test_a_silent_peer_is_looked_at_again() -> None:
         assert node.connections == 1
 
 
-async def test_close_sends_what_waits() -> None:
+async def test_close_sends_queued_messages() -> None:
     async with FakeNode("B").start() as node, relay_to(node.settings) as relay:
         for number in range(1000):
             relay.forward(message(str(number)))
@@ -134,7 +134,7 @@ async def test_close_sends_what_waits() -> None:
         assert len(node.messages) == 1000
 
 
-async def test_close_does_not_wait_for_who_is_away(caplog: pytest.LogCaptureFixture) -> None:
+async def test_close_does_not_wait_for_an_unreachable_peer(caplog: pytest.LogCaptureFixture) -> None:
     bounds = PeerOptions(min_backoff=30, max_backoff=30)
     async with started("C") as [node], relay_to(NOBODY, node.settings, options=bounds) as relay:
         await eventually(lambda: relay.status()[0]["state"] == "down")
@@ -145,7 +145,7 @@ async def test_close_does_not_wait_for_who_is_away(caplog: pytest.LogCaptureFixt
     assert "2 messages were not sent before the stop" in caplog.text
 
 
-async def test_close_tries_once_more_who_is_away() -> None:
+async def test_close_retries_an_unreachable_peer_once() -> None:
     node = FakeNode("B").start()
     await node.stop()
     async with node, relay_to(node.settings, options=PeerOptions(min_backoff=30, max_backoff=30)) as relay:
@@ -198,7 +198,7 @@ async def test_the_status_of_a_peer() -> None:
         assert isinstance(down["down_for"], float)
 
 
-async def test_a_node_that_asks_who_this_is_is_tried_at_once() -> None:
+async def test_a_node_that_requests_the_status_is_retried_immediately() -> None:
     node = FakeNode("B").start()
     await node.stop()
     async with node, relay_to(node.settings, options=PeerOptions(min_backoff=30, max_backoff=30)) as relay:
@@ -210,7 +210,7 @@ async def test_a_node_that_asks_who_this_is_is_tried_at_once() -> None:
         await node.got(1)
 
 
-async def test_a_node_says_who_it_is() -> None:
+async def test_a_node_sends_its_fingerprint() -> None:
     names = []
     async with FakeNode("B").start() as node:
         node.respond = lambda request: names.append(request.headers["X-Aphlict-Node"])

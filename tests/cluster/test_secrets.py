@@ -1,4 +1,4 @@
-"""Nodes that ask each other who they are: by a secret, by a certificate."""
+"""Nodes that require a secret or a client certificate from each other."""
 
 import logging
 import re
@@ -21,7 +21,7 @@ SECRET, ANOTHER = "a-secret-of-many-letters", "another-secret-of-many-letters"
 
 
 def peers(node: RunningNode) -> Sequence[dict[str, Any]]:
-    """What a node knows of its peers, without asking over its port."""
+    """Return the status of a node's peers, without a request to its port."""
     told: list[dict[str, Any]] = []
     node.node.status("default", lambda status: told.extend(status["peers"]))
     return told
@@ -45,7 +45,7 @@ async def check_delivery(one: RunningNode, other: RunningNode, *options: str, sc
     assert (await receive(browser, 1))[0]["n"] == 1
 
 
-async def test_nodes_show_each_other_the_secret_that_they_ask_for_themselves() -> None:
+async def test_nodes_send_each_other_their_own_secret() -> None:
     sockets = [(listening(), listening()) for _ in range(2)]
     keys: dict[str, Any] = {"admin": {"admin.secret": SECRET}, "cluster": listed(sockets)}
     async with (
@@ -68,7 +68,7 @@ async def test_a_peer_can_have_a_secret_of_its_own() -> None:
         await check_delivery(one, other, "-H", f"Authorization: Bearer {SECRET}")
 
 
-async def test_messages_wait_while_the_nodes_do_not_agree() -> None:
+async def test_messages_are_queued_while_a_secret_is_rejected() -> None:
     async with running_node(admin={"admin.secret": SECRET}) as other:
         cluster = [{"host": HOST, "port": other.admin_port, "secret": ANOTHER}]
         async with running_node(cluster=cluster) as one:
@@ -92,7 +92,7 @@ def secured(authority: Authority, folder: Path, *, client: bool = True) -> dict[
     return {**{key: value for key, value in files.settings().items() if value}, "ssl.ca": files.ca}
 
 
-async def test_nodes_show_each_other_the_certificate_that_they_serve_with(tmp_path: Path) -> None:
+async def test_nodes_use_the_certificate_of_their_admin_server(tmp_path: Path) -> None:
     authority = root()
     sockets = [(listening(), listening()) for _ in range(2)]
     ca = authority.write(tmp_path, "authority").ca
@@ -114,7 +114,7 @@ async def test_nodes_show_each_other_the_certificate_that_they_serve_with(tmp_pa
 
 
 @pytest.mark.parametrize("shown", ["nothing", "of a stranger", "of a server alone"])
-async def test_who_shows_no_good_certificate(
+async def test_an_invalid_client_certificate_is_rejected(
     shown: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     authority = root()
@@ -160,14 +160,14 @@ FILES = {"ssl_key": "/k", "ssl_cert": "/c"}
         ),
     ],
 )
-def test_what_a_peer_is_shown(
+def test_which_credentials_a_peer_receives(
     admins: list[dict[str, Any]], peer: dict[str, Any], shown: tuple[str | None, str | None]
 ) -> None:
     found = settings_of(*admins, peer=peer)
     assert (found.secret, found.ssl_cert) == shown
 
 
-async def test_an_authority_that_is_removed_for_a_peer_ends_the_connection_to_it(tmp_path: Path) -> None:
+async def test_removing_the_authority_of_a_peer_closes_the_connection(tmp_path: Path) -> None:
     authority, another = root("One"), root("Another")
     files = authority.issue().write(tmp_path)
     keys = {key: value for key, value in files.settings().items() if value}

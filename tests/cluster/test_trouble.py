@@ -1,4 +1,4 @@
-"""Peers that are away, hang, refuse or talk nonsense: what they cost, what is said, and that they recover."""
+"""Peers that are unreachable, hang, reject or respond with garbage: cost, log lines, recovery."""
 
 import asyncio
 import logging
@@ -38,7 +38,7 @@ async def down(relay: Relay, code: str) -> None:
 
 @asynccontextmanager
 async def raw_server(answer: bytes, *, closes: bool = True) -> AsyncIterator[PeerSettings]:
-    """A server that says the same to everyone, HTTP or not."""
+    """A server that sends the same bytes to every client, HTTP or not."""
 
     writers: list[asyncio.StreamWriter] = []
 
@@ -60,7 +60,9 @@ async def raw_server(answer: bytes, *, closes: bool = True) -> AsyncIterator[Pee
 # Away and back
 
 
-async def test_a_peer_that_is_refused_gets_all_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unreachable_peer_receives_everything_when_it_is_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     node = FakeNode("B").start()
     await node.stop()
     async with node, relay_to(node.settings) as relay:
@@ -78,7 +80,7 @@ async def test_a_peer_that_is_refused_gets_all_when_it_is_back(caplog: pytest.Lo
     assert back.endswith(" s: 1000 queued messages were sent")
 
 
-async def test_another_cause_is_said_while_a_peer_is_away(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_new_cause_is_logged_while_a_peer_is_unreachable(caplog: pytest.LogCaptureFixture) -> None:
     """It is started again, and now has a secret: what is in the log has to be what is wrong."""
     node = FakeNode("B").start()
     await node.stop()
@@ -113,7 +115,7 @@ async def test_a_peer_that_comes_and_goes_misses_nothing(caplog: pytest.LogCaptu
     assert len(lines(caplog, "is up again")) == 3
 
 
-async def test_a_peer_that_was_restarted_is_known_by_its_new_name(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_restarted_peer_is_known_by_its_new_fingerprint(caplog: pytest.LogCaptureFixture) -> None:
     async with (
         FakeNode("old").start() as node,
         FakeNode("C").start() as other,
@@ -136,7 +138,7 @@ async def test_a_peer_that_was_restarted_is_known_by_its_new_name(caplog: pytest
     assert lines(caplog, "is node new")
 
 
-async def test_what_a_restarted_peer_got_from_others_is_not_sent_again() -> None:
+async def test_messages_that_a_restarted_peer_has_are_not_sent_again() -> None:
     async with FakeNode("old").start() as node, relay_to(node.settings) as relay:
         await eventually(lambda: state(relay) == "up")
         await node.stop()
@@ -149,7 +151,7 @@ async def test_what_a_restarted_peer_got_from_others_is_not_sent_again() -> None
         assert node.texts == ["2"]
 
 
-async def test_an_idle_connection_that_was_closed_is_replaced_at_once(
+async def test_an_idle_connection_that_was_closed_is_replaced_immediately(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with (
@@ -163,7 +165,7 @@ async def test_an_idle_connection_that_was_closed_is_replaced_at_once(
     assert not [line for line in lines(caplog, "is unreachable") if "refused" not in line]
 
 
-async def test_a_peer_that_hangs_costs_one_connection_and_nobody_else_waits() -> None:
+async def test_a_peer_that_hangs_uses_one_connection_and_delays_no_other() -> None:
     async with (
         started("B", "C") as [hung, node],
         relay_to(hung.settings, node.settings, options=PeerOptions(response_timeout=60)) as relay,
@@ -175,7 +177,7 @@ async def test_a_peer_that_hangs_costs_one_connection_and_nobody_else_waits() ->
         assert hung.connections == 1
 
 
-async def test_a_peer_that_hangs_is_given_up_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_peer_that_hangs_times_out_and_is_retried(caplog: pytest.LogCaptureFixture) -> None:
     async with FakeNode("B").start() as node, relay_to(node.settings, options=IMPATIENT) as relay:
         await eventually(lambda: state(relay) == "up")
         node.is_hung = True
@@ -198,12 +200,12 @@ async def test_a_peer_that_accepts_nothing_is_no_connection() -> None:
             await down(relay, "peer_timeout")
 
 
-async def test_a_name_that_is_unknown() -> None:
+async def test_an_unknown_name() -> None:
     async with relay_to(PeerSettings(host="nobody.invalid", port=80)) as relay:
         await down(relay, "peer_unreachable")
 
 
-async def test_a_name_that_is_no_name() -> None:
+async def test_an_invalid_name() -> None:
     async with relay_to(PeerSettings(host="x" * 70 + ".invalid", port=80)) as relay:
         await down(relay, "peer_unreachable")
 
@@ -240,7 +242,7 @@ async def test_a_name_that_is_no_name() -> None:
         ),
     ],
 )
-async def test_what_is_said_of_an_answer(
+async def test_the_error_for_each_response(
     caplog: pytest.LogCaptureFixture, answer: bytes, code: str, words: str
 ) -> None:
     async with raw_server(answer) as settings, relay_to(settings) as relay:
@@ -250,7 +252,7 @@ async def test_what_is_said_of_an_answer(
     assert len(lines(caplog, "is unreachable")) == 1
 
 
-async def test_an_answer_that_trickles_is_given_up() -> None:
+async def test_a_slow_response_times_out() -> None:
     async with (
         raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", closes=False) as settings,
         relay_to(settings, options=IMPATIENT) as relay,
@@ -258,7 +260,7 @@ async def test_an_answer_that_trickles_is_given_up() -> None:
         await down(relay, "peer_timeout")
 
 
-async def test_a_peer_that_breaks_at_each_post_is_not_asked_in_a_loop() -> None:
+async def test_a_peer_that_disconnects_at_each_post_is_retried_with_a_delay() -> None:
     node = FakeNode("B").start()
 
     def cut(request: HTTPServerRequest) -> Reply | None:
@@ -278,7 +280,7 @@ async def test_a_peer_that_breaks_at_each_post_is_not_asked_in_a_loop() -> None:
         assert node.texts == ["1"]
 
 
-async def test_a_post_that_is_answered_with_nonsense_is_tried_again() -> None:
+async def test_a_post_with_an_invalid_response_is_retried() -> None:
     node = FakeNode("B").start()
     node.respond = lambda request: Reply(200, b"ok") if request.method == "POST" else None
     async with node, relay_to(node.settings) as relay:
@@ -288,7 +290,7 @@ async def test_a_post_that_is_answered_with_nonsense_is_tried_again() -> None:
         await node.got(1)
 
 
-async def test_a_peer_that_is_overloaded_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_overloaded_peer_is_retried(caplog: pytest.LogCaptureFixture) -> None:
     node = FakeNode("B").start()
     node.respond = lambda request: reply(503, error="too much waits") if request.method == "POST" else None
     async with node, relay_to(node.settings) as relay:
@@ -303,7 +305,7 @@ async def test_a_peer_that_is_overloaded_is_tried_again(caplog: pytest.LogCaptur
     assert len(lines(caplog, "is unreachable")) == len(lines(caplog, "is up again")) == 1
 
 
-async def test_a_peer_that_took_the_beginning_of_a_list_is_sent_the_rest() -> None:
+async def test_the_rest_of_a_partly_published_list_is_sent() -> None:
     async with FakeNode("B").start() as node:
 
         def respond(request: HTTPServerRequest) -> Reply | None:
@@ -327,7 +329,7 @@ async def test_a_peer_that_took_the_beginning_of_a_list_is_sent_the_rest() -> No
 
 
 @pytest.mark.parametrize("receipts", [[{}] * 99, [{}] * 4, [], {}, None])
-async def test_receipts_that_no_message_belongs_to_lose_none(receipts: object) -> None:
+async def test_invalid_receipts_lose_no_message(receipts: object) -> None:
     async with FakeNode("B").start() as node:
         refusals = [reply(503, error="too much waits", receipts=receipts)]
         node.respond = lambda request: refusals.pop() if request.method == "POST" and refusals else None
@@ -343,7 +345,7 @@ async def test_receipts_that_no_message_belongs_to_lose_none(receipts: object) -
 
 
 @pytest.mark.parametrize("status", [400, 413])
-async def test_one_bad_message_does_not_hold_up_the_others(
+async def test_a_rejected_message_does_not_delay_others(
     caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     node = FakeNode("B").start()
@@ -361,7 +363,7 @@ async def test_one_bad_message_does_not_hold_up_the_others(
     ]
 
 
-async def test_many_bad_messages_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_many_rejected_messages_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
     node = FakeNode("B").start()
     node.respond = lambda request: reply(400, error="never") if request.method == "POST" else None
     async with node, relay_to(node.settings) as relay:
@@ -372,7 +374,7 @@ async def test_many_bad_messages_are_one_line(caplog: pytest.LogCaptureFixture) 
     assert len(lines(caplog, "49 more messages were rejected")) == 1
 
 
-async def test_a_peer_that_takes_no_lists_after_all() -> None:
+async def test_a_peer_that_does_not_accept_lists_after_all() -> None:
     node = NodeJsServer("N").start()
     node.respond = lambda request: (
         reply(200, version=7, fingerprint="N")
@@ -422,7 +424,7 @@ async def test_old_messages_are_dropped_and_counted(caplog: pytest.LogCaptureFix
     assert len(lines(caplog, "1 messages were dropped")) == 1
 
 
-async def test_a_failure_that_nobody_thought_of_is_told_and_survived(
+async def test_an_unexpected_error_is_logged_and_survived(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with FakeNode("B").start() as node, relay_to(node.settings) as relay:

@@ -27,7 +27,7 @@ print(gc.get_freeze_count(), len(gc.get_objects()))
 """
 
 
-def test_what_is_there_at_the_start_is_not_looked_at_again() -> None:
+def test_objects_of_the_start_are_frozen() -> None:
     done = subprocess.run([sys.executable, "-c", WORKER], capture_output=True, text=True, check=True)
     frozen, others = map(int, done.stdout.split())
     assert frozen > 20 * others

@@ -72,12 +72,12 @@ def test_every_kind_of_secret(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "count"), [(0o644, 1), (0o604, 1), (0o602, 1), (0o660, 0), (0o600, 0), (0o601, 0)]
 )
-def test_the_rights_of_others_count(folder: Path, mode: int, count: int) -> None:
+def test_permissions_of_others_matter(folder: Path, mode: int, count: int) -> None:
     server = ADMIN | {"admin.secret.file": str(secret_file(folder, mode))}
     assert len(exposed(folder, servers=[CLIENT, server])) == count
 
 
-def test_a_folder_that_others_cannot_enter_guards_what_is_in_it(folder: Path) -> None:
+def test_files_in_an_inaccessible_folder_are_not_exposed(folder: Path) -> None:
     inner = folder / "inner"
     inner.mkdir(mode=0o750)
     (folder / "link").symlink_to(secret_file(inner))
@@ -99,7 +99,7 @@ def test_a_configuration_without_secrets_may_be_read(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["check", "start"])
-def test_the_command_in_the_warning_ends_it(served: Installation, command: str) -> None:
+def test_the_command_in_the_warning_fixes_it(served: Installation, command: str) -> None:
     servers = json.loads(served.config.read_text())["servers"]
     quoted = served.folder / "two words"
     quoted.mkdir()

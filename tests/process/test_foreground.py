@@ -34,7 +34,7 @@ def foreground(
 
 
 @pytest.mark.parametrize("command", [("debug",), ("start", "--foreground")])
-def test_it_stays_and_ctrl_c_ends_it_in_good_order(
+def test_ctrl_c_stops_a_foreground_server_gracefully(
     installation: Installation, command: tuple[str, ...]
 ) -> None:
     with foreground(installation, *command) as process:
@@ -67,7 +67,7 @@ def test_a_foreground_start_traces_nothing(installation: Installation) -> None:
     assert "INFO" in err
 
 
-def test_ctrl_c_twice_ends_at_once(installation: Installation) -> None:
+def test_ctrl_c_twice_stops_immediately(installation: Installation) -> None:
     installation.write(drain_delay=600)
     with foreground(installation, "debug") as process:
         process.send_signal(signal.SIGINT)
@@ -77,7 +77,7 @@ def test_ctrl_c_twice_ends_at_once(installation: Installation) -> None:
     assert process.returncode == 0
 
 
-def test_ctrl_c_twice_reaches_a_worker_that_had_no_time_for_the_first(installation: Installation) -> None:
+def test_ctrl_c_twice_reaches_a_busy_worker(installation: Installation) -> None:
     installation.write(drain_delay=600)
     with foreground(installation, "debug") as process:
         worker = installation.worker()
@@ -91,7 +91,7 @@ def test_ctrl_c_twice_reaches_a_worker_that_had_no_time_for_the_first(installati
     assert process.returncode == 0
 
 
-def test_debug_ends_as_the_server_did(installation: Installation) -> None:
+def test_debug_exits_with_the_status_of_the_server(installation: Installation) -> None:
     installation.write(drain_delay=600)
     with foreground(installation, "debug") as process:
         worker = installation.worker()
@@ -106,7 +106,7 @@ def test_debug_ends_as_the_server_did(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_in_good_order(installation: Installation, number: signal.Signals) -> None:
+def test_a_graceful_stop(installation: Installation, number: signal.Signals) -> None:
     """Load balancers, clients and systemd see a graceful shutdown."""
     installation.write(drain_delay=2)
     with (
@@ -127,7 +127,7 @@ def test_a_stop_in_good_order(installation: Installation, number: signal.Signals
 
 
 def state(installation: Installation) -> tuple[int, str]:
-    """What balancers are told."""
+    """Return the state that load balancers see."""
     client = http.client.HTTPConnection("127.0.0.1", installation.client_port, timeout=5)
     with contextlib.closing(client):
         client.request("GET", "/ws/status")
@@ -135,7 +135,7 @@ def state(installation: Installation) -> tuple[int, str]:
         return answer.status, json.load(answer)["state"]
 
 
-def test_the_end_of_its_terminal_ends_it(installation: Installation) -> None:
+def test_closing_the_terminal_stops_it(installation: Installation) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ["PYTHONPATH"] = str(PROJECT)
@@ -149,11 +149,11 @@ def test_the_end_of_its_terminal_ends_it(installation: Installation) -> None:
 
 
 def ignore_hangup() -> None:
-    """What nohup(1) does."""
+    """Ignore SIGHUP, as nohup(1) does."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
-def test_nohup_keeps_it_running_when_its_terminal_is_gone(installation: Installation) -> None:
+def test_nohup_keeps_it_running_without_its_terminal(installation: Installation) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ["PYTHONPATH"] = str(PROJECT)
@@ -177,7 +177,7 @@ def test_a_background_start_under_nohup_can_be_reloaded(installation: Installati
     wait_until(lambda: installation.logged("reloaded "), "the reload")
 
 
-def test_systemd_is_told(installation: Installation) -> None:
+def test_systemd_is_notified(installation: Installation) -> None:
     address = installation.folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(address))

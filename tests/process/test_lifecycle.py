@@ -68,7 +68,7 @@ def test_stop_ends_everything(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_a_terminal_that_has_few_letters_hinders_nothing(installation: Installation, encoding: str) -> None:
+def test_a_terminal_with_an_ascii_encoding(installation: Installation, encoding: str) -> None:
     terminal = {"env": environment(PYTHONIOENCODING=encoding), "encoding": encoding}
     before = installation.start()
     done = installation.run("restart", **terminal)
@@ -112,14 +112,14 @@ def test_restart_starts_what_does_not_run(installation: Installation) -> None:
     assert installation.answers()
 
 
-def test_restart_leaves_the_server_alone_when_the_configuration_is_wrong(installation: Installation) -> None:
+def test_restart_leaves_the_server_alone_if_the_configuration_is_invalid(installation: Installation) -> None:
     installation.start()
     installation.config.write_text("{")
     assert installation.run("restart").returncode == 77
     assert installation.answers()
 
 
-def test_restart_leaves_the_server_alone_when_its_files_are_wrong(installation: Installation) -> None:
+def test_restart_leaves_the_server_alone_if_its_files_are_invalid(installation: Installation) -> None:
     good = certificates.self_signed().write(installation.folder, "good")
     other = certificates.self_signed().write(installation.folder, "other")
     installation.start()
@@ -135,7 +135,7 @@ def test_restart_leaves_the_server_alone_when_its_files_are_wrong(installation: 
     assert installation.answers()
 
 
-def test_a_taken_port_names_its_holder(installation: Installation) -> None:
+def test_the_error_for_a_port_in_use_names_the_process(installation: Installation) -> None:
     code = f"import socket; s = socket.create_server(('127.0.0.1', {installation.admin_port})); print(1); input()"
     with subprocess.Popen(
         [sys.executable, "-uc", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -152,9 +152,7 @@ def test_a_taken_port_names_its_holder(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_who_comes_while_it_stops_is_refused_and_not_kept_waiting(
-    installation: Installation, workers: int
-) -> None:
+def test_connections_during_a_stop_are_refused(installation: Installation, workers: int) -> None:
     installation.write(workers=workers, drain_time=600)
     supervisor = installation.start()
     with ExitStack() as browsers:
@@ -169,7 +167,7 @@ def test_who_comes_while_it_stops_is_refused_and_not_kept_waiting(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_the_server_in_good_order(installation: Installation, number: signal.Signals) -> None:
+def test_a_signal_stops_the_server_gracefully(installation: Installation, number: signal.Signals) -> None:
     supervisor = installation.start()
     supervisor.send_signal(number)
     wait_until(lambda: not is_alive(supervisor))
@@ -177,7 +175,7 @@ def test_a_signal_stops_the_server_in_good_order(installation: Installation, num
     assert not installation.pidfile.exists()
 
 
-def test_a_second_signal_ends_at_once(installation: Installation) -> None:
+def test_a_second_signal_stops_immediately(installation: Installation) -> None:
     installation.write(drain_delay=600)
     supervisor = installation.start()
     worker = installation.worker()
@@ -200,7 +198,7 @@ def test_a_killed_worker_is_replaced_while_the_ports_stay_open(installation: Ins
     assert installation.logged("killed by SIGKILL")
 
 
-def test_workers_that_die_again_and_again_are_replaced_less_often(installation: Installation) -> None:
+def test_the_delay_before_a_restart_grows(installation: Installation) -> None:
     installation.start()
     worker = installation.worker()
     for pause in ("0.1", "0.5", "1"):
@@ -225,7 +223,7 @@ def test_start_right_after_a_killed_supervisor_waits_for_its_worker(installation
     assert installation.run("start").returncode == 0
 
 
-def test_stop_kills_what_does_not_end(installation: Installation) -> None:
+def test_stop_kills_a_server_that_does_not_exit(installation: Installation) -> None:
     supervisor = installation.start()
     worker = installation.worker()
     supervisor.suspend()
@@ -238,7 +236,7 @@ def test_stop_kills_what_does_not_end(installation: Installation) -> None:
     assert not is_alive(worker)
 
 
-def test_the_supervisor_kills_a_worker_that_does_not_end(installation: Installation) -> None:
+def test_the_supervisor_kills_a_worker_that_does_not_exit(installation: Installation) -> None:
     supervisor = installation.start()
     worker = installation.worker()
     worker.suspend()

@@ -1,4 +1,4 @@
-"""Log files: one line each, followed when moved, never in the server's way."""
+"""Log files: format of lines, rotation, errors."""
 
 import logging
 import os
@@ -74,7 +74,7 @@ def test_a_line_stays_one_line(tmp_path: Path, log: logging.Logger) -> None:
     assert (tmp_path / "log").read_text().endswith(r" a\x0ab\x0d\x1b[31m\u2028c\udc80\x9b\u202e" + "\n")
 
 
-def test_an_exception_is_told_in_the_line(tmp_path: Path, log: logging.Logger) -> None:
+def test_an_exception_is_part_of_the_line(tmp_path: Path, log: logging.Logger) -> None:
     journal(log, LogFile(tmp_path / "log"))
     try:
         int("x")
@@ -84,7 +84,7 @@ def test_an_exception_is_told_in_the_line(tmp_path: Path, log: logging.Logger) -
     assert re.search(r"odd \(ValueError: invalid literal .*, at test_logs.py:\d+\)$", line)
 
 
-def test_arguments_that_do_not_fit_harm_nobody(tmp_path: Path, log: logging.Logger) -> None:
+def test_invalid_arguments_do_not_raise(tmp_path: Path, log: logging.Logger) -> None:
     journal(log, LogFile(tmp_path / "log"))
     log.info("%d", "x")
     assert "%d (invalid arguments)" in (tmp_path / "log").read_text()
@@ -100,7 +100,7 @@ def test_repeated_lines_are_counted(tmp_path: Path, log: logging.Logger) -> None
     assert second.endswith("] full … 1,000 more times")
 
 
-def test_who_runs_into_a_limit_does_not_hide_who_runs_into_another(installation: Installation) -> None:
+def test_lines_of_one_limit_do_not_suppress_those_of_another(installation: Installation) -> None:
     installation.start()
     for number in range(30):
         with socket.create_connection(
@@ -125,7 +125,7 @@ def test_a_trace_counts_nothing(tmp_path: Path, log: logging.Logger) -> None:
     assert (tmp_path / "log").read_text().count("same") == 2
 
 
-def test_a_file_that_was_moved_away_is_followed(tmp_path: Path, log: logging.Logger) -> None:
+def test_a_renamed_file_is_replaced(tmp_path: Path, log: logging.Logger) -> None:
     path = tmp_path / "log"
     journal(log, LogFile(path))
     log.info("one")
@@ -135,7 +135,7 @@ def test_a_file_that_was_moved_away_is_followed(tmp_path: Path, log: logging.Log
     assert "two" in path.read_text()
 
 
-def test_a_folder_that_was_taken_away_is_made_again(tmp_path: Path, log: logging.Logger) -> None:
+def test_a_deleted_folder_is_created_again(tmp_path: Path, log: logging.Logger) -> None:
     (tmp_path / "logs").mkdir()
     journal(log, LogFile(tmp_path / "logs" / "log"))
     log.info("one")
@@ -144,7 +144,7 @@ def test_a_folder_that_was_taken_away_is_made_again(tmp_path: Path, log: logging
     assert "two" in (tmp_path / "logs" / "log").read_text()
 
 
-def test_where_it_cannot_follow_the_old_file_goes_on(tmp_path: Path, log: logging.Logger) -> None:
+def test_the_old_file_is_kept_if_no_new_one_can_be_opened(tmp_path: Path, log: logging.Logger) -> None:
     path = tmp_path / "logs" / "log"
     path.parent.mkdir()
     journal(log, LogFile(path))
@@ -156,7 +156,7 @@ def test_where_it_cannot_follow_the_old_file_goes_on(tmp_path: Path, log: loggin
     assert [text.count(part) for part in ("cannot open", "one", "two")] == [1, 1, 1]
 
 
-def test_a_full_disk_loses_lines_and_says_how_many(tmp_path: Path, log: logging.Logger) -> None:
+def test_lines_lost_to_a_full_disk_are_counted(tmp_path: Path, log: logging.Logger) -> None:
     path = tmp_path / "log"
     journal(log, LogFile(path))
     path.unlink()
@@ -175,7 +175,7 @@ def opened(*paths: Path) -> list[LogFile]:
     return files
 
 
-def test_lost_lines_are_told_by_the_file_that_follows(tmp_path: Path, log: logging.Logger) -> None:
+def test_lost_lines_are_reported_by_the_next_file(tmp_path: Path, log: logging.Logger) -> None:
     """Who has made room on a disk sends SIGHUP."""
     path = tmp_path / "log"
     path.symlink_to("/dev/full")
@@ -187,7 +187,7 @@ def test_lost_lines_are_told_by_the_file_that_follows(tmp_path: Path, log: loggi
     assert re.search(r"1 line was lost here\n.*found\n", path.read_text())
 
 
-def test_a_forked_process_leaves_the_counts_to_the_other(tmp_path: Path, log: logging.Logger) -> None:
+def test_a_forked_process_drops_the_counts(tmp_path: Path, log: logging.Logger) -> None:
     made = journal(log, LogFile(tmp_path / "log"))
     log.info("again")
     log.info("again")
@@ -196,7 +196,7 @@ def test_a_forked_process_leaves_the_counts_to_the_other(tmp_path: Path, log: lo
     assert (tmp_path / "log").read_text().count("again") == 1
 
 
-def test_a_console_that_takes_nothing_does_not_block(log: logging.Logger) -> None:
+def test_a_full_console_does_not_block(log: logging.Logger) -> None:
     receiver, sender = os.pipe()
     journal(log, StreamSink(sender))
     began = time.monotonic()
@@ -228,7 +228,7 @@ def test_a_log_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
         LogHandler([LogFile(tmp_path / "one"), LogFile(tmp_path / "folder")])
 
 
-def test_new_files_take_over_or_nothing_changes(tmp_path: Path, log: logging.Logger) -> None:
+def test_all_new_files_are_opened_or_none(tmp_path: Path, log: logging.Logger) -> None:
     made = journal(log, LogFile(tmp_path / "old"))
     with pytest.raises(FileError):
         opened(tmp_path / "new", tmp_path)
@@ -263,7 +263,7 @@ def test_signals_reopen_the_log_in_both_processes(installation: Installation, nu
     wait_until(opened)
 
 
-def test_the_server_goes_on_when_its_log_cannot_be_written(installation: Installation) -> None:
+def test_the_server_runs_without_a_writable_log(installation: Installation) -> None:
     (installation.folder / "logs").mkdir()
     installation.log.symlink_to("/dev/full")
     supervisor = installation.start()

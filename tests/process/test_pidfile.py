@@ -40,7 +40,7 @@ def running(code: str, *words: str, **more: Any) -> Iterator["subprocess.Popen[b
         process.communicate()
 
 
-def test_missing_folders_are_made(tmp_path: Path) -> None:
+def test_missing_folders_are_created(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "pid"
     pidfile = Pidfile.acquire(path)
     pidfile.write(4711)
@@ -61,7 +61,7 @@ def test_it_is_locked_as_long_as_it_is_held(tmp_path: Path) -> None:
     Pidfile.acquire(path).release()
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="cannot create the folder"):
         Pidfile.acquire(tmp_path / "file" / "run" / "pid")
@@ -96,7 +96,7 @@ def test_a_file_of_another_user_is_not_emptied(tmp_path: Path) -> None:
     assert path.read_text() == "keep"
 
 
-def test_what_an_earlier_server_left_is_told(tmp_path: Path) -> None:
+def test_a_stale_pidfile_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     with running(STRANGER) as gone:
         pass
@@ -106,7 +106,7 @@ def test_what_an_earlier_server_left_is_told(tmp_path: Path) -> None:
     stale.release()
 
 
-def test_a_foreign_process_is_not_ours(tmp_path: Path) -> None:
+def test_the_process_of_another_program_is_not_trusted(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     with running(STRANGER) as stranger:
         path.write_text(f"{stranger.pid}\n")
@@ -116,7 +116,7 @@ def test_a_foreign_process_is_not_ours(tmp_path: Path) -> None:
         taken_over.release()
 
 
-def test_a_lock_alone_is_no_proof(tmp_path: Path) -> None:
+def test_a_lock_alone_is_not_trusted(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     lock_of(path).touch()
     with running(LOCKER, str(lock_of(path))) as locker:
@@ -126,7 +126,7 @@ def test_a_lock_alone_is_no_proof(tmp_path: Path) -> None:
         assert find_running(path) is None  # its command line is not ours
 
 
-def test_a_clock_that_is_set_forward_disproves_nothing(installation: Installation) -> None:
+def test_a_clock_that_is_set_forward_does_not_matter(installation: Installation) -> None:
     """To a clock that was an hour late at boot, and then set right, the file is older than its process."""
     supervisor = installation.start()
     os.utime(installation.pidfile, (time.time() - 3600, time.time() - 3600))
@@ -225,7 +225,7 @@ def test_the_status_and_a_stop_by_the_user_of_the_server_with_hidepid() -> None:
             assert not is_alive(supervisor)
 
 
-def test_what_was_left_in_it_is_not_believed_while_another_has_the_lock(tmp_path: Path) -> None:
+def test_a_stale_pid_is_not_trusted_while_another_process_holds_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     with running(STRANGER, "aphlict") as other:
         path.write_text(f"{other.pid}\n")
@@ -235,7 +235,7 @@ def test_what_was_left_in_it_is_not_believed_while_another_has_the_lock(tmp_path
 
 
 @pytest.mark.parametrize("left", ["", "\n", "none", "-1", "0", "99999999999999", "12 34"])
-def test_nonsense_names_nobody(tmp_path: Path, left: str) -> None:
+def test_an_invalid_pidfile_has_no_process(tmp_path: Path, left: str) -> None:
     path = tmp_path / "pid"
     path.write_text(left)
     assert find_running(path) is None

@@ -1,4 +1,4 @@
-"""Binding listeners: what is set on them, and what is said when that fails."""
+"""Listening sockets: their options, and errors."""
 
 import os
 import socket
@@ -47,14 +47,14 @@ def test_a_failure_leaves_nothing_open() -> None:
     ports.bind(server(free))[0].close()
 
 
-def test_a_taken_port_names_the_holder() -> None:
+def test_the_error_for_a_port_in_use_names_the_process() -> None:
     (port,) = free_ports(1)
     with socket.create_server(("127.0.0.1", port)), pytest.raises(AddressInUse) as caught:
         ports.bind(server(port, "0.0.0.0"))
     assert f"port {port} (0.0.0.0:{port}) is in use by process {os.getpid()} (" in str(caught.value)
 
 
-def test_the_holder_of_another_address_is_not_named() -> None:
+def test_a_process_on_another_address_is_not_named() -> None:
     (port,) = free_ports(1)
     with socket.create_server(("127.0.0.2", port)):
         (sock,) = ports.bind(server(port, "127.0.0.1"))
@@ -63,7 +63,7 @@ def test_the_holder_of_another_address_is_not_named() -> None:
         assert "has just exited: try again" in ports.describe_port_owner(server(port, "127.0.0.1"))
 
 
-def test_a_connection_that_has_the_port_is_told_from_a_listener() -> None:
+def test_an_outgoing_connection_on_the_port_is_recognized() -> None:
     """The kernel takes the ports of connections out of a range that many a server's port is in."""
     (port,) = free_ports(1)
     with (
@@ -83,7 +83,7 @@ def test_ipv6() -> None:
     sock.close()
 
 
-def test_the_ipv6_wildcard_takes_ipv4_too() -> None:
+def test_the_ipv6_wildcard_accepts_ipv4() -> None:
     (port,) = free_ports(1)
     (sock,) = ports.bind(server(port, "::"))
     socket.create_connection(("127.0.0.1", port)).close()
@@ -91,7 +91,7 @@ def test_the_ipv6_wildcard_takes_ipv4_too() -> None:
     sock.close()
 
 
-def test_the_ipv6_wildcard_leaves_ipv4_to_a_server_that_wants_it() -> None:
+def test_the_ipv6_wildcard_leaves_ipv4_to_another_server() -> None:
     (port,) = free_ports(1)
     bound = ports.bind_all([server(port, "::"), server(port, "0.0.0.0")])[0]
     assert [sock.family for (sock,) in bound] == [socket.AF_INET6, socket.AF_INET]
@@ -126,7 +126,7 @@ def test_an_address_that_cannot_be_bound(address: str, why: str) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give root up")
-def test_a_low_port_says_what_it_needs() -> None:
+def test_the_error_for_a_low_port_names_the_capability() -> None:
     code = (
         "import os; ''.encode('idna')\n"
         "from aphlict.process import ports; from aphlict.config.settings import ServerSettings\n"

@@ -63,7 +63,7 @@ def test_the_users_own_group_is_taken_unless_another_is_named() -> None:
 
 @as_root
 @pytest.mark.parametrize("workers", [1, 2])
-def test_no_process_of_a_server_keeps_rights_of_root(unprivileged: Installation, workers: int) -> None:
+def test_no_process_keeps_privileges_of_root(unprivileged: Installation, workers: int) -> None:
     """Nor capabilities, nor root's groups; also one that takes the place of another."""
     unprivileged.write(user=USER, workers=workers)
     supervisor = unprivileged.start()
@@ -138,7 +138,7 @@ def test_a_key_that_only_root_may_read_serves(tmp_path: Path, unprivileged: Inst
 
 @as_root
 @pytest.mark.parametrize("planted", ["symbolic", "hard"])
-def test_what_the_user_planted_is_not_handed_over(
+def test_links_of_the_user_do_not_change_owner(
     tmp_path: Path, unprivileged: Installation, planted: str
 ) -> None:
     valuable = tmp_path / "valuable"
@@ -212,7 +212,7 @@ def test_missing_folders_in_the_users_are_made_with_the_users_rights(
         (0o1777, 0, 0, False),
     ],
 )
-def test_what_is_out_of_the_users_reach(
+def test_folders_out_of_the_users_reach(
     unprivileged: Installation, mode: int, uid: int | str, gid: int | str, expected: bool
 ) -> None:
     user, another = pwd.getpwnam(USER), pwd.getpwnam("daemon")
@@ -234,7 +234,7 @@ def test_what_is_out_of_the_users_reach(
 
 
 @as_root
-def test_links_in_a_circle_end_nowhere(unprivileged: Installation) -> None:
+def test_circular_links(unprivileged: Installation) -> None:
     (unprivileged.folder / "one").symlink_to("two")
     (unprivileged.folder / "two").symlink_to("one")
     assert not privileges.is_out_of_reach(unprivileged.folder / "one", privileges.Owner(1, 1, None))
@@ -242,7 +242,7 @@ def test_links_in_a_circle_end_nowhere(unprivileged: Installation) -> None:
 
 @as_root
 @pytest.mark.parametrize("key", ["logs", "pidfile"])
-def test_a_folder_that_the_user_cannot_enter_is_a_sentence(unprivileged: Installation, key: str) -> None:
+def test_a_folder_that_the_user_cannot_enter_is_an_error(unprivileged: Installation, key: str) -> None:
     closed = unprivileged.folder / "closed"
     closed.mkdir(mode=0o700)
     os.chown(closed, pwd.getpwnam("daemon").pw_uid, 0)

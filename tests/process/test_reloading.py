@@ -31,12 +31,12 @@ from tests.support.waiting import wait_until
 
 
 def hang_up(installation: Installation, supervisor: psutil.Process, expected: str) -> None:
-    """Reload and wait for the line that says what became of it."""
+    """Reload, and wait for the line with the result."""
     supervisor.send_signal(signal.SIGHUP)
     wait_until(lambda: installation.logged(expected), expected)
 
 
-def test_new_limits_take_over(installation: Installation) -> None:
+def test_new_limits_apply(installation: Installation) -> None:
     supervisor = installation.start()
     worker = installation.worker()
     assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 200
@@ -47,8 +47,8 @@ def test_new_limits_take_over(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_limits_of_connections_take_over_and_are_counted(installation: Installation, workers: int) -> None:
-    """Also for who is in already, and whichever process it came to."""
+def test_new_limits_of_connections_apply_and_are_counted(installation: Installation, workers: int) -> None:
+    """Existing connections count, in every process."""
     installation.write(workers=workers)
     supervisor = installation.start()
     with ExitStack() as stack:
@@ -69,7 +69,7 @@ def test_limits_of_connections_take_over_and_are_counted(installation: Installat
 
 
 def is_refused(port: int) -> bool:
-    """Whether a browser is told that there are too many from its address."""
+    """Whether a client is rejected because of too many connections from its address."""
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     client.request("GET", "/status")
     status = client.getresponse().status
@@ -77,7 +77,7 @@ def is_refused(port: int) -> bool:
     return status == 429
 
 
-def test_a_worker_that_follows_has_the_new_limits_too(installation: Installation) -> None:
+def test_a_restarted_worker_has_the_new_limits(installation: Installation) -> None:
     supervisor = installation.start()
     installation.write(body=50)
     hang_up(installation, supervisor, "reloaded ")
@@ -87,7 +87,7 @@ def test_a_worker_that_follows_has_the_new_limits_too(installation: Installation
     assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 413
 
 
-def test_a_bad_configuration_is_refused(installation: Installation) -> None:
+def test_an_invalid_configuration_is_rejected(installation: Installation) -> None:
     supervisor = installation.start()
     installation.config.write_text('{"servers": 7}')
     hang_up(installation, supervisor, "reload failed, keeping the current configuration: ")
@@ -108,7 +108,7 @@ def test_empty_texts_of_an_existing_configuration_mean_not_given(installation: I
         assert done.returncode == 0, done
 
 
-def test_what_needs_a_restart_is_told_and_stays(installation: Installation) -> None:
+def test_changes_that_require_a_restart_are_logged_and_not_applied(installation: Installation) -> None:
     supervisor = installation.start()
     before = installation.client_port
     servers = json.loads(installation.config.read_text())["servers"]
@@ -139,7 +139,7 @@ def test_new_log_files_take_over(installation: Installation) -> None:
     assert not installation.logged("the server stopped")
 
 
-def test_new_certificates_take_over_and_bad_ones_are_refused(tmp_path: Path) -> None:
+def test_new_certificates_apply_and_invalid_ones_are_rejected(tmp_path: Path) -> None:
     authority = certificates.root()
     files = authority.issue("localhost", "first").write(tmp_path)
     with installed(tmp_path) as installation:
@@ -183,7 +183,7 @@ def poll_status(port: int, number: int) -> int:
             return error.code
 
 
-def test_keys_are_read_again_and_a_bad_one_is_refused(installation: Installation) -> None:
+def test_new_keys_apply_and_an_invalid_one_is_rejected(installation: Installation) -> None:
     old, new = (key_file(installation.folder, pair("HS256", each).public, f"{each}.key") for each in (0, 1))
     servers = json.loads(installation.config.read_text())["servers"]
 
@@ -210,7 +210,7 @@ def test_keys_are_read_again_and_a_bad_one_is_refused(installation: Installation
 
 
 def status_or_none(ask: Callable[[], int]) -> int | None:
-    """What is answered, or None where nobody is there."""
+    """Return the response, or None if no connection is possible."""
     try:
         return ask()
     except OSError:
@@ -242,8 +242,8 @@ def restart_keys(installation: Installation) -> list[str]:
     return re.findall(r'"([^"]+)" has changed in', installation.log.read_text())
 
 
-def test_a_server_that_is_no_longer_there_keeps_its_keys(installation: Installation) -> None:
-    """Their files are gone as well."""
+def test_a_removed_server_keeps_its_keys(installation: Installation) -> None:
+    """Their files have been deleted too."""
     key = key_file(installation.folder)
     servers = json.loads(installation.config.read_text())["servers"]
     second = free_ports(1)[0]
@@ -319,7 +319,7 @@ NONE_LEFT = (
 REFUSED = "reload failed, keeping the current configuration: edge 2 "
 
 
-def test_nothing_changes_where_a_worker_has_no_descriptor_left(
+def test_nothing_changes_if_a_worker_has_no_descriptor_left(
     installation: Installation, two: tuple[psutil.Process, psutil.Process]
 ) -> None:
     supervisor, edge = two
@@ -336,7 +336,7 @@ def test_nothing_changes_where_a_worker_has_no_descriptor_left(
     assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 413
 
 
-def test_nothing_changes_where_a_worker_hangs(
+def test_nothing_changes_if_a_worker_hangs(
     installation: Installation, two: tuple[psutil.Process, psutil.Process]
 ) -> None:
     supervisor, edge = two
@@ -352,7 +352,7 @@ def test_nothing_changes_where_a_worker_hangs(
     assert installation.post({"subscribers": ["a"], "text": "x" * 100})[0] == 413
 
 
-def test_a_worker_that_ends_during_a_reload_does_not_hold_it_up(
+def test_a_worker_that_exits_during_a_reload_does_not_block_it(
     installation: Installation, two: tuple[psutil.Process, psutil.Process]
 ) -> None:
     supervisor, edge = two
@@ -425,7 +425,7 @@ SECRET, OTHER = "s" * 16, "t" * 16
         ([CLIENT, ADMIN], [CLIENT, ADMIN, CLIENT | {"port": 3}], [CLIENT, ADMIN], ["servers[2] (new)"]),
     ],
 )
-def test_what_applies_and_what_waits(
+def test_which_changes_apply(
     before: list[dict[str, Any]],
     after: list[dict[str, Any]],
     merged: list[dict[str, Any]],
@@ -434,7 +434,7 @@ def test_what_applies_and_what_waits(
     assert merge(settings_of(*after), settings_of(*before)) == (settings_of(*merged), waiting)
 
 
-def test_another_secret_for_a_peer_applies_and_another_peer_waits() -> None:
+def test_a_new_secret_for_a_peer_applies_and_a_new_peer_waits() -> None:
     def with_peers(*peers: dict[str, Any]) -> Settings:
         return settings_of(CLIENT, ADMIN, cluster=peers)
 

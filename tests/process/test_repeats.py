@@ -23,7 +23,7 @@ def test_the_count_waits_for_the_window() -> None:
     assert list(repeats.flush(1, everything=True)) == [(ERROR, "full … 1 more time")]
 
 
-def test_what_goes_on_is_told_less_and_less_often() -> None:
+def test_the_window_of_repeated_lines_grows() -> None:
     repeats = LogDeduplicator()
     told = []
     for second in range(7200):
@@ -34,21 +34,21 @@ def test_what_goes_on_is_told_less_and_less_often() -> None:
     assert pauses[-1] == MAX_WINDOW
 
 
-def test_a_line_that_stopped_is_written_again_when_it_comes_back() -> None:
+def test_a_line_is_written_again_after_a_pause() -> None:
     repeats = LogDeduplicator()
     repeats.allow("full", ERROR, "full", 0)
     assert list(repeats.flush(MIN_WINDOW)) == []
     assert repeats.allow("full", ERROR, "full", MIN_WINDOW + 1)
 
 
-def test_lines_that_differ_in_their_figures_are_counted_after_a_while() -> None:
+def test_lines_of_one_statement_are_counted() -> None:
     repeats = LogDeduplicator()
     admitted = [repeats.allow("[%d] odd", ERROR, f"[{n}] odd", 0) for n in range(1000)]
     assert admitted.count(True) == MAX_SIMILAR
     assert (ERROR, f"… {1000 - MAX_SIMILAR:,} more lines like: [999] odd") in list(repeats.flush(MIN_WINDOW))
 
 
-def test_different_lines_do_not_disturb_each_other() -> None:
+def test_different_lines_are_independent() -> None:
     repeats = LogDeduplicator()
     assert repeats.allow("a", ERROR, "a", 0)
     assert repeats.allow("b", ERROR, "b", 0)
@@ -69,7 +69,7 @@ def test_very_many_lines_that_each_come_twice_are_counted_too() -> None:
     assert len(list(repeats.flush(MIN_WINDOW))) <= MAX_SIMILAR + 1
 
 
-def test_what_counts_all_that_are_alike_stays_where_there_is_no_room() -> None:
+def test_counts_of_statements_are_evicted_last() -> None:
     repeats = LogDeduplicator()
     for n in range(MAX_SIMILAR + 1):
         repeats.allow("[%d] odd", ERROR, f"[{n}] odd", 0)

@@ -79,7 +79,7 @@ def show(installation: Installation, text: str) -> None:
 
 
 def commands(installation: Installation, text: str) -> Iterator["subprocess.CompletedProcess[str]"]:
-    """What the commands print that know a secret or a token."""
+    """Return the output of the commands that use a secret or a token."""
     for words in (("status",), ("status", "--json"), ("check",), ("publish", "demo", "--message", "x")):
         yield installation.run(*words)
     url = f"wss://127.0.0.1:{installation.client_port}/ws/"
@@ -92,7 +92,9 @@ def pieces(secret: str) -> set[str]:
     return {secret[at : at + PIECE] for at in range(len(secret) - PIECE + 1)}
 
 
-def test_what_a_server_and_its_commands_write(guarded: Installation, tokens: dict[str, str]) -> None:
+def test_no_secret_in_the_output_of_a_server_and_its_commands(
+    guarded: Installation, tokens: dict[str, str]
+) -> None:
     keys = Path(guarded.folder / "main.key").read_text().strip()
     private = "".join((guarded.folder / "server.key").read_text().splitlines()[1:-1])
     with guarded.begin("debug") as server:

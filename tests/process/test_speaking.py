@@ -33,7 +33,7 @@ def status(installation: Installation) -> tuple[bool, str]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_commands_know_the_secret(installation: Installation, workers: int) -> None:
+def test_commands_use_the_secret(installation: Installation, workers: int) -> None:
     write(installation, admin={"admin.secret": SECRET}, workers=workers)
     installation.start()
     assert installation.answers() is None
@@ -77,7 +77,7 @@ def opens(installation: Installation, secret: str) -> bool:
         return False
 
 
-def test_a_secret_that_the_command_may_not_know(installation: Installation) -> None:
+def test_a_secret_that_the_command_cannot_read(installation: Installation) -> None:
     file = installation.folder / "secret"
     file.write_text(SECRET)
     write(installation, admin={"admin.secret.file": str(file)})
@@ -97,7 +97,9 @@ def test_commands_show_a_certificate(installation: Installation, tmp_path: Path)
 
 @pytest.mark.parametrize("command", ["start", "check"])
 @pytest.mark.parametrize("keys", [{"listen": "0.0.0.0"}, {"listen": "127.0.0.1"}, {}])
-def test_an_open_door_is_told_of(installation: Installation, command: str, keys: dict[str, Any]) -> None:
+def test_an_admin_port_without_authentication_is_reported(
+    installation: Installation, command: str, keys: dict[str, Any]
+) -> None:
     write(installation, admin=keys)
     done = installation.run(command)
     assert done.returncode == 0
@@ -110,7 +112,7 @@ def test_an_open_door_is_told_of(installation: Installation, command: str, keys:
     ("keys", "told"),
     [({}, True), ({"listen": "127.0.0.1"}, False), ({"proxy.trusted": ["10.0.0.0/8"]}, False)],
 )
-def test_a_port_that_browsers_refuse_is_told_of(
+def test_a_port_that_browsers_block_is_reported(
     installation: Installation, keys: dict[str, Any], *, told: bool
 ) -> None:
     write(installation, client={"port": 6697, "listen": "0.0.0.0", **keys})
@@ -118,7 +120,9 @@ def test_a_port_that_browsers_refuse_is_told_of(
     assert ("refuse to connect to port 6697" in done.stderr) is told, done.stderr
 
 
-def test_a_door_with_a_lock(installation: Installation, tmp_path: Path) -> None:
+def test_an_admin_port_with_authentication_is_not_reported(
+    installation: Installation, tmp_path: Path
+) -> None:
     files = root().issue(client=True).write(tmp_path)
     for keys in ({"admin.secret": SECRET}, {**files.settings(), "ssl.ca": files.ca}):
         write(installation, admin={"listen": "0.0.0.0", **keys})
@@ -135,7 +139,7 @@ def test_a_door_with_a_lock(installation: Installation, tmp_path: Path) -> None:
         (root().issue().own, "is not one"),
     ],
 )
-def test_an_authority_that_is_none(
+def test_an_invalid_authority(
     installation: Installation, tmp_path: Path, command: str, content: bytes, expected: str
 ) -> None:
     (tmp_path / "ca").write_bytes(content)
@@ -147,7 +151,7 @@ def test_an_authority_that_is_none(
     assert expected in done.stderr
 
 
-def test_origins_are_read_again(installation: Installation) -> None:
+def test_new_origins_apply(installation: Installation) -> None:
     def is_let_in() -> bool:
         done = installation.run("doctor", "--origin", "https://evil.example", "--json")
         return bool(json.loads(done.stdout)["ok"])
@@ -162,7 +166,7 @@ def test_origins_are_read_again(installation: Installation) -> None:
     wait_until(is_let_in, "an end of refusals")
 
 
-def test_a_reload_tells_of_certificates_that_end_soon(installation: Installation, tmp_path: Path) -> None:
+def test_a_reload_warns_of_certificates_that_expire_soon(installation: Installation, tmp_path: Path) -> None:
     files = self_signed().write(tmp_path)
     write(installation, client=files.settings())
     supervisor = installation.start()
@@ -173,7 +177,7 @@ def test_a_reload_tells_of_certificates_that_end_soon(installation: Installation
     assert installation.log.read_text().count("renew it") == 1
 
 
-def test_what_several_processes_refuse_is_counted_together(installation: Installation) -> None:
+def test_counts_of_several_processes_are_added(installation: Installation) -> None:
     write(installation, client={"origins": ["https://phorge.example.com"]}, workers=2)
     installation.start()
     for port, path in (

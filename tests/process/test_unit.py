@@ -26,7 +26,7 @@ def systemd_analyze() -> str:
     return require("systemd-analyze", "systemd")
 
 
-def test_the_unit_is_understood(systemd_analyze: str, tmp_path: Path) -> None:
+def test_the_unit_is_valid(systemd_analyze: str, tmp_path: Path) -> None:
     unit = tmp_path / "aphlict.service"
     unit.write_text(re.sub(r"(?m)^ExecStart=.*", "ExecStart=/bin/true", UNIT.read_text()))
     done = subprocess.run([systemd_analyze, "verify", unit], capture_output=True, text=True, check=False)

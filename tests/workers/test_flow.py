@@ -1,4 +1,4 @@
-"""How many messages an edge may be sent, without one."""
+"""Flow control between hub and edge, without sockets."""
 
 import pytest
 
@@ -17,13 +17,13 @@ from aphlict.workers.ipc import MAX_ROOM, REPORT_LIFETIME, FlowControl
         (0, 3, 1),
     ],
 )
-def test_there_is_room_for_what_all_browsers_may_get(load: float, reach: float, room: int) -> None:
+def test_there_is_room_for_messages_to_all_clients(load: float, reach: float, room: int) -> None:
     flow = FlowControl()
     flow.on_report(load, reach, 10.0)
     assert flow.room(10.0) == room
 
 
-def test_what_is_on_its_way_takes_room() -> None:
+def test_unconfirmed_messages_take_room() -> None:
     flow = FlowControl()
     flow.on_report(0.0, 0.01, 10.0)
     flow.on_sent(30)
@@ -41,7 +41,7 @@ def test_without_a_fresh_report_one_message_asks_for_it() -> None:
     assert flow.room(10.1 + REPORT_LIFETIME) == 1
 
 
-def test_an_edge_that_is_late_holds_up_nobody() -> None:
+def test_a_late_edge_does_not_delay_others() -> None:
     flow = FlowControl()
     flow.is_late = True
     assert flow.room(10.0) == MAX_ROOM

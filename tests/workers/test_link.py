@@ -1,4 +1,4 @@
-"""An edge's side of the stream from the hub, whose part is played by the test."""
+"""The streams between hub and edges; in some tests, the test is the other side."""
 
 import asyncio
 import math
@@ -77,7 +77,7 @@ async def kept(keeper: HubConnector) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def distributing(hub: Hub) -> AsyncIterator[tuple[EdgePool, str]]:
-    """Let edges join a hub, and where; they have to be gone at the end."""
+    """Accept edges, at the address that is returned; they have to be disconnected at the end."""
     sock, address = listening()
     distribution = EdgePool(hub, 1)
     await distribution.start(sock)
@@ -89,7 +89,7 @@ async def distributing(hub: Hub) -> AsyncIterator[tuple[EdgePool, str]]:
 
 
 def answered(distribution: EdgePool) -> int | None:
-    """How many edges have answered at once: 0 where there are none, None where they have to be waited for."""
+    """Return 0 if there are no edges, and None if their responses are pending."""
     told: list[int] = []
     distribution.request_stats("", lambda each: told.append(len(each)))
     return told[0] if told else None
@@ -108,7 +108,7 @@ def make_message(name: str, size: int = 0) -> Message:
     return Message("default", name, ("A", "B"), (), fields)
 
 
-async def test_a_long_list_for_many_browsers_does_not_hold_up_an_edge() -> None:
+async def test_a_long_list_for_many_clients_does_not_block_an_edge() -> None:
     hub = make_hub()
     first, _ = join(hub, "A", "B")
     for _ in range(4998):
@@ -137,7 +137,7 @@ async def test_a_long_list_for_many_browsers_does_not_hold_up_an_edge() -> None:
     writer.close()
 
 
-async def test_a_link_that_is_lost_says_nothing_of_the_next_one() -> None:
+async def test_a_lost_connection_does_not_affect_the_next_one() -> None:
     hub = make_hub()
     for _ in range(2000):
         join(hub, "A", "B")
@@ -185,7 +185,7 @@ async def test_an_edge_joins_again_after_an_error(caplog: pytest.LogCaptureFixtu
 
 
 async def test_an_edge_joins_however_long_the_history_is() -> None:
-    """What is published meanwhile comes once, in order, and behind the history."""
+    """Messages that are published meanwhile arrive once, in order, and after the history."""
     hub, edge = make_hub(1024 * MEBIBYTE), make_hub(1024 * MEBIBYTE)
     listener, _ = join(edge, "A")
     for name in NAMES[:80]:
@@ -246,7 +246,7 @@ async def test_nothing_waits_for_an_edge_that_joins_and_does_not_read() -> None:
         assert names == sorted(names, key=int)
 
 
-async def test_an_edge_that_was_cut_off_knows_what_it_missed() -> None:
+async def test_an_edge_that_was_disconnected_knows_what_it_missed() -> None:
     hub, edge, gaps = make_hub(), make_edge(), list[int]()
     _, subscriber = join(edge, "A")
 
@@ -304,7 +304,7 @@ async def test_an_edge_that_has_not_joined_knows_nothing() -> None:
     keeper.close()
 
 
-async def test_browsers_of_an_edge_that_missed_messages_have_to_resume() -> None:
+async def test_clients_of_an_edge_that_missed_messages_have_to_resume() -> None:
     sock, address = listening()
     loop, client = asyncio.get_running_loop(), listening_port()
     server = ServerSettings(type="client", port=client.getsockname()[1], listen="127.0.0.1")

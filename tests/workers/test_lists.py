@@ -68,7 +68,7 @@ def accepts(node: Node, messages: list[Message]) -> bool:
     return True
 
 
-async def test_a_list_is_taken_until_too_many_deliveries_wait_at_an_edge() -> None:
+async def test_a_list_is_accepted_until_an_edge_is_overloaded() -> None:
     async with hub_and_edge() as (node, edge, _):
         listeners = [join(edge, "A")[0] for _ in range(BROWSERS)]
         receipts = await publish(node, make_list(0, 1000))
@@ -88,7 +88,7 @@ async def test_a_list_is_taken_until_too_many_deliveries_wait_at_an_edge() -> No
         )
 
 
-async def test_a_list_to_few_is_published_in_few_parts() -> None:
+async def test_a_list_for_few_clients_is_published_in_few_parts() -> None:
     async with hub_and_edge() as (node, edge, _):
         listener, _ = join(edge, "A")
         receipts = await publish(node, make_list(0, 1000))
@@ -98,7 +98,7 @@ async def test_a_list_to_few_is_published_in_few_parts() -> None:
         assert listener.ids == [str(n) for n in range(1000)]
 
 
-async def test_an_edge_that_hangs_holds_up_a_list_once() -> None:
+async def test_an_edge_that_hangs_delays_a_list_once() -> None:
     async with hub_and_edge() as (node, edge, address):
         listener, _ = join(edge, "A")
         reader, writer = await asyncio.open_unix_connection(address)

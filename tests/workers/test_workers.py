@@ -46,7 +46,7 @@ def hub(server: Installation) -> int:
 
 @asynccontextmanager
 async def browsers(server: Installation, count: int, channel: str) -> AsyncIterator[list[ClientConnection]]:
-    """So many browsers, which the kernel spreads over the edges."""
+    """Connect clients, which the kernel distributes over the edges."""
     url = f"ws://127.0.0.1:{server.client_port}/"
     opened = [await connect(url) for _ in range(count)]
     for browser in opened:
@@ -71,7 +71,7 @@ async def publish(server: Installation, message: dict[str, Any]) -> dict[str, An
 
 
 async def numbers(browser: ClientConnection, count: int) -> list[int]:
-    """What the next messages carry."""
+    """Return the `n` of the next messages."""
     return [json.loads(await browser.recv())["n"] for _ in range(count)]
 
 
@@ -95,7 +95,7 @@ async def resume(server: Installation, channel: str, after: str) -> list[tuple[i
     return results
 
 
-async def test_a_restart_is_no_place_to_go_on_across(server: Installation) -> None:
+async def test_a_client_cannot_resume_across_a_restart(server: Installation) -> None:
     await publish(server, {"subscribers": ["a"], "uniqueID": "before"})
     last = await last_place(server, "a")
     await publish(server, {"subscribers": ["a"], "uniqueID": "lost"})
@@ -107,7 +107,7 @@ async def test_a_restart_is_no_place_to_go_on_across(server: Installation) -> No
     assert set(await resume(server, "a", last)) == {(1, True)}
 
 
-async def test_a_new_edge_knows_what_was_dropped_before_it_was_there(tmp_path: Path) -> None:
+async def test_a_new_edge_knows_earlier_evictions(tmp_path: Path) -> None:
     async def replace(kill: int) -> None:
         os.kill(kill, signal.SIGKILL)
         await eventually(lambda: kill not in (*edges(server), hub(server)), "its end")
@@ -135,7 +135,7 @@ async def test_a_new_edge_knows_what_was_dropped_before_it_was_there(tmp_path: P
         await check()
 
 
-async def test_the_status_speaks_of_the_whole(server: Installation) -> None:
+async def test_the_status_covers_all_processes(server: Installation) -> None:
     async with browsers(server, 30, "a"):
         receipt = await publish(server, {"subscribers": ["a"], "n": 1})
         assert receipt["matched"] == 30
@@ -147,7 +147,7 @@ async def test_the_status_speaks_of_the_whole(server: Installation) -> None:
         assert all(worker["connections"] for worker in status["workers"])
 
 
-async def test_every_browser_of_every_edge_gets_each_message_once_and_in_order(server: Installation) -> None:
+async def test_every_client_of_every_edge_receives_each_message_once_in_order(server: Installation) -> None:
     async with browsers(server, 30, "a") as opened:
         for number in range(200):
             await publish(server, {"subscribers": ["a"], "n": number, "uniqueID": str(number)})
@@ -156,7 +156,7 @@ async def test_every_browser_of_every_edge_gets_each_message_once_and_in_order(s
             assert await numbers(browser, 200) == list(range(200))
 
 
-async def test_a_killed_edge_costs_only_its_browsers_and_they_find_their_history(
+async def test_a_killed_edge_disconnects_only_its_clients_which_can_resume(
     server: Installation,
 ) -> None:
     async with browsers(server, 30, "a") as opened:
@@ -206,7 +206,7 @@ async def test_a_killed_hub_disconnects_nobody_and_loses_nothing(server: Install
         assert len(set(killed)) == 4
 
 
-def test_a_peer_that_was_away_gets_what_a_killed_hub_took(tmp_path: Path) -> None:
+def test_a_peer_that_was_down_receives_messages_of_a_killed_hub(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     with installed(tmp_path / "two") as peer, installed(tmp_path / "one") as server:
@@ -224,7 +224,7 @@ def test_a_peer_that_was_away_gets_what_a_killed_hub_took(tmp_path: Path) -> Non
             each.run("stop")
 
 
-async def test_the_first_receipt_after_the_hubs_death_counts_every_browser(server: Installation) -> None:
+async def test_the_first_receipt_of_a_new_hub_counts_every_client(server: Installation) -> None:
     async with browsers(server, 12, "a"):
         for number in range(2):  # the third would be replaced later than a publisher waits
             os.kill(hub(server), signal.SIGKILL)
@@ -241,13 +241,13 @@ def test_a_stop_warns_of_nothing(server: Installation) -> None:
     assert "ERROR" not in stopping
 
 
-def test_publishing_is_back_soon_after_the_hubs_death(server: Installation) -> None:
+def test_publishing_resumes_soon_after_the_hub_is_killed(server: Installation) -> None:
     os.kill(hub(server), signal.SIGKILL)
     wait_until(lambda: hub(server), "a hub that answers", timeout=4)
     wait_until(lambda: len(edges(server)) == WORKERS, "the edges' return", timeout=4)
 
 
-def test_a_hub_without_edges_says_so(server: Installation) -> None:
+def test_a_hub_without_edges_reports_an_error(server: Installation) -> None:
     for _ in range(2):  # the second time they are replaced only after half a second
         for edge in edges(server):
             os.kill(edge, signal.SIGKILL)
@@ -285,7 +285,7 @@ def test_two_servers_do_not_share_a_port(server: Installation, tmp_path: Path) -
     assert f"port {server.client_port}" in done.stderr
 
 
-async def test_any_edge_answers_a_poll_that_another_began(server: Installation) -> None:
+async def test_a_poll_can_continue_at_another_edge(server: Installation) -> None:
     async def poll(last: str | None) -> dict[str, Any]:
         after = "" if last is None else f"&after={last}"
         answer = await curl(f"http://127.0.0.1:{server.client_port}/poll?channel=a&wait=0{after}")
@@ -304,7 +304,7 @@ async def test_any_edge_answers_a_poll_that_another_began(server: Installation) 
     assert len(origins) > 1
 
 
-def test_publishers_are_turned_away_while_an_edge_is_behind_and_no_longer(tmp_path: Path) -> None:
+def test_publishers_are_rejected_while_an_edge_is_overloaded(tmp_path: Path) -> None:
     with installed(tmp_path, workers=2, delivery_queue=1) as server:
         server.start()
         names = [str(number) for number in range(20)]
