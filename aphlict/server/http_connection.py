@@ -13,7 +13,7 @@ from aphlict.errors import AphlictError, BodyTooLarge, BufferFull
 from aphlict.protocol import http
 from aphlict.protocol.body import ChunkedParser, SizedParser
 from aphlict.protocol.http import Request
-from aphlict.server.connection import Connection, State
+from aphlict.server.connection import CLOSING, REQUEST, RESPONSE, TLS, Connection, State
 from aphlict.server.context import PortContext
 from aphlict.server.poller import READ, WRITE
 from aphlict.server.tls_socket import TLSSocket
@@ -97,7 +97,7 @@ class HTTPConnection(Connection):
     @property
     def _is_awaiting_response(self) -> bool:
         """Whether the handler has yet to call `respond`."""
-        return self.state is State.RESPONSE and self._responder is None
+        return self.state is RESPONSE and self._responder is None
 
     def local_address(self) -> str:
         """Return the server's address that the client connected to; empty if the connection is lost."""
@@ -115,7 +115,7 @@ class HTTPConnection(Connection):
 
     def on_events(self, events: int, /) -> None:
         """Part of the poller's EventHandler."""
-        if self.state is State.TLS:
+        if self.state is TLS:
             self._do_tls_handshake()
         else:
             super().on_events(events)
@@ -135,13 +135,13 @@ class HTTPConnection(Connection):
                 self.port.server.limit_counters.add("ssl.ca", self.address, detail)
             self._on_lost(error)
         else:
-            self.state = State.REQUEST
+            self.state = REQUEST
             poller.modify(fd, READ)
             if self._socket.pending():
                 self._receive()
 
     def _on_data(self, data: bytes) -> None:
-        if self.state is State.RESPONSE:  # a request that is received now ends the connection
+        if self.state is RESPONSE:  # a request that is received now ends the connection
             self._pipelined = self._pipelined or data[:1]
             self.charge(1 + len(data) // BYTES_PER_COMMAND)
             return
@@ -155,7 +155,7 @@ class HTTPConnection(Connection):
     def _on_request_data(self, data: bytes) -> None:
         """Read a part of a request, or several requests."""
         rest = data if self._body is not None else self._read_head(data)
-        while rest and self.state is State.REQUEST:
+        while rest and self.state is REQUEST:
             rest = self._read_head(rest) if self._body is None else self._read_body(self._body, rest)
 
     def _read_head(self, data: bytes) -> bytes:
@@ -217,12 +217,12 @@ class HTTPConnection(Connection):
         """Handle a complete request. Returns the rest if the next request may be read."""
         self._request_since = None
         self._pipelined = rest
-        self.state = State.RESPONSE
+        self.state = RESPONSE
         self.call(request, lambda: self._handler.on_request(self, request, body))
         if self._is_awaiting_response:
             self._is_paused = True
             self._update_events()
-        return self._take_pipelined() if self.state is State.REQUEST else b""
+        return self._take_pipelined() if self.state is REQUEST else b""
 
     def _take_pipelined(self) -> bytes:
         pipelined, self._pipelined = self._pipelined, b""
@@ -269,7 +269,7 @@ class HTTPConnection(Connection):
 
     def respond(self, response: bytes, *, keep_alive: bool) -> None:
         """Send the complete response to the request; without `keep_alive` the connection ends with it."""
-        if self.state is not State.RESPONSE:
+        if self.state is not RESPONSE:
             return  # closed in the meantime
         was_awaited = self._is_awaiting_response and self._is_paused
         self._responder = None
@@ -277,14 +277,14 @@ class HTTPConnection(Connection):
         if self._closes or not keep_alive or is_ahead:
             self._finish(response)
             return
-        self.state = State.REQUEST
+        self.state = REQUEST
         self._has_responded = True
         self._idle_since = self.port.server.timers.now
         if was_awaited:
             self._is_paused = False
             self._update_events()
         self.send(response)
-        if self.state is State.REQUEST:
+        if self.state is REQUEST:
             self._set_address(self.peer)  # the next request may be another client's
         if was_awaited:
             self._on_received(self._take_pipelined())
@@ -299,7 +299,7 @@ class HTTPConnection(Connection):
 
         The client of an event stream sends nothing: only the acknowledgements of its system show that it is there.
         """
-        if self.state is State.RESPONSE and self._socket.family in (socket.AF_INET, socket.AF_INET6):
+        if self.state is RESPONSE and self._socket.family in (socket.AF_INET, socket.AF_INET6):
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
 
     def respond_to(self, request: Request, status: int, fields: Mapping[str, str], body: bytes = b"") -> None:
@@ -319,7 +319,7 @@ class HTTPConnection(Connection):
 
         `request` is None if it could not be parsed; `fields` and `members` add to the response.
         """
-        if self.state >= State.CLOSING:
+        if self.state >= CLOSING:
             return
         self.count(error)
         log.debug("[%d] rejected a request from %s: %s", self.number, self.address, error)
@@ -367,7 +367,7 @@ class HTTPConnection(Connection):
         A request that is being received gets 503, unless a part of the previous response was dropped: then the client
         would take the 503 for its rest.
         """
-        if self.state is not State.REQUEST and not self._is_awaiting_response:
+        if self.state is not REQUEST and not self._is_awaiting_response:
             super().close_over_limit(limit)
             return
         self.port.server.limit_counters.add(limit, self.address)
@@ -384,7 +384,7 @@ class HTTPConnection(Connection):
             responder.on_close(log_reason or reason)
         elif self.port.is_trusted and (self._request_since is not None or self._is_awaiting_response):
             self._closes = True
-        elif self.state < State.CLOSING:
+        elif self.state < CLOSING:
             self.abort(log_reason or reason)
 
     def _on_aborted(self, _state: State, log_reason: str) -> None:
@@ -408,7 +408,7 @@ class HTTPConnection(Connection):
         limits, buffer = self.port.server.limits, self._write_buffer
         if self._responder is not None:
             return now + limits.handshake if buffer is None else self._check_stall(buffer, now)
-        if self.state is State.TLS:
+        if self.state is TLS:
             self._time_out("limits.handshake", "its TLS handshake was not complete in time")
             return None
         check = self._check_publisher if self.port.is_trusted else self._check_client

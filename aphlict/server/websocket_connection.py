@@ -21,7 +21,7 @@ from aphlict.protocol.websocket import (
     FrameParser,
     WSMessage,
 )
-from aphlict.server.connection import Connection, State
+from aphlict.server.connection import RESPONSE, WEBSOCKET, Connection, State
 from aphlict.server.context import PortContext
 from aphlict.server.tls_socket import TLSSocket
 from aphlict.server.write_buffer import WOULD_BLOCK
@@ -54,15 +54,15 @@ class WebSocket(Connection):
 
     def open(self, response: bytes, open_session: Callable[["WebSocket"], Session], data: bytes) -> None:
         """Send the handshake's response and open the session. `data` was received behind the request."""
-        self.state, server = State.RESPONSE, self.port.server
+        self.state, server = RESPONSE, self.port.server
         if not self._is_paused and server.limits.ping_interval < server.limits.handshake:
             # Otherwise the deadline of the pause, or of the handshake, passes early enough.
             server.timers.add(self, self._last_received + server.limits.ping_interval)
         self.send(response)
-        if self.state is not State.RESPONSE:
+        if self.state is not RESPONSE:
             return
         self.session = open_session(self)
-        self.state = State.WEBSOCKET
+        self.state = WEBSOCKET
         if data and self._is_paused:
             self._get_parser().keep(data)
         elif data:
@@ -127,7 +127,7 @@ class WebSocket(Connection):
             self.charge(parser.take_frame_count())
             is_charged = True
             self._on_message(message)
-            if self.state is not State.WEBSOCKET or self._is_paused:
+            if self.state is not WEBSOCKET or self._is_paused:
                 return  # the parser keeps the rest
         self.charge(max(parser.take_frame_count(), 0 if is_charged else 1))
         if parser.is_idle:
@@ -163,14 +163,14 @@ class WebSocket(Connection):
 
     def close(self, code: int, reason: str = "", log_reason: str = "") -> None:
         """Send a close frame, and close the connection within CLOSE_TIMEOUT."""
-        if self.state < State.WEBSOCKET:
+        if self.state < WEBSOCKET:
             self.abort(log_reason or reason)
-        elif self.state is State.WEBSOCKET:
+        elif self.state is WEBSOCKET:
             self._finish(protocol.encode_close(code, reason))
             self._end_session(log_reason or f"closed with {code} {reason}".rstrip())
 
     def _on_aborted(self, state: State, log_reason: str) -> None:
-        if state is State.WEBSOCKET:
+        if state is WEBSOCKET:
             self._end_session(log_reason)
 
     def _end_session(self, log_reason: str) -> None:
@@ -203,7 +203,7 @@ class WebSocket(Connection):
         if self._last_ping <= self._last_received or now - self._last_ping >= limits.ping_interval:
             self._last_ping = now
             self.send(_PING)
-            if self.state is not State.WEBSOCKET:
+            if self.state is not WEBSOCKET:
                 return None
         # A client that responds must be pinged again in time, although `ping.timeout` may be much longer.
         return min(self._last_received + limits.ping_timeout, now + limits.ping_interval)
