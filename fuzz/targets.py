@@ -83,7 +83,7 @@ def fuzz_head(data: bytes) -> None:
         return
     request, size = found
     _check_prefixes(data[: size - 1])
-    assert request.body_size() is None or request.body_size() in range(10**18)
+    assert request.body_size is None or request.body_size in range(10**18)
     for result in (lambda: http.accept_response(request), lambda: http.instance_from_path(request.path)):
         try:
             assert result()

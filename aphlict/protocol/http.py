@@ -48,12 +48,16 @@ _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 
 
 class Request(Struct, frozen=True):
-    """The head of an HTTP request; the names in `headers` are lower-case, repeated ones joined with a comma."""
+    """The head of an HTTP request; the names in `headers` are lower-case, repeated ones joined with a comma.
+
+    `body_size` is in bytes; None for a chunked body.
+    """
 
     method: str
     target: str
     minor: int  # HTTP/1.minor
     headers: dict[str, str]
+    body_size: int | None = 0
 
     @property
     def path(self) -> str:
@@ -63,7 +67,7 @@ class Request(Struct, frozen=True):
     def wants_websocket(self) -> bool:
         """Whether `Upgrade` contains `websocket` (RFC 6455, 4.2.1)."""
         upgrade = self.headers.get("upgrade")
-        return upgrade is not None and "websocket" in _tokens(upgrade)
+        return upgrade is not None and _has_token(upgrade, "websocket")
 
     def token(self) -> str | None:
         """Return the token from Authorization (RFC 6750), a subprotocol or the query, in this order."""
@@ -81,16 +85,13 @@ class Request(Struct, frozen=True):
         said = self.headers.get("connection")
         if said is None:
             return bool(self.minor)
-        wanted = _tokens(said)
-        return "keep-alive" in wanted if self.minor == 0 else "close" not in wanted
-
-    def body_size(self) -> int | None:
-        """Return the size of the body in bytes; None where it is chunked."""
-        return None if "transfer-encoding" in self.headers else int(self.headers.get("content-length", 0))
+        return _has_token(said, "keep-alive") if self.minor == 0 else not _has_token(said, "close")
 
 
-def _tokens(value: str) -> list[str]:
-    return _split(value.lower())
+def _has_token(value: str, token: str) -> bool:
+    """Whether a list of tokens contains one, which is lower-case."""
+    lowered = value.lower()
+    return lowered == token or token in _split(lowered)
 
 
 def _split(value: str) -> list[str]:
@@ -104,9 +105,8 @@ def parse_head(head: bytes) -> Request:
     if start is None:
         raise InvalidRequestLine("the first line is not an HTTP/1.1 request line")
     method, target, minor = start.groups()
-    request = Request(method, origin_form(target), int(minor), _parse_fields(text[start.end() :]))
-    _check_framing(request)
-    return request
+    headers = _parse_fields(text[start.end() :])
+    return Request(method, origin_form(target), int(minor), headers, _parse_body_size(headers, minor))
 
 
 def origin_form(target: str) -> str:
@@ -160,23 +160,24 @@ def is_field(line: bytes) -> bool:
     return _FIELD.fullmatch(f"\r\n{line.decode('latin-1')}") is not None
 
 
-def _check_framing(request: Request) -> None:
-    """Reject framing that a proxy may interpret differently: request smuggling (RFC 9112, 3.2, 6.1, 6.3 and 11.2).
+def _parse_body_size(headers: dict[str, str], minor: str) -> int | None:
+    """Return the size of the body; None for a chunked one.
 
-    A repeated header is a list here, and so rejected as well.
+    Raises BadRequest for framing that a proxy may interpret differently: request smuggling (RFC 9112, 3.2, 6.1, 6.3
+    and 11.2). A repeated header is a list here, and so rejected as well.
     """
-    headers = request.headers
     length, coding = headers.get("content-length"), headers.get("transfer-encoding")
     if length is not None and not _LENGTH.fullmatch(length):
         raise BadRequest("Content-Length is not a number")
     if coding is not None:
-        if length is not None or not request.minor:
+        if length is not None or minor == "0":
             raise BadRequest("Transfer-Encoding together with Content-Length or HTTP/1.0")
         if coding.lower() != "chunked":
             raise BadRequest("the only supported Transfer-Encoding is 'chunked'")
     host = headers.get("host")
-    if (host is None and request.minor) or (host is not None and "," in host):
+    if (host is None and minor == "1") or (host is not None and "," in host):
         raise BadRequest("a request must have exactly one Host")
+    return None if coding is not None else int(length or 0)
 
 
 def accept_response(request: Request) -> bytes:
@@ -189,9 +190,9 @@ def accept_response(request: Request) -> bytes:
         raise BadRequest("a WebSocket handshake is a GET request")
     if not request.minor:
         raise HTTP11Required("a WebSocket handshake requires HTTP/1.1: a proxy may use HTTP/1.0")
-    if request.body_size() != 0:
+    if request.body_size != 0:
         raise BadRequest("a request that upgrades has no body")
-    if "upgrade" not in _tokens(headers.get("connection", "")):
+    if not _has_token(headers.get("connection", ""), "upgrade"):
         raise ConnectionHeaderRequired(
             "the Connection header does not contain Upgrade: a proxy may have removed it"
         )

@@ -83,7 +83,7 @@ class ClientHandler:
     def check_head(self, _connection: HTTPConnection, request: Request, /) -> None:
         """Raise UnexpectedBody for any body: one that is not read would be parsed as the next request (RFC 9112,
         11.2)."""
-        if request.body_size() != 0:
+        if request.body_size != 0:
             raise UnexpectedBody("a client port accepts no request body: publish to the admin port")
 
     def on_request(self, connection: HTTPConnection, request: Request, _body: bytes, /) -> None:

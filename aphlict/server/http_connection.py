@@ -191,7 +191,7 @@ class HTTPConnection(Connection):
             return b""
 
     def _begin_body(self, request: Request, rest: bytes) -> bytes:
-        size, max_size = request.body_size(), self._handler.max_body_size
+        size, max_size = request.body_size, self._handler.max_body_size
         if size == 0:
             return self._on_request(request, b"", rest)
         if size is not None and size > max_size:
