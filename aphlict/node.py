@@ -12,7 +12,7 @@ from typing import Any
 from aphlict.cluster.relay import Relay
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings, Settings
-from aphlict.core.hub import Hub, Receipt
+from aphlict.core.hub import Hub, MessageReceipt
 from aphlict.core.message import Message, random_name
 from aphlict.core.stats import SubscriberStats
 from aphlict.protocol.websocket import TRY_AGAIN_LATER
@@ -156,7 +156,7 @@ class Node:
             log.warning("this edge missed messages: %d clients have to resume", self.hub.connections)
         self.server.disconnect(TRY_AGAIN_LATER, "messages were missed")
 
-    def publish(self, messages: list[Message], done: Callable[[list[Receipt]], None], /) -> None:
+    def publish(self, messages: list[Message], done: Callable[[list[MessageReceipt]], None], /) -> None:
         """Publish messages in order, a long list in several turns of the loop. Raises Overloaded.
 
         `done` is called when every edge has the messages. It receives fewer receipts than there are messages if the
@@ -170,7 +170,10 @@ class Node:
             self._publish_to_edges(self._edges, messages, [], done)
 
     def _publish_here(
-        self, messages: list[Message], receipts: list[Receipt], done: Callable[[list[Receipt]], None]
+        self,
+        messages: list[Message],
+        receipts: list[MessageReceipt],
+        done: Callable[[list[MessageReceipt]], None],
     ) -> None:
         """Publish the messages without a receipt in this process: as many as fit into a turn, then the next ones."""
         begin = now = time.monotonic()
@@ -188,13 +191,13 @@ class Node:
         self,
         edges: EdgePool,
         messages: list[Message],
-        receipts: list[Receipt],
-        done: Callable[[list[Receipt]], None],
+        receipts: list[MessageReceipt],
+        done: Callable[[list[MessageReceipt]], None],
     ) -> None:
         """Publish the messages without a receipt: as many as the edges have room for, then the next ones."""
         now, begin = time.monotonic(), len(receipts)
 
-        def on_published(more: list[Receipt]) -> None:
+        def on_published(more: list[MessageReceipt]) -> None:
             receipts.extend(more)
             if len(receipts) == len(messages) or edges.load > 1:
                 done(receipts)

@@ -16,7 +16,7 @@ from aphlict.cli.options import add_channels, add_token, load_settings
 from aphlict.doctor.target import Target, local_target, parse_url
 from aphlict.doctor.upgrade import TOKEN_CODES
 from aphlict.errors import AdminUnreachable, CommandError, InvalidToken
-from aphlict.tls.context import unverified_context
+from aphlict.tls.ssl_context import unverified_context
 
 EXAMPLES = {
     "subscribe": (

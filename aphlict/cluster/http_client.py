@@ -28,7 +28,7 @@ from aphlict.errors import (
 )
 from aphlict.protocol.addresses import host_port
 from aphlict.protocol.http import NODE_FIELD
-from aphlict.tls.context import client_context
+from aphlict.tls.ssl_context import client_context
 
 MAX_BUFFER = 2 * 1024 * 1024  # bytes
 MAX_HEAD = 16 * 1024  # bytes

@@ -26,7 +26,7 @@ class Forwarder(Protocol):
         """Send a message to every node that is not in its `touched`, which is cleared afterwards."""
 
 
-class Receipt(Struct, frozen=True, omit_defaults=True):
+class MessageReceipt(Struct, frozen=True, omit_defaults=True):
     """The result of publishing one message."""
 
     unique_id: str
@@ -113,22 +113,22 @@ class Hub:
         if self.load > 1 or elsewhere > 1:
             raise Overloaded("too many deliveries are queued: this server cannot keep up")
 
-    def publish(self, message: Message, now: float) -> Receipt:
+    def publish(self, message: Message, now: float) -> MessageReceipt:
         """Accept a message: keep it, deliver it, and forward it to the other nodes; or report a duplicate."""
         if self.fingerprint in message.touched:
-            return Receipt(message.unique_id, duplicate=True)
+            return MessageReceipt(message.unique_id, duplicate=True)
         self.counters.messages_in += 1
         instance = self.instance(message.instance)
         self.history.expire(now)
         if message.unique_id in instance.history:
             self.counters.duplicates += 1
-            return Receipt(message.unique_id, duplicate=True)
+            return MessageReceipt(message.unique_id, duplicate=True)
         self.history.append(instance.history, message, now)
         matched = self.fan_out.deliver(instance, message)
         self.counters.messages_out += matched
         self._forwarder.forward(message)
         message.touched = ()  # the history keeps the message, and needs no list of nodes
-        return Receipt(message.unique_id, matched)
+        return MessageReceipt(message.unique_id, matched)
 
     # State of other processes
 

@@ -13,7 +13,7 @@ from aphlict.doctor.connector import TIMEOUT_SECONDS, Response, read_response, s
 from aphlict.doctor.target import connect_address
 from aphlict.errors import AdminUnreachable
 from aphlict.protocol.addresses import host_port, url_host
-from aphlict.tls.context import add_client_certificate, client_context, unverified_context
+from aphlict.tls.ssl_context import add_client_certificate, client_context, unverified_context
 
 COMMAND_TIMEOUT_SECONDS = 2.0  # what publishers wait
 

@@ -19,7 +19,7 @@ from aphlict.doctor.target import Target
 from aphlict.doctor.tls import certificate_end, untrusted
 from aphlict.errors import UsageError
 from aphlict.tls.certificates import RENEWAL_PERIOD
-from aphlict.tls.context import unverified_context
+from aphlict.tls.ssl_context import unverified_context
 
 TIMEOUT_SECONDS = 5.0  # for each step
 MAX_BODY = 1024 * 1024  # bytes

@@ -20,7 +20,7 @@ from aphlict.errors import CertificateError, ConfigError, FileError
 from aphlict.process.pidfile import find_running
 from aphlict.process.ports import describe_port_owner
 from aphlict.tls.certificates import inspect_server
-from aphlict.tls.context import unverified_context
+from aphlict.tls.ssl_context import unverified_context
 from aphlict.tokens import key_set
 
 MIN_DESCRIPTORS = 4096  # fewer limit a medium-sized installation

@@ -25,7 +25,7 @@ from aphlict.server.access import is_loopback
 from aphlict.server.auth import Credentials, load_credentials
 from aphlict.server.client_port import load_script
 from aphlict.tls.certificates import CertificateReport, inspect_server
-from aphlict.tls.context import client_context
+from aphlict.tls.ssl_context import client_context
 from aphlict.tokens.keys import read_keys
 
 log = logging.getLogger(__name__)

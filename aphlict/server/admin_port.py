@@ -11,7 +11,7 @@ from msgspec import Raw
 from msgspec.json import encode
 
 from aphlict.config.settings import Limits
-from aphlict.core.hub import Receipt
+from aphlict.core.hub import MessageReceipt
 from aphlict.core.message import Message, check_name, decode_body, parse_message
 from aphlict.errors import MethodNotAllowed, NotFound, Overloaded
 from aphlict.protocol.http import DEFAULT_INSTANCE, JSON, NODE_FIELD, PRIVATE, Request, parse_query
@@ -26,7 +26,7 @@ NODE_FIELD_KEY = NODE_FIELD.lower()
 class NodeAPI(Protocol):
     """The node behind an admin port. It calls `done` once, now or later."""
 
-    def publish(self, messages: list[Message], done: Callable[[list[Receipt]], None], /) -> None:
+    def publish(self, messages: list[Message], done: Callable[[list[MessageReceipt]], None], /) -> None:
         """Publish in this order. `done` receives a receipt for each message; for fewer if the rest was refused
         because of `limits.delivery_queue`. Raises Overloaded if none was accepted."""
 
@@ -114,7 +114,7 @@ class AdminHandler:
     def _publish(
         self, connection: HTTPConnection, request: Request, messages: list[Message], *, is_batch: bool
     ) -> None:
-        def on_published(receipts: list[Receipt]) -> None:
+        def on_published(receipts: list[MessageReceipt]) -> None:
             results = [receipt.as_dict() for receipt in receipts]
             if log.isEnabledFor(logging.DEBUG):
                 for message, result in zip(messages, results, strict=False):

@@ -11,7 +11,7 @@ from aphlict.errors import Forbidden, InvalidToken
 from aphlict.server.connection import Connection
 from aphlict.server.timer_wheel import HasDeadline
 from aphlict.tls.authorities import Authorities, load_authorities
-from aphlict.tls.context import server_context
+from aphlict.tls.ssl_context import server_context
 from aphlict.tokens.grant import Grant
 from aphlict.tokens.key_set import KeySet
 from aphlict.tokens.key_set import load as load_keys

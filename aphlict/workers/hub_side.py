@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from aphlict.core.history import Entry, HistoryStore
-from aphlict.core.hub import Hub, Receipt
+from aphlict.core.hub import Hub, MessageReceipt
 from aphlict.core.message import Message
 from aphlict.core.stats import SubscriberStats
 from aphlict.workers.ipc import (
@@ -158,7 +158,7 @@ class EdgePool:
         self,
         messages: Sequence[Message],
         now: float,
-        done: Callable[[list[Receipt]], None],
+        done: Callable[[list[MessageReceipt]], None],
         *,
         waits_for_late: bool = True,
     ) -> None:
@@ -171,7 +171,7 @@ class EdgePool:
 
         def on_confirmed() -> None:
             for place, matched in zip(fresh, self._matched.pop(number), strict=True):
-                receipts[place] = Receipt(receipts[place].unique_id, matched)
+                receipts[place] = MessageReceipt(receipts[place].unique_id, matched)
             done(receipts)
 
         edges = {edge for edge in self._joined if waits_for_late or not edge.flow.is_late}

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from aphlict.config.settings import Limits
-from aphlict.core.hub import Hub, Receipt, Recovery
+from aphlict.core.hub import Hub, MessageReceipt, Recovery
 from aphlict.core.message import Delivery, Message, parse_body
 from aphlict.core.subscriptions import Subscriber
 
@@ -103,7 +103,7 @@ class HubHarness:
 
     def publish(
         self, name: str, channels: Sequence[str] = ("a",), instance: str = "default", **more: Any
-    ) -> Receipt:
+    ) -> MessageReceipt:
         """Publish a message with this uniqueID."""
         body = {"uniqueID": name, "subscribers": list(channels), **more}
         messages, _ = parse_body(json.dumps(body).encode(), instance)

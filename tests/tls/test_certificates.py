@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CertificateError, ConfigError
 from aphlict.tls.certificates import load
-from aphlict.tls.context import server_context
+from aphlict.tls.ssl_context import server_context
 from tests.support import certificates
 from tests.support.certificates import Authority, Files, Issued, KeyType
 

@@ -8,7 +8,7 @@ import pytest
 
 from aphlict.config.loader import from_keys
 from aphlict.config.settings import Limits
-from aphlict.core.hub import Hub, Receipt
+from aphlict.core.hub import Hub, MessageReceipt
 from aphlict.core.message import Message
 from aphlict.errors import Overloaded
 from aphlict.node import Node
@@ -51,11 +51,11 @@ async def hub_and_edge() -> AsyncIterator[tuple[Node, Hub, str]]:
     await node.drain()
 
 
-async def publish(node: Node, messages: list[Message]) -> list[Receipt]:
+async def publish(node: Node, messages: list[Message]) -> list[MessageReceipt]:
     """Publish a list; the receipts."""
     done = asyncio.get_running_loop().create_future()
     node.publish(messages, done.set_result)
-    receipts: list[Receipt] = await asyncio.wait_for(done, 10)
+    receipts: list[MessageReceipt] = await asyncio.wait_for(done, 10)
     return receipts
 
 

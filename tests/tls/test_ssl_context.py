@@ -15,7 +15,7 @@ import pytest
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CertificateError
 from aphlict.tls.certificates import in_memory
-from aphlict.tls.context import client_context, server_context
+from aphlict.tls.ssl_context import client_context, server_context
 from tests.support import certificates
 from tests.support.certificates import Authority, Files, KeyType
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 LOAD_AS_NOBODY = """
 import os, sys
 from aphlict.config.settings import ServerSettings
-from aphlict.tls.context import server_context
+from aphlict.tls.ssl_context import server_context
 os.chdir(sys.argv[1])
 os.setgroups([])
 os.setgid(65534)
