@@ -152,12 +152,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Return `cluster` with credentials: by default those that this node's admin server requires."""
         admins = [each for each in self.servers if each.type == "admin"]
         secret = next((secret for each in admins for secret in each.secrets), None)
-        proven = next((each for each in admins if each.ssl_ca), None)
-        return tuple(_identify(peer, secret, proven) for peer in self.cluster)
+        with_certificates = next((each for each in admins if each.ssl_ca), None)
+        return tuple(_identify(peer, secret, with_certificates) for peer in self.cluster)
 
 
-def _identify(peer: PeerSettings, secret: str | None, proven: ServerSettings | None) -> PeerSettings:
+def _identify(
+    peer: PeerSettings, secret: str | None, with_certificates: ServerSettings | None
+) -> PeerSettings:
     peer = structs.replace(peer, secret=peer.secret or secret)
-    if proven is None or peer.protocol != "https" or peer.ssl_cert:
+    if with_certificates is None or peer.protocol != "https" or peer.ssl_cert:
         return peer
-    return structs.replace(peer, ssl_key=proven.ssl_key, ssl_cert=proven.ssl_cert)
+    return structs.replace(peer, ssl_key=with_certificates.ssl_key, ssl_cert=with_certificates.ssl_cert)

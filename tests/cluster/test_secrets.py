@@ -22,9 +22,9 @@ SECRET, ANOTHER = "a-secret-of-many-letters", "another-secret-of-many-letters"
 
 def peers(node: RunningNode) -> Sequence[dict[str, Any]]:
     """Return the status of a node's peers, without a request to its port."""
-    told: list[dict[str, Any]] = []
-    node.node.status("default", lambda status: told.extend(status["peers"]))
-    return told
+    reported: list[dict[str, Any]] = []
+    node.node.status("default", lambda status: reported.extend(status["peers"]))
+    return reported
 
 
 def states(node: RunningNode) -> list[str]:

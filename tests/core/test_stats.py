@@ -7,9 +7,9 @@ from aphlict.core.stats import MAX_LINES, LimitCounters
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     """The lines logged since the last call."""
-    told = [record.getMessage() for record in caplog.records]
+    reported = [record.getMessage() for record in caplog.records]
     caplog.clear()
-    return told
+    return reported
 
 
 def test_one_line_for_each_limit_and_address(caplog: pytest.LogCaptureFixture) -> None:

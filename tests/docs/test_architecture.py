@@ -177,5 +177,5 @@ def test_every_module_says_what_it_is_in_one_line() -> None:
 def test_every_dependency_has_its_reason() -> None:
     wanted = (ROOT / "setup.cfg").read_text().split("install_requires =\n")[1].split("\n\n")[0]
     names = {line.split()[0].lower() for line in wanted.splitlines()}
-    told = re.findall(r"^\| (\w+) \|", TEXT.split("## Dependencies")[1], re.MULTILINE)
-    assert {name.lower() for name in told} - {"dependency"} == names
+    documented = re.findall(r"^\| (\w+) \|", TEXT.split("## Dependencies")[1], re.MULTILINE)
+    assert {name.lower() for name in documented} - {"dependency"} == names

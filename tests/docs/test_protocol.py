@@ -91,8 +91,8 @@ def test_each_limit_is_in_the_table_and_in_the_manual_of_the_log() -> None:
     columns = " ".join(key for key, *_ in table("Limits").values())
     assert set(re.findall(r"`([\w.]+)`", columns)) == {each.encode_name for each in structs.fields(Limits)}
     operations = (ROOT / "docs/operations.md").read_text()
-    told = operations.split("### Limits in the log")[1].split("\n## ")[0]
-    assert [name for name in LIMIT_NAMES if f"`{name}`" not in told] == []
+    documented = operations.split("### Limits in the log")[1].split("\n## ")[0]
+    assert [name for name in LIMIT_NAMES if f"`{name}`" not in documented] == []
 
 
 async def test_the_keys_of_the_status_are_those_of_the_server() -> None:

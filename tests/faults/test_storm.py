@@ -115,7 +115,7 @@ def test_a_storm_is_weathered(installation: Installation, workers: int) -> None:
         print(f"{storm.answers}, slowest answer {storm.slowest:.2f} s, slowest health check {slowest:.2f} s,")
         print(f"memory {before / 2**20:.0f} to {memory / 2**20:.0f} MiB, errors {Counter(storm.errors)}")
         assert storm.errors == []
-        assert set(storm.answers) == {200, 503}, "publishers are told to wait"
+        assert set(storm.answers) == {200, 503}, "publishers receive Retry-After"
         assert slowest < HEALTHY
         assert memory - before < GROWTH
         check_delivery(gathered, storm)

@@ -25,11 +25,11 @@ def test_the_count_waits_for_the_window() -> None:
 
 def test_the_window_of_repeated_lines_grows() -> None:
     repeats = LogDeduplicator()
-    told = []
+    reported = []
     for second in range(7200):
         repeats.allow("full", ERROR, "full", second)
-        told += [second for _ in repeats.flush(second)]
-    pauses = [later - earlier for earlier, later in pairwise(told)]
+        reported += [second for _ in repeats.flush(second)]
+    pauses = [later - earlier for earlier, later in pairwise(reported)]
     assert pauses == sorted(pauses)
     assert pauses[-1] == MAX_WINDOW
 

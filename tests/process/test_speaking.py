@@ -109,15 +109,15 @@ def test_an_admin_port_without_authentication_is_reported(
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "reported"),
     [({}, True), ({"listen": "127.0.0.1"}, False), ({"proxy.trusted": ["10.0.0.0/8"]}, False)],
 )
 def test_a_port_that_browsers_block_is_reported(
-    installation: Installation, keys: dict[str, Any], *, told: bool
+    installation: Installation, keys: dict[str, Any], *, reported: bool
 ) -> None:
     write(installation, client={"port": 6697, "listen": "0.0.0.0", **keys})
     done = installation.run("check")
-    assert ("refuse to connect to port 6697" in done.stderr) is told, done.stderr
+    assert ("refuse to connect to port 6697" in done.stderr) is reported, done.stderr
 
 
 def test_an_admin_port_with_authentication_is_not_reported(

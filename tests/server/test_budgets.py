@@ -20,7 +20,7 @@ from tests.support.waiting import eventually
 LONG = "x" * 32_768
 MESSAGES, TEXT_SIZE = 120, 6000  # for each slow browser: 0.7 MB
 MIB = 2**20
-ADDRESSES = [f"127.0.1.{number}" for number in range(1, 9)]  # of loopback: those of strangers
+ADDRESSES = [f"127.0.1.{number}" for number in range(1, 9)]  # of loopback: those of attackers
 CLOSED = [b"\x88\x0a\x03\xf5too slow", b""]  # with 1013, or without a word
 
 
@@ -108,7 +108,7 @@ async def test_one_address_does_not_take_what_is_for_all() -> None:
     names = [f"c{number}" for number in range(40)]
     async with running_node(limits__send_buffer__total=16 * MIB) as node:
         with (
-            browsers(node, [[name] for name in names], ADDRESSES[:1]) as strangers,
+            browsers(node, [[name] for name in names], ADDRESSES[:1]) as attackers,
             browsers(node, [["other"]], ADDRESSES[1:2]) as [other],
         ):
             await listening(node, 41)
@@ -118,14 +118,14 @@ async def test_one_address_does_not_take_what_is_for_all() -> None:
                 assert pool(node).used < 6 * MIB
             assert set(hits(node)) == {"limits.send_buffer.address"}
             assert await other.read(LONG.encode(), 20) == 20
-            assert (await strangers[0].end()).endswith(CLOSED[0])
+            assert (await attackers[0].end()).endswith(CLOSED[0])
 
 
 async def test_subscriptions_beyond_the_memory_for_them() -> None:
-    """Pages with few are served while strangers have very many: those that have most are closed."""
+    """Pages with few are served while attackers have very many: those that have most are closed."""
     async with running_node(limits__subscriptions__total=MIB) as node:
         greedy = [[f"{number}.{name}" for name in range(500)] for number in range(20)]
-        with browsers(node, greedy, ADDRESSES) as strangers:
+        with browsers(node, greedy, ADDRESSES) as attackers:
             await eventually(
                 lambda: hits(node).get("limits.subscriptions.total", 0) >= 12, "those that make room"
             )
@@ -134,7 +134,7 @@ async def test_subscriptions_beyond_the_memory_for_them() -> None:
                 for number, page in enumerate(pages):
                     await node.publish({"subscribers": [f"page{number}"], "text": "for it"})
                     assert await page.read(b"for it") == 1
-            assert (await strangers[0].end()).endswith(b"\x88\x18\x03\xf5too many subscriptions")
+            assert (await attackers[0].end()).endswith(b"\x88\x18\x03\xf5too many subscriptions")
             assert node.node.hub.subscription_memory.used <= MIB
         await eventually(lambda: node.node.hub.connections == 0, "the end of all")
         assert node.node.hub.subscription_memory.used == 0
@@ -161,18 +161,18 @@ async def test_messages_that_are_not_whole_count(fragments: bool) -> None:
     part = frame(bytes(65_000), final=not fragments)
     part = part if fragments else part[:-1]
     async with running_node(limits__send_buffer__total=2 * MIB) as node:
-        with browsers(node, [()] * 60, ADDRESSES) as strangers:
-            for each in strangers:
+        with browsers(node, [()] * 60, ADDRESSES) as attackers:
+            for each in attackers:
                 each.send(part[:30_000])
-            for each in strangers:
+            for each in attackers:
                 each.send(part[30_000:])
             await eventually(
                 lambda: hits(node).get("limits.send_buffer.total", 0) >= 28, "those that make room"
             )
             await eventually(lambda: node.node.hub.connections <= 32, "their end")
             assert pool(node).used <= 2 * MIB
-            assert (await strangers[0].end()) in CLOSED
-            strangers[-1].send(frame(b"", CONTINUATION) if fragments else b"x")
+            assert (await attackers[0].end()) in CLOSED
+            attackers[-1].send(frame(b"", CONTINUATION) if fragments else b"x")
         await eventually(lambda: pool(node).used == 0, "nothing that is kept")
 
 

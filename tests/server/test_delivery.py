@@ -192,12 +192,12 @@ async def test_an_unused_instance_is_removed() -> None:
 
 async def test_a_long_list_for_many_clients_does_not_block_the_loop() -> None:
     turns = 0
-    told: list[Any] = []
+    receipts: list[Any] = []
 
     def turn() -> None:
         nonlocal turns
         turns += 1
-        if not told:
+        if not receipts:
             asyncio.get_running_loop().call_soon(turn)
 
     async with running_node(limits__delivery_queue=10_000_000) as node:
@@ -206,11 +206,11 @@ async def test_a_long_list_for_many_clients_does_not_block_the_loop() -> None:
         body = json.dumps([{"subscribers": ["A", "B"], "uniqueID": str(number)} for number in range(300)])
         messages, _ = parse_body(body.encode(), "default")
         turn()
-        node.node.publish(messages, told.extend)
-        await eventually(lambda: told, "the receipts")
+        node.node.publish(messages, receipts.extend)
+        await eventually(lambda: receipts, "the receipts")
         assert turns > 2
         expected = [str(number) for number in range(300)]
-        assert [(each.unique_id, each.matched) for each in told] == [(name, 5000) for name in expected]
+        assert [(each.unique_id, each.matched) for each in receipts] == [(name, 5000) for name in expected]
         first, last = readers[0][0], readers[-1][0]
         await eventually(lambda: len(first.deliveries) == len(last.deliveries) == 300, "the messages")
         assert first.ids == last.ids == expected

@@ -90,9 +90,9 @@ async def distributing(hub: Hub) -> AsyncIterator[tuple[EdgePool, str]]:
 
 def answered(distribution: EdgePool) -> int | None:
     """Return 0 if there are no edges, and None if their responses are pending."""
-    told: list[int] = []
-    distribution.request_stats("", lambda each: told.append(len(each)))
-    return told[0] if told else None
+    reported: list[int] = []
+    distribution.request_stats("", lambda each: reported.append(len(each)))
+    return reported[0] if reported else None
 
 
 class Faulty(FakeSubscriber):
