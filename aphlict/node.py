@@ -16,11 +16,11 @@ from aphlict.core.hub import Hub, MessageReceipt
 from aphlict.core.message import Message, random_name
 from aphlict.core.stats import SubscriberStats
 from aphlict.protocol.websocket import TRY_AGAIN_LATER
-from aphlict.server import limits as capacity
 from aphlict.server.admin_port import AdminHandler
 from aphlict.server.auth import Credentials
 from aphlict.server.client_port import ClientHandler, NodeState
 from aphlict.server.http_connection import Handler
+from aphlict.server.limits import capacity_status
 from aphlict.server.server import Port, Server
 from aphlict.workers.edge_side import HubConnector, NoForwarder
 from aphlict.workers.hub_side import ACK_TIMEOUT, SWEEP_INTERVAL, EdgePool, total
@@ -231,7 +231,7 @@ class Node:
             "uptime": round((time.monotonic() - self._started) * 1000),
             "pid": os.getpid(),
             "state": (NodeState.ERROR if has_no_edge else self.state).value,
-            **capacity.status(self.settings),
+            **capacity_status(self.settings),
             "peers": [] if self._relay is None else self._relay.status(),
             "workers": [{"pid": pid, "connections": count} for pid, count in connections.items()],
         }

@@ -266,7 +266,7 @@ def max_clients(settings: Settings) -> Capacity:
     )
 
 
-def status(settings: Settings) -> dict[str, Any]:
+def capacity_status(settings: Settings) -> dict[str, Any]:
     """Return the keys of the status page that report the capacity of all processes."""
     connections, bound = max_clients(settings)
     return {"connections.max": connections * settings.processes, "connections.bound": bound}
@@ -278,7 +278,7 @@ def _resources(settings: Settings) -> Capacity:
     The limit of descriptors is a billion in many containers.
     """
     has_tls = any(server.tls for server in settings.servers if server.type == "client")
-    share = memory() * MEMORY_PART / settings.processes
+    share = available_memory() * MEMORY_PART / settings.processes
     return min(
         Capacity(_descriptors(), "descriptors"),
         Capacity(int(share / (TLS_COST if has_tls else PLAIN_COST)), "memory"),
@@ -290,7 +290,7 @@ def _descriptors() -> int:
     return 1 << 30 if soft == resource.RLIM_INFINITY else soft
 
 
-def memory(root: Path = Path("/")) -> int:
+def available_memory(root: Path = Path("/")) -> int:
     """Return the bytes of memory that this process may use: the machine's, or those of its control groups.
 
     `memory.max` of cgroup v2, `memory.limit_in_bytes` of v1. `root` has /proc and /sys.

@@ -15,12 +15,19 @@ from aphlict.protocol import proxy_protocol
 from aphlict.protocol.forwarded import TrustedProxies
 from aphlict.protocol.http import Request
 from aphlict.protocol.proxy_protocol import V1_LIMIT, V2_HEAD, V2_LIMIT, ProxyHeader
-from aphlict.server import limits as capacity
 from aphlict.server.access import AdminAccess, HostNames, OriginAccess
 from aphlict.server.auth import Credentials
 from aphlict.server.context import PortContext, ServerContext
 from aphlict.server.http_connection import Handler, HTTPConnection
-from aphlict.server.limits import ConnectionLimiter, NoLimit, PendingSlots, RejectionSlots, TokenBucket
+from aphlict.server.limits import (
+    ConnectionLimiter,
+    NoLimit,
+    PendingSlots,
+    RejectionSlots,
+    TokenBucket,
+    max_clients,
+    max_publishers,
+)
 from aphlict.server.poller import EXHAUSTED, READ, Poller
 from aphlict.server.timer_wheel import TICK, HasDeadline
 from aphlict.server.tls_socket import TLSSocket
@@ -242,8 +249,8 @@ class AdmissionLimits:
 
     def _max_connections(self, settings: Settings) -> tuple[int, int | None]:
         if self._server_type == "admin":
-            return capacity.max_publishers(settings), None
-        return capacity.max_clients(settings).connections, settings.limits.connections_address
+            return max_publishers(settings), None
+        return max_clients(settings).connections, settings.limits.connections_address
 
     def _max_rate(self, settings: Settings) -> int | None:
         return None if self._server_type == "admin" else settings.limits.connections_second
