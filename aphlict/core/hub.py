@@ -212,7 +212,9 @@ class Hub:
         new = [name for name in channels if name not in subscriptions]
         room = max(self.limits.subscriptions - len(subscriptions), 0)
         if len(new) > room:
-            error = TooManySubscriptions(f"a connection may have {self.limits.subscriptions} subscriptions")
+            error = TooManySubscriptions(
+                f"a connection may have at most {self.limits.subscriptions} subscriptions"
+            )
             error.channels = tuple(new[room:])
             raise error
         self._check_names(new)

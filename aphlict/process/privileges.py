@@ -49,7 +49,8 @@ def find_warning(settings: Settings) -> str | None:
     """A warning if the server runs as root, or not as `user`."""
     if os.geteuid() == 0 and settings.user is None:
         return (
-            'the server runs as root: set "user" in the configuration, to which it switches when it listens'
+            'the server runs as root: set "user" in the configuration, and it switches to that user when its'
+            " ports are open"
         )
     if os.geteuid() == 0 or not (settings.user or settings.group):
         return None

@@ -168,7 +168,7 @@ def _parse_body_size(headers: dict[str, str], minor: str) -> int | None:
     """
     length, coding = headers.get("content-length"), headers.get("transfer-encoding")
     if length is not None and not _LENGTH.fullmatch(length):
-        raise BadRequest("Content-Length is not a number")
+        raise BadRequest("Content-Length is not one number of at most 18 digits")
     if coding is not None:
         if length is not None or minor == "0":
             raise BadRequest("Transfer-Encoding together with Content-Length or HTTP/1.0")

@@ -98,7 +98,9 @@ class ConnectionLimiter:
 
     def _check(self, address: str, max_from_address: int) -> None:
         if self._by_key.get(limit_key(address), 0) >= max_from_address:
-            raise TooManyFromAddress(f"this server accepts {max_from_address} connections from an address")
+            raise TooManyFromAddress(
+                f"this server accepts at most {max_from_address} connections from one address"
+            )
 
     def _add(self, address: str) -> None:
         key = limit_key(address)

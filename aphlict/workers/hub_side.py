@@ -247,7 +247,7 @@ class EdgePool:
         edge.write(encode(HistoryRecord([], self._hub.evictions())))
         edge.known.clear()
         self._joined.add(edge)
-        log.info("an edge has joined: %d edges", len(self._joined))
+        log.info("an edge has joined: %d of %d", len(self._joined), self._expected)
         if len(self._joined) >= self._expected:
             self._is_complete.set()
 
@@ -255,7 +255,7 @@ class EdgePool:
         """Remove an edge whose stream is closed."""
         if edge in self._joined:
             self._joined.discard(edge)
-            log.warning("lost an edge: %d edges left", len(self._joined))
+            log.warning("lost an edge: %d of %d left", len(self._joined), self._expected)
         for number in list(self._pending):
             self._settle(number, edge)
 

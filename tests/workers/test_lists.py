@@ -32,7 +32,7 @@ def make_list(begin: int, end: int) -> list[Message]:
 
 @asynccontextmanager
 async def hub_and_edge() -> AsyncIterator[tuple[Node, Hub, str]]:
-    """A hub, an edge that has joined, and where others can; the edge delivers when the test calls `work`."""
+    """A hub, its only edge, and the address for more of them. The edge delivers when the test calls `work`."""
     admin = listening()
     raw = {
         "servers": [{"type": "client", "port": 1}, {"type": "admin", "port": admin.getsockname()[1]}],
