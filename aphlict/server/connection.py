@@ -73,7 +73,8 @@ class Connection(HasDeadline):
     def _hand_over(self, successor: "Connection") -> None:
         """Let another object take over the socket, with nothing incoming; this one is closed afterwards."""
         server, buffer = self.port.server, self._write_buffer
-        server.buffer_budget.receive(self, 0)
+        if self in server.buffer_budget.accounts:
+            server.buffer_budget.receive(self, 0)
         server.timers.replace(self, successor)
         server.poller.replace(self._socket.fileno(), successor)
         if buffer is not None:

@@ -13,7 +13,7 @@ from aphlict.errors import AphlictError, BodyTooLarge, BufferFull
 from aphlict.protocol import http
 from aphlict.protocol.body import ChunkedParser, SizedParser
 from aphlict.protocol.http import Request
-from aphlict.server.connection import CLOSING, REQUEST, RESPONSE, TLS, Connection, State
+from aphlict.server.connection import CLOSED, CLOSING, REQUEST, RESPONSE, TLS, Connection, State
 from aphlict.server.context import PortContext
 from aphlict.server.poller import READ, WRITE
 from aphlict.server.tls_socket import TLSSocket
@@ -149,7 +149,8 @@ class HTTPConnection(Connection):
             self._on_request_data(data)
         except AphlictError as error:
             self.reject(error)
-        if self._incoming_size() or self in self.port.server.buffer_budget.accounts:
+        is_in_use = self.state is not CLOSED  # neither aborted nor upgraded
+        if is_in_use and (self._incoming_size() or self in self.port.server.buffer_budget.accounts):
             self._count_incoming()
 
     def _on_request_data(self, data: bytes) -> None:
@@ -218,7 +219,7 @@ class HTTPConnection(Connection):
         self._request_since = None
         self._pipelined = rest
         self.state = RESPONSE
-        self.call(request, lambda: self._handler.on_request(self, request, body))
+        self.call(request, self._handler.on_request, self, request, body)
         if self._is_awaiting_response:
             self._is_paused = True
             self._update_events()
@@ -334,10 +335,10 @@ class HTTPConnection(Connection):
         else:
             self._finish(response)
 
-    def call(self, request: Request, work: Callable[[], None]) -> None:
+    def call(self, request: Request, work: Callable[..., None], *arguments: object) -> None:
         """Call a part of the handling of a request. An error that it raises becomes the response."""
         try:
-            work()
+            work(*arguments)
         except AphlictError as error:
             self.reject(error, request)
         except Exception:
@@ -350,7 +351,7 @@ class HTTPConnection(Connection):
         This object must not be used afterwards.
         """
         response = http.accept_response(request)
-        data = self._take_pipelined()
+        data, self._pipelined = self._pipelined, b""
         websocket = WebSocket(self._socket, self.address, self.port, self.number)
         self._hand_over(websocket)
         try:

@@ -113,7 +113,6 @@ class Listener:
     def _pass_on(self, sock: socket.socket, address: str) -> bool:
         """Return whether more connections can be accepted."""
         try:
-            sock.getpeername()  # raises if the client is gone, which the TLS layer does not handle
             self._on_accept(sock, address)
         except OSError as error:
             sock.close()

@@ -6,7 +6,7 @@ from collections import deque
 
 TICK = 0.25  # seconds between two sweeps: no deadline is handled later than this
 MAX_BATCH = 8  # deadlines handled in one sweep: the end of a pause may cost a millisecond or two
-GROUP_SIZE = 64  # entries of one list, which `cancel` searches
+GROUP_SIZE = 16  # entries of one list, which `cancel` searches
 
 
 class HasDeadline(ABC):
