@@ -1,6 +1,8 @@
-"""The objects that an object keeps alive: tests that nothing is left of what was forgotten."""
+"""The objects that an object keeps alive, and the garbage collector."""
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TypeVar
 
@@ -19,3 +21,13 @@ def kept(root: object, kind: type[T]) -> list[T]:
                 found[id(each)] = each
                 pending.append(each)
     return [each for each in found.values() if isinstance(each, kind)]
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Keep the garbage collector from running, whose time would be counted as that of the code that is measured."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
