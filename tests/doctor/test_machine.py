@@ -8,7 +8,6 @@ import pytest
 
 from aphlict.doctor.local import check_clock, check_descriptors
 from aphlict.doctor.report import CheckFailed, CheckReport, Finding, Verdict
-from tests.support.waiting import wait_until
 
 
 def check(**offsets: float) -> list[Finding]:
@@ -49,10 +48,14 @@ def test_a_clock_that_was_never_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_process_without_free_descriptors() -> None:
-    with subprocess.Popen(["sleep", "60"]) as process:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        process.stdout.readline()  # the program has loaded its libraries
         worker = psutil.Process(process.pid)
-        wait_until(lambda: worker.num_fds() == 3, "the program to load its libraries")
-        worker.rlimit(psutil.RLIMIT_NOFILE, (3, 64))
+        worker.rlimit(psutil.RLIMIT_NOFILE, (worker.num_fds(), 64))
         with pytest.raises(CheckFailed, match="3 of 3") as failed:
             check_descriptors([worker], CheckReport(lambda _finding: None))
         assert failed.value.code == "descriptors_exhausted"
