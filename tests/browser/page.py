@@ -40,7 +40,7 @@ PAGE = """<!doctype html>
 LEADS = """navigator.locks.request(`test ${Math.random()}`, async ({ name }) => {
   const { held } = await navigator.locks.query();
   const client = held.find((lock) => lock.name == name).clientId;
-  return held.some((lock) => lock.clientId == client && /^aphlict 1 [^ ]+$/.test(lock.name));
+  return held.some((lock) => lock.clientId == client && /^aphlict [0-9]+ [^ ]+$/.test(lock.name));
 })"""
 
 # How the promise of a subscription settles: what it rejects with, or nothing.

@@ -249,7 +249,8 @@ export class EventStreamTransport extends HttpTransport {
       this.events.gap();
     } else if (fields.data) {
       this.events.message(JSON.parse(fields.data));
-    } else {
+    }
+    if (fields.id) {
       this.events.position(fields.id);
     }
   }
@@ -270,7 +271,7 @@ export class PollTransport extends HttpTransport {
         this.events.gap();
       }
       messages.forEach(this.events.message);
-      this.events.position(last);
+      last && this.events.position(last);
       this.open();
     }
   }

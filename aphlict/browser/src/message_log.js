@@ -1,58 +1,67 @@
 // @ts-check
-/** The recent messages of a tab, in the order in which all tabs receive them. */
+/** The recent messages of a tab, in the order in which all tabs receive them, and the place to resume from. */
 
 const MAX_ENTRIES = 512;
-// How many uniqueIDs a request to resume names: nodes may differ in order. The server accepts 16, with two positions.
-const MAX_RESUME_IDS = 14;
+const MAX_RESUME_IDS = 14; // of the 16 uniqueIDs and positions that the server accepts
 
 /**
- * A message, or without one a position: the server's history has advanced by messages that no tab wants.
- *
  * @typedef {object} Entry
- * @property {string | undefined} after the ID of the entry before
- * @property {string} id a uniqueID, or a position
- * @property {import("./aphlict.js").Message} [message]
+ * @property {string | undefined} after `last` of the place before
+ * @property {import("./aphlict.js").Message} message
+ */
+
+/**
+ * How far messages were received.
+ *
+ * @typedef {object} Place
+ * @property {string | undefined} last the uniqueID of the last message, or where the leader began; undefined in a tab
+ *   that has heard of neither
+ * @property {string | undefined} position the newest of the server
+ * @property {string[]} ids the uniqueIDs of the messages since then, oldest first; of many, the last ones
  */
 
 export class MessageLog {
-  /** @type {string | undefined} the ID of the last entry, which may not be here */ last;
-  /** @type {Map<string, Entry>} oldest first */ #entries = new Map();
+  /** @type {Place} */ place = { last: undefined, position: undefined, ids: [] };
+  /** @type {Map<string, Entry>} by uniqueID, oldest first */ #entries = new Map();
 
-  /** @param {string} id */
+  /** @param {string | undefined} id */
   has(id) {
-    return this.#entries.has(id);
+    return this.#entries.has(/** @type {string} */ (id));
   }
 
   /** @param {Entry} entry */
   add(entry) {
-    this.last = entry.id;
-    this.#entries.set(entry.id, entry);
+    const id = entry.message.uniqueID;
+    this.place = { ...this.place, last: id, ids: [...this.place.ids, id].slice(-MAX_RESUME_IDS) };
+    this.#entries.set(id, entry);
     if (this.#entries.size > MAX_ENTRIES) {
       this.#entries.delete(/** @type {string} */ (this.#entries.keys().next().value));
     }
   }
 
-  /** Returns what a server needs to resume: the last uniqueIDs, oldest first, then the last positions. */
-  resumeIds() {
-    const entries = [...this.#entries.values()];
-    const positions = entries.filter((entry) => !entry.message).slice(-1);
-    const messages = entries.filter((entry) => entry.message).slice(-MAX_RESUME_IDS);
-    const ids = [...messages, ...positions].map((entry) => entry.id);
-    return this.last === undefined || this.has(this.last) ? ids : [...ids, this.last];
+  /** @param {string} position which covers all messages up to now, so that no uniqueID has to be named */
+  setPosition(position) {
+    this.place = { ...this.place, position, ids: [] };
+  }
+
+  /** Returns what the server needs to resume. */
+  resumeAfter() {
+    const { position, ids } = this.place;
+    return position ? [...ids, position] : ids;
   }
 
   /**
-   * Returns the entries after `id`, or undefined if they are unknown.
+   * Returns the entries after the place whose `last` is given, or undefined if they are unknown.
    *
-   * @param {string} id
+   * @param {string | undefined} last
    * @returns {Entry[] | undefined}
    */
-  since(id) {
-    if (id == this.last) {
+  since(last) {
+    if (last == this.place.last) {
       return [];
     }
     const entries = [...this.#entries.values()];
-    const next = entries.findIndex((entry) => entry.after == id);
+    const next = entries.findIndex((entry) => entry.after == last);
     return next < 0 ? undefined : entries.slice(next);
   }
 }

@@ -1,9 +1,9 @@
 // @ts-check
 /**
  * One tab among those of its origin that use the same server. The leader holds the connection, and sends all that it
- * receives to the other tabs over a BroadcastChannel: a sequence of entries, each of which names the entry before. A tab
- * that misses an entry requests it again. So every tab has each message once and in order, and any tab can become the
- * leader and resume where the last one stopped.
+ * receives to the other tabs over a BroadcastChannel: a sequence of messages, each of which names the one before. A tab
+ * that misses a message requests it again. So every tab has each message once and in order. The state that the leader
+ * sends contains the place to resume from, so that any tab can become the leader and resume where the last one stopped.
  */
 
 import { Connection } from "./connection.js";
@@ -43,7 +43,7 @@ export class Tab {
   /** @type {BroadcastChannel | undefined} */ #broadcast;
   #pageListeners = new AbortController();
   #isAnnouncing = false; // the channels of this tab are about to be sent
-  #isResending = false; // an entry was requested again
+  #isResending = false; // messages were requested again
   #isTokenRefused = false; // this tab's, or it has none
 
   /**
@@ -183,14 +183,15 @@ export class Tab {
   /** @param {AbortSignal} signal */
   async #onElected(signal) {
     this.#term = Math.max(Date.now(), this.#term + 1);
+    this.#log.place.last ??= `${this.#term}`; // so that another tab notices if it misses the first message
     if (this.#election.isShared) {
       await this.#collectChannels();
     }
     if (!signal.aborted) {
       this.#connection = new Connection(this.#settings, {
-        resumeAfter: () => this.#log.resumeIds(),
-        message: (message) => this.#append(message.uniqueID, message),
-        position: (position) => position && this.#append(position),
+        resumeAfter: () => this.#log.resumeAfter(),
+        message: (message) => this.#append(message),
+        position: (position) => this.#log.setPosition(position),
         gap: () => {
           this.#broadcastGap();
           this.#state.gapLater();
@@ -235,13 +236,10 @@ export class Tab {
     this.#connection?.setChannels([...new Set([this.#state.channels, ...this.#otherChannels.values()].flat())]);
   }
 
-  /**
-   * @param {string} id
-   * @param {Message} [message]
-   */
-  #append(id, message) {
-    if (!this.#log.has(id)) {
-      const entry = { after: this.#log.last, id, message };
+  /** @param {Message} message */
+  #append(message) {
+    if (!this.#log.has(message.uniqueID)) {
+      const entry = { after: this.#log.place.last, message };
       this.#post({ kind: "entry", term: this.#term, ...entry });
       this.#accept(entry);
     }
@@ -251,7 +249,7 @@ export class Tab {
     if (this.#election.isLeader) {
       const { state, subscribed, refused, error } = this.#connection ?? withoutConnection("connecting");
       const current = { state, subscribed, refused, error };
-      this.#post({ kind: "state", term: this.#term, ...current, last: this.#log.last });
+      this.#post({ kind: "state", term: this.#term, ...current, place: this.#log.place });
       this.#isTokenRefused ||= state == "unauthorized";
       this.#state.update(current);
     }
@@ -259,7 +257,7 @@ export class Tab {
 
   /** @param {string} [to] */
   #broadcastGap(to) {
-    this.#post({ kind: "gap", term: this.#term, to, last: this.#log.last });
+    this.#post({ kind: "gap", term: this.#term, to, place: this.#log.place });
   }
 
   /** @param {ResendMessage} request */
@@ -267,7 +265,7 @@ export class Tab {
     if (this.#connection && this.#state.isConnected) {
       const entries = this.#log.since(after);
       entries?.forEach((entry) => this.#post({ kind: "entry", term: this.#term, to: tab, ...entry }));
-      entries ?? this.#broadcastGap(tab);
+      entries ? this.#broadcastState() : this.#broadcastGap(tab);
     }
   }
 
@@ -319,7 +317,7 @@ export class Tab {
       if (message.kind == "entry") {
         this.#onEntry(message);
       } else if (message.kind == "gap") {
-        this.#log.last = message.last;
+        this.#log.place = message.place;
         this.#isResending = false;
         this.#state.gapLater();
       } else {
@@ -329,44 +327,45 @@ export class Tab {
   }
 
   /** @param {StateMessage} message */
-  #onLeaderState({ state, subscribed, refused, error, last, isNew }) {
-    this.#log.last ??= last;
+  #onLeaderState({ state, subscribed, refused, error, place, isNew }) {
+    const { last } = this.#log.place;
+    if (place && (last === undefined || last == place.last)) {
+      this.#log.place = place;
+    }
     if (isNew) {
       this.#announceChannels();
     }
     this.#state.update({ state, subscribed, refused, error });
     if (state == "unauthorized" && this.#settings.token && !this.#isTokenRefused) {
       this.#stealLeadership();
-    } else if (this.#state.isConnected && last && last != this.#log.last && !this.#log.has(last)) {
+    } else if (this.#state.isConnected && place && place.last != this.#log.place.last && !this.#log.has(place.last)) {
       this.#requestResend();
     }
   }
 
   /** @param {Entry} entry */
-  #onEntry({ after, id, message }) {
-    const { last } = this.#log;
-    if (this.#log.has(id)) {
+  #onEntry({ after, message }) {
+    if (this.#log.has(message.uniqueID)) {
       return; // from an earlier leader; the new one did not have it
     }
+    const { last } = this.#log.place;
     if (last === undefined || last == after) {
-      this.#accept({ after, id, message });
+      this.#accept({ after, message });
     } else if (!this.#isResending) {
       this.#requestResend();
     }
   }
 
-  /** Requests the entries after the last one. Until they come, later ones are ignored. */
+  /** Requests the messages after the last one. Until they come, later ones are ignored. */
   #requestResend() {
     this.#isResending = true;
-    this.#post({ kind: "resend", tab: this.#election.id, after: /** @type {string} */ (this.#log.last) });
+    this.#post({ kind: "resend", tab: this.#election.id, after: this.#log.place.last });
   }
 
   /** @param {Entry} entry */
   #accept(entry) {
     this.#isResending = false;
     this.#log.add(entry);
-    if (entry.message) {
-      this.#page.message(entry.message);
-    }
+    this.#page.message(entry.message);
   }
 }

@@ -10,11 +10,11 @@
  * What a transport reports to its connection. After `close()`, and after `end`, it reports nothing.
  *
  * @typedef {object} TransportEvents
- * @property {() => string[]} resumeAfter the uniqueIDs and positions to resume after, oldest first
+ * @property {() => string[]} resumeAfter the uniqueIDs and the position to resume after
  * @property {(channels: string[], refused: Refused) => void} open everything up to now has been delivered; `channels`
  *   are in force
  * @property {(message: Message) => void} message
- * @property {(position: string | undefined) => void} position everything up to this position has been delivered
+ * @property {(position: string) => void} position covers all messages delivered before it
  * @property {() => void} gap messages may be missing before the next one
  * @property {(error: ErrorDetails, closeCode?: number) => void} end the transport has failed
  */

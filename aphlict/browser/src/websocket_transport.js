@@ -188,7 +188,7 @@ export class WebSocketTransport {
       this.#replyHandlers.get(frame.id)?.(frame);
       this.#replyHandlers.delete(frame.id);
       if (!this.#buffer && this.#socket.onclose) {
-        this.#events.position(frame.last);
+        frame.last && this.#events.position(frame.last);
         this.#events.open([...this.#acknowledged], this.#refused);
       }
     }
