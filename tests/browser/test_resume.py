@@ -3,14 +3,16 @@
 import json
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
-from tests.browser.cable import Cable
+from tests.browser.cable import Cable, cable_to
 from tests.browser.page import Page
-from tests.support.installation import Installation
+from tests.support.installation import Installation, installed
+from tests.support.waiting import wait_until
 
 NewPage = Callable[[], Page]
 HOUR = 3_600_000
@@ -144,3 +146,51 @@ def test_a_tab_that_came_later_resumes_where_the_leader_was(
     assert named == ids
     assert later(server, token) == [*ids, *missed]
     assert late.gaps == 0
+
+
+DEAF = """() => {
+  window.isDeaf = false;
+  window.BroadcastChannel = class extends BroadcastChannel {
+    set onmessage(hear) {
+      super.onmessage = hear && ((event) => isDeaf || hear(event));
+    }
+  };
+}"""
+
+
+def test_a_leader_may_receive_messages_in_another_order(new_page: NewPage, tmp_path: Path) -> None:
+    """The next leader has not received the last messages of the one before. It has them from another node."""
+    with (
+        installed(tmp_path / "0") as first,
+        installed(tmp_path / "1") as second,
+        cable_to(first.admin_port) as to_first,
+        cable_to(second.admin_port) as to_second,
+        cable_to(first.client_port) as cable,
+    ):
+        for node, link in ((first, to_second), (second, to_first)):
+            node.write(cluster=[{"host": "127.0.0.1", "port": link.port}])
+            node.start()
+        wait_until(lambda: all(node.status()["peers"][0]["state"] == "up" for node in (first, second)))
+        leader = new_page().listen(cable.url, "all", **QUIET)
+        next_leader = new_page()
+        next_leader.tab.evaluate(f"({DEAF})()")
+        next_leader.listen(cable.url, "all", **QUIET)
+        other = new_page().listen(cable.url, "all", **QUIET)
+        publish(first, range(1))
+        next_leader.wait_for(0)
+        next_leader.tab.evaluate("void (isDeaf = true)")
+        for link in (to_first, to_second):
+            link.cut()
+        publish(first, range(1, 2))
+        publish(second, range(2, 3))
+        for link in (to_first, to_second):
+            link.reconnect()
+        other.wait_for(0, 1, 2)
+        next_leader.tab.evaluate("void (isDeaf = false)")
+        cable.target = second.client_port
+        leader.tab.close()
+        next_leader.wait_for(0, 2, 1)
+        publish(second, range(3, 4))
+        next_leader.wait_for(0, 2, 1, 3)
+        other.wait_for(0, 1, 2, 3)
+        assert other.gaps == next_leader.gaps == 0

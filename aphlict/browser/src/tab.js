@@ -338,7 +338,7 @@ export class Tab {
     this.#state.update({ state, subscribed, refused, error });
     if (state == "unauthorized" && this.#settings.token && !this.#isTokenRefused) {
       this.#stealLeadership();
-    } else if (this.#state.isConnected && place && place.last != this.#log.place.last && !this.#log.has(place.last)) {
+    } else if (this.#state.isConnected && place && !this.#isAt(place.last)) {
       this.#requestResend();
     }
   }
@@ -348,12 +348,21 @@ export class Tab {
     if (this.#log.has(message.uniqueID)) {
       return; // from an earlier leader; the new one did not have it
     }
-    const { last } = this.#log.place;
-    if (last === undefined || last == after) {
+    if (this.#log.place.last === undefined || this.#isAt(after)) {
       this.#accept({ after, message });
     } else if (!this.#isResending) {
       this.#requestResend();
     }
+  }
+
+  /**
+   * Whether this tab has all messages up to one of the leader. That need not be the last one here: an earlier leader may
+   * have received them from another node, in another order.
+   *
+   * @param {string | undefined} id
+   */
+  #isAt(id) {
+    return id == this.#log.place.last || this.#log.has(id);
   }
 
   /** Requests the messages after the last one. Until they come, later ones are ignored. */
