@@ -92,6 +92,59 @@ def later(server: Installation, token: str) -> list[str]:
     return [message["uniqueID"] for message in body["messages"]]
 
 
+def test_a_websocket_names_every_message_since_its_token(
+    new_page_anywhere: NewPage, server: Installation, cable: Cable
+) -> None:
+    page = watched(new_page_anywhere()).listen(cable.url, "all", **QUIET)
+    for n in range(40):
+        publish(server, range(n, n + 1))
+        page.wait_for(*range(n + 1))
+    cable.close_connections()
+    missed = publish(server, range(40, 41))
+    page.wait_for(*range(41))
+    *ids, token = resumed(page)
+    assert is_token(token)
+    assert len(ids) <= MAX_IDS
+    assert later(server, token) == [*ids, *missed]
+    assert page.gaps == 0
+
+
+def test_messages_that_were_not_named_are_discarded(
+    new_page_anywhere: NewPage, server: Installation, cable: Cable
+) -> None:
+    page = watched(new_page_anywhere()).listen(cable.url, "all", **QUIET)
+    page.tab.evaluate("void (onAck = () => null)")
+    before = count(page, "pings")
+    ids = publish(server, range(30))
+    page.wait_for(*range(30))
+    assert count(page, "pings") == before + 1, "another one only after its ack"
+    cable.close_connections()
+    missed = publish(server, range(30, 31))
+    page.wait_for(*range(31))
+    *named, token = resumed(page)
+    assert named == ids[-MAX_IDS:]
+    assert later(server, token) == [*ids, *missed]
+    assert page.gaps == 0
+
+
+def test_a_token_that_the_server_did_not_have_is_requested_again(
+    new_page: NewPage, server: Installation, cable: Cable
+) -> None:
+    page = watched(new_page()).listen(cable.url, "all", **QUIET)
+    page.tab.evaluate("void (onAck = ({ last, ...ack }) => ack)")
+    publish(server, range(10))
+    before = count(page, "acks")
+    wait_until(lambda: count(page, "acks") > before + 1, "more than one request")
+    page.tab.evaluate("void (onAck = (ack) => ack)")
+    before = count(page, "acks")
+    wait_until(lambda: count(page, "acks") > before, "another request")
+    cable.close_connections()
+    missed = publish(server, range(10, 11))
+    page.wait_for(*range(11))
+    [token] = resumed(page)
+    assert later(server, token) == missed
+
+
 @pytest.mark.parametrize("fallback", [1, 2], ids=["events", "polling"])
 def test_a_fallback_sends_one_token(
     new_page_anywhere: NewPage, server: Installation, networks: list[Cable], fallback: int
@@ -110,7 +163,7 @@ def test_a_fallback_sends_one_token(
     assert page.gaps == 0
 
 
-@pytest.mark.parametrize("transport", [1, 2], ids=["events", "polling"])
+@pytest.mark.parametrize("transport", [0, 1, 2], ids=["websocket", "events", "polling"])
 def test_another_tab_resumes_from_the_token_of_the_leader(
     new_page_anywhere: NewPage, server: Installation, networks: list[Cable], transport: int
 ) -> None:

@@ -29,6 +29,8 @@ import { MAX_TIMEOUT } from "./transport.js";
  */
 
 const TOKEN_EXPIRED = 4001; // close code
+const MAX_UNCONFIRMED = 8; // messages after which a new position is requested; a request to resume names 14
+const POSITION_RETRY = 1_000; // ms, at most, after which it is requested again from a server that was busy
 
 /** @implements {Transport} */
 export class WebSocketTransport {
@@ -48,6 +50,8 @@ export class WebSocketTransport {
   #mustReplayAgain = false; // the replay came before some of the subscriptions
   #pingInterval = 0;
   #renewalTimer = 0;
+  #unconfirmed = 0; // messages since the position
+  #positionTimer = 0;
 
   /**
    * @param {Settings} settings
@@ -104,6 +108,7 @@ export class WebSocketTransport {
   close() {
     clearInterval(this.#pingInterval);
     clearTimeout(this.#renewalTimer);
+    clearTimeout(this.#positionTimer);
     this.#clearPings();
     this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
     this.#socket.close();
@@ -183,15 +188,39 @@ export class WebSocketTransport {
   #onFrame(frame) {
     this.#clearPings();
     if ("subscribers" in frame) {
-      this.#buffer ? this.#buffer.push(frame) : this.#events.message(frame);
+      this.#buffer ? this.#buffer.push(frame) : this.#onMessage(frame);
     } else if (frame.id) {
       this.#replyHandlers.get(frame.id)?.(frame);
       this.#replyHandlers.delete(frame.id);
       if (!this.#buffer && this.#socket.onclose) {
-        frame.last && this.#events.position(frame.last);
+        this.#onPosition(frame.last);
         this.#events.open([...this.#acknowledged], this.#refused);
       }
     }
+  }
+
+  /** @param {Message} message */
+  #onMessage(message) {
+    this.#events.message(message);
+    if (++this.#unconfirmed == MAX_UNCONFIRMED) {
+      this.#requestPosition();
+    }
+  }
+
+  /** @param {string | undefined} position of a reply, which covers all messages received before it */
+  #onPosition(position) {
+    clearTimeout(this.#positionTimer);
+    if (position) {
+      // Random, as the clients of a channel would otherwise send their requests at the same moment
+      this.#unconfirmed = Math.floor((Math.random() * MAX_UNCONFIRMED) / 2);
+      this.#events.position(position);
+    } else {
+      this.#positionTimer = setTimeout(() => this.#requestPosition(), Math.random() * POSITION_RETRY);
+    }
+  }
+
+  #requestPosition() {
+    this.#send("ping", null);
   }
 
   /** @param {number} timeout ms within which any frame must arrive */
