@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import os
 import socket
 import time
@@ -14,6 +13,8 @@ from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.core.hub import Hub, MessageReceipt
 from aphlict.core.message import Message, random_name
+from aphlict.core.origins import new_origin_name
+from aphlict.core.sequencer import Greeting, Report
 from aphlict.core.stats import SubscriberStats
 from aphlict.protocol.websocket import TRY_AGAIN_LATER
 from aphlict.server.admin_port import AdminHandler
@@ -76,14 +77,19 @@ class Node:
         self._ports = ports
         self._edge_listener = edge_listener
         is_edge = hub_address is not None
-        self._relay = None if is_edge else Relay(settings.peers, self.fingerprint, read=read)
+        origin = None if is_edge else new_origin_name()
+        self._relay = None if is_edge else Relay(settings.peers, self.fingerprint, read=read, origin=origin)
         self.hub = Hub(
             self.fingerprint,
             self._relay or NoForwarder(),
             settings.limits,
             self._schedule_work,
-            math.inf if is_edge else time.monotonic(),
+            time.monotonic(),
+            origin,
         )
+        self.hub.origins.is_complete = not settings.peers and not is_edge
+        if not is_edge:
+            self.hub.sequencer.on_gap = self._on_gap
         self._edges = EdgePool(self.hub, settings.processes) if edge_listener is not None else None
         self._link = None if hub_address is None else HubConnector(self.hub, hub_address, self._on_gap)
         self.server = Server(settings, ports, credentials, self._handlers(), self.hub.limit_counters)
@@ -109,7 +115,9 @@ class Node:
     async def start(self) -> None:
         """Start; when this returns, every listener accepts connections."""
         if self._relay is not None:
-            self._relay.start()
+            self._relay.start(self.hub)
+            if self._edges is not None:
+                self._edges.on_restored = self._relay.probe_now
         if self._edges is not None and self._edge_listener is not None:
             await self._edges.start(self._edge_listener)
             await self._edges.wait_until_complete(ACK_TIMEOUT)
@@ -142,6 +150,20 @@ class Node:
         self.server.every(HOUSEKEEPING_INTERVAL, sweep)
         if (edges := self._edges) is not None:
             self.server.every(SWEEP_INTERVAL, lambda: edges.sweep(time.monotonic()))
+            self.server.every(HOUSEKEEPING_INTERVAL, edges.send_origins)
+        if self.settings.peers and self._relay is not None:
+            self.server.every(SWEEP_INTERVAL, self._check_peers)
+
+    def _check_peers(self) -> None:
+        """Give up messages of other nodes that are overdue, and find out whether all of them have been heard."""
+        self.hub.sequencer.run(time.monotonic())
+        origins, is_complete = self.hub.origins, self.hub.origins.is_complete
+        if not is_complete and self._relay is not None:
+            origins.is_complete = self._relay.has_heard_all(origins)
+        if self._edges is not None:
+            self._edges.flush()
+            if origins.is_complete != is_complete:
+                self._edges.send_origins()
 
     def _schedule_work(self) -> None:
         asyncio.get_running_loop().call_soon(self._work)
@@ -153,7 +175,7 @@ class Node:
     def _on_gap(self) -> None:
         """Disconnect all clients: when they resume, they learn that they may have missed messages."""
         if self.hub.connections:
-            log.warning("this edge missed messages: %d clients have to resume", self.hub.connections)
+            log.warning("messages were missed: %d clients have to resume", self.hub.connections)
         self.server.disconnect(TRY_AGAIN_LATER, "messages were missed")
 
     def publish(self, messages: list[Message], done: Callable[[list[MessageReceipt]], None], /) -> None:
@@ -240,6 +262,16 @@ class Node:
         """Another node has asked for the status: it is up."""
         if self._relay is not None:
             self._relay.on_peer_announced(fingerprint)
+
+    def on_greeting(self, greeting: Greeting, /) -> None:
+        """Another node has sent a request."""
+        self.hub.sequencer.on_greeting(greeting, time.monotonic())
+        if self._edges is not None:
+            self._edges.flush()
+
+    def report(self) -> dict[str, Report]:
+        """Report to another node how far this one is with each origin."""
+        return self.hub.sequencer.report(time.monotonic())
 
     def prepare_reload(self, settings: Settings, read: Read = read_file) -> Callable[[], None]:
         """Prepare new limits, certificates and keys; the returned function applies them and cannot fail.

@@ -16,6 +16,7 @@ from tornado.tcpclient import TCPClient
 from tornado.util import TimeoutError as TornadoTimeout
 
 from aphlict.config.files import Read, read_file
+from aphlict.core.sequencer import Report
 from aphlict.errors import (
     BadResponse,
     CertificateError,
@@ -27,7 +28,7 @@ from aphlict.errors import (
     PeerUnreachable,
 )
 from aphlict.protocol.addresses import host_port
-from aphlict.protocol.http import NODE_FIELD
+from aphlict.protocol.http import NODE_FIELD, ORIGIN_FIELD
 from aphlict.tls.ssl_context import client_context
 
 MAX_BUFFER = 2 * 1024 * 1024  # bytes
@@ -79,14 +80,21 @@ class PeerResponse:
 class PeerConnection:
     """Connects with `connect`, then carries one request at a time until either side closes it.
 
-    `fingerprint` is that of this node. `on_close` is called when the peer closes the connection between two requests.
+    `fingerprint` is that of this node, `greeting` returns ORIGIN_FIELD. `on_close` is called when the peer closes the
+    connection between two requests.
     """
 
     def __init__(
-        self, address: PeerAddress, fingerprint: str, timeout: float, on_close: Callable[[], None]
+        self,
+        address: PeerAddress,
+        fingerprint: str,
+        timeout: float,
+        on_close: Callable[[], None],
+        greeting: Callable[[], str],
     ) -> None:
         self.address = address  # a change applies to the next connection and the next request
         self._fingerprint = fingerprint
+        self._greeting = greeting
         self._timeout = timeout  # seconds for a response
         self._on_close = on_close
         self._stream: IOStream | None = None
@@ -156,6 +164,7 @@ class PeerConnection:
 
     def _head(self, body: bytes) -> HTTPHeaders:
         head = HTTPHeaders({"Host": self.address.authority, NODE_FIELD: self._fingerprint})
+        head[ORIGIN_FIELD] = self._greeting()
         if self.address.secret is not None:
             head["Authorization"] = f"Bearer {self.address.secret}"
         if body:
@@ -287,15 +296,20 @@ class _ResponseReader(HTTPMessageDelegate):
 
 
 class PeerIdentity(NamedTuple):
-    """The sender of a response. A Node.js server accepts no lists, and has a fingerprint only in receipts."""
+    """The sender of a response. A Node.js server accepts no lists, and has a fingerprint only in receipts.
+
+    `reports`: how far it is with each origin; only in its status, and not of a Node.js server.
+    """
 
     fingerprint: str | None
     accepts_lists: bool
+    reports: dict[str, Report] | None = None
 
 
 class _Status(msgspec.Struct):
     version: int
     fingerprint: str | None = None
+    origins: dict[str, Report] | None = None
 
 
 class _Receipt(msgspec.Struct, rename={"unique_id": "uniqueID"}):
@@ -323,7 +337,7 @@ def read_status(response: PeerResponse) -> PeerIdentity:
         status = msgspec.json.decode(response.body, type=_Status)
     except msgspec.MsgspecError as error:
         raise BadResponse("its status is not that of an admin server") from error
-    return PeerIdentity(status.fingerprint or None, accepts_lists=bool(status.fingerprint))
+    return PeerIdentity(status.fingerprint or None, bool(status.fingerprint), status.origins)
 
 
 def read_receipt(response: PeerResponse) -> PeerIdentity:

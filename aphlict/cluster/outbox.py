@@ -43,21 +43,22 @@ class Envelope:
     receivers: Sequence[HasFingerprint]
     posted: float  # monotonic seconds
     touched: tuple[str, ...] = ()  # fingerprints of the nodes that had it before
+    is_repair: bool = False  # the receiver lacks it, and nobody else may send it
 
     @property
     def size(self) -> int:
         """Its approximate size in bytes, in a POST and in memory."""
         return self.message.wire_size + sum(map(len, self.touched)) + TOUCHED_COST * len(self.touched)
 
-    def body(self, receiver: str | None) -> bytes:
-        """The JSON for one of the receivers.
+    def body(self, receiver: str | None, *, with_origin: bool) -> bytes:
+        """The JSON for one of the receivers; `with_origin` unless that is a Node.js server.
 
         `touched` names all nodes that have the message or receive it now, except this receiver, which would drop it
         as a duplicate. The fingerprints are those known now: a peer may have responded since the message was posted.
         """
         names = [*self.touched, self.sender, *(peer.fingerprint or "" for peer in self.receivers)]
         return self.message.json_for_peer(
-            [name for name in dict.fromkeys(names) if name and name != receiver]
+            [name for name in dict.fromkeys(names) if name and name != receiver], with_origin=with_origin
         )
 
 
@@ -109,6 +110,11 @@ class Outbox:
         """Return a batch that could not be sent to the front."""
         self._queue.extendleft(reversed(batch))
         self._size += sum(envelope.size for envelope in batch)
+
+    def first_number(self, origin: str) -> int | None:
+        """Return the number of the first message of an origin; None without one."""
+        numbers = (each.message.number for each in self._queue if each.message.origin == origin)
+        return next(numbers, None)
 
     def clear(self) -> None:
         """Drop everything."""

@@ -4,9 +4,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from http import HTTPStatus
+from math import inf
 from urllib.parse import quote
 
 from aphlict.cluster.http_client import (
@@ -18,6 +19,9 @@ from aphlict.cluster.http_client import (
 )
 from aphlict.cluster.outbox import Envelope, Outbox, PeerOptions
 from aphlict.cluster.peer_log import PeerLog
+from aphlict.core.history import Entry
+from aphlict.core.origins import SILENT_SECONDS
+from aphlict.core.sequencer import Report
 from aphlict.errors import PeerDisconnected, PeerError, PeerHTTPError
 
 log = logging.getLogger(__name__)
@@ -43,26 +47,55 @@ class PeerState(Enum):
     SELF = "self"  # this node, listed among its own peers
 
 
-class Peer:
-    """Accepts messages with `put`, and sends them in order while `run` runs."""
+class LocalNode:
+    """This node, as its peers see it. `last_number` is that of its last own message."""
 
-    def __init__(self, address: PeerAddress, local_fingerprint: str, options: PeerOptions) -> None:
+    def __init__(self, fingerprint: str, origin: str) -> None:
+        self.fingerprint = fingerprint
+        self.origin = origin
+        self.last_number = 0
+        self._started = time.monotonic()
+
+    def greeting(self, after: int) -> str:
+        """Return the value of ORIGIN_FIELD, see `Greeting`."""
+        return f"{self.origin} {after} {time.monotonic() - self._started:.3f}"
+
+
+class Peer:
+    """Accepts messages with `put`, and sends them in order while `run` runs.
+
+    `local` is this node. `on_report` is called with the report of the peer, regularly.
+    """
+
+    def __init__(
+        self,
+        address: PeerAddress,
+        local: LocalNode,
+        options: PeerOptions,
+        on_report: Callable[["Peer", Mapping[str, Report]], None],
+    ) -> None:
         self.address = address
         self.state = PeerState.UNKNOWN
         self.log = PeerLog(str(address))
-        self._local_fingerprint = local_fingerprint
+        self._local = local
+        self._on_report = on_report
         self._options = options
         self._fingerprints: dict[str, None] = {}  # of its processes, the current one last
         self._has_responded = False
+        self._has_greeted = False
         self._accepts_lists = False
+        self._reports: Mapping[str, Report] | None = None  # the last one; None from a Node.js server
+        self._repaired: dict[str, int] = {}  # by origin: the last message that was sent since it lacked some
         self._outbox = Outbox(options)
         self._in_flight: list[Envelope] = []
         self._batch_count = options.max_batch_count  # of the next batch, at most
-        self._http = PeerConnection(address, local_fingerprint, options.response_timeout, self._on_idle_close)
+        self._http = PeerConnection(
+            address, local.fingerprint, options.response_timeout, self._on_idle_close, self._greeting
+        )
         self._is_probed = False  # the peer has responded with its status on this connection
         self._may_be_stale = False  # the next failure may only mean that an idle connection was closed
         self._backlog = 0  # how many of the messages that were queued when it came back are still queued
-        self._responded_at = time.monotonic()
+        self._responded_at = self._probed_at = time.monotonic()
         self._backoff = 0.0  # seconds
         self._wake = asyncio.Event()
         self._retry_now = asyncio.Event()  # ends the pause between two attempts
@@ -79,13 +112,51 @@ class Peer:
         """The number of messages that it has not accepted yet."""
         return len(self._outbox) + len(self._in_flight)
 
-    def has(self, touched: Iterable[str]) -> bool:
-        """Whether it has a message that these nodes have, or receives it from another one.
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything is known that the peer may have sent to this node's predecessor."""
+        is_nodejs = self._has_responded and not self._accepts_lists
+        return self.state is PeerState.SELF or is_nodejs or self._has_greeted
 
-        Fingerprints of its earlier processes count: a node that has not noticed its restart still uses the old one in
-        `touched`, and sends it the message all the same.
+    def on_greeted(self, fingerprints: Collection[str]) -> None:
+        """Note that nodes with these fingerprints have greeted this one."""
+        self._has_greeted = self._has_greeted or not self._fingerprints.keys().isdisjoint(fingerprints)
+
+    def needs(self, envelope: Envelope) -> bool:
+        """Whether to send it a message.
+
+        It needs all messages of this node: their numbers have no gaps. It needs others unless it has them, or
+        receives them from their own node. Fingerprints of its earlier processes count: a node that has not noticed
+        its restart still uses the old one in `touched`, and sends it the message all the same.
         """
-        return self.state is PeerState.SELF or not self._fingerprints.keys().isdisjoint(touched)
+        if self.state is PeerState.SELF:
+            return False
+        if self._reports is not None:
+            origin = envelope.message.origin
+            if envelope.is_repair or origin == self._local.origin:
+                return True
+            report = self._reports.get(origin)
+            if report is not None and report.greeted is not None and report.greeted < SILENT_SECONDS:
+                return False
+        return self._fingerprints.keys().isdisjoint(envelope.touched)
+
+    def _greeting(self) -> str:
+        local = self._local
+        queued = [each.message.number for each in self._in_flight if each.message.origin == local.origin]
+        first = min(filter(None, [*queued, self._outbox.first_number(local.origin)]), default=None)
+        return local.greeting(local.last_number if first is None else first - 1)
+
+    def repair(self, entries: Iterable[Entry], now: float) -> None:
+        """Queue messages that the peer lacks, and that their own node cannot send."""
+        for message in (entry.message for entry in entries):
+            if message.number > self._repaired.get(message.origin, 0):
+                self._repaired[message.origin] = message.number
+                self.put(Envelope(message, self._local.fingerprint, (self,), now, is_repair=True))
+
+    def probe_now(self) -> None:
+        """Request its status as soon as possible."""
+        self._probed_at = -inf
+        self._wake.set()
 
     def update_address(self, address: PeerAddress) -> None:
         """Use other credentials from now on. Closes the connection if the contents of the files have changed."""
@@ -147,7 +218,8 @@ class Peer:
 
         A Node.js server closes idle connections after some seconds: it is probed again only for the next message.
         """
-        if time.monotonic() - self._responded_at > self._options.probe_interval:
+        last = self._responded_at if self._reports is None else self._probed_at
+        if time.monotonic() - last > self._options.probe_interval:
             return True
         if self._is_probed and self._http.is_open:
             return False
@@ -167,10 +239,16 @@ class Peer:
         """Request its status, over a new connection if necessary."""
         if not self._http.is_open:
             self._is_probed = False
+            self._repaired.clear()
             self._retry_now.clear()
             await self._http.connect(self._options.connect_timeout)
-        self._on_response(read_status(await self._http.request("GET", "/status/")))
+        identity = read_status(await self._http.request("GET", "/status/"))
+        self._on_response(identity)
         self._is_probed = True
+        self._probed_at = time.monotonic()
+        self._reports = identity.reports
+        if identity.reports is not None and self.state is not PeerState.SELF:
+            self._on_report(self, identity.reports)
         self._backlog = len(self._outbox)
         self._on_progress()
 
@@ -179,7 +257,7 @@ class Peer:
         batch_count = self._batch_count if self._accepts_lists else 1
         taken = self._outbox.take(batch_count, self._options.max_batch_bytes)
         self._in_flight = taken
-        wanted = [envelope for envelope in taken if not self.has(envelope.touched)]
+        wanted = [envelope for envelope in taken if self.needs(envelope)]
         try:
             if not wanted or await self._post(wanted):
                 self._in_flight = []
@@ -198,7 +276,8 @@ class Peer:
     async def _post(self, batch: Sequence[Envelope]) -> bool:
         """Return whether the peer accepted the batch: a Node.js server does not publish a list, and may not report
         that as an error."""
-        bodies = [envelope.body(self.fingerprint) for envelope in batch]
+        with_origin = self._reports is not None
+        bodies = [envelope.body(self.fingerprint, with_origin=with_origin) for envelope in batch]
         body = bodies[0] if len(bodies) == 1 else b"[" + b",".join(bodies) + b"]"
         target = "/?instance=" + quote(batch[0].message.instance, safe="")
         self.log.posts += 1
@@ -227,7 +306,7 @@ class Peer:
         self._responded_at = time.monotonic()
         self._accepts_lists = identity.accepts_lists
         fingerprint = identity.fingerprint
-        if fingerprint == self._local_fingerprint:
+        if fingerprint == self._local.fingerprint:
             self._become_self()
         elif fingerprint is not None and fingerprint != self.fingerprint:
             self._add_fingerprint(fingerprint)
@@ -246,7 +325,7 @@ class Peer:
         self.state = PeerState.SELF
         self._outbox.clear()
         self._in_flight = []
-        self._fingerprints = {self._local_fingerprint: None}
+        self._fingerprints = {self._local.fingerprint: None}
         self.log.on_self()
 
     def _on_progress(self) -> None:

@@ -2,14 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aphlict.cluster.http_client import PeerAddress
 from aphlict.cluster.outbox import Envelope, PeerOptions
-from aphlict.cluster.peer import Peer, PeerState
+from aphlict.cluster.peer import LocalNode, Peer, PeerState
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import PeerSettings
+from aphlict.core.hub import Hub
 from aphlict.core.message import Message
+from aphlict.core.origins import Origins, new_origin_name
+from aphlict.core.sequencer import Report
 
 CANCEL_TIMEOUT = 1.0  # seconds
 
@@ -23,28 +26,56 @@ class Relay:
         fingerprint: str,
         options: PeerOptions | None = None,
         read: Read = read_file,
+        origin: str | None = None,
     ) -> None:
-        self._fingerprint = fingerprint
+        self._local = LocalNode(fingerprint, origin or new_origin_name())
         self._settings = tuple(peers)
-        self._peers = [Peer(_address(peer, read), fingerprint, options or PeerOptions()) for peer in peers]
+        self._peers = [
+            Peer(_address(peer, read), self._local, options or PeerOptions(), self._on_report)
+            for peer in peers
+        ]
         self._tasks: list[asyncio.Task[None]] = []
+        self._hub: Hub | None = None
 
     def reload(self, peers: Sequence[PeerSettings], read: Read = read_file) -> None:
         """Use the secrets, certificates and authorities of these settings, which are for the same peers."""
         for peer, settings in zip(self._peers, peers, strict=True):
             peer.update_address(_address(settings, read))
 
-    def start(self) -> None:
-        """Connect to the peers, in the running loop."""
+    def start(self, hub: Hub | None = None) -> None:
+        """Connect to the peers, in the running loop. `hub` learns what they report, and repairs what they lack."""
+        self._hub = hub
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(peer.run()) for peer in self._peers]
 
     def forward(self, message: Message) -> None:
         """Queue a message for every peer that is not in its `touched`. Never waits, never raises."""
-        receivers = tuple(peer for peer in self._peers if not peer.has(message.touched))
-        envelope = Envelope(message, self._fingerprint, receivers, time.monotonic(), message.touched)
+        if message.origin == self._local.origin:
+            self._local.last_number = message.number
+        fingerprint, now = self._local.fingerprint, time.monotonic()
+        everyone = Envelope(message, fingerprint, (), now, message.touched)
+        receivers = tuple(peer for peer in self._peers if peer.needs(everyone))
+        envelope = Envelope(message, fingerprint, receivers, now, message.touched)
         for peer in receivers:
             peer.put(envelope)
+
+    def _on_report(self, peer: Peer, reports: Mapping[str, Report]) -> None:
+        if self._hub is not None:
+            now = time.monotonic()
+            self._hub.sequencer.on_report(reports, now)
+            peer.repair(self._hub.sequencer.lacking(reports, self._hub.history, now), now)
+
+    def probe_now(self) -> None:
+        """Compare with all peers again: this node has learned of messages that they may lack."""
+        for peer in self._peers:
+            peer.probe_now()
+
+    def has_heard_all(self, origins: Origins) -> bool:
+        """Whether each peer has sent something since the start of this node."""
+        fingerprints = {origin.fingerprint for origin in origins}
+        for peer in self._peers:
+            peer.on_greeted(fingerprints)
+        return all(peer.is_complete for peer in self._peers)
 
     def on_peer_announced(self, fingerprint: str) -> None:
         """A node has requested the status, as a node does when it starts. It may be one of those that are down, so

@@ -2,10 +2,10 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from aphlict.core.message import Message
-from aphlict.core.subscriptions import ChannelMatch, Group, Instance, group_receivers
+from aphlict.core.subscriptions import ChannelMatch, Group, Instance, Receiver, exclude, group_receivers
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,14 @@ class FanOut:
         self._budget = SLICE  # deliveries that may be made before that
         self._busy: deque[Instance] = deque()  # instances with a queue, each once
 
-    def deliver(self, instance: Instance, message: Message) -> int:
-        """Deliver a message, now or from the queue of the instance; return the number of receivers."""
+    def deliver(self, instance: Instance, message: Message, without: Collection[Receiver] = ()) -> int:
+        """Deliver a message, now or from the queue of the instance; return the number of receivers.
+
+        `without`: receivers that had the message before.
+        """
         matches = instance.index.match(message.channels)
+        if without:
+            matches = exclude(matches, without)
         if not matches:
             return 0
         max_deliveries = sum(len(receivers) for _, receivers in matches)

@@ -1,91 +1,62 @@
 """Recently published messages: bounded by count for each instance, and by age and memory for all together."""
 
-import heapq
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import dropwhile, groupby, islice, takewhile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice, takewhile
 from typing import NamedTuple
 
-from aphlict.core.message import Message, digest
+from aphlict.core.message import Message
 
 MAX_MESSAGES = 4096  # of an instance
 MAX_AGE = 60.0  # seconds
-MAX_MERGED_CHANNELS = 32  # of more channels, the newest entries of the instance are searched before merging
-NEWEST_ENTRIES = 128  # searched in this way
 MAX_EVICTED_ENTRIES = 1024  # that the store may keep before it compacts
 
 
-class Eviction(NamedTuple):
-    """The end of what was evicted: `before` is the uniqueID of the last message, `at` the latest time of all."""
+class Evicted(NamedTuple):
+    """The last evicted message of an origin; `at` is when this node had accepted it (monotonic seconds)."""
 
-    before: str
+    number: int
     at: float
-
-
-class Evictions(NamedTuple):
-    """What the histories of a process lack: everything before `begin`, and what was evicted from each instance.
-
-    `at` applies to instances that are not listed.
-    """
-
-    begin: float
-    at: float
-    instances: dict[str, Eviction]
-
-    @property
-    def latest(self) -> float:
-        """The time of the latest evicted message."""
-        return max([self.at, *(each.at for each in self.instances.values())])
+    unique_id: str
 
 
 class Entry:
     """A kept message. `sequence` increases with every message of the node; `at` is when it was accepted (seconds).
 
     `latest` is the highest `at` in the history up to this entry: restored messages are older than those before them.
+    `copies`: the other numbers of a message that was published to several nodes.
     """
 
-    __slots__ = ("_digest", "at", "history", "latest", "message", "sequence")
+    __slots__ = ("at", "copies", "history", "latest", "message", "sequence")
 
     def __init__(self, sequence: int, at: float, message: Message, history: "InstanceHistory | None") -> None:
         self.sequence = sequence
         self.at = self.latest = at
         self.message = message
         self.history = history  # None once the entry has been evicted
-        self._digest: bytes | None = None
+        self.copies: tuple[tuple[str, int], ...] = ()
 
-    @property
-    def digest(self) -> bytes:
-        """The digest of the uniqueID, computed once: a resuming client is compared with thousands of entries."""
-        if self._digest is None:
-            self._digest = digest(self.message.unique_id)
-        return self._digest
+    def is_covered_by(self, version: Mapping[str, int]) -> bool:
+        """Whether a client with this version has the message."""
+        message = self.message
+        return message.number <= version.get(message.origin, 0) or (
+            bool(self.copies) and any(number <= version.get(origin, 0) for origin, number in self.copies)
+        )
 
 
 class InstanceHistory:
     """The kept messages of one instance, indexed by uniqueID and by channel.
 
-    `before` is the uniqueID of the last evicted message, at first a name that stands for the start of the history: a
-    client that had it has missed nothing but the kept messages. `evicted_sequence` is the sequence of that message.
-    `evicted_at` is the latest time of all evicted messages; no later message has been evicted.
+    `evicted`: the last evicted message of each origin; all before it are evicted too. `evicted` may be that of other
+    histories, of which this one must not claim to know more.
     """
 
-    __slots__ = (
-        "_by_channel",
-        "_by_id",
-        "before",
-        "entries",
-        "evicted_at",
-        "evicted_sequence",
-        "last_sequence",
-    )
+    __slots__ = ("_by_channel", "_by_id", "entries", "evicted")
 
-    def __init__(self, before: str, evicted_sequence: int = 0, evicted_at: float = 0.0) -> None:
-        self.before = before
-        self.evicted_sequence = evicted_sequence
-        self.evicted_at = evicted_at
+    def __init__(self, evicted: Mapping[str, Evicted] | None = None) -> None:
+        self.evicted = dict(evicted or {})
         self.entries: deque[Entry] = deque()
-        self.last_sequence = 0
         self._by_id: dict[str, Entry] = {}
         # Most channels have one message; a deque for each would take 600 bytes.
         self._by_channel: dict[str, Entry | deque[Entry]] = {}
@@ -101,7 +72,6 @@ class InstanceHistory:
         if self.entries and (latest := self.entries[-1].latest) > entry.at:
             entry.latest = latest
         self.entries.append(entry)
-        self.last_sequence = entry.sequence
         self._by_id[entry.message.unique_id] = entry
         for channel in entry.message.channels:
             held = self._by_channel.get(channel)
@@ -116,10 +86,13 @@ class InstanceHistory:
         """Remove and return the oldest entry."""
         entry = self.entries.popleft()
         entry.history = None
-        self.before, self.evicted_sequence = entry.message.unique_id, entry.sequence
-        self.evicted_at = max(self.evicted_at, entry.at)
-        del self._by_id[entry.message.unique_id]
-        for channel in entry.message.channels:
+        message = entry.message
+        unique_id = message.unique_id
+        self.mark_evicted(message.origin, Evicted(message.number, entry.at, unique_id))
+        for origin, number in entry.copies:
+            self.mark_evicted(origin, Evicted(number, entry.at, unique_id))
+        del self._by_id[unique_id]
+        for channel in message.channels:
             held = self._by_channel[channel]
             if isinstance(held, deque):
                 held.popleft()
@@ -127,18 +100,11 @@ class InstanceHistory:
                 del self._by_channel[channel]
         return entry
 
-    def mark_evicted(self, before: str, at: float, sequence: int) -> None:
-        """Treat what another process evicted as evicted here: no client can resume from before this sequence."""
-        self.evicted_sequence = sequence
-        if at >= self.evicted_at:
-            self.before, self.evicted_at = before, at
-
-    def sequence_of(self, unique_ids: Collection[str]) -> int | None:
-        """Return the lowest sequence of these messages; None where what followed them is not known any more."""
-        if self.before in unique_ids:
-            return 0
-        found = (entry.sequence for name in unique_ids if (entry := self._by_id.get(name)))
-        return min(found, default=None)
+    def mark_evicted(self, origin: str, evicted: Evicted) -> None:
+        """Note that the messages of an origin up to this one are evicted."""
+        before = self.evicted.get(origin)
+        if before is None or before.number < evicted.number:
+            self.evicted[origin] = evicted
 
     def get(self, unique_id: str) -> Entry | None:
         """Return the entry of a message; None once it has been evicted."""
@@ -161,27 +127,6 @@ class InstanceHistory:
         """Return the entries of each of these channels that has some, oldest first."""
         held = [held for channel in channels if (held := self._by_channel.get(channel))]
         return [(each,) if isinstance(each, Entry) else each for each in held]
-
-    def newest(self, channels: Collection[str], until: int, count: int) -> list[Entry]:
-        """Return the last `count` entries on any of these channels, up to the sequence `until`; newest first."""
-        queues = self._queues(channels)
-        if len(queues) > MAX_MERGED_CHANNELS:
-            newest = [
-                entry for entry in islice(reversed(self.entries), NEWEST_ENTRIES) if entry.sequence <= until
-            ]
-            found = list(islice((entry for entry in newest if _is_on(entry, channels)), count))
-            if len(found) == count:
-                return found
-        merged = heapq.merge(*map(reversed, queues), key=lambda entry: -entry.sequence)
-        unique = (
-            entry for entry, _ in groupby(merged)
-        )  # an entry on several channels is merged several times
-        return list(islice(dropwhile(lambda entry: entry.sequence > until, unique), count))
-
-    def sequence_at(self, at: float) -> int:
-        """Return the sequence of the last entry accepted by `at`, or that before the oldest kept entry."""
-        place = bisect_right(self.entries, at, key=lambda entry: entry.latest)
-        return self.entries[place].sequence - 1 if place < len(self.entries) else self.last_sequence
 
     def select(self, channels: Collection[str], wanted: Callable[[Entry], bool]) -> list[Entry]:
         """Return the entries on any of these channels, back to the last one that is wanted; oldest first.
@@ -243,15 +188,14 @@ class HistoryStore:
         place = bisect_right(self._entries, after, key=lambda entry: entry.sequence)
         return (entry for entry in islice(self._entries, place, None) if entry.history is not None)
 
-    def evict_before(self, history: InstanceHistory, at: float) -> None:
-        """Evict the oldest entries of a history up to the first that was accepted at `at` or later."""
-        while history.entries and history.entries[0].at < at:
-            self._evict_oldest(history)
-        self._compact()
-
     def _evict_oldest(self, history: InstanceHistory) -> None:
         self.memory_size -= history.evict_oldest().message.memory_size
         self._evicted += 1
+
+    @property
+    def first_sequence(self) -> int:
+        """The sequence of the oldest kept message, or of the next one."""
+        return self._entries[0].sequence if self._entries else self.sequence + 1
 
     def expire(self, now: float) -> None:
         """Evict what is older than MAX_AGE or exceeds the bound in memory, oldest first."""

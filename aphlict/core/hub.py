@@ -1,6 +1,6 @@
 """The hub: accepts messages and commands, and decides which subscriber receives what. No sockets, loop or clock."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any, NamedTuple, Protocol
 
@@ -8,11 +8,14 @@ from msgspec import Struct
 
 from aphlict.config.settings import ENTRIES_PER_COMMAND, Limits
 from aphlict.core.fanout import FanOut
-from aphlict.core.history import MAX_AGE, Entry, Eviction, Evictions, HistoryStore
-from aphlict.core.message import Delivery, Message, check_name, random_name
-from aphlict.core.resume import MAX_RECENT, RECENT_SECONDS, ResumeToken, Resumption, replay, token_prefix
+from aphlict.core.history import MAX_AGE, Entry, Evicted, HistoryStore
+from aphlict.core.message import Delivery, Message, check_name
+from aphlict.core.origins import Origins
+from aphlict.core.resume import EarlyClients, Resumption, merge, replay
+from aphlict.core.resume_token import encode_token
+from aphlict.core.sequencer import Sequencer
 from aphlict.core.stats import LIMIT_NAMES, REFUSALS, Counters, LimitCounters, SubscriberStats
-from aphlict.core.subscriptions import ORIGIN_LENGTH, Instance, Receiver, Subscriber, SubscriptionBudget
+from aphlict.core.subscriptions import Instance, Receiver, Subscriber, SubscriptionBudget
 from aphlict.errors import NameTooLong, Overloaded, TooManySubscriptions
 
 API_VERSION = 7  # of the status page of the Node.js server
@@ -60,8 +63,8 @@ class Hub:
 
     `wake` is called when work is queued: then `run_slice` must be called until it returns False.
     Every `now` is a monotonic time in seconds, and so is `started`; `epoch` is the Unix time at which that clock
-    starts. Nothing is known about messages published before `started`; with inf, about none, until
-    `adopt_evictions`.
+    starts. `origin` is the name under which the hub numbers messages; without one, all messages must be numbered.
+    `on_accepted` is called with every message that a publisher or another node sent, when it is accepted.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Hub:
         limits: Limits,
         wake: Callable[[], None],
         started: float = 0.0,
+        origin: str | None = None,
     ) -> None:
         self.fingerprint = fingerprint
         self.limits = limits
@@ -82,10 +86,13 @@ class Hub:
         self.subscription_memory = SubscriptionBudget(limits.subscriptions_total)
         self.epoch = 0.0
         self.in_sync_until = inf  # messages are known to have come here as they were published until then
-        self._origin = random_name(ORIGIN_LENGTH)
-        self._known_since = started
-        self._evicted_sequence, self._evicted_at = 0, 0.0  # of the instances that were removed
+        self.origins = Origins(origin, started)
+        self.sequencer = Sequencer(self.origins, self._take)
+        self.early = EarlyClients()
+        self.evicted: dict[str, Evicted] = {}  # from the instances that were removed, by origin
+        self.on_accepted: Callable[[Message, float], None] | None = None
         self._forwarder = forwarder
+        self._token_offset, self._token = Offset(-1, 0.0), ""  # the last resume token that was made
         self.fan_out = FanOut(wake)
         self.run_slice = self.fan_out.run_slice
 
@@ -114,70 +121,67 @@ class Hub:
             raise Overloaded("too many deliveries are queued: this server cannot keep up")
 
     def publish(self, message: Message, now: float) -> MessageReceipt:
-        """Accept a message: keep it, deliver it, and forward it to the other nodes; or report a duplicate."""
-        if self.fingerprint in message.touched:
+        """Accept a message: keep it, deliver it, and forward it to the other nodes; or report a duplicate.
+
+        A message that another node has numbered may have to wait for those before it.
+        """
+        if self.fingerprint in message.touched and not message.origin:
             return MessageReceipt(message.unique_id, duplicate=True)
         self.counters.messages_in += 1
-        instance = self.instance(message.instance)
         self.history.expire(now)
-        if message.unique_id in instance.history:
+        if message.origin:
+            matched = self.sequencer.receive(message, now)
+        elif message.unique_id in self.instance(message.instance).history:
+            matched = None
+        else:
+            own = self.origins.own
+            assert own is not None, "an edge receives numbered messages only"
+            message.origin, message.number = own.name, own.number + 1
+            matched = self._take(message, now)
+        if matched is None:
             self.counters.duplicates += 1
             return MessageReceipt(message.unique_id, duplicate=True)
-        self.history.append(instance.history, message, now)
-        matched = self.fan_out.deliver(instance, message)
-        self.counters.messages_out += matched
-        self._forwarder.forward(message)
-        message.touched = ()  # the history keeps the message, and needs no list of nodes
         return MessageReceipt(message.unique_id, matched)
 
-    # State of other processes
+    def _take(self, message: Message, now: float) -> int | None:
+        """Accept a message whose turn it is; return the number of receivers, None for a known one: it was published
+        to two nodes, and has two numbers."""
+        matched = self._keep(message, now)
+        if matched is not None:
+            self._forwarder.forward(message)
+            message.touched = ()  # the history keeps the message, and needs no list of nodes
+        if self.on_accepted is not None:
+            self.on_accepted(message, now)
+        return matched
+
+    def _keep(self, message: Message, at: float) -> int | None:
+        instance = self.instance(message.instance)
+        history, name, number = instance.history, message.origin, message.number
+        origin = self.origins.get(name)
+        assert origin is not None
+        if (known := history.get(message.unique_id)) is not None:
+            known.copies = (*known.copies, (name, number))
+            origin.record(number, self.history.sequence)
+            return None
+        self.history.append(history, message, at)
+        origin.record(number, self.history.sequence)
+        early = self.early.that_have(message) if self.early else ()
+        matched = self.fan_out.deliver(instance, message, early)
+        self.counters.messages_out += matched
+        return matched
 
     def restore(self, message: Message, at: float, now: float) -> bool:
-        """Keep a message that another process of this node accepted; False where it is known or was evicted.
+        """Keep and deliver a message that another process of this node accepted; False if it is known or too old.
 
-        It is not delivered: subscribers that miss it resume. It is forwarded, as the process that accepted it may
-        have ended before it could. Peers recognize a duplicate as long as they keep the message, which they may have
-        accepted earlier or evict sooner than this node: a message of more than half the maximum age is not
-        forwarded, since a peer that has evicted it would deliver it again.
+        It is not forwarded: what other nodes lack is found out by comparing version vectors.
         """
-        history = self.instance(message.instance).history
-        if message.unique_id in history or at <= max(history.evicted_at, now - MAX_AGE):
+        origin = self.origins.get(message.origin) or self.origins.register(
+            message.origin, message.number - 1, at
+        )
+        if message.number <= origin.number or at <= now - MAX_AGE:
             return False
-        self.history.append(history, message, at)
-        if at > now - MAX_AGE / 2:
-            self._forwarder.forward(message)
+        self._keep(message, at)
         return True
-
-    def evictions(self) -> Evictions:
-        """Return what the histories lack, for `adopt_evictions` of another process."""
-        found = {
-            name: Eviction(instance.history.before, instance.history.evicted_at)
-            for name, instance in self.instances.items()
-            if instance.history.last_sequence or instance.history.evicted_at > self._evicted_at
-        }
-        return Evictions(self._known_since, self._evicted_at, found)
-
-    def adopt_evictions(self, evictions: Evictions, complete_until: float) -> None:
-        """Take over what the histories of another process lack, after all that they keep was restored here.
-
-        A message that was published after `complete_until` and evicted there before it was sent here never came here.
-        No client may resume across it: not from a token whose time is before the eviction, and not from any that
-        this hub has issued until now, since their sequences do not count the message. A sequence that is used for no
-        message separates the tokens before from those after.
-        """
-        self._known_since = min(self._known_since, evictions.begin)
-        if evictions.latest > complete_until:
-            self.history.sequence += 1
-        sequence = self.history.sequence
-        for name in self.instances.keys() | evictions.instances.keys():
-            before, at = evictions.instances.get(name, ("", evictions.at))
-            if at > complete_until:
-                history = self.instance(name).history
-                # What was kept from before the eviction cannot be replayed without a gap.
-                self.history.evict_before(history, at)
-                history.mark_evicted(before or random_name(ORIGIN_LENGTH), at, sequence)
-        if evictions.at > complete_until:
-            self._evicted_sequence, self._evicted_at = sequence, max(self._evicted_at, evictions.at)
 
     # Subscribers
 
@@ -185,7 +189,7 @@ class Hub:
         """Return the instance of this name, a new one if necessary. `sweep` removes unused ones."""
         instance = self.instances.get(name)
         if instance is None:
-            instance = self.instances[name] = Instance(name, self._evicted_sequence, self._evicted_at)
+            instance = self.instances[name] = Instance(name, self.evicted)
         return instance
 
     def join(self, instance_name: str, receiver: Receiver) -> Subscriber:
@@ -200,6 +204,8 @@ class Hub:
         """Remove a subscriber; its receiver gets nothing any more."""
         subscriber.instance.subscribers -= 1
         self.connections -= 1
+        if self.early:
+            self.early.remove(subscriber.receiver)
         self.unsubscribe(subscriber, tuple(subscriber.subscriptions))
 
     def subscribe(self, subscriber: Subscriber, channels: Sequence[str]) -> None:
@@ -264,10 +270,18 @@ class Hub:
     def resume(self, subscriber: Subscriber, after: Sequence[str], now: float) -> Resumption:
         """Find out where a client resumes that has the messages or resume tokens `after`."""
         self.history.expire(now)
-        history = subscriber.instance.history
-        return Resumption(
-            history, subscriber.subscriptions, after, self._origin, self.epoch, self._known_since
+        resumption = Resumption(
+            subscriber.instance.history, subscriber.subscriptions, after, self.origins, self.epoch
         )
+        if not self.origins.is_alone:
+            early = resumption.early(subscriber.instance.history)
+            self.early.add(subscriber.receiver, self._ahead(resumption.version), early, now)
+        return resumption
+
+    def _ahead(self, version: Mapping[str, int]) -> dict[str, int]:
+        """Return the part of a version that is beyond what this node has."""
+        mine = self.origins.version()
+        return {name: number for name, number in version.items() if number > mine[name]}
 
     def replay_after(
         self, subscriber: Subscriber, after: Sequence[str], now: float, done: Callable[[Recovery], None]
@@ -312,22 +326,27 @@ class Hub:
             return None
         return self.resume_token_at(subscriber, self.offset(now))
 
-    def resume_token_at(self, subscriber: Subscriber, until: Offset, early: tuple[bytes, ...] = ()) -> str:
+    def resume_token_at(
+        self, subscriber: Subscriber, until: Offset, had: Mapping[str, int] | None = None
+    ) -> str:
         """Return the resume token of a subscriber that has received everything accepted until an offset.
 
-        `early`: the messages that it had before this node did, according to its resumption.
+        `had`: the version that it had when it resumed, if its replay is not complete.
         """
-        at = self.epoch + until.at
-        return ResumeToken(self._origin, until.sequence, at, self.recent(subscriber, until), early).encode()
+        early = self.early
+        if not had and subscriber.receiver not in early:
+            return self.shared_token(until)
+        version = self.origins.version_at(until.sequence, until.at)
+        merge(version, early.version_of(subscriber.receiver))
+        merge(version, had or {})
+        return encode_token(self.epoch + until.at, version, early.digests_of(subscriber.receiver))
 
-    def resume_token_prefix(self, until: Offset) -> str:
-        """Return the part of a resume token that is the same for all subscribers."""
-        return token_prefix(self._origin, until.sequence, self.epoch + until.at)
-
-    def recent(self, subscriber: Subscriber, until: Offset) -> tuple[bytes, ...]:
-        """Return the digests of the last messages that a subscriber received until an offset, newest first."""
-        newest = subscriber.instance.history.newest(subscriber.subscriptions, until.sequence, MAX_RECENT)
-        return tuple(entry.digest for entry in newest if entry.at > until.at - RECENT_SECONDS)
+    def shared_token(self, until: Offset) -> str:
+        """Return the resume token of all subscribers that had no message before this node."""
+        if self._token_offset != until:
+            version = self.origins.version_at(until.sequence, until.at)
+            self._token_offset, self._token = until, encode_token(self.epoch + until.at, version)
+        return self._token
 
     def offset(self, now: float) -> Offset:
         """Return the offset of what has been accepted by now.
@@ -354,9 +373,12 @@ class Hub:
         ]
         for name in unused:
             # Whether a client can resume in an instance that is made again depends on what this one evicted.
-            history = self.instances.pop(name).history
-            self._evicted_sequence = max(self._evicted_sequence, history.evicted_sequence)
-            self._evicted_at = max(self._evicted_at, history.evicted_at)
+            for origin, evicted in self.instances.pop(name).history.evicted.items():
+                if origin not in self.evicted or self.evicted[origin].number < evicted.number:
+                    self.evicted[origin] = evicted
+        self.origins.trim(self.history.first_sequence)
+        if self.early:
+            self.early.sweep(self.origins, now)
 
     def subscriber_stats(self, name: str) -> SubscriberStats:
         """Return the counters of this process; `active` for the instance of this name."""

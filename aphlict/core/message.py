@@ -1,10 +1,10 @@
 """Published messages: validated when they arrive, encoded once for all receivers."""
 
 import random
+import re
 import secrets
 import string
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
 
 import msgspec
 from msgspec import Raw
@@ -28,8 +28,11 @@ MAX_TOUCHED, MAX_FINGERPRINT = (
     64,
 )  # nodes, and characters of a fingerprint: this server and Node.js use 16
 CHANNEL_BYTES, MESSAGE_BYTES = 250, 900  # that Python needs in addition to the text
-DIGEST_SIZE = 4  # bytes
 
+ORIGIN_KEY = "aphlict.origin"  # of a message between nodes: its origin and number, with a space between them
+
+_ORIGIN = re.compile(r"([A-Za-z0-9]{8}) ([1-9][0-9]{0,14})")
+_text = Decoder(str)
 _object = Decoder(dict[str, Raw])
 _objects = Decoder(list[dict[str, Raw]])
 _channels = Decoder(list[str | int])
@@ -47,11 +50,6 @@ def random_name(size: int) -> str:
 def new_unique_id() -> str:
     """Return a uniqueID for a message without one. It has to be unique, not secret."""
     return f"{random.getrandbits(128):032x}"
-
-
-def digest(unique_id: str) -> bytes:
-    """Return the digest by which resume tokens name a message."""
-    return blake2b(unique_id.encode("utf-8", "surrogatepass"), digest_size=DIGEST_SIZE).digest()
 
 
 class Delivery:
@@ -82,9 +80,20 @@ class Message:
     `channels`: the names in `subscribers`, each once. `touched`: the fingerprints of the nodes that have the message;
     empty once it has been forwarded. `payload`: the JSON object without `subscribers`, `touched` and its closing
     brace. `memory_size`: the bytes that the message takes while the history keeps it, approximately.
+    `origin`, `number`: which node accepted it from its publisher, and its number there; empty and 0 before that.
     """
 
-    __slots__ = ("_delivery", "channels", "instance", "memory_size", "payload", "touched", "unique_id")
+    __slots__ = (
+        "_delivery",
+        "channels",
+        "instance",
+        "memory_size",
+        "number",
+        "origin",
+        "payload",
+        "touched",
+        "unique_id",
+    )
 
     def __init__(
         self,
@@ -93,18 +102,22 @@ class Message:
         channels: tuple[str, ...],
         touched: tuple[str, ...],
         payload: bytes,
+        origin: str = "",
+        number: int = 0,
     ) -> None:
         self.instance = instance
         self.unique_id = unique_id
         self.channels = channels
         self.touched = touched
         self.payload = payload
+        self.origin = origin
+        self.number = number
         self._delivery: Delivery | None = None
         self.memory_size = MESSAGE_BYTES + 2 * len(payload) + CHANNEL_BYTES * len(channels)
 
     @property
     def wire_size(self) -> int:
-        """About how is_batch bytes it takes in a POST to a peer, without `touched`."""
+        """About how many bytes it takes in a POST to a peer, without `touched`."""
         return len(self.payload) + 40 * len(self.channels) + 40
 
     def json_for(self, channels: tuple[str, ...]) -> bytes:
@@ -120,12 +133,15 @@ class Message:
             self._delivery = delivery
         return delivery
 
-    def json_for_peer(self, touched: Iterable[str]) -> bytes:
-        """Encode the message for another node."""
-        return b'%b,"subscribers":%b,"touched":%b}' % (
+    def json_for_peer(self, touched: Iterable[str], *, with_origin: bool = False) -> bytes:
+        """Encode the message for another node; `with_origin` for one that is no Node.js server."""
+        return b'%b,"subscribers":%b,"touched":%b%b}' % (
             self.payload,
             encode(self.channels),
             encode(list(touched)),
+            b',"%b":"%b %d"' % (ORIGIN_KEY.encode(), self.origin.encode(), self.number)
+            if with_origin
+            else b"",
         )
 
 
@@ -167,15 +183,33 @@ def parse_message(
     instance: str,
     new_id: Callable[[], str] = new_unique_id,
     limits: Limits = DEFAULTS,
+    *,
+    from_node: bool = False,
 ) -> Message:
-    """Make a message of an object. Raises NoSubscribers, NameTooLong, TooManyChannels, InvalidMessage."""
+    """Make a message of an object. `from_node`: another node sent it, and may have numbered it.
+
+    Raises NoSubscribers, NameTooLong, TooManyChannels, InvalidMessage.
+    """
     channels = _read_channels(fields.pop("subscribers", None), limits)
     touched = _read_touched(fields.pop("touched", None))
+    origin, number = _read_origin(fields.pop(ORIGIN_KEY, None)) if from_node else ("", 0)
     unique_id = _read_unique_id(fields.get("uniqueID"), limits.name)
     if unique_id is None:
         unique_id = new_id()
         fields["uniqueID"] = Raw(encode(unique_id))
-    return Message(instance, unique_id, channels, touched, encode(fields)[:-1])
+    return Message(instance, unique_id, channels, touched, encode(fields)[:-1], origin, number)
+
+
+def _read_origin(raw: Raw | None) -> tuple[str, int]:
+    if raw is None:
+        return "", 0
+    try:
+        match = _ORIGIN.fullmatch(_text.decode(raw))
+    except _JSON_ERRORS as error:
+        raise InvalidMessage(f"'{ORIGIN_KEY}' must be text: {error}") from error
+    if match is None:
+        raise InvalidMessage(f"'{ORIGIN_KEY}' must be an origin of 8 characters and a number")
+    return match[1], int(match[2])
 
 
 def _read_channels(raw: Raw | None, limits: Limits) -> tuple[str, ...]:

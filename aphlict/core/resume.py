@@ -1,198 +1,249 @@
-"""Resume tokens, and which messages a client that resumes has missed."""
+"""Which messages a client that resumes has missed, and which it had before this node."""
 
-import re
 from array import array
-from base64 import urlsafe_b64decode
-from binascii import b2a_base64
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import chain, islice
-from math import inf
-from operator import attrgetter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 
-from msgspec import Struct
-
-from aphlict.core.history import Entry, InstanceHistory
-from aphlict.core.message import DIGEST_SIZE, Delivery, digest
-from aphlict.core.subscriptions import Subscriber
+from aphlict.core.history import MAX_AGE, Entry, InstanceHistory
+from aphlict.core.message import Delivery, Message
+from aphlict.core.origins import IMPLIED_SECONDS, MAX_LISTED, Origin, Origins
+from aphlict.core.resume_token import MAX_EARLY, ResumeToken, digest
+from aphlict.core.subscriptions import Receiver, Subscriber
 from aphlict.errors import HistoryEvicted
 
-MAX_RECENT = 16  # digests of messages that the client had
-MAX_EARLY = 8  # digests of messages that other nodes had first
-# How far another node looks back from the time of a token: covers the delay between nodes and the difference of
-# their clocks.
-OVERLAP_SECONDS = 15.0
-# A message that the client had longer ago than this has reached every node, so that the overlap cannot repeat it.
-RECENT_SECONDS = 2 * OVERLAP_SECONDS
-MAX_COMPARED = 64  # newest entries that are compared with the digests of a token
+# Messages reach all nodes within MAX_AGE, or never. So what was accepted here this long before another message had
+# reached the other nodes before that one.
+SETTLED_SECONDS = 2 * MAX_AGE
+# Until all peers have been heard, this node does not know what its predecessor received. A token that is younger than
+# this node by so many seconds covers it; clocks may differ by half of that.
+PREDECESSOR_SECONDS = 2 * MAX_AGE
 
-_URL_SAFE = bytes.maketrans(b"+/", b"-_")
-_FORM = re.compile(
-    r"~([A-Za-z0-9]{1,32})\.([0-9a-f]{1,15})\.([0-9a-f]{1,12})\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]*)"
-)
+MAX_EARLY_CLIENTS = 32768  # that a node remembers: an attacker may invent messages
 _SEQUENCE = "Q"  # array type code: 8 bytes
-_by_time = attrgetter("at")
-
-
-class ResumeToken(Struct, frozen=True):
-    """A point in what a node delivered to one client, from which every node of the cluster can go on.
-
-    The node whose hub has the name `origin` goes on after `sequence`. Other nodes number messages differently: they
-    go by the time `at` (Unix time, seconds) and leave out the messages in `recent`, which the client had shortly
-    before. No node delivers those in `early`: the client had them from another node before they reached `origin`.
-    Both hold digests of uniqueIDs.
-    """
-
-    origin: str
-    sequence: int
-    at: float
-    recent: tuple[bytes, ...] = ()
-    early: tuple[bytes, ...] = ()
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the client may have had more messages recently than `recent` can hold."""
-        return len(self.recent) >= MAX_RECENT
-
-    def encode(self) -> str:
-        """Encode as at most 200 ASCII characters, none of which needs escaping in a URL."""
-        recent, early = encode_digests(b"".join(self.recent)), encode_digests(b"".join(self.early))
-        return f"{token_prefix(self.origin, self.sequence, self.at)}{recent.decode()}.{early.decode()}"
-
-    @classmethod
-    def decode(cls, text: str) -> "ResumeToken | None":
-        """Decode a token; None for any other text, such as a uniqueID."""
-        match = _FORM.fullmatch(text)
-        if match is None:
-            return None
-        origin, sequence, at, recent, early = match.groups()
-        digests = _decode_digests(recent, MAX_RECENT), _decode_digests(early, MAX_EARLY)
-        return cls(origin, int(sequence, 16), int(at, 16) / 1000, *digests)
-
-
-def token_prefix(origin: str, sequence: int, at: float) -> str:
-    """Return the part of an encoded token that is the same for all clients.
-
-    The digests follow, each of the two groups as `encode_digests` returns it, with a dot between them.
-    """
-    return f"~{origin}.{sequence:x}.{max(0, round(at * 1000)):x}."
-
-
-def encode_digests(digests: bytes) -> bytes:
-    """Encode concatenated digests for a token."""
-    return b2a_base64(digests, newline=False).translate(_URL_SAFE).rstrip(b"=")
-
-
-def _decode_digests(text: str, max_count: int) -> tuple[bytes, ...]:
-    # Tokens come from clients: a last character that alone is no byte is dropped rather than an error.
-    whole = text[: len(text) - (len(text) % 4 == 1)]
-    packed = urlsafe_b64decode(whole + "=" * (-len(whole) % 4))[: max_count * DIGEST_SIZE]
-    return tuple(packed[start : start + DIGEST_SIZE] for start in range(0, len(packed), DIGEST_SIZE))
 
 
 class Resumption:
     """Where a client resumes. `after`: the uniqueIDs that it had and the tokens that it received, from any node.
 
-    Each token that is still valid claims that the client has everything up to some sequence; the highest claim
-    counts. All the uniqueIDs together make one claim, for the oldest of these messages, as nodes may have received
-    messages in different orders. Messages that a token or uniqueID names are not delivered again.
+    `version`: up to which number the client has the messages of each origin. The tokens decide, all together: each is
+    a claim that holds. Messages that `after` names are not delivered again, and have no other effect; only without a
+    valid token they show how far the client is. `recovered`: no message is missing beyond those of `missing`.
+    `sequence`: everything up to it is covered by the version. `examined`: words of the client and entries of the
+    history, by which the caller charges.
 
-    `epoch` is the Unix time at which the clock of the history starts. Nothing is known about messages published
-    before `known_since`, on that clock.
+    `epoch` is the Unix time at which the clock of the history starts.
     """
 
-    __slots__ = ("_digests", "_unique_ids", "early", "examined", "recovered", "sequence")
+    __slots__ = ("_digests", "_names", "examined", "recovered", "sequence", "version")
 
     def __init__(
         self,
         history: InstanceHistory,
         channels: Collection[str],
         after: Sequence[str],
-        origin: str,
+        origins: Origins,
         epoch: float,
-        known_since: float,
     ) -> None:
-        self._unique_ids = frozenset(after)
         tokens = [token for text in after if (token := ResumeToken.decode(text))]
-        self._digests = frozenset(name for token in tokens for name in (*token.recent, *token.early))
-        claims = [history.sequence_of(self._unique_ids)]
-        claims += [_claim_here(history, token) for token in tokens if token.origin == origin]
-        foreign = max((token for token in tokens if token.origin != origin), key=_by_time, default=None)
-        if foreign is not None:
-            claims.append(_claim_elsewhere(history, foreign, channels, epoch, known_since))
-        valid = [claim for claim in claims if claim is not None]
-        self.sequence = max(
-            valid, default=0
-        )  # later messages are missing, except those that the client names
-        self.examined = len(after)  # words of the client and entries of the history: what `charge` counts
-        self.recovered = bool(valid) and known_since < inf  # no message is missing beyond those of `missing`
-        self.early = _early(history, tokens, channels, origin)
-
-    @property
-    def recent(self) -> tuple[bytes, ...]:
-        """Digests of the messages that the client had, at most MAX_RECENT."""
-        digests = (digest(name) for name in self._unique_ids if not name.startswith("~"))
-        return tuple(islice(chain(self._digests, digests), MAX_RECENT))
-
-    def has_seen(self, unique_id: str) -> bool:
-        """Whether the client had this message before."""
-        return unique_id in self._unique_ids or (bool(self._digests) and digest(unique_id) in self._digests)
+        self._names = frozenset(text for text in after if not text.startswith("~"))
+        self._digests = frozenset(each for token in tokens for each in token.early)
+        self.examined = len(after)
+        self.version: dict[str, int] = {}
+        for token in tokens:
+            # This node cannot judge the messages of unknown origins; the client is told that it may have missed some.
+            merge(self.version, {name: n for name, n in token.version.items() if origins.get(name)})
+        self.recovered = any(_is_valid(token, history, origins, epoch) for token in tokens)
+        if not self.recovered:
+            self._follow_names(history, channels, origins)
+        self.sequence = origins.sequence_of(self.version)
 
     def missing(self, history: InstanceHistory, channels: Collection[str]) -> list[Entry]:
         """Return the kept messages on these channels that the client has not had, oldest first."""
         later = history.select(channels, lambda entry: entry.sequence > self.sequence)
         self.examined += len(later)
-        unique_ids, digests = self._unique_ids, self._digests
-        new = [entry for entry in later if entry.message.unique_id not in unique_ids]
-        return [entry for entry in new if entry.digest not in digests] if digests else new
+        version, names, digests = self.version, self._names, self._digests
+        new = [
+            entry
+            for entry in later
+            if not entry.is_covered_by(version) and entry.message.unique_id not in names
+        ]
+        return [entry for entry in new if digest(entry.message.unique_id) not in digests] if digests else new
+
+    def early(self, history: InstanceHistory) -> tuple[bytes, ...]:
+        """Return the digests of messages that the client had and this node has not received, at most MAX_EARLY."""
+        evicted = {each.unique_id for each in history.evicted.values()}
+        early = [digest(name) for name in self._names if name not in history and name not in evicted]
+        if self._digests:
+            later = takewhile(lambda entry: entry.sequence > self.sequence, reversed(history.entries))
+            here = {digest(entry.message.unique_id) for entry in later}
+            self.examined += 4 * len(here)  # a digest takes as long as four entries of a selection
+            early += self._digests - here
+        return tuple(early[:MAX_EARLY])
+
+    def _follow_names(self, history: InstanceHistory, channels: Collection[str], origins: Origins) -> None:
+        """Find out what the names show. Messages of an origin are delivered in their order, so a client that has one
+        of them has had those before it. That shows nothing of other origins, unless their messages were accepted
+        long before the client received the first one that it names, or after it."""
+        numbers: dict[str, int] = {}
+        begin = end = float("inf")  # the sequence, and the time, of the first of the named messages
+        for name in self._names:
+            if (entry := history.get(name)) is not None:
+                origin, number, at = entry.message.origin, entry.message.number, entry.at
+                begin = min(begin, entry.sequence)
+            else:
+                found = ((each, last) for each, last in history.evicted.items() if last.unique_id == name)
+                origin, last = next(found, ("", None))
+                if last is None:
+                    continue
+                number, at = last.number, last.at
+            numbers[origin] = min(number, numbers.get(origin, number))
+            end = min(end, at)
+        if not numbers:
+            return
+        merge(self.version, numbers)
+        others = [each for each in origins if each.name not in numbers]
+        if not origins.is_complete and end < origins.started + PREDECESSOR_SECONDS:
+            return
+        self.recovered = all(_is_settled(each, history, end) for each in others) and not (
+            any(each.number > each.base for each in others) and self._has_unnamed(history, channels, begin)
+        )
+
+    def _has_unnamed(self, history: InstanceHistory, channels: Collection[str], begin: float) -> bool:
+        """Whether a message before the first named one is not covered."""
+        entries = history.select(channels, lambda _entry: True)
+        self.examined += len(entries)
+        return any(entry.sequence < begin and not entry.is_covered_by(self.version) for entry in entries)
 
 
-def _claim_here(history: InstanceHistory, token: ResumeToken) -> int | None:
-    """Return the sequence of a token of this node; None where a later message has been evicted."""
-    return token.sequence if history.evicted_sequence <= token.sequence else None
+def _is_valid(token: ResumeToken, history: InstanceHistory, origins: Origins, epoch: float) -> bool:
+    """Whether all messages after a token are in the history, or still to come."""
+    version, at = token.version, token.at - epoch
+    if any(origins.get(name) is None for name in version):
+        return False
+    if not origins.is_complete and at < origins.started + PREDECESSOR_SECONDS:
+        return False
+    for origin in origins:
+        number = version.get(origin.name, 0)
+        evicted = history.evicted.get(origin.name)
+        if number < origin.base or (evicted is not None and number < evicted.number):
+            is_implied = origin.name not in version and at > origin.heard_at + IMPLIED_SECONDS
+            if not is_implied:
+                return False
+    return True
 
 
-def _claim_elsewhere(
-    history: InstanceHistory, token: ResumeToken, channels: Collection[str], epoch: float, known_since: float
-) -> int | None:
-    """Return the sequence after which this node goes on from another node's token; None where messages may be gone.
+def _is_settled(origin: Origin, history: InstanceHistory, end: float) -> bool:
+    """Whether what is not kept of an origin was accepted long before `end`."""
+    evicted = history.evicted.get(origin.name)
+    since = max(
+        origin.base_at if origin.base else -SETTLED_SECONDS, evicted.at if evicted else -SETTLED_SECONDS
+    )
+    return since <= max(0.0, end - SETTLED_SECONDS)
 
-    A message that the other node delivered before `at` may have come here up to OVERLAP_SECONDS later or earlier, so
-    all messages since then are candidates; those that the client had are left out by their digests. A full token
-    does not name all of them: the client received more than MAX_RECENT messages within RECENT_SECONDS. Then the
-    oldest of the named messages marks the start, as the client had what came before it. Going back by time alone
-    would deliver the messages that did not fit into the token a second time.
+
+def merge(version: dict[str, int], other: Mapping[str, int]) -> None:
+    """Raise the numbers of a version to those of another one."""
+    for name, number in other.items():
+        if number > version.get(name, -1):
+            version[name] = number
+
+
+class EarlyClients:
+    """The clients that had messages from another node which this node has not received yet, and those messages.
+
+    When the messages arrive, these clients do not receive them again. Of a client at most MAX_LISTED origins
+    and MAX_EARLY digests are kept: what tokens name may never come.
     """
-    at = token.at - epoch
-    if max(history.evicted_at, known_since) > at:
-        return None
-    since = at - OVERLAP_SECONDS
-    if token.is_full:
-        entries = history.newest(channels, history.last_sequence, MAX_COMPARED)[::-1]
-        digests = frozenset(token.recent)
-        named = next((entry for entry in entries if entry.digest in digests), None)
-        if named is not None:
-            first = next((entry for entry in entries if entry.at > since), None)
-            return named.sequence if first is None else max(named.sequence, first.sequence - 1)
-    return history.sequence_at(since)
 
+    def __init__(self) -> None:
+        self._versions: dict[Receiver, dict[str, int]] = {}
+        self._numbers: dict[str, dict[Receiver, int]] = {}  # by origin
+        self._digests: dict[Receiver, tuple[tuple[bytes, ...], float]] = {}  # and when they were named
+        self._by_digest: dict[bytes, set[Receiver]] = {}
 
-def _early(
-    history: InstanceHistory, tokens: Iterable[ResumeToken], channels: Collection[str], origin: str
-) -> tuple[bytes, ...]:
-    """Return digests of messages that the client had, and which may still reach this node.
+    def __bool__(self) -> bool:
+        return bool(self._versions or self._digests)
 
-    Another node delivered them; the relay is slower than a client that reconnects. When they arrive here they must
-    not be delivered to it, whichever connection it has by then, so the tokens that it receives here name them on.
-    """
-    latest = max(tokens, key=_by_time, default=None)
-    if latest is None:
-        return ()
-    digests = latest.early if latest.origin == origin else (*latest.recent, *latest.early)
-    if not digests:
-        return ()
-    newest = history.newest(channels, history.last_sequence, MAX_COMPARED)
-    arrived = {entry.digest for entry in newest}
-    return tuple(name for name in digests if name not in arrived)[:MAX_EARLY]
+    def __contains__(self, receiver: Receiver) -> bool:
+        return receiver in self._versions or receiver in self._digests
+
+    def add(self, receiver: Receiver, ahead: Mapping[str, int], early: Sequence[bytes], now: float) -> None:
+        """Note that a client has messages beyond those of this node."""
+        if len(self._versions) + len(self._digests) >= MAX_EARLY_CLIENTS:
+            return
+        if ahead:
+            merge(self._versions.setdefault(receiver, {}), ahead)
+            self._set_version(receiver, self._versions[receiver])
+        if early:
+            before, _ = self._digests.get(receiver, ((), now))
+            self._forget_digests(receiver)
+            digests = tuple(dict.fromkeys((*before, *early)))[-MAX_EARLY:]
+            self._digests[receiver] = (digests, now)
+            for each in digests:
+                self._by_digest.setdefault(each, set()).add(receiver)
+
+    def _set_version(self, receiver: Receiver, version: Mapping[str, int]) -> None:
+        self._forget_version(receiver)
+        if version:
+            self._versions[receiver] = dict(list(version.items())[-MAX_LISTED:])
+        for name, number in self._versions.get(receiver, {}).items():
+            self._numbers.setdefault(name, {})[receiver] = number
+
+    def remove(self, receiver: Receiver) -> None:
+        """Forget a client."""
+        if self._versions:
+            self._forget_version(receiver)
+        if self._digests:
+            self._forget_digests(receiver)
+
+    def _forget_version(self, receiver: Receiver) -> None:
+        for name in self._versions.pop(receiver, ()):
+            numbers = self._numbers.get(name, {})
+            numbers.pop(receiver, None)
+            if not numbers:
+                self._numbers.pop(name, None)
+
+    def _forget_digests(self, receiver: Receiver) -> None:
+        digests, _ = self._digests.pop(receiver, ((), 0.0))
+        for each in digests:
+            receivers = self._by_digest.get(each, set())
+            receivers.discard(receiver)
+            if not receivers:
+                self._by_digest.pop(each, None)
+
+    def that_have(self, message: Message) -> Collection[Receiver]:
+        """Return the clients that had a message which arrives now."""
+        numbers = self._numbers.get(message.origin)
+        found = {each for each, number in numbers.items() if message.number <= number} if numbers else set()
+        if self._by_digest and (named := self._by_digest.pop(digest(message.unique_id), None)):
+            found |= named
+            for each in named:
+                digests, since = self._digests.pop(each)
+                if rest := tuple(d for d in digests if d in self._by_digest):
+                    self._digests[each] = (rest, since)
+        return found
+
+    def version_of(self, receiver: Receiver) -> Mapping[str, int]:
+        """Return the numbers up to which a client had messages before this node."""
+        return self._versions.get(receiver, {}) if self._versions else {}
+
+    def digests_of(self, receiver: Receiver) -> tuple[bytes, ...]:
+        """Return the digests of further messages that it had before this node."""
+        return self._digests[receiver][0] if receiver in self._digests else ()
+
+    def sweep(self, origins: Origins, now: float) -> None:
+        """Forget what this node has by now, and what will not come any more."""
+        for receiver, version in list(self._versions.items()):
+            left = {
+                name: number
+                for name, number in version.items()
+                if (origin := origins.get(name)) is None or origin.number < number
+            }
+            if left != version:
+                self._set_version(receiver, left)
+        for receiver, (_, since) in list(self._digests.items()):
+            if since < now - MAX_AGE:
+                self._forget_digests(receiver)
 
 
 def replay(subscriber: Subscriber, entries: Iterable[Entry]) -> Iterator[Delivery]:

@@ -1,12 +1,12 @@
 """Index of subscriptions: channel to receivers, within one instance; and the memory that subscriptions take."""
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from aphlict.core.budget import Budget, Holder
-from aphlict.core.history import Entry, InstanceHistory
-from aphlict.core.message import Delivery, random_name
+from aphlict.core.history import Entry, Evicted, InstanceHistory
+from aphlict.core.message import Delivery
 from aphlict.errors import SubscriptionsFull
 
 STEP = 4096  # receivers grouped in a row: a millisecond
@@ -16,7 +16,6 @@ NON_ASCII_BYTES = 8  # for a character of a name that is not ASCII: 4 in the str
 # A connection with no more subscriptions is never closed in favour of others: its account in the budget would take
 # more memory than closing it frees.
 UNATTRIBUTED_SUBSCRIPTIONS = 32
-ORIGIN_LENGTH = 16  # characters of the name that stands for the start of a history
 
 
 class Receiver(Protocol):
@@ -145,6 +144,12 @@ def group_receivers(matches: Sequence[ChannelMatch]) -> Iterator[Group | int]:
         yield Group(channels, tuple(members))
 
 
+def exclude(matches: Iterable[ChannelMatch], without: Collection[Receiver]) -> list[ChannelMatch]:
+    """Return the matches without some of the receivers."""
+    left = (ChannelMatch(each.name, tuple(r for r in each.receivers if r not in without)) for each in matches)
+    return [each for each in left if each.receivers]
+
+
 def _add_channel(
     channels_of: dict[Receiver, tuple[str, ...]], name: str, receivers: Sequence[Receiver]
 ) -> None:
@@ -163,10 +168,10 @@ class Instance:
 
     __slots__ = ("history", "index", "name", "queue", "subscribers")
 
-    def __init__(self, name: str, evicted_sequence: int = 0, evicted_at: float = 0.0) -> None:
+    def __init__(self, name: str, evicted: Mapping[str, Evicted] | None = None) -> None:
         self.name = name
         self.index = SubscriptionIndex()
-        self.history = InstanceHistory(random_name(ORIGIN_LENGTH), evicted_sequence, evicted_at)
+        self.history = InstanceHistory(evicted)
         self.subscribers = 0
         self.queue: deque[Iterator[int]] = deque()  # unfinished fan-outs and replays, in order
 

@@ -29,6 +29,9 @@ from aphlict.errors import (
 HEAD_END = b"\r\n\r\n"
 ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 DEFAULT_INSTANCE = "default"
+ORIGIN_FIELD = (
+    "X-Aphlict-Origin"  # of a request from another node: its origin, a number and an age, see `Greeting`
+)
 NODE_FIELD = "X-Aphlict-Node"  # the fingerprint of the node that sends a request
 MAX_QUERY_FIELDS = 4096
 SUBPROTOCOL = "aphlict"  # selected if a client offers it

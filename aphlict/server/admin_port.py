@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -13,14 +14,26 @@ from msgspec.json import encode
 from aphlict.config.settings import Limits
 from aphlict.core.hub import MessageReceipt
 from aphlict.core.message import Message, check_name, decode_body, parse_message
+from aphlict.core.sequencer import MAX_NUMBER, Greeting, Report
 from aphlict.errors import MethodNotAllowed, NotFound, Overloaded
-from aphlict.protocol.http import DEFAULT_INSTANCE, JSON, NODE_FIELD, PRIVATE, Request, parse_query
+from aphlict.protocol.http import (
+    DEFAULT_INSTANCE,
+    JSON,
+    NODE_FIELD,
+    ORIGIN_FIELD,
+    PRIVATE,
+    Request,
+    parse_query,
+)
 from aphlict.server.http_connection import HTTPConnection
 
 log = logging.getLogger(__name__)
 
 MAX_SLICE_SECONDS = 0.005  # of parsing a list, after which other work of the loop has its turn
-NODE_FIELD_KEY = NODE_FIELD.lower()
+NODE_FIELD_KEY, ORIGIN_FIELD_KEY = NODE_FIELD.lower(), ORIGIN_FIELD.lower()
+MAX_NODE_FINGERPRINT = 64  # characters
+
+_GREETING = re.compile(r"([A-Za-z0-9]{8}) ([0-9]{1,15}) ([0-9]{1,12}(?:\.[0-9]{1,6})?)")
 
 
 class NodeAPI(Protocol):
@@ -35,6 +48,12 @@ class NodeAPI(Protocol):
 
     def on_peer_announced(self, fingerprint: str, /) -> None:
         """Another node, with this fingerprint, has requested the status."""
+
+    def on_greeting(self, greeting: Greeting, /) -> None:
+        """Another node has sent a request."""
+
+    def report(self) -> dict[str, Report]:
+        """Report to another node how far this one is with each origin."""
 
 
 class AdminHandler:
@@ -72,18 +91,33 @@ class AdminHandler:
         if fingerprint := request.headers.get(NODE_FIELD_KEY):
             self._node.on_peer_announced(fingerprint)
         instance = check_name(_instance(request), "the instance", self._limits().name)
+        is_node = self._read_greeting(request)
 
         def on_status(status: dict[str, Any]) -> None:
             now = round(time.time() * 1000)  # to compare the clocks of nodes
-            body = encode({**status, "time": now})
+            members = {"origins": self._node.report()} if is_node else {}
+            body = encode({**status, "time": now, **members})
             connection.respond_to(request, 200, {**JSON, **PRIVATE}, body)
 
         self._node.status(instance, on_status)
 
+    def _read_greeting(self, request: Request) -> bool:
+        """Return whether the sender is a node that numbers its messages, and note what it says about itself."""
+        value = request.headers.get(ORIGIN_FIELD_KEY)
+        match = None if value is None else _GREETING.fullmatch(value)
+        if match is None:
+            return False
+        fingerprint = request.headers.get(NODE_FIELD_KEY, "")[:MAX_NODE_FINGERPRINT]
+        self._node.on_greeting(
+            Greeting(fingerprint, match[1], min(int(match[2]), MAX_NUMBER), float(match[3]))
+        )
+        return True
+
     def _on_publish(self, connection: HTTPConnection, request: Request, body: bytes) -> None:
         limits, instance = self._limits(), _instance(request)
         objects, is_batch = decode_body(body, instance, limits)
-        parse = partial(parse_message, instance=instance, limits=limits)
+        from_node = self._read_greeting(request)
+        parse = partial(parse_message, instance=instance, limits=limits, from_node=from_node)
         if is_batch:
             self._parse_batch(connection, request, objects, parse)
         else:

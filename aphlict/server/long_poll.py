@@ -23,8 +23,7 @@ class LongPoll(HTTPSubscriber):
 
     __slots__ = (
         "_clock",
-        "_early",
-        "_has_seen",
+        "_had",
         "_is_full",
         "_is_ready",
         "_is_responding",
@@ -50,8 +49,7 @@ class LongPoll(HTTPSubscriber):
         self._messages: list[bytes] = []  # JSON
         self._size = 0  # bytes of _messages
         self._recovered = True
-        self._has_seen: Callable[[str], bool] = _is_new
-        self._early: tuple[bytes, ...] = ()
+        self._had: dict[str, int] = {}  # the version of the client when it resumed
         self._until = Offset(0, 0.0)  # where the client is after _messages
         self._is_full = False
         self._is_ready = False  # the replay is in _messages
@@ -63,7 +61,7 @@ class LongPoll(HTTPSubscriber):
         start = self._until = self._hub.offset(now)
         if request.after:
             resumption = self._hub.resume(subscriber, request.after, now)
-            self._has_seen, self._early = resumption.has_seen, resumption.early
+            self._had = resumption.version
             cost = self._hub.replay(subscriber, resumption, lambda recovery: self._on_replay(recovery, start))
             self._connection.charge(cost)
         else:
@@ -84,8 +82,7 @@ class LongPoll(HTTPSubscriber):
     def deliver(self, delivery: Delivery, /) -> None:
         """Part of the hub's Receiver."""
         self._add(delivery)
-        if self._messages:
-            self._respond_soon()
+        self._respond_soon()
 
     def deliver_all(self, deliveries: Iterator[Delivery], /) -> None:
         """Part of the hub's Receiver. What does not fit is left to the next request."""
@@ -98,11 +95,10 @@ class LongPoll(HTTPSubscriber):
         if self._is_full:
             return
         self._until = self._hub.offset_of(delivery)
-        if not self._has_seen(delivery.unique_id):
-            json = delivery.json
-            self._messages.append(json)
-            self._size += len(json)
-            self._is_full = len(self._messages) >= MAX_MESSAGES or self._size >= MAX_BYTES
+        json = delivery.json
+        self._messages.append(json)
+        self._size += len(json)
+        self._is_full = len(self._messages) >= MAX_MESSAGES or self._size >= MAX_BYTES
 
     def _respond_soon(self) -> None:
         """Respond in the next turn of the loop, with all messages of this one."""
@@ -120,7 +116,7 @@ class LongPoll(HTTPSubscriber):
         to repeat its `after`."""
         last = None
         if self._is_ready:
-            last = self._hub.resume_token_at(subscriber, self._offset(subscriber), self._early)
+            last = self._hub.resume_token_at(subscriber, self._offset(subscriber), self._had)
         self._leave()
         body = b'{"messages":[%b],"last":%b,"recovered":%b}' % (
             b",".join(self._messages),
@@ -145,8 +141,3 @@ class LongPoll(HTTPSubscriber):
     def final_bytes(self) -> bytes:
         """Part of the connection's Responder: a response from which the client can continue elsewhere."""
         return b"" if self.subscriber is None else self._end(self.subscriber, keep_alive=False)
-
-
-def _is_new(_unique_id: str) -> bool:
-    """Take the place of Resumption.has_seen for a client that names no messages."""
-    return False

@@ -1,11 +1,9 @@
 """Server-Sent Events: a stream of messages over plain HTTP (HTML Standard, 9.2)."""
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
 
 from aphlict.core.hub import Hub, Recovery
-from aphlict.core.message import DIGEST_SIZE, Delivery, digest
-from aphlict.core.resume import MAX_RECENT, encode_digests
+from aphlict.core.message import Delivery
 from aphlict.core.subscriptions import Subscriber
 from aphlict.protocol.http import PRIVATE, response_head
 from aphlict.server.http_connection import HTTPConnection
@@ -23,32 +21,25 @@ FIELDS = {
 }
 FIRST_BLOCK = b": aphlict\nretry: %d\n\n" % RECONNECT_MS
 GAP = b"event: gap\ndata: {}\n\n"
-MAX_DIGESTS = MAX_RECENT * DIGEST_SIZE  # bytes of the digests in a resume token
 MIN_SHARED = 4096  # bytes of an event from which on all streams share one copy
 
 
-class Event(NamedTuple):
-    """The parts of an event that are equal on all streams."""
-
-    id_start: bytes  # the `id` line up to the digests
-    data: bytes  # the lines after the `id`
-    digest: bytes  # of the uniqueID
-
-
 class EventEncoder:
-    """Encodes deliveries, once each: a fan-out passes the same delivery to one stream after the other."""
+    """Encodes deliveries, once each: a fan-out passes the same delivery to one stream after the other.
+
+    An event has two parts: the line with its `id`, and its data. Most streams have the `id` in common.
+    """
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._delivery: Delivery | None = None
-        self._event = Event(b"", b"", b"")
+        self._event = b"", b""
 
-    def encode(self, delivery: Delivery) -> Event:
-        """Return the event of a delivery."""
+    def encode(self, delivery: Delivery) -> tuple[bytes, bytes]:
+        """Return the parts of the event of a delivery."""
         if delivery is not self._delivery:
-            offset = self._hub.offset_of(delivery)
-            id_start = b"id: %b" % self._hub.resume_token_prefix(offset).encode()
-            self._event = Event(id_start, encode_data(delivery.json), digest(delivery.unique_id))
+            token = self._hub.shared_token(self._hub.offset_of(delivery))
+            self._event = b"id: %b" % token.encode(), encode_data(delivery.json)
             self._delivery = delivery
         return self._event
 
@@ -61,15 +52,7 @@ def encode_data(text: bytes) -> bytes:
 class EventStream(HTTPSubscriber):
     """One stream. The `id` of an event is the resume token of a client that has received it."""
 
-    __slots__ = (
-        "_early",
-        "_encoder",
-        "_has_seen",
-        "_is_behind",
-        "_recent",
-        "_replay",
-        "_resumed",
-    )
+    __slots__ = ("_encoder", "_had", "_is_behind", "_replay")
 
     def __init__(
         self, connection: HTTPConnection, hub: Hub, fields: dict[str, str], encoder: EventEncoder
@@ -78,10 +61,7 @@ class EventStream(HTTPSubscriber):
         self._encoder = encoder
         self._replay: Iterator[bytes] = iter(())
         self._is_behind = False  # the replay has not been handed to the connection yet
-        self._has_seen: Callable[[str], bool] | None = None
-        self._early = b""  # encoded digests of messages that the client received before this node did
-        self._resumed = b""  # digests of the messages that the client named
-        self._recent = b""  # digests of the last messages, newest first
+        self._had: Mapping[str, int] = {}  # the version of the client when it resumed
 
     def _start(self, subscriber: Subscriber, request: SubscribeRequest, now: float) -> None:
         """Send the head and a comment immediately, as some proxies wait for the first bytes; then the replay."""
@@ -96,19 +76,15 @@ class EventStream(HTTPSubscriber):
             return
         self._is_behind = True
         resumption = self._hub.resume(subscriber, request.after, now)
-        self._has_seen = resumption.has_seen
-        self._early = encode_digests(b"".join(resumption.early))
-        self._resumed = b"".join(resumption.recent)
+        self._had = resumption.version
         marker = self._marker(subscriber, now)
         cost = self._hub.replay(subscriber, resumption, lambda recovery: self._on_replay(recovery, marker))
         connection.charge(cost)
 
     def _marker(self, subscriber: Subscriber, now: float) -> bytes:
         """Return an event without data, whose `id` is where a client continues that is disconnected now."""
-        offset = self._hub.offset(now)
-        self._recent = b"".join(self._hub.recent(subscriber, offset))
-        start = self._hub.resume_token_prefix(offset).encode()
-        return b"id: %b%b.%b\n\n" % (start, encode_digests(self._recent), self._early)
+        token = self._hub.resume_token_at(subscriber, self._hub.offset(now))
+        return b"id: %b\n\n" % token.encode()
 
     def _on_replay(self, recovery: Recovery, marker: bytes) -> None:
         """Send `gap` if messages are missing, then the replay, then the marker of its end."""
@@ -121,26 +97,28 @@ class EventStream(HTTPSubscriber):
 
     def deliver(self, delivery: Delivery, /) -> None:
         """Part of the hub's Receiver."""
-        if self._has_seen is not None and self._has_seen(delivery.unique_id):
-            return
-        event = self._encoder.encode(delivery)
-        self._recent = recent = (event.digest + self._recent)[:MAX_DIGESTS]
-        token = encode_digests(recent)
-        if len(event.data) < MIN_SHARED:
-            self._connection.send(b"%b%b.%b%b" % (event.id_start, token, self._early, event.data))
+        id_line, data = self._encode(delivery)
+        if len(data) < MIN_SHARED:
+            self._connection.send(id_line + data)
         else:
-            self._connection.send(b"%b%b.%b" % (event.id_start, token, self._early))
-            self._connection.send(event.data)
+            self._connection.send(id_line)
+            self._connection.send(data)
+
+    def _encode(self, delivery: Delivery, had: Mapping[str, int] | None = None) -> tuple[bytes, bytes]:
+        """Encode an event; on its own for a client that had messages before this node, or other ones."""
+        event = self._encoder.encode(delivery)
+        if self.subscriber is None or (not had and self not in self._hub.early):
+            return event
+        token = self._hub.resume_token_at(self.subscriber, self._hub.offset_of(delivery), had)
+        return b"id: %b" % token.encode(), event[1]
 
     def deliver_all(self, deliveries: Iterator[Delivery], /) -> None:
         """Part of the hub's Receiver. The hub then calls `_on_replay`, which sends `gap` first if it is needed."""
         self._replay = self._encode_all(deliveries)
 
     def _encode_all(self, deliveries: Iterator[Delivery]) -> Iterator[bytes]:
-        recent = self._resumed
-        for event in map(self._encoder.encode, deliveries):
-            recent = (event.digest + recent)[:MAX_DIGESTS]
-            yield b"%b%b.%b%b" % (event.id_start, encode_digests(recent), self._early, event.data)
+        for delivery in deliveries:
+            yield b"".join(self._encode(delivery, self._had))
 
     def on_deadline(self, now: float, /) -> float | None:
         """Send a comment, with a marker if the client is up to date, so that proxies keep the stream open."""

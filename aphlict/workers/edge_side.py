@@ -8,13 +8,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from aphlict.core.history import Evictions
 from aphlict.core.hub import Hub
 from aphlict.core.message import Message
+from aphlict.core.state import HubState, adopt, describe
 from aphlict.workers.ipc import (
     Ack,
     HistoryRecord,
     Leave,
+    OriginsRecord,
     PackedMessage,
     Publish,
     Record,
@@ -43,14 +44,13 @@ class HubConnection(asyncio.Protocol):
     """One stream to the hub: the protocol of an asyncio transport. `HubConnector` opens the next one.
 
     `joined` is done when this edge has the history of the hub; `lost` when the stream is closed and every received
-    record has been applied. `complete_until` (monotonic seconds): this edge has all messages accepted up to then.
-    `on_gap` is called if it lacks a later message that the hub no longer has: its clients have missed it.
+    record has been applied. `on_gap` is called if this edge lacks a message that the hub no longer has, or that never
+    reached the node: its clients have missed it.
     """
 
-    def __init__(self, hub: Hub, complete_until: float, on_gap: Callable[[], None]) -> None:
+    def __init__(self, hub: Hub, on_gap: Callable[[], None]) -> None:
         self._hub = hub
-        self.complete_until = complete_until
-        self._received_until = complete_until
+        self._version = hub.origins.version()  # before the hub's history
         self._on_gap = on_gap
         self._reader = RecordReader()
         self._records: deque[Record] = deque()  # received, not yet applied
@@ -71,7 +71,7 @@ class HubConnection(asyncio.Protocol):
         self._transfer.start()
 
     def _on_transferred(self) -> None:
-        self._send(HistoryRecord([], self._hub.evictions()))
+        self._send(HistoryRecord([], describe(self._hub)))
 
     def pause_writing(self) -> None:
         """Called by asyncio when the write buffer is full."""
@@ -147,7 +147,6 @@ class HubConnection(asyncio.Protocol):
                 case Publish(number, messages):
                     matched: list[int] = []
                     yield from self._publish(messages, matched)
-                    self.complete_until = self._received_until
                     if number:
                         self._send(Ack(number, matched, self._hub.load, self._hub.reach))
                 case StatsRequest(number, instance):
@@ -155,27 +154,35 @@ class HubConnection(asyncio.Protocol):
                     self._send(
                         StatsReply(number, os.getpid(), hub.subscriber_stats(instance), hub.load, hub.reach)
                     )
-                case HistoryRecord(messages, evictions):
-                    yield from self._publish(messages, [])
-                    if evictions is not None:
-                        self._join(evictions)
+                case HistoryRecord(messages, state):
+                    yield from self._restore(messages)
+                    if state is not None:
+                        self._join(state)
+                case OriginsRecord(state):
+                    self._adopt(state, self._hub.origins.version())
 
     def _publish(self, messages: list[PackedMessage], matched: list[int]) -> Iterator[None]:
         for packed in messages:
             matched.append(self._hub.publish(packed.unpack(), packed.at).matched)
-            self._received_until = max(self._received_until, packed.at)
             yield
 
-    def _join(self, evictions: Evictions) -> None:
+    def _restore(self, messages: list[PackedMessage]) -> Iterator[None]:
+        for packed in messages:
+            self._hub.restore(packed.unpack(), packed.at, time.monotonic())
+            yield
+
+    def _join(self, state: HubState) -> None:
         """The whole history of the hub has been received."""
-        if evictions.latest > self.complete_until:
-            self._on_gap()
-        self._hub.adopt_evictions(evictions, self.complete_until)
+        self._adopt(state, self._version)
         if not self._is_closed:
             self._hub.in_sync_until = math.inf
-        self.complete_until = self._received_until = max(self._received_until, evictions.latest)
         if not self.joined.done():
             self.joined.set_result(None)
+
+    def _adopt(self, state: HubState, before: dict[str, int]) -> None:
+        self._hub.origins.is_complete = state.is_complete
+        if adopt(self._hub, state, before):
+            self._on_gap()
 
     def _send(self, record: Record) -> None:
         assert self._transport is not None
@@ -192,7 +199,6 @@ class HubConnector:
     def __init__(self, hub: Hub, address: str, on_gap: Callable[[], None]) -> None:
         self.up_to_date = asyncio.Event()
         hub.in_sync_until = time.monotonic()
-        self._complete_until = -math.inf
         self._on_gap = on_gap
         self._hub = hub
         self._address = address
@@ -227,7 +233,7 @@ class HubConnector:
                 await asyncio.sleep(ERROR_RETRY_INTERVAL)
 
     def _make_connection(self) -> HubConnection:
-        return HubConnection(self._hub, self._complete_until, self._on_gap)
+        return HubConnection(self._hub, self._on_gap)
 
     async def _serve(self, connection: HubConnection) -> None:
         self._connection = connection
@@ -239,5 +245,4 @@ class HubConnector:
         finally:
             self._connection = None
             self.up_to_date.clear()
-            self._complete_until = connection.complete_until
             connection.close()

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import logging
-import math
 import os
 import socket
 import struct
@@ -11,9 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from aphlict.core.history import Entry, HistoryStore
+from aphlict.core.history import Entry
 from aphlict.core.hub import Hub, MessageReceipt
 from aphlict.core.message import Message
+from aphlict.core.state import HubState, adopt, describe, describe_origins
 from aphlict.core.stats import SubscriberStats
 from aphlict.workers.ipc import (
     MAX_ROOM,
@@ -21,6 +21,7 @@ from aphlict.workers.ipc import (
     FlowControl,
     HistoryRecord,
     Leave,
+    OriginsRecord,
     Publish,
     Record,
     RecordReader,
@@ -56,12 +57,13 @@ class EdgeConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._transfer: Transfer | None = None
         self.flow = FlowControl()
-        self.known: set[tuple[str, str]] = set()  # while it joins: (instance, uniqueID) of its messages
+        self._version: dict[str, int] = {}  # of the hub, before the history of the edge came
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Close the stream unless the other process runs as the same user."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._version = self._pool.version()
         if not _is_same_user(transport.get_extra_info("socket")):
             transport.abort()
 
@@ -94,15 +96,17 @@ class EdgeConnection(asyncio.Protocol):
             log.error("disconnected an edge that does not read: it has to join again")
             self._transport.abort()
 
-    def send_history(self, archive: HistoryStore, on_done: Callable[[], None]) -> None:
-        """Send the messages of a history that the edge lacks, over several turns of the loop; then call `on_done`."""
+    def exchange(self, hub: Hub, state: HubState, on_done: Callable[[], None]) -> None:
+        """Adopt the state of the edge, whose whole history has come, and send it the messages that it lacks, over
+        several turns of the loop; then call `on_done`."""
         assert self._transport is not None
-        known = self.known
+        adopt(hub, state, self._version)
+        version = {each.name: each.number for each in state.origins}
 
         def is_missing(entry: Entry) -> bool:
-            return (entry.message.instance, entry.message.unique_id) not in known
+            return entry.message.number > version.get(entry.message.origin, 0)
 
-        self._transfer = Transfer(self._transport, archive, is_missing, on_done)
+        self._transfer = Transfer(self._transport, hub.history, is_missing, on_done)
         self._transfer.start()
 
 
@@ -126,6 +130,10 @@ class EdgePool:
         self._replies: dict[int, list[StatsReply]] = {}
         self._server: asyncio.Server | None = None
         self._is_complete = asyncio.Event()
+        self._accepted: list[tuple[Message, float]] = []  # not yet sent to the edges, with their times
+        hub.on_accepted = self._on_accepted
+        hub.sequencer.on_contact = hub.sequencer.on_gap = self.send_origins
+        self.on_restored: Callable[[], None] = _do_nothing  # called when the history of an edge has come
 
     async def start(self, listener: socket.socket) -> None:
         """Accept edges on a listening Unix socket."""
@@ -164,24 +172,45 @@ class EdgePool:
     ) -> None:
         """Publish messages on the hub and all edges. `done` receives the receipts when every edge has confirmed."""
         receipts = [self._hub.publish(message, now) for message in messages]
-        fresh = [place for place, receipt in enumerate(receipts) if not receipt.duplicate]
-        if not fresh or not self._joined:
+        accepted, self._accepted = self._accepted, []
+        if not accepted or not self._joined:
             done(receipts)
             return
+        places = {id(message): place for place, message in enumerate(messages)}
 
         def on_confirmed() -> None:
-            for place, matched in zip(fresh, self._matched.pop(number), strict=True):
-                receipts[place] = MessageReceipt(receipts[place].unique_id, matched)
+            for (message, _), matched in zip(accepted, self._matched.pop(number), strict=True):
+                place = places.get(id(message))
+                if place is not None and not receipts[place].duplicate:
+                    receipts[place] = MessageReceipt(message.unique_id, matched)
             done(receipts)
 
         edges = {edge for edge in self._joined if waits_for_late or not edge.flow.is_late}
         number = self._expect(edges, on_confirmed)
-        self._matched[number] = [0] * len(fresh)
+        self._matched[number] = [0] * len(accepted)
         for edge in self._joined:
-            edge.flow.on_sent(len(fresh))
-        self._send_all(Publish(number, [pack(messages[place], now) for place in fresh]))
+            edge.flow.on_sent(len(accepted))
+        self._send_all(Publish(number, [pack(message, at) for message, at in accepted]))
         if not edges:
             self._pending.pop(number).done()
+
+    def _on_accepted(self, message: Message, at: float) -> None:
+        self._accepted.append((message, at))
+
+    def flush(self) -> None:
+        """Send the edges what the hub accepted without `publish`: messages whose turn came later."""
+        accepted, self._accepted = self._accepted, []
+        if accepted:
+            self._send_all(Publish(0, [pack(message, at) for message, at in accepted]))
+
+    def send_origins(self) -> None:
+        """Send the edges the version vector of the hub."""
+        self.flush()
+        self._send_all(OriginsRecord(describe_origins(self._hub)))
+
+    def version(self) -> dict[str, int]:
+        """Return the version of the hub."""
+        return self._hub.origins.version()
 
     def request_stats(self, instance: str, done: Callable[[list[StatsReply]], None]) -> None:
         """Request the statistics of all edges."""
@@ -236,16 +265,14 @@ class EdgePool:
         unknown = [packed for packed in record.messages if self._hub.restore(packed.unpack(), packed.at, now)]
         if unknown:
             self._send_all(Publish(0, unknown))
-        edge.known.update((packed.instance, packed.unique_id) for packed in record.messages)
-        if record.evictions is not None:
-            self._hub.adopt_evictions(record.evictions, -math.inf)
+        if record.state is not None:
+            edge.exchange(self._hub, record.state, lambda: self._join(edge))
             self._hub.history.expire(now)  # the edge may have evicted these already
-            edge.send_history(self._hub.history, lambda: self._join(edge))
+            self.on_restored()
 
     def _join(self, edge: EdgeConnection) -> None:
         """Add an edge that has the whole history; messages that are published from now on are sent to it."""
-        edge.write(encode(HistoryRecord([], self._hub.evictions())))
-        edge.known.clear()
+        edge.write(encode(HistoryRecord([], describe(self._hub))))
         self._joined.add(edge)
         log.info("an edge has joined: %d of %d", len(self._joined), self._expected)
         if len(self._joined) >= self._expected:
@@ -272,6 +299,10 @@ class EdgePool:
             pending.done()
         if self.load:
             self.request_stats("", lambda _: None)
+
+
+def _do_nothing() -> None:
+    """Take the place of a callback that nothing needs."""
 
 
 def total(replies: Sequence[StatsReply]) -> SubscriberStats:

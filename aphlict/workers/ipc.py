@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 
-from aphlict.core.history import Entry, Evictions, HistoryStore
+from aphlict.core.history import Entry, HistoryStore
 from aphlict.core.message import Message
+from aphlict.core.state import HubState
 from aphlict.core.stats import SubscriberStats
 
 LENGTH_SIZE = 4  # bytes: the length of a record precedes it, which is MessagePack
@@ -21,10 +22,14 @@ class PackedMessage(Struct, array_like=True):
     channels: tuple[str, ...]
     payload: bytes
     at: float
+    origin: str
+    number: int
 
     def unpack(self) -> Message:
         """Return the message."""
-        return Message(self.instance, self.unique_id, self.channels, (), self.payload)
+        return Message(
+            self.instance, self.unique_id, self.channels, (), self.payload, self.origin, self.number
+        )
 
 
 class Publish(Struct, array_like=True, tag="publish"):
@@ -66,18 +71,25 @@ class StatsReply(Struct, array_like=True, tag="stats_reply"):
 class HistoryRecord(Struct, array_like=True, tag="history"):
     """Both ways, when an edge joins: messages from the history of the sender.
 
-    The last record of a history has its evictions. After the hub's last record the edge is up to date.
+    The last record of a history has the state. After the hub's last record the edge is up to date.
     """
 
     messages: list[PackedMessage]
-    evictions: Evictions | None = None
+    state: HubState | None = None
+
+
+class OriginsRecord(Struct, array_like=True, tag="origins"):
+    """Hub to edge: its version vector, after all messages that were sent before. Sent when an origin is new, when
+    messages were given up, and regularly: resume tokens depend on when an origin was last heard."""
+
+    state: HubState
 
 
 class Leave(Struct, array_like=True, tag="leave"):
     """Edge to hub: this edge stops gracefully."""
 
 
-Record = Publish | Ack | StatsRequest | StatsReply | HistoryRecord | Leave
+Record = Publish | Ack | StatsRequest | StatsReply | HistoryRecord | OriginsRecord | Leave
 
 _encoder = Encoder()
 _decoder = Decoder(Record)
@@ -91,7 +103,15 @@ def encode(record: Record) -> bytes:
 
 def pack(message: Message, at: float) -> PackedMessage:
     """Return a message in the form of a record."""
-    return PackedMessage(message.instance, message.unique_id, message.channels, message.payload, at)
+    return PackedMessage(
+        message.instance,
+        message.unique_id,
+        message.channels,
+        message.payload,
+        at,
+        message.origin,
+        message.number,
+    )
 
 
 class RecordReader:

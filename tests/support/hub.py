@@ -7,6 +7,7 @@ from typing import Any
 from aphlict.config.settings import Limits
 from aphlict.core.hub import Hub, MessageReceipt, Recovery
 from aphlict.core.message import Delivery, Message, parse_body
+from aphlict.core.origins import new_origin_name
 from aphlict.core.subscriptions import Subscriber
 
 THIS_NODE = "thisnode00000000"
@@ -70,7 +71,7 @@ class FakeForwarder:
 
 def make_hub(*, started: float = 0.0, epoch: float = 1e9) -> Hub:
     """Make a node's hub; `epoch` is the Unix time at which its clock begins."""
-    hub = Hub(THIS_NODE, FakeForwarder(), Limits(), lambda: None, started)
+    hub = Hub(THIS_NODE, FakeForwarder(), Limits(), lambda: None, started, new_origin_name())
     hub.epoch = epoch
     return hub
 
@@ -96,7 +97,9 @@ class HubHarness:
         self.now = 1000.0
         self.wakes = 0
         self.forwarder = FakeForwarder()
-        self.hub = Hub(THIS_NODE, self.forwarder, Limits(**limits), self._on_wake)
+        self.hub = Hub(
+            THIS_NODE, self.forwarder, Limits(**limits), self._on_wake, origin=new_origin_name()
+        )
 
     def _on_wake(self) -> None:
         self.wakes += 1

@@ -1,0 +1,192 @@
+"""The order of messages from other nodes: those of each origin are accepted by their numbers."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from math import inf
+
+from msgspec import Struct
+
+from aphlict.core.history import Entry, HistoryStore
+from aphlict.core.message import Message
+from aphlict.core.origins import HOLD_SECONDS, MAX_HELD, SILENT_SECONDS, Origin, Origins
+
+log = logging.getLogger(__name__)
+
+MAX_NUMBER = 2**53  # that is accepted from another node
+REPAIR_SECONDS = 30.0  # within which other nodes send what they have of a node that is gone
+
+
+class Greeting(Struct, frozen=True):
+    """Sent by a node with every request: its fingerprint, its origin, and the age of that in seconds.
+
+    It has sent all its own messages up to the number `after` on this way, or will never send them.
+    """
+
+    fingerprint: str
+    origin: str
+    after: int
+    age: float
+
+
+class Report(Struct, frozen=True, array_like=True):
+    """How far a node is with an origin: the number up to which it has the messages, and the seconds since the last
+    message and the last greeting of its own node (None: there was none, or that node has another origin now)."""
+
+    number: int
+    heard: float
+    greeted: float | None
+
+
+class Sequencer:
+    """Puts messages of other nodes into the order of their numbers.
+
+    `accept` is called with each message when its turn comes. A message whose predecessor is missing waits for it, for
+    HOLD_SECONDS and with MAX_HELD others at most; then what is missing is given up, and `on_gap` is called.
+    `on_contact` is called when an origin is new.
+    """
+
+    def __init__(self, origins: Origins, accept: Callable[[Message, float], int | None]) -> None:
+        self._origins = origins
+        self._accept = accept
+        self.on_gap: Callable[[], None] = _do_nothing
+        self.on_contact: Callable[[], None] = _do_nothing
+
+    def receive(self, message: Message, now: float) -> int | None:
+        """Accept a message, now or when those before it have come. Returns the number of receivers, None for a
+        message that is known."""
+        origin = self._origins.get(message.origin)
+        if origin is None:
+            origin = self._origins.register(message.origin, 0, now)
+            self.on_contact()
+        if message.number <= origin.number or origin is self._origins.own:
+            return None
+        origin.heard_at = now
+        if message.number > origin.number + 1:
+            self._hold(origin, message, now)
+            return 0
+        matched = self._accept(message, now)
+        self._release(origin, now)
+        return matched
+
+    def _hold(self, origin: Origin, message: Message, now: float) -> None:
+        origin.held[message.number] = message
+        origin.due = min(origin.due, now + HOLD_SECONDS)
+        if len(origin.held) > MAX_HELD:
+            self._give_up(origin, now)
+
+    def _release(self, origin: Origin, now: float) -> None:
+        """Accept the messages whose turn has come."""
+        if not origin.held and origin.due == inf:
+            return
+        while (message := origin.held.pop(origin.number + 1, None)) is not None:
+            self._accept(message, now)
+        if not origin.held and origin.promised <= origin.number:
+            origin.due = inf
+
+    def _give_up(self, origin: Origin, now: float) -> None:
+        """Go on without the messages that are missing before the next one that is here."""
+        is_first = origin.number == 0 and origin.greeted_at == -inf
+        number = min(origin.held) - 1 if origin.held else origin.promised
+        lost = number - origin.number
+        origin.skip_to(number, now)
+        origin.due = inf
+        if is_first:
+            self.on_contact()
+        else:
+            self._origins.gap_at = now
+            log.warning(
+                "%d messages of node %s never arrived here: all clients have to resume",
+                lost,
+                origin.fingerprint or origin.name,
+            )
+            self.on_gap()
+        self._release(origin, now)
+        if origin.held or origin.promised > origin.number:
+            origin.due = now + HOLD_SECONDS
+
+    def run(self, now: float) -> None:
+        """Give up what is overdue. To be called several times a second."""
+        for origin in list(self._origins):
+            if origin.due <= now:
+                self._give_up(origin, now)
+
+    def on_greeting(self, greeting: Greeting, now: float) -> None:
+        """Note what a node says about itself."""
+        origin, own = self._origins.get(greeting.origin), self._origins.own
+        if own is not None and origin is own:
+            return
+        is_older = now - greeting.age <= self._origins.started
+        if origin is None:
+            for other in self._origins:
+                if other.fingerprint == greeting.fingerprint:
+                    other.has_ended = True
+            origin = self._origins.register(greeting.origin, greeting.after if is_older else 0, now)
+            self.on_contact()
+        elif is_older and origin.number == 0 and origin.greeted_at == -inf:
+            origin.skip_to(greeting.after, now)
+            self.on_contact()
+        origin.fingerprint = greeting.fingerprint
+        origin.greeted_at = origin.heard_at = now
+        self._promise(origin, greeting.after, now + HOLD_SECONDS)
+        self._release(origin, now)
+
+    def _promise(self, origin: Origin, number: int, due: float) -> None:
+        if number > origin.number:
+            origin.promised = max(origin.promised, number)
+            origin.due = min(origin.due, due)
+
+    def report(self, now: float) -> dict[str, Report]:
+        """Report how far this node is."""
+        own = self._origins.own
+        return {
+            origin.name: Report(
+                origin.number,
+                0.0 if origin is own else round(now - origin.heard_at, 3),
+                _age(origin, now, is_own=origin is own),
+            )
+            for origin in self._origins
+        }
+
+    def on_report(self, reports: Mapping[str, Report], now: float) -> None:
+        """Learn from another node of nodes that are gone: messages of theirs which this node never received exist."""
+        for name, report in reports.items():
+            origin = self._origins.get(name)
+            if (
+                not _is_silent(report)
+                or report.number > MAX_NUMBER
+                or (origin and origin is self._origins.own)
+            ):
+                continue
+            if origin is None:
+                origin = self._origins.register(name, report.number, now)
+                origin.heard_at = now - report.heard
+                self.on_contact()
+            elif origin.is_silent(now):
+                self._promise(origin, report.number, now + REPAIR_SECONDS)
+
+    def lacking(self, reports: Mapping[str, Report], history: HistoryStore, now: float) -> Iterator[Entry]:
+        """Iterate over the messages of nodes that are gone which another node lacks, according to its report."""
+        for origin in self._origins:
+            report = reports.get(origin.name)
+            if report is None or origin is self._origins.own or report.number >= origin.number:
+                continue
+            if origin.has_ended or (origin.is_silent(now) and _is_silent(report)):
+                first = origin.sequence_before(report.number)
+                for entry in history.entries(int(first)) if first < inf else ():
+                    if entry.message.origin == origin.name and entry.message.number > report.number:
+                        yield entry
+
+
+def _age(origin: Origin, now: float, *, is_own: bool) -> float | None:
+    if is_own:
+        return 0.0
+    return None if origin.has_ended or origin.greeted_at == -inf else round(now - origin.greeted_at, 3)
+
+
+def _is_silent(report: Report) -> bool:
+    silent = report.heard > SILENT_SECONDS
+    return silent and (report.greeted is None or report.greeted > SILENT_SECONDS)
+
+
+def _do_nothing() -> None:
+    """Take the place of a callback that nothing needs."""
