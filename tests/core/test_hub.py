@@ -9,8 +9,9 @@ import pytest
 
 from aphlict.core.budget import ACCOUNT_BYTES
 from aphlict.core.fanout import SLICE
+from aphlict.core.history import MAX_AGE
 from aphlict.core.hub import Recovery
-from aphlict.core.message import Delivery, Message, parse_body
+from aphlict.core.message import Delivery, Message
 from aphlict.core.subscriptions import UNATTRIBUTED_SUBSCRIPTIONS, subscription_bytes
 from aphlict.errors import CommandError, HistoryEvicted, NameTooLong
 from tests.support.hub import THIS_NODE, FakeSubscriber, HubHarness
@@ -124,13 +125,20 @@ def test_touched_is_cleared_after_forwarding(harness: HubHarness) -> None:
     assert harness.forwarder.touched == [("other",)]
 
 
-def test_a_restored_message_is_forwarded_unless_peers_may_have_evicted_it(harness: HubHarness) -> None:
-    for age, name in ((29, "young"), (31, "old")):
-        [message], _ = parse_body(b'{"subscribers": ["a"], "uniqueID": "%b"}' % name.encode(), "default")
-        assert harness.hub.restore(message, harness.now - age, harness.now)
-        assert not harness.hub.restore(message, harness.now - age, harness.now)
+def test_a_restored_message_is_delivered_once_and_not_forwarded(harness: HubHarness) -> None:
+    ann, _ = harness.join("a")
+    for number, name in ((7, "one"), (8, "two")):
+        message = Message("default", name, ("a",), (), b'{"uniqueID":"%b"' % name.encode(), "otherone", number)
+        assert harness.hub.restore(message, harness.now - 29, harness.now)
+        assert not harness.hub.restore(message, harness.now - 29, harness.now)
         assert harness.publish(name).duplicate
-    assert harness.forwarder.ids == ["young"]
+    assert ann.ids == ["one", "two"]
+    assert harness.forwarder.ids == []
+
+
+def test_a_message_that_the_history_would_evict_is_not_restored(harness: HubHarness) -> None:
+    message = Message("default", "old", ("a",), (), b'{"uniqueID":"old"', "otherone", 7)
+    assert not harness.hub.restore(message, harness.now - MAX_AGE, harness.now)
 
 
 # Replay by age
@@ -178,9 +186,9 @@ def test_replay_of_nothing(harness: HubHarness) -> None:
 
 def test_a_restored_older_message_does_not_hide_newer_ones(harness: HubHarness) -> None:
     harness.publish("new", ["a"])
-    for name, channels in (("older", ["a", "b"]), ("other", ["c"])):
+    for number, name, channels in ((1, "older", ["a", "b"]), (2, "other", ["c"])):
         fields = b'{"uniqueID":"%b"' % name.encode()
-        message = Message("default", name, tuple(channels), (), fields)
+        message = Message("default", name, tuple(channels), (), fields, "otherone", number)
         assert harness.hub.restore(message, harness.now - 30, harness.now)
     harness.now += 1
     for channels in (["a"], ["a", "b"], ["a", "b", "c", "d"]):
