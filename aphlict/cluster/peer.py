@@ -64,7 +64,8 @@ class LocalNode:
 class Peer:
     """Accepts messages with `put`, and sends them in order while `run` runs.
 
-    `local` is this node. `on_report` is called with the report of the peer, regularly.
+    `local` is this node. `on_report` is called with the report of the peer, regularly; `on_replaced` with a former
+    fingerprint.
     """
 
     def __init__(
@@ -73,12 +74,14 @@ class Peer:
         local: LocalNode,
         options: PeerOptions,
         on_report: Callable[["Peer", Mapping[str, Report]], None],
+        on_replaced: Callable[[str], None],
     ) -> None:
         self.address = address
         self.state = PeerState.UNKNOWN
         self.log = PeerLog(str(address))
         self._local = local
         self._on_report = on_report
+        self._on_replaced = on_replaced
         self._options = options
         self._fingerprints: dict[str, None] = {}  # of its processes, the current one last
         self._has_responded = False
@@ -315,6 +318,8 @@ class Peer:
         self._has_responded = True
 
     def _add_fingerprint(self, fingerprint: str) -> None:
+        if self.fingerprint is not None:
+            self._on_replaced(self.fingerprint)
         self.log.on_identified(fingerprint)
         self._fingerprints.pop(fingerprint, None)
         self._fingerprints[fingerprint] = None

@@ -31,7 +31,13 @@ class Relay:
         self._local = LocalNode(fingerprint, origin or new_origin_name())
         self._settings = tuple(peers)
         self._peers = [
-            Peer(_address(peer, read), self._local, options or PeerOptions(), self._on_report)
+            Peer(
+                _address(peer, read),
+                self._local,
+                options or PeerOptions(),
+                self._on_report,
+                self._on_replaced,
+            )
             for peer in peers
         ]
         self._tasks: list[asyncio.Task[None]] = []
@@ -64,6 +70,12 @@ class Relay:
             now = time.monotonic()
             self._hub.sequencer.on_report(reports, now)
             peer.repair(self._hub.sequencer.lacking(reports, self._hub.history, now), now)
+
+    def _on_replaced(self, fingerprint: str) -> None:
+        """A node was restarted: only the others have its last messages."""
+        if self._hub is not None:
+            self._hub.sequencer.on_ended(fingerprint)
+            self.probe_now()
 
     def probe_now(self) -> None:
         """Compare with all peers again: this node has learned of messages that they may lack."""

@@ -15,7 +15,7 @@ from aphlict.errors import HistoryEvicted
 # reached the other nodes before that one.
 SETTLED_SECONDS = 2 * MAX_AGE
 # Until all peers have been heard, this node does not know what its predecessor received. A token that is younger than
-# this node by so many seconds covers it; clocks may differ by half of that.
+# this node by so many seconds covers that; clocks may differ by half of it.
 PREDECESSOR_SECONDS = 2 * MAX_AGE
 
 MAX_EARLY_CLIENTS = 32768  # that a node remembers: an attacker may invent messages
@@ -118,9 +118,10 @@ class Resumption:
 def _is_valid(token: ResumeToken, history: InstanceHistory, origins: Origins, epoch: float) -> bool:
     """Whether all messages after a token are in the history, or still to come."""
     version, at = token.version, token.at - epoch
-    if any(origins.get(name) is None for name in version):
+    unknown = [number for name, number in version.items() if origins.get(name) is None]
+    if any(unknown):
         return False
-    if not origins.is_complete and at < origins.started + PREDECESSOR_SECONDS:
+    if (unknown or not origins.is_complete) and at < origins.started + PREDECESSOR_SECONDS:
         return False
     for origin in origins:
         number = version.get(origin.name, 0)

@@ -6,7 +6,7 @@ from math import inf
 
 from msgspec import Struct
 
-from aphlict.core.history import Entry, HistoryStore
+from aphlict.core.history import MAX_AGE, Entry, HistoryStore
 from aphlict.core.message import Message
 from aphlict.core.origins import HOLD_SECONDS, MAX_HELD, SILENT_SECONDS, Origin, Origins
 
@@ -85,24 +85,25 @@ class Sequencer:
 
     def _give_up(self, origin: Origin, now: float) -> None:
         """Go on without the messages that are missing before the next one that is here."""
-        is_first = origin.number == 0 and origin.greeted_at == -inf
         number = min(origin.held) - 1 if origin.held else origin.promised
-        lost = number - origin.number
-        origin.skip_to(number, now)
         origin.due = inf
-        if is_first:
+        if origin.held and origin.number == 0 and origin.greeted_at == -inf:
+            origin.skip_to(number, now)  # this node is new, and receives the messages by way of another one
             self.on_contact()
         else:
-            self._origins.gap_at = now
-            log.warning(
-                "%d messages of node %s never arrived here: all clients have to resume",
-                lost,
-                origin.fingerprint or origin.name,
-            )
-            self.on_gap()
+            self._skip(origin, number, now)
         self._release(origin, now)
         if origin.held or origin.promised > origin.number:
             origin.due = now + HOLD_SECONDS
+
+    def _skip(self, origin: Origin, number: int, now: float) -> None:
+        """Give up messages that clients of this node should have received."""
+        lost = number - origin.number
+        origin.skip_to(number, now)
+        self._origins.gap_at = now
+        name = origin.fingerprint or origin.name
+        log.warning("%d messages of node %s never arrived here: all clients have to resume", lost, name)
+        self.on_gap()
 
     def run(self, now: float) -> None:
         """Give up what is overdue. To be called several times a second."""
@@ -115,20 +116,32 @@ class Sequencer:
         origin, own = self._origins.get(greeting.origin), self._origins.own
         if own is not None and origin is own:
             return
-        is_older = now - greeting.age <= self._origins.started
         if origin is None:
-            for other in self._origins:
-                if other.fingerprint == greeting.fingerprint:
-                    other.has_ended = True
-            origin = self._origins.register(greeting.origin, greeting.after if is_older else 0, now)
-            self.on_contact()
-        elif is_older and origin.number == 0 and origin.greeted_at == -inf:
-            origin.skip_to(greeting.after, now)
-            self.on_contact()
+            self.on_ended(greeting.fingerprint)
+            origin = self._origins.register(greeting.origin, 0, now)
+        if origin.greeted_at == -inf:
+            self._on_first_greeting(origin, greeting, now)
         origin.fingerprint = greeting.fingerprint
         origin.greeted_at = origin.heard_at = now
         self._promise(origin, greeting.after, now + HOLD_SECONDS)
         self._release(origin, now)
+
+    def _on_first_greeting(self, origin: Origin, greeting: Greeting, now: float) -> None:
+        """Begin with what a node sends from now on, if it is older than this one: the messages before that were for
+        this node's predecessor, unless this node has been running for longer than messages are queued."""
+        started = self._origins.started
+        if now - greeting.age <= started and greeting.after > origin.number:
+            if now > started + MAX_AGE:
+                self._skip(origin, greeting.after, now)
+            else:
+                origin.skip_to(greeting.after, now)
+        self.on_contact()
+
+    def on_ended(self, fingerprint: str) -> None:
+        """Note that a node with this fingerprint has another origin now, or has been replaced."""
+        for origin in self._origins:
+            if fingerprint and origin.fingerprint == fingerprint:
+                origin.has_ended = True
 
     def _promise(self, origin: Origin, number: int, due: float) -> None:
         if number > origin.number:
@@ -158,10 +171,14 @@ class Sequencer:
             ):
                 continue
             if origin is None:
-                origin = self._origins.register(name, report.number, now)
-                origin.heard_at = now - report.heard
+                heard_at = now - report.heard
+                was_here = (
+                    heard_at > self._origins.started
+                )  # while this node was running, but cut off from it
+                origin = self._origins.register(name, 0 if was_here else report.number, now)
+                origin.heard_at = heard_at
                 self.on_contact()
-            elif origin.is_silent(now):
+            if origin.is_silent(now):
                 self._promise(origin, report.number, now + REPAIR_SECONDS)
 
     def lacking(self, reports: Mapping[str, Report], history: HistoryStore, now: float) -> Iterator[Entry]:
