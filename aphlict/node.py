@@ -24,7 +24,7 @@ from aphlict.server.http_connection import Handler
 from aphlict.server.limits import capacity_status
 from aphlict.server.server import Port, Server
 from aphlict.workers.edge_side import HubConnector, NoForwarder
-from aphlict.workers.hub_side import ACK_TIMEOUT, SWEEP_INTERVAL, EdgePool, total
+from aphlict.workers.hub_side import SWEEP_INTERVAL, EdgePool, total
 from aphlict.workers.ipc import StatsReply
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ HOUSEKEEPING_INTERVAL = 5.0  # seconds between two sweeps of the hub
 MAX_TURN = 0.01  # seconds of publishing after which other work of the loop has its turn
 FLUSH_TIMEOUT = 2.0  # seconds in which queued messages are sent to peers when the node stops
 JOIN_TIMEOUT = 10.0  # seconds that a new edge waits for the history before it accepts clients without it
+EDGES_TIMEOUT = 3.0  # seconds that a new hub waits for its edges, and for the history that they have
 HUB_TIMEOUT = 5.0  # seconds without a hub after which an edge reports ERROR
 
 
@@ -88,8 +89,7 @@ class Node:
             origin,
         )
         self.hub.origins.is_complete = not settings.peers and not is_edge
-        if not is_edge:
-            self.hub.sequencer.on_gap = self._on_gap
+        self.hub.sequencer.on_gap = self._on_gap
         self._edges = EdgePool(self.hub, settings.processes) if edge_listener is not None else None
         self._link = None if hub_address is None else HubConnector(self.hub, hub_address, self._on_gap)
         self.server = Server(settings, ports, credentials, self._handlers(), self.hub.limit_counters)
@@ -120,7 +120,7 @@ class Node:
                 self._edges.on_restored = self._relay.probe_now
         if self._edges is not None and self._edge_listener is not None:
             await self._edges.start(self._edge_listener)
-            await self._edges.wait_until_complete(ACK_TIMEOUT)
+            await self._edges.wait_until_complete(EDGES_TIMEOUT)
         if self._link is not None:
             self._link.start()
             await self._wait_for_history(self._link)
@@ -151,7 +151,7 @@ class Node:
         if (edges := self._edges) is not None:
             self.server.every(SWEEP_INTERVAL, lambda: edges.sweep(time.monotonic()))
             self.server.every(HOUSEKEEPING_INTERVAL, edges.send_origins)
-        if self.settings.peers and self._relay is not None:
+        if self.settings.peers or self._link is not None:
             self.server.every(SWEEP_INTERVAL, self._check_peers)
 
     def _check_peers(self) -> None:

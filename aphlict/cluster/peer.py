@@ -143,11 +143,16 @@ class Peer:
                 return False
         return self._fingerprints.keys().isdisjoint(envelope.touched)
 
+    @property
+    def sent_number(self) -> int:
+        """The number up to which this node's own messages have been sent, or dropped."""
+        origin = self._local.origin
+        in_flight = [each.message.number for each in self._in_flight if each.message.origin == origin]
+        first = min(filter(None, [*in_flight, self._outbox.first_number(origin)]), default=None)
+        return self._local.last_number if first is None else first - 1
+
     def _greeting(self) -> str:
-        local = self._local
-        queued = [each.message.number for each in self._in_flight if each.message.origin == local.origin]
-        first = min(filter(None, [*queued, self._outbox.first_number(local.origin)]), default=None)
-        return local.greeting(local.last_number if first is None else first - 1)
+        return self._local.greeting(self.sent_number)
 
     def repair(self, entries: Iterable[Entry], now: float) -> None:
         """Queue messages that the peer lacks, and that their own node cannot send."""

@@ -69,7 +69,8 @@ class Relay:
         if self._hub is not None:
             now = time.monotonic()
             self._hub.sequencer.on_report(reports, now)
-            peer.repair(self._hub.sequencer.lacking(reports, self._hub.history, now), now)
+            lacking = self._hub.sequencer.lacking(reports, self._hub.history, peer.sent_number, now)
+            peer.repair(lacking, now)
 
     def _on_replaced(self, fingerprint: str) -> None:
         """A node was restarted: only the others have its last messages."""

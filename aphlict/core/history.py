@@ -4,7 +4,8 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, takewhile
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from aphlict.core.message import Message
 
@@ -13,7 +14,7 @@ MAX_AGE = 60.0  # seconds
 MAX_EVICTED_ENTRIES = 1024  # that the store may keep before it compacts
 
 
-class Evicted(NamedTuple):
+class Evicted(Struct, frozen=True, array_like=True, gc=False):
     """The last evicted message of an origin; `at` is when this node had accepted it (monotonic seconds)."""
 
     number: int

@@ -118,6 +118,8 @@ class Resumption:
 def _is_valid(token: ResumeToken, history: InstanceHistory, origins: Origins, epoch: float) -> bool:
     """Whether all messages after a token are in the history, or still to come."""
     version, at = token.version, token.at - epoch
+    if not version:
+        return False
     unknown = [number for name, number in version.items() if origins.get(name) is None]
     if any(unknown):
         return False

@@ -102,7 +102,7 @@ class Sequencer:
         origin.skip_to(number, now)
         self._origins.gap_at = now
         name = origin.fingerprint or origin.name
-        log.warning("%d messages of node %s never arrived here: all clients have to resume", lost, name)
+        log.warning("%d messages of node %s never arrived here", lost, name)
         self.on_gap()
 
     def run(self, now: float) -> None:
@@ -130,7 +130,7 @@ class Sequencer:
         """Begin with what a node sends from now on, if it is older than this one: the messages before that were for
         this node's predecessor, unless this node has been running for longer than messages are queued."""
         started = self._origins.started
-        if now - greeting.age <= started and greeting.after > origin.number:
+        if now - greeting.age <= started and origin.number == 0 and greeting.after > 0:
             if now > started + MAX_AGE:
                 self._skip(origin, greeting.after, now)
             else:
@@ -181,16 +181,25 @@ class Sequencer:
             if origin.is_silent(now):
                 self._promise(origin, report.number, now + REPAIR_SECONDS)
 
-    def lacking(self, reports: Mapping[str, Report], history: HistoryStore, now: float) -> Iterator[Entry]:
-        """Iterate over the messages of nodes that are gone which another node lacks, according to its report."""
+    def lacking(
+        self, reports: Mapping[str, Report], history: HistoryStore, sent: int, now: float
+    ) -> Iterator[Entry]:
+        """Iterate over the messages that another node lacks according to its report, and that nobody will send it.
+
+        Those are messages of nodes that are gone, and own ones up to the number `sent`: the other node received them,
+        but lost them when one of its processes was killed.
+        """
         for origin in self._origins:
             report = reports.get(origin.name)
-            if report is None or origin is self._origins.own or report.number >= origin.number:
+            if report is None or report.number >= origin.number:
                 continue
-            if origin.has_ended or (origin.is_silent(now) and _is_silent(report)):
+            is_own = origin is self._origins.own
+            if is_own or origin.has_ended or (origin.is_silent(now) and _is_silent(report)):
+                end = sent if is_own else origin.number
                 first = origin.sequence_before(report.number)
                 for entry in history.entries(int(first)) if first < inf else ():
-                    if entry.message.origin == origin.name and entry.message.number > report.number:
+                    message = entry.message
+                    if message.origin == origin.name and report.number < message.number <= end:
                         yield entry
 
 

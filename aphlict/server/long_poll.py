@@ -116,7 +116,7 @@ class LongPoll(HTTPSubscriber):
         to repeat its `after`."""
         last = None
         if self._is_ready:
-            last = self._hub.resume_token_at(subscriber, self._offset(subscriber), self._had)
+            last = self._token(subscriber)
         self._leave()
         body = b'{"messages":[%b],"last":%b,"recovered":%b}' % (
             b",".join(self._messages),
@@ -125,11 +125,12 @@ class LongPoll(HTTPSubscriber):
         )
         return response(200, {**FIELDS, **self._fields}, body, keep_alive=keep_alive)
 
-    def _offset(self, subscriber: Subscriber) -> Offset:
+    def _token(self, subscriber: Subscriber) -> str:
         """Return where the client is after this response."""
         if self._is_full or subscriber.instance.queue:
-            return self._until
-        return self._hub.offset(self._clock())  # messages since `_until` were for other channels
+            return self._hub.resume_token_at(subscriber, self._until, self._had)
+        # Messages since `_until` were for other channels.
+        return self._hub.resume_token_at(subscriber, self._hub.offset(self._clock()))
 
     def on_deadline(self, now: float, /) -> float | None:
         """Respond without messages."""
