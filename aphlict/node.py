@@ -13,9 +13,9 @@ from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.core.hub import Hub, MessageReceipt
 from aphlict.core.message import Message, random_name
-from aphlict.core.origins import new_origin_name
 from aphlict.core.sequencer import Greeting, Report
 from aphlict.core.stats import SubscriberStats
+from aphlict.core.version_vector import new_origin_name
 from aphlict.protocol.websocket import TRY_AGAIN_LATER
 from aphlict.server.admin_port import AdminHandler
 from aphlict.server.auth import Credentials

@@ -20,8 +20,8 @@ from aphlict.cluster.http_client import (
 from aphlict.cluster.outbox import Envelope, Outbox, PeerOptions
 from aphlict.cluster.peer_log import PeerLog
 from aphlict.core.history import Entry
-from aphlict.core.origins import SILENT_SECONDS
 from aphlict.core.sequencer import Report
+from aphlict.core.version_vector import SILENT_SECONDS
 from aphlict.errors import PeerDisconnected, PeerError, PeerHTTPError
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from aphlict.config.files import Read, read_file
 from aphlict.config.settings import PeerSettings
 from aphlict.core.hub import Hub
 from aphlict.core.message import Message
-from aphlict.core.origins import Origins, new_origin_name
 from aphlict.core.sequencer import Report
+from aphlict.core.version_vector import VersionVector, new_origin_name
 
 CANCEL_TIMEOUT = 1.0  # seconds
 
@@ -83,7 +83,7 @@ class Relay:
         for peer in self._peers:
             peer.probe_now()
 
-    def has_heard_all(self, origins: Origins) -> bool:
+    def has_heard_all(self, origins: VersionVector) -> bool:
         """Whether each peer has sent something since the start of this node."""
         fingerprints = {origin.fingerprint for origin in origins}
         for peer in self._peers:

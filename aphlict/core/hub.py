@@ -10,12 +10,12 @@ from aphlict.config.settings import ENTRIES_PER_COMMAND, Limits
 from aphlict.core.fanout import FanOut
 from aphlict.core.history import MAX_AGE, Entry, Evicted, HistoryStore
 from aphlict.core.message import Delivery, Message, check_name
-from aphlict.core.origins import Origins
 from aphlict.core.resume import EarlyClients, Resumption, merge, replay
 from aphlict.core.resume_token import encode_token
 from aphlict.core.sequencer import Sequencer
 from aphlict.core.stats import LIMIT_NAMES, REFUSALS, Counters, LimitCounters, SubscriberStats
 from aphlict.core.subscriptions import Instance, Receiver, Subscriber, SubscriptionBudget
+from aphlict.core.version_vector import VersionVector
 from aphlict.errors import NameTooLong, Overloaded, TooManySubscriptions
 
 API_VERSION = 7  # of the status page of the Node.js server
@@ -86,7 +86,7 @@ class Hub:
         self.subscription_memory = SubscriptionBudget(limits.subscriptions_total)
         self.epoch = 0.0
         self.in_sync_until = inf  # messages are known to have come here as they were published until then
-        self.origins = Origins(origin, started)
+        self.origins = VersionVector(origin, started)
         self.sequencer = Sequencer(self.origins, self._take)
         self.early = EarlyClients()
         self.evicted: dict[str, Evicted] = {}  # from the instances that were removed, by origin

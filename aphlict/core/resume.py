@@ -6,9 +6,9 @@ from itertools import takewhile
 
 from aphlict.core.history import MAX_AGE, Entry, InstanceHistory
 from aphlict.core.message import Delivery, Message
-from aphlict.core.origins import IMPLIED_SECONDS, MAX_LISTED, Origin, Origins
 from aphlict.core.resume_token import MAX_EARLY, ResumeToken, digest
 from aphlict.core.subscriptions import Receiver, Subscriber
+from aphlict.core.version_vector import IMPLIED_SECONDS, MAX_LISTED, MessageOrigin, VersionVector
 from aphlict.errors import HistoryEvicted
 
 # Messages reach all nodes within MAX_AGE, or never. So what was accepted here this long before another message had
@@ -41,7 +41,7 @@ class Resumption:
         history: InstanceHistory,
         channels: Collection[str],
         after: Sequence[str],
-        origins: Origins,
+        origins: VersionVector,
         epoch: float,
     ) -> None:
         tokens = [token for text in after if (token := ResumeToken.decode(text))]
@@ -80,7 +80,9 @@ class Resumption:
             early += self._digests - here
         return tuple(early[:MAX_EARLY])
 
-    def _follow_names(self, history: InstanceHistory, channels: Collection[str], origins: Origins) -> None:
+    def _follow_names(
+        self, history: InstanceHistory, channels: Collection[str], origins: VersionVector
+    ) -> None:
         """Find out what the names show. Messages of an origin are delivered in their order, so a client that has one
         of them has had those before it. That shows nothing of other origins, unless their messages were accepted
         long before the client received the first one that it names, or after it."""
@@ -115,7 +117,7 @@ class Resumption:
         return any(entry.sequence < begin and not entry.is_covered_by(self.version) for entry in entries)
 
 
-def _is_valid(token: ResumeToken, history: InstanceHistory, origins: Origins, epoch: float) -> bool:
+def _is_valid(token: ResumeToken, history: InstanceHistory, origins: VersionVector, epoch: float) -> bool:
     """Whether all messages after a token are in the history, or still to come."""
     version, at = token.version, token.at - epoch
     if not version:
@@ -135,7 +137,7 @@ def _is_valid(token: ResumeToken, history: InstanceHistory, origins: Origins, ep
     return True
 
 
-def _is_settled(origin: Origin, history: InstanceHistory, end: float) -> bool:
+def _is_settled(origin: MessageOrigin, history: InstanceHistory, end: float) -> bool:
     """Whether what is not kept of an origin was accepted long before `end`."""
     evicted = history.evicted.get(origin.name)
     since = max(
@@ -234,7 +236,7 @@ class EarlyClients:
         """Return the digests of further messages that it had before this node."""
         return self._digests[receiver][0] if receiver in self._digests else ()
 
-    def sweep(self, origins: Origins, now: float) -> None:
+    def sweep(self, origins: VersionVector, now: float) -> None:
         """Forget what this node has by now, and what will not come any more."""
         for receiver, version in list(self._versions.items()):
             left = {

@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 from msgspec import Struct
 
-from aphlict.core.origins import MAX_LISTED, NAME_LENGTH
+from aphlict.core.version_vector import MAX_LISTED, NAME_LENGTH
 
 DIGEST_SIZE = 6  # bytes, which are 8 characters without padding
 MAX_EARLY = 16  # digests

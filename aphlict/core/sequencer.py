@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from aphlict.core.history import MAX_AGE, Entry, HistoryStore
 from aphlict.core.message import Message
-from aphlict.core.origins import HOLD_SECONDS, MAX_HELD, SILENT_SECONDS, Origin, Origins
+from aphlict.core.version_vector import HOLD_SECONDS, MAX_HELD, SILENT_SECONDS, MessageOrigin, VersionVector
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Sequencer:
     `on_contact` is called when an origin is new.
     """
 
-    def __init__(self, origins: Origins, accept: Callable[[Message, float], int | None]) -> None:
+    def __init__(self, origins: VersionVector, accept: Callable[[Message, float], int | None]) -> None:
         self._origins = origins
         self._accept = accept
         self.on_gap: Callable[[], None] = _do_nothing
@@ -68,13 +68,13 @@ class Sequencer:
         self._release(origin, now)
         return matched
 
-    def _hold(self, origin: Origin, message: Message, now: float) -> None:
+    def _hold(self, origin: MessageOrigin, message: Message, now: float) -> None:
         origin.held[message.number] = message
         origin.due = min(origin.due, now + HOLD_SECONDS)
         if len(origin.held) > MAX_HELD:
             self._give_up(origin, now)
 
-    def _release(self, origin: Origin, now: float) -> None:
+    def _release(self, origin: MessageOrigin, now: float) -> None:
         """Accept the messages whose turn has come."""
         if not origin.held and origin.due == inf:
             return
@@ -83,7 +83,7 @@ class Sequencer:
         if not origin.held and origin.promised <= origin.number:
             origin.due = inf
 
-    def _give_up(self, origin: Origin, now: float) -> None:
+    def _give_up(self, origin: MessageOrigin, now: float) -> None:
         """Go on without the messages that are missing before the next one that is here."""
         number = min(origin.held) - 1 if origin.held else origin.promised
         origin.due = inf
@@ -96,7 +96,7 @@ class Sequencer:
         if origin.held or origin.promised > origin.number:
             origin.due = now + HOLD_SECONDS
 
-    def _skip(self, origin: Origin, number: int, now: float) -> None:
+    def _skip(self, origin: MessageOrigin, number: int, now: float) -> None:
         """Give up messages that clients of this node should have received."""
         lost = number - origin.number
         origin.skip_to(number, now)
@@ -126,7 +126,7 @@ class Sequencer:
         self._promise(origin, greeting.after, now + HOLD_SECONDS)
         self._release(origin, now)
 
-    def _on_first_greeting(self, origin: Origin, greeting: Greeting, now: float) -> None:
+    def _on_first_greeting(self, origin: MessageOrigin, greeting: Greeting, now: float) -> None:
         """Begin with what a node sends from now on, if it is older than this one: the messages before that were for
         this node's predecessor, unless this node has been running for longer than messages are queued."""
         started = self._origins.started
@@ -143,7 +143,7 @@ class Sequencer:
             if fingerprint and origin.fingerprint == fingerprint:
                 origin.has_ended = True
 
-    def _promise(self, origin: Origin, number: int, due: float) -> None:
+    def _promise(self, origin: MessageOrigin, number: int, due: float) -> None:
         if number > origin.number:
             origin.promised = max(origin.promised, number)
             origin.due = min(origin.due, due)
@@ -203,7 +203,7 @@ class Sequencer:
                         yield entry
 
 
-def _age(origin: Origin, now: float, *, is_own: bool) -> float | None:
+def _age(origin: MessageOrigin, now: float, *, is_own: bool) -> float | None:
     if is_own:
         return 0.0
     return None if origin.has_ended or origin.greeted_at == -inf else round(now - origin.greeted_at, 3)

@@ -6,13 +6,13 @@ from msgspec import Struct
 
 from aphlict.core.history import Evicted
 from aphlict.core.hub import Hub
-from aphlict.core.origins import OriginState
+from aphlict.core.version_vector import OriginState
 
 
 class HubState(Struct, frozen=True, array_like=True):
     """The version vector of a hub, and what its histories evicted: of each instance, and of those that were removed.
 
-    `is_complete` and `gap_at` are those of its Origins.
+    `is_complete` and `gap_at` are those of its VersionVector.
     """
 
     origins: list[OriginState]

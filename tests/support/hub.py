@@ -7,8 +7,8 @@ from typing import Any
 from aphlict.config.settings import Limits
 from aphlict.core.hub import Hub, MessageReceipt, Recovery
 from aphlict.core.message import Delivery, Message, parse_body
-from aphlict.core.origins import new_origin_name
 from aphlict.core.subscriptions import Subscriber
+from aphlict.core.version_vector import new_origin_name
 
 THIS_NODE = "thisnode00000000"
 
@@ -97,9 +97,7 @@ class HubHarness:
         self.now = 1000.0
         self.wakes = 0
         self.forwarder = FakeForwarder()
-        self.hub = Hub(
-            THIS_NODE, self.forwarder, Limits(**limits), self._on_wake, origin=new_origin_name()
-        )
+        self.hub = Hub(THIS_NODE, self.forwarder, Limits(**limits), self._on_wake, origin=new_origin_name())
 
     def _on_wake(self) -> None:
         self.wakes += 1

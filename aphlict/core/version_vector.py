@@ -38,7 +38,7 @@ class OriginState(Struct, frozen=True, array_like=True):
     is_own: bool = False
 
 
-class Origin:
+class MessageOrigin:
     """One origin, as far as this node knows it.
 
     This node has accepted all messages from `base` (exclusive) to `number`. Those up to `base` were never here: they
@@ -118,7 +118,7 @@ class Origin:
         return OriginState(self.name, self.number, self.base, self.base_at, self.heard_at, is_own)
 
 
-class Origins:
+class VersionVector:
     """All origins that a node knows, its own among them unless it is an edge.
 
     `is_complete`: every configured peer has been heard since the start. Before that, messages of a peer may exist
@@ -128,14 +128,14 @@ class Origins:
 
     def __init__(self, own: str | None, now: float) -> None:
         self.started = now
-        self.own = None if own is None else Origin(own, 0, now)
+        self.own = None if own is None else MessageOrigin(own, 0, now)
         if self.own is not None:
             self.own.heard_at = inf
         self.is_complete = True
         self.gap_at = -inf
-        self._by_name: dict[str, Origin] = {} if self.own is None else {self.own.name: self.own}
+        self._by_name: dict[str, MessageOrigin] = {} if self.own is None else {self.own.name: self.own}
 
-    def __iter__(self) -> Iterator[Origin]:
+    def __iter__(self) -> Iterator[MessageOrigin]:
         return iter(self._by_name.values())
 
     @property
@@ -143,13 +143,13 @@ class Origins:
         """Whether no other node is known or expected."""
         return self.is_complete and len(self._by_name) <= 1
 
-    def get(self, name: str) -> Origin | None:
+    def get(self, name: str) -> MessageOrigin | None:
         """Return a known origin."""
         return self._by_name.get(name)
 
-    def register(self, name: str, number: int, now: float) -> Origin:
+    def register(self, name: str, number: int, now: float) -> MessageOrigin:
         """Return a new origin. The messages up to `number` were published before the first contact."""
-        origin = self._by_name[name] = Origin(name, number, now)
+        origin = self._by_name[name] = MessageOrigin(name, number, now)
         if len(self._by_name) > MAX_ORIGINS:
             others = (each for each in self if each is not self.own and each is not origin)
             del self._by_name[min(others, key=lambda each: each.heard_at).name]
