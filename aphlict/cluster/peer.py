@@ -26,6 +26,8 @@ from aphlict.errors import PeerDisconnected, PeerError, PeerHTTPError
 
 log = logging.getLogger(__name__)
 
+FIRST_SECONDS = 30.0  # of a node, in which it learns from its peers about its predecessor
+FIRST_PROBE_INTERVAL = 1.0  # seconds
 MAX_FINGERPRINTS = 8  # of earlier processes of a peer that are remembered
 PERMANENT_REJECTIONS = frozenset(  # of a message: sending it again is useless
     {
@@ -54,11 +56,11 @@ class LocalNode:
         self.fingerprint = fingerprint
         self.origin = origin
         self.last_number = 0
-        self._started = time.monotonic()
+        self.started = time.monotonic()
 
     def greeting(self, after: int) -> str:
         """Return the value of ORIGIN_FIELD, see `Greeting`."""
-        return f"{self.origin} {after} {time.monotonic() - self._started:.3f}"
+        return f"{self.origin} {after} {time.monotonic() - self.started:.3f}"
 
 
 class Peer:
@@ -139,7 +141,12 @@ class Peer:
             if envelope.is_repair or origin == self._local.origin:
                 return True
             report = self._reports.get(origin)
-            if report is not None and report.greeted is not None and report.greeted < SILENT_SECONDS:
+            if (
+                report is not None
+                and report.greeted is not None
+                and not report.has_ended
+                and (report.greeted < SILENT_SECONDS)
+            ):
                 return False
         return self._fingerprints.keys().isdisjoint(envelope.touched)
 
@@ -227,16 +234,21 @@ class Peer:
         A Node.js server closes idle connections after some seconds: it is probed again only for the next message.
         """
         last = self._responded_at if self._reports is None else self._probed_at
-        if time.monotonic() - last > self._options.probe_interval:
+        if time.monotonic() - last > self._probe_interval:
             return True
         if self._is_probed and self._http.is_open:
             return False
         return bool(self._outbox) or self._accepts_lists or self.state is not PeerState.UP
 
+    @property
+    def _probe_interval(self) -> float:
+        is_new = self._reports is not None and time.monotonic() < self._local.started + FIRST_SECONDS
+        return min(self._options.probe_interval, FIRST_PROBE_INTERVAL if is_new else inf)
+
     async def _wait(self) -> None:
         self._wake.clear()
         try:
-            await asyncio.wait_for(self._wake.wait(), self._options.probe_interval)
+            await asyncio.wait_for(self._wake.wait(), self._probe_interval)
         except asyncio.TimeoutError:
             return
 

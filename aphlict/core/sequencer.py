@@ -30,11 +30,12 @@ class Greeting(Struct, frozen=True):
 
 class Report(Struct, frozen=True, array_like=True):
     """How far a node is with an origin: the number up to which it has the messages, and the seconds since the last
-    message and the last greeting of its own node (None: there was none, or that node has another origin now)."""
+    message and the last greeting (None without one). `has_ended`: the origin's node has another origin now."""
 
     number: int
     heard: float
     greeted: float | None
+    has_ended: bool = False
 
 
 class Sequencer:
@@ -121,7 +122,7 @@ class Sequencer:
             origin = self._origins.register(greeting.origin, 0, now)
         if origin.greeted_at == -inf:
             self._on_first_greeting(origin, greeting, now)
-        origin.fingerprint = greeting.fingerprint
+        origin.fingerprint, origin.has_ended = greeting.fingerprint, False
         origin.greeted_at = origin.heard_at = now
         self._promise(origin, greeting.after, now + HOLD_SECONDS)
         self._release(origin, now)
@@ -156,6 +157,7 @@ class Sequencer:
                 origin.number,
                 0.0 if origin is own else round(now - origin.heard_at, 3),
                 _age(origin, now, is_own=origin is own),
+                origin.has_ended,
             )
             for origin in self._origins
         }
@@ -178,6 +180,7 @@ class Sequencer:
                 origin = self._origins.register(name, 0 if was_here else report.number, now)
                 origin.heard_at = heard_at
                 self.on_contact()
+            origin.has_ended = origin.has_ended or report.has_ended
             if origin.is_silent(now):
                 self._promise(origin, report.number, now + REPAIR_SECONDS)
 
@@ -206,12 +209,12 @@ class Sequencer:
 def _age(origin: MessageOrigin, now: float, *, is_own: bool) -> float | None:
     if is_own:
         return 0.0
-    return None if origin.has_ended or origin.greeted_at == -inf else round(now - origin.greeted_at, 3)
+    return None if origin.greeted_at == -inf else round(now - origin.greeted_at, 3)
 
 
 def _is_silent(report: Report) -> bool:
-    silent = report.heard > SILENT_SECONDS
-    return silent and (report.greeted is None or report.greeted > SILENT_SECONDS)
+    last = min(report.heard, report.heard if report.greeted is None else report.greeted)
+    return report.has_ended or last > SILENT_SECONDS
 
 
 def _do_nothing() -> None:
