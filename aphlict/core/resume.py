@@ -47,7 +47,7 @@ class Resumption:
         tokens = [token for text in after if (token := ResumeToken.decode(text))]
         self._names = frozenset(text for text in after if not text.startswith("~"))
         self._digests = frozenset(each for token in tokens for each in token.early)
-        self.examined = len(after)
+        self.examined = len(after) + sum(len(token.version) for token in tokens)
         self.version: dict[str, int] = {}
         for token in tokens:
             # This node cannot judge the messages of unknown origins; the client is told that it may have missed some.
@@ -76,7 +76,7 @@ class Resumption:
         if self._digests:
             later = takewhile(lambda entry: entry.sequence > self.sequence, reversed(history.entries))
             here = {digest(entry.message.unique_id) for entry in later}
-            self.examined += 4 * len(here)  # a digest takes as long as four entries of a selection
+            self.examined += len(here)
             early += self._digests - here
         return tuple(early[:MAX_EARLY])
 
