@@ -32,7 +32,9 @@ MAX_MESSAGE_SIZE = 64 * 1024 * 1024  # bytes
 MAX_REMEMBERED = 4096  # uniqueIDs: as many as the history of a server has by default
 REJECTED = (401, 403)
 PRESENT_ANOTHER = "present a valid one with --token-file (`aphlict token` creates them)"
-SUBSCRIBE, REPLAY = "subscribe", "replay"  # IDs of commands
+SUBSCRIBE, REPLAY, POSITION = "subscribe", "replay", "position"  # IDs of commands
+MAX_NAMED = 15  # messages that are named beside the resume token: a server accepts 16
+MAX_SINCE = 8  # messages after which a newer resume token is requested
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -76,8 +78,10 @@ class Subscription:
         self._channels = channels
         self._context = context
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._after: str | None = None  # the resume token
+        self._last: str | None = None  # the resume token
+        self._since: deque[str] = deque(maxlen=MAX_NAMED)  # the uniqueIDs of the messages after it
         self._printed: deque[str] = deque(maxlen=MAX_REMEMBERED)  # uniqueIDs
+        self._is_asking = False  # for a newer resume token
         self._delay = MIN_DELAY_SECONDS
 
     def run(self) -> None:
@@ -125,14 +129,19 @@ class Subscription:
         return f"connection to {self._url} closed ({closed.rcvd.code})"
 
     def _receive(self, connection: ClientConnection) -> NoReturn:
+        self._is_asking = False
         commands: list[dict[str, Any]] = [{"command": "subscribe", "data": self._channels, "id": SUBSCRIBE}]
-        if self._after is not None:
-            commands.append({"command": "replay", "data": {"after": self._after}, "id": REPLAY})
+        after = [*self._since, *([] if self._last is None else [self._last])]
+        if after:
+            commands.append({"command": "replay", "data": {"after": after}, "id": REPLAY})
         for command in commands:
             connection.send(json.dumps(command))
         last_id = commands[-1]["id"]
         while True:
             self._on_frame(json.loads(connection.recv()), last_id)
+            if len(self._since) >= MAX_SINCE and not self._is_asking:
+                self._is_asking = True
+                connection.send(json.dumps({"command": "ping", "id": POSITION}))
 
     def _on_frame(self, frame: dict[str, Any], last_id: str) -> None:
         """Handle one frame. `last_id` is the command after whose response the subscription is complete."""
@@ -149,7 +158,7 @@ class Subscription:
             if unique_id in self._printed:
                 return
             self._printed.append(unique_id)
-            self._after = unique_id
+            self._since.append(unique_id)
         out_json(message)
 
     def _on_error(self, frame: dict[str, Any]) -> None:
@@ -167,7 +176,11 @@ class Subscription:
         if ack.get("id") == last_id:
             note(f"Subscribed to {', '.join(self._channels)} on {self._url}")
             self._delay = MIN_DELAY_SECONDS
-            self._after = ack.get("last", self._after)
+        if "last" in ack and ack.get("id") in (last_id, POSITION):
+            self._last = ack["last"]
+            self._since.clear()
+        if ack.get("id") == POSITION:
+            self._is_asking = False
 
 
 def _reason(error: Exception) -> str:

@@ -30,7 +30,7 @@ Secret = Annotated[str, Meta(min_length=16, extra={"kind": "text of at least 16 
 BYTES_PER_COMMAND = 512  # received, in addition to one command for each frame, head or piece of one
 CHANNELS_PER_COMMAND = 32
 QUERY_CHANNELS_PER_COMMAND = 16  # of an event stream or a poll
-SUBSCRIPTIONS_PER_COMMAND = 32  # looked up for the resume token of a replay or an `ack`
+SUBSCRIPTIONS_PER_COMMAND = 32  # looked up for a replay
 ENTRIES_PER_COMMAND = 24  # of the history that are examined, and names to resume after
 
 DEFAULT_ADDRESS = {"admin": "127.0.0.1", "client": "0.0.0.0"}  # noqa: S104 -- clients connect from everywhere

@@ -269,7 +269,6 @@ class WebSocketSession:
         timer = self.grant_timer
         if timer is not None and timer.grant is None and websocket.port.keys is not None:
             return {}
-        websocket.charge(len(self._subscriber.subscriptions) // SUBSCRIPTIONS_PER_COMMAND)
         last = self._handler.hub.resume_token(self._subscriber, self._handler.now())
         return {} if last is None else {"last": last}
 

@@ -29,7 +29,7 @@ import { MAX_TIMEOUT } from "./transport.js";
  */
 
 const TOKEN_EXPIRED = 4001; // close code
-const MAX_UNCONFIRMED = 8; // messages after which a new position is requested; a request to resume names 14
+const MAX_UNCONFIRMED = 12; // messages after which a new position is requested; a request to resume names 14
 const POSITION_RETRY = 1_000; // ms, at most, after which it is requested again from a server that was busy
 
 /** @implements {Transport} */
