@@ -10,8 +10,9 @@ from aphlict.server import long_poll
 from aphlict.server.write_buffer import BufferBudget
 from tests.support.clocks import Clock
 from tests.support.curl import Answer, curl
-from tests.support.nodes import RunningNode, running_node
-from tests.support.waiting import eventually
+from tests.support.nodes import RunningNode, has_all, running_cluster, running_node
+from tests.support.numbering import FakeOrigin
+from tests.support.waiting import eventually, eventually_async
 
 
 async def ask(node: RunningNode, query: str, *options: str, path: str = "/ws/poll") -> Answer:
@@ -121,30 +122,34 @@ async def test_large_messages_are_spread_over_responses() -> None:
 
 
 async def test_any_node_continues_where_another_ended() -> None:
-    async with running_node() as first, running_node() as second:
-        browser = Poller(first, second)
+    async with running_cluster(2) as nodes:
+        browser = Poller(*nodes)
         for _ in range(4):
             assert await browser.poll(), "an empty history"
         for n in range(6):
-            for node in (first, second):
-                await node.publish(message(str(n)))
+            await nodes[n // 2 % 2].publish(message(str(n)))
+            await eventually_async(lambda n=n: has_all(nodes, n + 1))  # type: ignore[misc]
+            await nodes[n % 2].publish(message(str(n)))  # as a publisher that did not get its receipt
             assert await browser.poll()
         assert browser.names == [str(n) for n in range(6)]
 
 
 async def test_a_message_that_another_node_receives_later_is_not_repeated() -> None:
-    async with running_node() as first, running_node() as second:
+    other = FakeOrigin()
+    async with running_cluster(2) as (first, second):
+        for node in (first, second):
+            await other.greet(node.admin_port)
+        names = (first.node.fingerprint, second.node.fingerprint)
         browser = Poller(first, second)
-        await browser.poll()
-        await browser.poll()
-        await first.publish(message("one"))
+        assert await browser.poll()
+        assert await browser.poll()
+        await other.send(first.admin_port, 1, touched=names)
         assert await browser.poll()
         waiting = asyncio.create_task(browser.poll(wait=20))
         await eventually(lambda: second.node.hub.connections == 1)
-        await second.publish(message("one"))
-        await second.publish(message("two"))
+        await other.send(second.admin_port, 1, 2, touched=names)
         assert await waiting
-        assert browser.names == ["one", "two"]
+        assert browser.names == ["m1", "m2"]
 
 
 async def test_a_client_may_resume_with_a_unique_id() -> None:

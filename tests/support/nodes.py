@@ -2,8 +2,8 @@
 
 import json
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from aphlict.config.loader import from_keys
 from aphlict.node import Node, ports_of
 from aphlict.server.auth import load_credentials
+from tests.support.waiting import eventually
 
 
 def listening(port: int = 0) -> socket.socket:
@@ -88,6 +89,34 @@ async def running_node(
         yield RunningNode(node, *ports, tls=credentials[0].tls is not None)
     finally:
         await node.drain()
+
+
+@asynccontextmanager
+async def running_cluster(count: int, *others: int, **keys: Any) -> AsyncIterator[list[RunningNode]]:
+    """Run nodes that list each other, themselves, and the `others`: admin ports on this machine.
+
+    They have compared how far they are when this returns, unless one of the others does not respond like a node.
+    """
+    sockets = [(listening(), listening()) for _ in range(count)]
+    admins = [admin.getsockname()[1] for _, admin in sockets]
+    cluster = [{"host": "127.0.0.1", "port": port} for port in (*admins, *others)]
+    async with AsyncExitStack() as stack:
+        nodes = [
+            await stack.enter_async_context(running_node(cluster=cluster, sockets=pair, **keys))
+            for pair in sockets
+        ]
+        await eventually(lambda: all(map(knows_all, nodes)), "nodes that know each other")
+        yield nodes
+
+
+def knows_all(node: RunningNode) -> bool:
+    """Whether a node has heard all its peers."""
+    return node.node.hub.origins.is_complete
+
+
+async def has_all(nodes: Sequence[RunningNode], count: int) -> bool:
+    """Whether each of the nodes keeps so many messages."""
+    return {(await node.status())["history.size"] for node in nodes} == {count}
 
 
 async def subscribed(url: str, *channels: str) -> ClientConnection:
