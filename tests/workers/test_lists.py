@@ -10,17 +10,18 @@ from aphlict.config.loader import from_keys
 from aphlict.config.settings import Limits
 from aphlict.core.hub import Hub, MessageReceipt
 from aphlict.core.message import Message
+from aphlict.core.state import describe
 from aphlict.errors import Overloaded
 from aphlict.node import Node
 from aphlict.server.auth import Credentials
 from aphlict.server.server import Port
-from aphlict.workers.edge_side import HubConnector, NoForwarder
+from aphlict.workers.edge_side import HubConnector
 from aphlict.workers.ipc import HistoryRecord, RecordReader, encode
 from tests.support.hub import join
 from tests.support.nodes import listening
 from tests.support.waiting import eventually
-from tests.workers.test_link import kept
-from tests.workers.test_link import listening as listening_for_edges
+from tests.workers.links import kept, make_edge
+from tests.workers.links import listening as listening_for_edges
 
 LIMIT = 3000
 BROWSERS = 300  # more than get a message at once: it has to wait for its turn
@@ -44,7 +45,8 @@ async def hub_and_edge() -> AsyncIterator[tuple[Node, Hub, str]]:
     sock, address = listening_for_edges()
     ports = [Port(settings.servers[1], [admin])]
     node = Node(settings, ports, [Credentials()], edge_listener=sock)
-    edge = Hub("f" * 16, NoForwarder(), Limits(delivery_queue=LIMIT), lambda: None)
+    edge = make_edge()
+    edge.reload(Limits(delivery_queue=LIMIT))
     async with kept(HubConnector(edge, address, lambda: None)):
         await node.start()
         yield node, edge, address
@@ -103,11 +105,11 @@ async def test_an_edge_that_hangs_delays_a_list_once() -> None:
         listener, _ = join(edge, "A")
         reader, writer = await asyncio.open_unix_connection(address)
         with closing(writer):
-            writer.write(encode(HistoryRecord([], edge.evictions())))
+            writer.write(encode(HistoryRecord([], describe(edge))))
             records, joined = RecordReader(), False
             while not joined:
                 came = records.feed(await reader.read(65536))
-                joined = any(isinstance(each, HistoryRecord) and each.evictions is not None for each in came)
+                joined = any(isinstance(each, HistoryRecord) and each.state is not None for each in came)
             receipts = await publish(node, make_list(0, 1000))
             assert [receipt.unique_id for receipt in receipts] == [str(n) for n in range(1000)]
         while edge.run_slice():
