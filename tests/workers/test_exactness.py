@@ -1,0 +1,326 @@
+"""Version vectors of a hub and its edges: a client that resumes at any of them misses nothing, or is told."""
+
+import asyncio
+import math
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from itertools import permutations
+
+from websockets.asyncio.client import ClientConnection
+
+from aphlict.config.settings import ServerSettings, Settings
+from aphlict.core.hub import Hub
+from aphlict.core.sequencer import Greeting
+from aphlict.core.state import HubState, describe, describe_origins
+from aphlict.node import Node
+from aphlict.server.auth import load_credentials
+from aphlict.server.server import Port
+from aphlict.workers.edge_side import HubConnector
+from aphlict.workers.hub_side import EdgePool
+from aphlict.workers.ipc import HistoryRecord, OriginsRecord, Publish, encode
+from tests.support.hub import join
+from tests.support.nodes import command, subscribed
+from tests.support.nodes import listening as listening_port
+from tests.support.waiting import eventually
+from tests.workers.links import (
+    ORIGIN,
+    answered,
+    distributing,
+    joined,
+    listening,
+    make_edge,
+    make_hub,
+    make_message,
+    packed,
+    publish,
+    resume,
+    state_of_new_hub,
+    token,
+)
+
+PEER = "peerpeer"  # the origin of another node
+MAX_MESSAGES = 4096  # that the history of an instance keeps
+
+
+def receive(pool: EdgePool, *numbers: int) -> None:
+    """Publish messages of another node at the hub of a pool."""
+    messages = [make_message(f"p{number}", 0, number, PEER) for number in numbers]
+    pool.publish(messages, time.monotonic(), lambda _receipts: None)
+
+
+def greet(hub: Hub, after: int, age: float = 1000.0) -> None:
+    """Let another node announce that it has sent its messages up to this number, or never will."""
+    hub.sequencer.on_greeting(Greeting("p" * 16, PEER, after, age), time.monotonic())
+
+
+async def has_number(hub: Hub, name: str, number: int) -> None:
+    """Wait until a hub has the messages of an origin up to this number."""
+    await eventually(lambda: hub.origins.version().get(name) == number, f"{name} {number}")
+
+
+# Edges of one hub
+
+
+async def test_a_token_of_one_edge_is_exact_at_another() -> None:
+    hub, one, two = make_hub(), make_edge(), make_edge()
+    async with distributing(hub) as (pool, address), joined(one, address), joined(two, address):
+        greet(hub, 0)
+        publish(pool, "0")
+        receive(pool, 1)
+        for edge in (one, two):
+            await has_number(edge, PEER, 1)
+        before = token(one)
+        assert before == token(two)
+        publish(pool, "1")
+        receive(pool, 2)
+        await has_number(one, PEER, 2)
+        await has_number(two, PEER, 2)
+        for edge in (one, two, hub):
+            assert resume(edge, before) == (["1", "p2"], True)
+            assert resume(edge, before, "1") == (["p2"], True)
+            assert resume(edge, token(one)) == ([], True)
+
+
+async def test_a_new_edge_recovers_clients_of_the_others() -> None:
+    hub, one, two = make_hub(), make_edge(), make_edge()
+    async with distributing(hub) as (pool, address), joined(one, address):
+        publish(pool, "0")
+        await has_number(one, ORIGIN, 1)
+        before = token(one)
+        publish(pool, "1")
+        async with joined(two, address):
+            assert resume(two, before) == (["1"], True)
+            assert token(two) == token(hub)
+
+
+async def test_an_edge_that_was_disconnected_knows_what_it_missed() -> None:
+    hub, edge, gaps = make_hub(), make_edge(), list[float]()
+    async with distributing(hub) as (pool, address):
+        async with joined(edge, address, gaps):
+            publish(pool, "0")
+            await has_number(edge, ORIGIN, 1)
+            first = token(edge)
+        publish(pool, "1")
+        async with joined(edge, address, gaps):
+            assert resume(edge, first) == (["1"], True)
+            assert gaps == []
+            second = token(edge)
+        await eventually(lambda: answered(pool) == 0, "the end of the link")
+        kept = [str(number) for number in range(1000, 1000 + MAX_MESSAGES)]
+        publish(pool, "2", "3", *kept)
+        while_away = token(edge)
+        async with joined(edge, address, gaps):
+            assert len(gaps) == 1
+            third = token(edge)
+            for after in (first, second, while_away, "0", "1", "2"):
+                assert resume(edge, after) == (kept, False)
+            assert resume(edge, "3") == (kept, True), "everything after it is there"
+            publish(pool, "last")
+            await has_number(edge, ORIGIN, MAX_MESSAGES + 5)
+            assert resume(edge, third) == (["last"], True)
+
+
+async def test_an_edge_without_its_hub_recovers_nobody() -> None:
+    hub, edge = make_hub(), make_edge()
+    begin = time.monotonic()
+    keeper = HubConnector(edge, "nowhere", lambda: None)
+    _, subscriber = join(edge, "A")
+    early = edge.resume_token(subscriber, begin + 100)
+    assert early is not None
+    for after in (early, token(hub), "0"):
+        assert resume(edge, after) == ([], False)
+    for other in (hub, edge):
+        assert resume(other, early) == ([], False)
+    keeper.close()
+
+
+# Hubs that are replaced
+
+
+async def test_a_new_hub_recovers_clients_of_its_predecessor() -> None:
+    killed, edge, new_edge = make_hub(), make_edge(), make_edge()
+    async with distributing(killed) as (pool, address), joined(edge, address):
+        greet(killed, 4)
+        receive(pool, 5)
+        publish(pool, "0")
+        await has_number(edge, ORIGIN, 1)
+        before = token(edge)
+        publish(pool, "1")
+        receive(pool, 6)
+        await has_number(edge, PEER, 6)
+    hub = make_hub(origin="hubhub02")
+    async with distributing(hub) as (pool, address), joined(edge, address), joined(new_edge, address):
+        publish(pool, "2")
+        await has_number(edge, "hubhub02", 1)
+        await has_number(new_edge, "hubhub02", 1)
+        for each in (hub, edge, new_edge):
+            assert resume(each, before) == (["1", "p6", "2"], True)
+            assert resume(each, token(edge)) == ([], True)
+            [old] = [origin for origin in each.origins if origin.name == PEER]
+            assert old.base == 4
+
+
+async def test_edges_receive_what_only_one_of_them_had_of_a_killed_hub() -> None:
+    ahead, behind, gaps = make_edge(), make_edge(), list[float]()
+    killed = make_hub()
+    async with distributing(killed) as (pool, address), joined(behind, address), joined(ahead, address):
+        publish(pool, "0")
+        await has_number(ahead, ORIGIN, 1)
+        await has_number(behind, ORIGIN, 1)
+    client, _ = join(behind, "A")
+    for each in packed("1", "2", first=2):  # it was killed before it had sent these to the other edge
+        ahead.publish(each.unpack(), each.at)
+    hub = make_hub(origin="hubhub02")
+    async with distributing(hub) as (_, address), joined(behind, address, gaps), joined(ahead, address, gaps):
+        await eventually(lambda: client.ids == ["1", "2"], "what the other edge had")
+        for here, there in permutations((behind, ahead, hub), 2):
+            assert resume(here, token(there)) == ([], True)
+        assert gaps == []
+
+
+# Messages that are lost on their way to the hub
+
+
+async def test_a_hole_of_the_hub_is_one_of_its_edges() -> None:
+    hub, edge, gaps = make_hub(), make_edge(), list[float]()
+    async with distributing(hub) as (pool, address), joined(edge, address, gaps):
+        greet(hub, 0)
+        receive(pool, 1)
+        await has_number(edge, PEER, 1)
+        before = token(edge)
+        greet(hub, 3)  # two of its messages never come
+        hub.sequencer.run(time.monotonic() + 1)
+        pool.send_origins()
+        await has_number(edge, PEER, 3)
+        assert len(gaps) == 1
+        for each in (hub, edge):
+            assert resume(each, before) == ([], False)
+        receive(pool, 4)
+        await has_number(edge, PEER, 4)
+        assert resume(edge, token(edge)) == ([], True)
+        assert len(gaps) == 1
+
+
+async def test_an_edge_that_was_disconnected_learns_of_a_hole() -> None:
+    hub, edge, gaps = make_hub(), make_edge(), list[float]()
+    async with distributing(hub) as (pool, address):
+        async with joined(edge, address, gaps):
+            greet(hub, 0)
+            receive(pool, 1)
+            await has_number(edge, PEER, 1)
+        before = token(edge)
+        gaps.clear()
+        greet(hub, 3)
+        hub.sequencer.run(time.monotonic() + 1)
+        receive(pool, 4)
+        async with joined(edge, address, gaps):
+            assert len(gaps) == 1
+            assert resume(edge, before) == (["p4"], False)
+
+
+async def test_messages_that_waited_for_their_turn_reach_the_edges_in_order() -> None:
+    hub, edge = make_hub(), make_edge()
+    client, _ = join(edge, "A")
+    async with distributing(hub) as (pool, address), joined(edge, address):
+        greet(hub, 0)
+        receive(pool, 2)
+        receive(pool, 3)
+        publish(pool, "own")
+        await eventually(lambda: client.ids == ["own"], "what waits for nothing")
+        receive(pool, 1)
+        await eventually(lambda: client.ids == ["own", "p1", "p2", "p3"], "the rest")
+
+
+# The clients of an edge that is a process
+
+
+class FakeEdge:
+    """An edge that the test plays."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+
+    @classmethod
+    @asynccontextmanager
+    async def connected(cls, address: str) -> AsyncIterator["FakeEdge"]:
+        """Connect to a hub."""
+        _, writer = await asyncio.open_unix_connection(address)
+        with closing(writer):
+            yield cls(writer)
+
+    async def send(self, record: HistoryRecord) -> None:
+        """Send a record."""
+        self._writer.write(encode(record))
+        await self._writer.drain()
+
+
+class FakeHub:
+    """A hub that the test plays, of an edge with one client port."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._link: socket.socket | None = None
+
+    async def let_join(self, state: HubState) -> None:
+        """Accept the edge, and send it the state of a hub with an empty history."""
+        self._link, _ = await asyncio.get_running_loop().sock_accept(self._sock)
+        await self.send(HistoryRecord([], state))
+
+    async def send(self, record: HistoryRecord | OriginsRecord | Publish) -> None:
+        """Send a record."""
+        assert self._link is not None
+        await asyncio.get_running_loop().sock_sendall(self._link, encode(record))
+
+    def disconnect(self) -> None:
+        """Close the stream."""
+        assert self._link is not None
+        self._link.close()
+
+
+@asynccontextmanager
+async def edge_of_fake_hub() -> AsyncIterator[tuple[FakeHub, Node, ClientConnection]]:
+    """Run an edge with a client that is subscribed to channel A."""
+    sock, address = listening()
+    client = listening_port()
+    server = ServerSettings(type="client", port=client.getsockname()[1], listen="127.0.0.1")
+    settings = Settings(servers=(server,), pidfile="/nowhere/pid", drain_time=0.0)
+    edge = Node(settings, [Port(server, [client])], [load_credentials(server)], hub_address=address)
+    hub = FakeHub(sock)
+    starting = asyncio.create_task(edge.start())
+    await hub.let_join(state_of_new_hub())
+    await starting
+    yield hub, edge, await subscribed(f"ws://127.0.0.1:{server.port}/", "A")
+    hub.disconnect()
+    sock.close()
+    await edge.drain()
+
+
+async def test_clients_of_an_edge_that_missed_messages_have_to_resume() -> None:
+    state = state_of_new_hub()
+    async with edge_of_fake_hub() as (hub, edge, browser):
+        hub.disconnect()
+        await hub.let_join(state)  # nothing was evicted meanwhile
+        await eventually(lambda: edge.hub.in_sync_until == math.inf, "the link")
+        await command(browser, "subscribe", ["b"])
+        hub.disconnect()
+        other = make_hub()
+        for _ in range(MAX_MESSAGES + 1):
+            other.publish(make_message(str(other.counters.messages_in)), time.monotonic())
+        await hub.let_join(describe(other))
+        await asyncio.wait_for(browser.wait_closed(), 10)
+        assert browser.close_code == 1013
+
+
+async def test_clients_of_an_edge_have_to_resume_after_a_hole() -> None:
+    other = make_hub()
+    greet(other, 0)
+    async with edge_of_fake_hub() as (hub, _, browser):
+        await hub.send(OriginsRecord(describe_origins(other)))
+        await command(browser, "subscribe", ["b"])
+        greet(other, 1)
+        other.sequencer.run(time.monotonic() + 1)
+        await hub.send(OriginsRecord(describe_origins(other)))
+        await asyncio.wait_for(browser.wait_closed(), 10)
+        assert browser.close_code == 1013
