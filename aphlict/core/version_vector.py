@@ -140,8 +140,8 @@ class VersionVector:
 
     @property
     def is_alone(self) -> bool:
-        """Whether no other node is known or expected."""
-        return self.is_complete and len(self._by_name) <= 1
+        """Whether no other process or node can have messages before this one: none is known or expected."""
+        return self.own is not None and self.is_complete and len(self._by_name) == 1
 
     def get(self, name: str) -> MessageOrigin | None:
         """Return a known origin."""

@@ -83,6 +83,23 @@ async def test_a_token_of_one_edge_is_exact_at_another() -> None:
             assert resume(edge, token(one)) == ([], True)
 
 
+async def test_a_client_that_is_ahead_of_an_edge_receives_nothing_twice() -> None:
+    hub, one, two = make_hub(), make_edge(), make_edge()
+    async with distributing(hub) as (pool, address), joined(one, address):
+        publish(pool, "0", "1")
+        await has_number(one, ORIGIN, 2)
+        ahead = token(one)
+        two.origins.register(ORIGIN, 0, time.monotonic())  # an edge that has not received these yet
+        two.origins.is_complete = True
+        fake, subscriber = join(two, "A")
+        results: list[object] = []
+        two.replay_after(subscriber, [ahead], time.monotonic(), results.append)
+        for number, name in enumerate("012", 1):
+            two.publish(make_message(name, 0, number), time.monotonic())
+        assert results == [(0, True)]
+        assert fake.ids == ["2"]
+
+
 async def test_a_new_edge_recovers_clients_of_the_others() -> None:
     hub, one, two = make_hub(), make_edge(), make_edge()
     async with distributing(hub) as (pool, address), joined(one, address):
