@@ -37,14 +37,14 @@ def adopt(hub: Hub, state: HubState, before: Mapping[str, int]) -> bool:
     """Take over the state of the other process, after everything that it keeps was restored here.
 
     `before`: the version of this hub before that. Returns whether messages were evicted or lost there which never
-    came here, although this hub knew their origin.
+    came here.
     """
     gap = state.gap_at > hub.origins.gap_at
     hub.origins.gap_at = max(hub.origins.gap_at, state.gap_at)
     for each in state.origins:
         _adopt_origin(hub, each, is_new=each.name not in before)
     for evicted in (*state.instances.values(), state.removed):
-        gap = gap or any(last.number > before.get(name, last.number) for name, last in evicted.items())
+        gap = gap or any(last.number > before.get(name, 0) for name, last in evicted.items())
     for name, last in state.removed.items():
         if last.number > before.get(name, 0):
             for instance in hub.instances.values():

@@ -139,6 +139,21 @@ async def test_an_edge_that_was_disconnected_knows_what_it_missed() -> None:
             assert resume(edge, third) == (["last"], True)
 
 
+async def test_an_edge_that_missed_messages_of_an_unknown_node_knows_that() -> None:
+    """Another node was started while this edge was disconnected."""
+    hub, edge, gaps = make_hub(), make_edge(), list[float]()
+    async with distributing(hub) as (pool, address):
+        async with joined(edge, address, gaps):
+            publish(pool, "0")
+            await has_number(edge, ORIGIN, 1)
+            gaps.clear()
+        await eventually(lambda: answered(pool) == 0, "the end of the link")
+        greet(hub, 0)
+        receive(pool, *range(1, MAX_MESSAGES + 2))
+        async with joined(edge, address, gaps):
+            assert len(gaps) == 1
+
+
 async def test_an_edge_without_its_hub_recovers_nobody() -> None:
     hub, edge = make_hub(), make_edge()
     begin = time.monotonic()
