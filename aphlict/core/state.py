@@ -1,6 +1,7 @@
 """What one process of a node tells another about its histories, beside the messages that they keep."""
 
 from collections.abc import Mapping
+from math import inf
 
 from msgspec import Struct
 
@@ -68,11 +69,11 @@ def _adopt_origin(hub: Hub, state: OriginState, *, is_new: bool) -> None:
         origin.base, origin.base_at = state.base, state.base_at
     origin.number = max(origin.number, state.number)
     if origins.own is None:
-        origin.heard_at = state.heard_at
-    elif state.is_own:
-        origin.has_ended = True
+        origin.heard_at, origin.has_ended = state.heard_at, state.has_ended
     else:
-        origin.heard_at = max(origin.heard_at, state.heard_at)
+        # An edge that joins still takes this hub's predecessor for the present one.
+        origin.heard_at = max(origin.heard_at, min(state.heard_at, origins.started))
+        origin.has_ended = origin.has_ended or state.has_ended or state.heard_at == inf
 
 
 def _mark(evicted: dict[str, Evicted], name: str, last: Evicted) -> None:

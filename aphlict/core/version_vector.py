@@ -28,14 +28,17 @@ MAX_ORIGINS = 1024  # of which those that were heard last are remembered
 
 
 class OriginState(Struct, frozen=True, array_like=True):
-    """An origin as one process describes it to another of the same node; times are monotonic seconds."""
+    """An origin as one process describes it to another of the same node; times are monotonic seconds.
+
+    `heard_at` is infinite for the origin of the present hub.
+    """
 
     name: str
     number: int
     base: int
     base_at: float
     heard_at: float
-    is_own: bool = False
+    has_ended: bool
 
 
 class MessageOrigin:
@@ -113,9 +116,9 @@ class MessageOrigin:
         """Whether its node sends nothing any more, as far as this node can tell."""
         return self.has_ended or max(self.greeted_at, self.heard_at) < now - SILENT_SECONDS
 
-    def state(self, *, is_own: bool) -> OriginState:
+    def state(self) -> OriginState:
         """Describe it to another process of this node."""
-        return OriginState(self.name, self.number, self.base, self.base_at, self.heard_at, is_own)
+        return OriginState(self.name, self.number, self.base, self.base_at, self.heard_at, self.has_ended)
 
 
 class VersionVector:
@@ -183,7 +186,7 @@ class VersionVector:
 
     def states(self) -> list[OriginState]:
         """Describe all to another process of this node."""
-        return [origin.state(is_own=origin is self.own) for origin in self]
+        return [origin.state() for origin in self]
 
 
 def new_origin_name() -> str:

@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection
 
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.core.hub import Hub
-from aphlict.core.sequencer import Greeting
+from aphlict.core.sequencer import Greeting, Report
 from aphlict.core.state import HubState, describe, describe_origins
 from aphlict.node import Node
 from aphlict.server.auth import load_credentials
@@ -210,6 +210,23 @@ async def test_edges_receive_what_only_one_of_them_had_of_a_killed_hub() -> None
         for here, there in permutations((behind, ahead, hub), 2):
             assert resume(here, token(there)) == ([], True)
         assert gaps == []
+
+
+async def test_the_origin_of_a_killed_hub_has_ended() -> None:
+    """What other nodes lack of it is sent to them immediately, and tokens do not list it for ever."""
+    killed, edge, hub = make_hub(), make_edge(), make_hub(origin="hubhub02")
+    async with distributing(killed) as (pool, address), joined(edge, address):
+        publish(pool, "0", "1")
+        pool.send_origins()
+        await has_number(edge, ORIGIN, 2)
+    async with distributing(hub) as (_, address), joined(edge, address):
+        now = time.monotonic()
+        peer = {ORIGIN: Report(1, 1.0, None)}
+        lacking = hub.sequencer.lacking(peer, hub.history, 0, now)
+        assert [entry.message.unique_id for entry in lacking] == ["1"]
+        for each in (hub, edge):
+            assert set(each.origins.version_at(each.history.sequence, now)) == {ORIGIN, "hubhub02"}
+            assert set(each.origins.version_at(each.history.sequence, now + 3600)) == {"hubhub02"}
 
 
 # Messages that are lost on their way to the hub
