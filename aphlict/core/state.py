@@ -43,7 +43,7 @@ def adopt(hub: Hub, state: HubState, before: Mapping[str, int]) -> bool:
     gap = state.gap_at > hub.origins.gap_at
     hub.origins.gap_at = max(hub.origins.gap_at, state.gap_at)
     for each in state.origins:
-        _adopt_origin(hub, each, is_new=each.name not in before)
+        _adopt_origin(hub, each)
     for evicted in (*state.instances.values(), state.removed):
         gap = gap or any(last.number > before.get(name, 0) for name, last in evicted.items())
     for name, last in state.removed.items():
@@ -58,15 +58,16 @@ def adopt(hub: Hub, state: HubState, before: Mapping[str, int]) -> bool:
     return gap
 
 
-def _adopt_origin(hub: Hub, state: OriginState, *, is_new: bool) -> None:
+def _adopt_origin(hub: Hub, state: OriginState) -> None:
     origins = hub.origins
     origin = origins.get(state.name)
     if origin is None:
         origin = origins.register(state.name, state.base, state.base_at)
     elif origin is origins.own:
         return
-    if is_new or state.base > origin.base:
+    if origin.is_partial or state.base > origin.base:
         origin.base, origin.base_at = state.base, state.base_at
+        origin.is_partial = False
     origin.number = max(origin.number, state.number)
     if origins.own is None:
         origin.heard_at, origin.has_ended = state.heard_at, state.has_ended

@@ -47,7 +47,8 @@ class MessageOrigin:
     This node has accepted all messages from `base` (exclusive) to `number`. Those up to `base` were never here: they
     were published before the first contact, or they are lost; `base_at` is when that was noted. `heard_at` is the
     time of the last message, from whichever node, or greeting; `greeted_at` that of the last greeting, which its own
-    node sends. `has_ended`: its node has another origin now. Times are monotonic seconds.
+    node sends. `has_ended`: its node has another origin now. `is_partial`: messages were restored from another process,
+    of which some before `base` may still be described as evicted. Times are monotonic seconds.
     """
 
     __slots__ = (
@@ -61,6 +62,7 @@ class MessageOrigin:
         "has_ended",
         "heard_at",
         "held",
+        "is_partial",
         "name",
         "number",
         "promised",
@@ -72,6 +74,7 @@ class MessageOrigin:
         self.base_at = self.heard_at = now
         self.greeted_at = -inf
         self.has_ended = False
+        self.is_partial = False
         self.fingerprint = ""  # of its node, once that has sent a greeting
         self.held: dict[int, Message] = {}  # messages that wait for those before them
         self.promised = 0  # messages up to this number exist, and are not on their way

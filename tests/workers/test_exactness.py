@@ -212,6 +212,36 @@ async def test_edges_receive_what_only_one_of_them_had_of_a_killed_hub() -> None
         assert gaps == []
 
 
+async def check_that_two_of_four_are_evicted(hub: Hub) -> None:
+    for number, expected in enumerate(
+        ((["3", "4"], False), (["3", "4"], False), (["3", "4"], True), (["4"], True), ([], True))
+    ):
+        assert resume(hub, f"~2.{int(time.monotonic()):x}.{ORIGIN}{number}") == expected
+
+
+async def test_a_new_hub_does_not_claim_messages_that_one_edge_has_evicted() -> None:
+    """It receives the history of the other edge later, when there is no place for these any more."""
+    long, new_edge, hub = make_edge(), make_edge(), make_hub(origin="hubhub02")
+    messages = packed("1", "2", "3", "4")
+    for each in messages:
+        long.publish(each.unpack(), each.at)
+    async with distributing(hub) as (_, address), FakeEdge.connected(address) as edge:
+        await edge.send(HistoryRecord(messages[2:]))
+        await has_number(hub, ORIGIN, 4)
+        async with joined(long, address), joined(new_edge, address):
+            await check_that_two_of_four_are_evicted(hub)
+            await check_that_two_of_four_are_evicted(new_edge)
+
+
+async def test_a_new_hub_does_not_claim_messages_that_it_does_not_keep() -> None:
+    edge, new_edge, hub = make_edge(), make_edge(), make_hub(origin="hubhub02")
+    for each, age in zip(packed("1", "2", "3", "4"), (62, 61, 10, 9), strict=True):
+        edge.publish(each.unpack(), each.at - age)
+    async with distributing(hub) as (_, address), joined(edge, address), joined(new_edge, address):
+        await check_that_two_of_four_are_evicted(hub)
+        await check_that_two_of_four_are_evicted(new_edge)
+
+
 async def test_the_origin_of_a_killed_hub_has_ended() -> None:
     """What other nodes lack of it is sent to them immediately, and tokens do not list it for ever."""
     killed, edge, hub = make_hub(), make_edge(), make_hub(origin="hubhub02")
