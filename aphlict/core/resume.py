@@ -242,7 +242,9 @@ class EarlyClients:
             left = {
                 name: number
                 for name, number in version.items()
-                if (origin := origins.get(name)) is None or origin.number < number
+                if (origin := origins.get(name)) is not None
+                and origin.number < number
+                and origin.heard_at > now - SETTLED_SECONDS  # otherwise no node has the messages any more
             }
             if left != version:
                 self._set_version(receiver, left)
