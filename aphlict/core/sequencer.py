@@ -8,7 +8,14 @@ from msgspec import Struct
 
 from aphlict.core.history import MAX_AGE, Entry, HistoryStore
 from aphlict.core.message import Message
-from aphlict.core.version_vector import HOLD_SECONDS, MAX_HELD, SILENT_SECONDS, MessageOrigin, VersionVector
+from aphlict.core.version_vector import (
+    HOLD_SECONDS,
+    MAX_HELD,
+    MAX_HELD_SIZE,
+    SILENT_SECONDS,
+    MessageOrigin,
+    VersionVector,
+)
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +49,7 @@ class Sequencer:
     """Puts messages of other nodes into the order of their numbers.
 
     `accept` is called with each message when its turn comes. A message whose predecessor is missing waits for it, for
-    HOLD_SECONDS and with MAX_HELD others at most; then what is missing is given up, and `on_gap` is called.
+    HOLD_SECONDS and with MAX_HELD others, of MAX_HELD_SIZE bytes, at most; then what is missing is given up, and `on_gap` is called.
     `on_contact` is called when an origin is new.
     """
 
@@ -70,9 +77,12 @@ class Sequencer:
         return matched
 
     def _hold(self, origin: MessageOrigin, message: Message, now: float) -> None:
+        if message.number in origin.held:
+            return
         origin.held[message.number] = message
+        origin.held_size += message.memory_size
         origin.due = min(origin.due, now + HOLD_SECONDS)
-        if len(origin.held) > MAX_HELD:
+        if len(origin.held) > MAX_HELD or origin.held_size > MAX_HELD_SIZE:
             self._give_up(origin, now)
 
     def _release(self, origin: MessageOrigin, now: float) -> None:
@@ -80,6 +90,7 @@ class Sequencer:
         if not origin.held and origin.due == inf:
             return
         while (message := origin.held.pop(origin.number + 1, None)) is not None:
+            origin.held_size -= message.memory_size
             self._accept(message, now)
         if not origin.held and origin.promised <= origin.number:
             origin.due = inf

@@ -16,6 +16,7 @@ from aphlict.core.message import Message, random_name
 NAME_LENGTH = 8  # letters and digits
 HOLD_SECONDS = 1.0  # for which a message waits for those before it
 MAX_HELD = 1000  # messages of one origin that wait
+MAX_HELD_SIZE = 16 * 1024 * 1024  # bytes of them
 LISTED_SECONDS = 600.0  # since an origin was last heard, for which resume tokens list it
 SILENT_SECONDS = (
     20.0  # without a message or greeting, of which there is one in 15 s: the node is gone or cut off
@@ -62,6 +63,7 @@ class MessageOrigin:
         "has_ended",
         "heard_at",
         "held",
+        "held_size",
         "is_partial",
         "name",
         "number",
@@ -77,6 +79,7 @@ class MessageOrigin:
         self.is_partial = False
         self.fingerprint = ""  # of its node, once that has sent a greeting
         self.held: dict[int, Message] = {}  # messages that wait for those before them
+        self.held_size = 0  # bytes
         self.promised = 0  # messages up to this number exist, and are not on their way
         self.due = inf  # when missing messages are given up
         # Which messages were accepted when: both arrays increase. Older ones are trimmed.
