@@ -49,8 +49,8 @@ class Sequencer:
     """Puts messages of other nodes into the order of their numbers.
 
     `accept` is called with each message when its turn comes. A message whose predecessor is missing waits for it, for
-    HOLD_SECONDS and with MAX_HELD others, of MAX_HELD_SIZE bytes, at most; then what is missing is given up, and `on_gap` is called.
-    `on_contact` is called when an origin is new.
+    HOLD_SECONDS and with MAX_HELD others of MAX_HELD_SIZE bytes at most; then what is missing is given up, and
+    `on_gap` is called. `on_contact` is called when an origin is new.
     """
 
     def __init__(self, origins: VersionVector, accept: Callable[[Message, float], int | None]) -> None:
@@ -89,9 +89,13 @@ class Sequencer:
         """Accept the messages whose turn has come."""
         if not origin.held and origin.due == inf:
             return
-        while (message := origin.held.pop(origin.number + 1, None)) is not None:
+        for number in sorted(origin.held):
+            if number > origin.number + 1:
+                break
+            message = origin.held.pop(number)
             origin.held_size -= message.memory_size
-            self._accept(message, now)
+            if number > origin.number:
+                self._accept(message, now)
         if not origin.held and origin.promised <= origin.number:
             origin.due = inf
 

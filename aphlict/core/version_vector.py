@@ -48,8 +48,8 @@ class MessageOrigin:
     This node has accepted all messages from `base` (exclusive) to `number`. Those up to `base` were never here: they
     were published before the first contact, or they are lost; `base_at` is when that was noted. `heard_at` is the
     time of the last message, from whichever node, or greeting; `greeted_at` that of the last greeting, which its own
-    node sends. `has_ended`: its node has another origin now. `is_partial`: messages were restored from another process,
-    of which some before `base` may still be described as evicted. Times are monotonic seconds.
+    node sends. `has_ended`: its node has another origin now. `is_partial`: messages were restored from another
+    process, of which some before `base` may still be described as evicted. Times are monotonic seconds.
     """
 
     __slots__ = (
