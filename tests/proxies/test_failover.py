@@ -1,4 +1,7 @@
-"""Two nodes behind one address: one is stopped, then one is killed, and pages miss no message."""
+"""Two nodes behind one address: one is stopped, then one is killed, and pages miss no message.
+
+A node that has just been started may report a gap: it does not know yet what its predecessor accepted.
+"""
 
 import asyncio
 import contextlib
@@ -124,11 +127,6 @@ def is_stopping(node: Installation) -> bool:
     return False
 
 
-def has_sent_all(node: Installation) -> bool:
-    """Return whether the peer of a node is up, and nothing is queued for it."""
-    return {(peer["state"], peer["queued"]) for peer in node.status()["peers"]} == {("self", 0), ("up", 0)}
-
-
 async def all_on(node: Installation) -> float:
     """Wait until every page is connected to this node; return the seconds."""
     start = time.monotonic()
@@ -166,10 +164,9 @@ async def test_pages_of_a_node_that_ends_go_on_at_the_other(proxy: Proxy, tmp_pa
                 assert await all_on(two) < CHECK_INTERVAL
                 assert (await stopping).returncode == 0
             await told_all(pages, publisher)
+            assert [page.gaps for page in pages] == [0] * PAGES
 
             await asyncio.to_thread(one.start)
-            # A message that overtakes those that waited for the node would change their order there.
-            await eventually(lambda: has_sent_all(two), "the node to receive what it missed")
             publisher.node = one
             publisher.publish()
             await told_all(pages, publisher)
