@@ -406,18 +406,6 @@ async def test_a_replay_costs_what_it_looks_at(clock: Clock) -> None:
             await receive(browser, 1000)
 
 
-async def test_answers_cost_more_with_many_subscriptions(clock: Clock) -> None:
-    async with (
-        running_node(limits__commands=10, limits__commands__burst=200) as node,
-        connect(node.url()) as browser,
-    ):
-        await command(browser, "subscribe", [str(number) for number in range(1000)])  # 78 units
-        for _ in range(4):
-            await command(browser, "unsubscribe", [])  # 32 units
-        assert await hits(node, "limits.commands") == 1
-        clock.advance(node, 10)
-
-
 # Deadlines
 
 

@@ -35,7 +35,7 @@ class FakeOrigin:
     async def send(
         self, port: int, *numbers: int, after: int | None = None, touched: tuple[str, ...] = ()
     ) -> list[Any]:
-        """Send messages with these numbers to channel `a`, in one POST; the uniqueID is `mNUMBER`. Returns receipts."""
+        """Send messages with these numbers to channel `a`, in one POST; return their receipts."""
         messages = [self.message(number, touched=touched) for number in numbers]
         fields = self.fields(min(numbers) - 1 if after is None else after)
         status, answer = await self.request(port, "/", fields, json.dumps(messages))
