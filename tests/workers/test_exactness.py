@@ -19,7 +19,7 @@ from aphlict.server.auth import load_credentials
 from aphlict.server.server import Port
 from aphlict.workers.edge_side import HubConnector
 from aphlict.workers.hub_side import EdgePool
-from aphlict.workers.ipc import HistoryRecord, OriginsRecord, Publish, encode
+from aphlict.workers.ipc import HistoryRecord, OriginsRecord, Publish, encode, pack
 from tests.support.hub import join
 from tests.support.nodes import command, subscribed
 from tests.support.nodes import listening as listening_port
@@ -257,6 +257,30 @@ async def test_the_origin_of_a_killed_hub_has_ended() -> None:
         for each in (hub, edge):
             assert set(each.origins.version_at(each.history.sequence, now)) == {ORIGIN, "hubhub02"}
             assert set(each.origins.version_at(each.history.sequence, now + 3600)) == {"hubhub02"}
+
+
+async def test_another_node_returns_what_a_killed_hub_has_sent_to_no_edge() -> None:
+    killed, hub, peer, edge = make_hub(), make_hub(origin="hubhub02"), make_hub(origin=PEER), make_edge()
+    name = killed.fingerprint
+    peer.sequencer.on_greeting(Greeting(name, ORIGIN, 0, 1.0), time.monotonic())
+    for each in packed("0", "1"):
+        peer.publish(each.unpack(), each.at)
+    async with distributing(killed) as (pool, address), joined(edge, address):
+        publish(pool, "0")
+        await has_number(edge, ORIGIN, 1)
+    behind, _ = join(edge, "A")
+    ahead, subscriber = join(edge, "A")
+    edge.resume(subscriber, [token(peer)], time.monotonic())
+    async with distributing(hub) as (pool, address), joined(edge, address):
+        now = time.monotonic()
+        peer.sequencer.on_greeting(Greeting(name, "hubhub02", 0, 1.0), now)
+        hub.sequencer.on_report(peer.sequencer.report(now), now)
+        entries = peer.sequencer.lacking(hub.sequencer.report(now), peer.history, 0, now)
+        messages = [pack(entry.message, entry.at).unpack() for entry in entries]
+        pool.publish(messages, now, lambda _receipts: None)
+        await has_number(edge, ORIGIN, 2)
+        assert behind.ids == ["1"]
+        assert ahead.ids == []
 
 
 # Messages that are lost on their way to the hub

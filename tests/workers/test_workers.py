@@ -137,6 +137,43 @@ async def test_a_new_edge_knows_earlier_evictions(tmp_path: Path) -> None:
         await check()
 
 
+async def test_a_token_is_exact_at_each_process_after_others_were_killed(server: Installation) -> None:
+    await publish(server, {"subscribers": ["a"]})
+    tokens = [await last_place(server, "a")]
+    for kill in (hub(server), edges(server)[0]):
+        for _ in range(5):
+            await publish(server, {"subscribers": ["a"]})
+        os.kill(kill, signal.SIGKILL)
+        await eventually(lambda kill=kill: kill not in (*edges(server), hub(server)), "its end")  # type: ignore[misc]
+        await eventually(lambda: len(edges(server)) == WORKERS, "the next one")
+        tokens.append(await last_place(server, "a"))
+    await publish(server, {"subscribers": ["a"]})
+    for count, last in zip((11, 6, 1), tokens, strict=True):
+        assert set(await resume(server, "a", last)) == {(count, True)}
+
+
+async def test_clients_of_an_edge_that_hung_for_too_long_have_to_resume(tmp_path: Path) -> None:
+    text = "x" * 500_000
+    with installed(tmp_path, workers=2, history=4_000_000) as server:
+        server.start()
+        before = await last_place(server, "a")
+        async with browsers(server, 12, "other") as opened:
+            hung = psutil.Process(edges(server)[0])
+            hung.suspend()
+            while not server.logged("disconnected an edge that does not read"):
+                status, _ = server.post([{"subscribers": ["a"], "text": text}, {"subscribers": ["a"]}])
+                assert status in (200, 503)
+            hung.resume()
+            closed = await eventually(
+                lambda: [each for each in opened if each.close_code], "closed connections"
+            )
+            assert {each.close_code for each in closed} == {1013}
+            await eventually(lambda: len(edges(server)) == 2, "the edge's return")
+            assert 0 < len(closed) < 12
+            assert {recovered for _, recovered in await resume(server, "a", before)} == {False}
+        server.run("stop")
+
+
 async def test_the_status_covers_all_processes(server: Installation) -> None:
     async with browsers(server, 30, "a"):
         receipt = await publish(server, {"subscribers": ["a"], "n": 1})
