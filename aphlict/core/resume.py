@@ -125,7 +125,8 @@ def _is_valid(token: ResumeToken, history: InstanceHistory, origins: VersionVect
     unknown = [number for name, number in version.items() if origins.get(name) is None]
     if any(unknown):
         return False
-    if (unknown or not origins.is_complete) and at < origins.started + PREDECESSOR_SECONDS:
+    is_early = at < origins.started + PREDECESSOR_SECONDS and not origins.is_from_here(version)
+    if (unknown or not origins.is_complete) and is_early:
         return False
     for origin in origins:
         number = version.get(origin.name, 0)

@@ -8,6 +8,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from math import inf
+from operator import attrgetter
 
 from msgspec import Struct
 
@@ -169,12 +170,20 @@ class VersionVector:
         return {origin.name: origin.number for origin in self}
 
     def version_at(self, sequence: int, now: float) -> dict[str, int]:
-        """Return the version when the history had this sequence, without origins that have been silent for long."""
+        """Return the version when the history had this sequence, without origins that have been silent for long.
+
+        The origin of this node is the first one.
+        """
         since = now - LISTED_SECONDS
         listed = [origin for origin in self if origin.heard_at > since]
-        if len(listed) > MAX_LISTED:
-            listed = sorted(listed, key=lambda origin: -origin.heard_at)[:MAX_LISTED]
+        if len(listed) > 1:
+            listed = sorted(listed, key=_HEARD_AT, reverse=True)[:MAX_LISTED]
         return {origin.name: origin.number_at(sequence) for origin in listed}
+
+    def is_from_here(self, version: Mapping[str, int]) -> bool:
+        """Whether this node made a version: its own origin is the first one, which is always heard."""
+        first = self._by_name.get(next(iter(version), ""))
+        return first is not None and first.heard_at == inf
 
     def sequence_of(self, version: Mapping[str, int]) -> int:
         """Return a sequence up to which everything is covered by a version."""
@@ -193,6 +202,9 @@ class VersionVector:
     def states(self) -> list[OriginState]:
         """Describe all to another process of this node."""
         return [origin.state() for origin in self]
+
+
+_HEARD_AT = attrgetter("heard_at")
 
 
 def new_origin_name() -> str:

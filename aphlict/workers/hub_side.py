@@ -101,6 +101,8 @@ class EdgeConnection(asyncio.Protocol):
         several turns of the loop; then call `on_done`."""
         assert self._transport is not None
         adopt(hub, state, self._version)
+        # What this hub's predecessor knew, its edges have.
+        hub.origins.is_complete = hub.origins.is_complete or state.is_complete
         version = {each.name: each.number for each in state.origins}
 
         def is_missing(entry: Entry) -> bool:
