@@ -151,8 +151,7 @@ class Node:
         if (edges := self._edges) is not None:
             self.server.every(SWEEP_INTERVAL, lambda: edges.sweep(time.monotonic()))
             self.server.every(HOUSEKEEPING_INTERVAL, edges.send_origins)
-        if self.settings.peers or self._link is not None:
-            self.server.every(SWEEP_INTERVAL, self._check_peers)
+        self.server.every(SWEEP_INTERVAL, self._check_peers)
 
     def _check_peers(self) -> None:
         """Give up messages of other nodes that are overdue, and find out whether all of them have been heard."""

@@ -1,6 +1,7 @@
 """A node of a cluster that the test plays: it numbers messages, and decides when they reach which real node."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
@@ -33,16 +34,28 @@ class FakeOrigin:
         return answer
 
     async def send(
-        self, port: int, *numbers: int, after: int | None = None, touched: tuple[str, ...] = ()
-    ) -> list[Any]:
+        self,
+        port: int,
+        *numbers: int,
+        after: int | None = None,
+        touched: Sequence[str] = (),
+        instance: str = "default",
+    ) -> list[dict[str, Any]]:
         """Send messages with these numbers to channel `a`, in one POST; return their receipts."""
-        messages = [self.message(number, touched=touched) for number in numbers]
+        messages = [self.message(number, touched=list(touched)) for number in numbers]
         fields = self.fields(min(numbers) - 1 if after is None else after)
-        status, answer = await self.request(port, "/", fields, json.dumps(messages))
+        status, answer = await self.request(port, f"/?instance={instance}", fields, json.dumps(messages))
         assert status == 200, answer
         receipts = answer["receipts"]
         assert isinstance(receipts, list)
         return receipts
+
+    async def bring(self, port: int, *numbers: int) -> None:
+        """Send messages as another node, which has received them from this one."""
+        messages = json.dumps([self.message(number) for number in numbers])
+        other = FakeOrigin("relaying", fingerprint="another node")
+        status, answer = await other.request(port, "/", other.fields(0), messages)
+        assert status == 200, answer
 
     def message(self, number: int, **more: object) -> dict[str, object]:
         """Return a message as nodes send it to each other."""
