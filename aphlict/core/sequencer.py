@@ -48,9 +48,10 @@ class Report(Struct, frozen=True, array_like=True):
 class Sequencer:
     """Puts messages of other nodes into the order of their numbers.
 
-    `accept` is called with each message when its turn comes. A message whose predecessor is missing waits for it, for
-    HOLD_SECONDS and with MAX_HELD others of MAX_HELD_SIZE bytes at most; then what is missing is given up, and
-    `on_gap` is called. `on_contact` is called when an origin is new.
+    `accept` is called with each message when its turn comes. A message whose predecessor is missing waits for it:
+    with MAX_HELD others of MAX_HELD_SIZE bytes at most, and for HOLD_SECONDS unless their node has announced that it
+    is still to come. Then what is missing is given up, and `on_gap` is called. `on_contact` is called when an origin
+    is new.
     """
 
     def __init__(self, origins: VersionVector, accept: Callable[[Message, float], int | None]) -> None:
@@ -124,7 +125,12 @@ class Sequencer:
     def run(self, now: float) -> None:
         """Give up what is overdue. To be called several times a second."""
         for origin in list(self._origins):
-            if origin.due <= now:
+            if origin.due > now:
+                continue
+            # A node sends messages of different instances in separate requests, which may take seconds.
+            if origin.number >= origin.after and not origin.is_cut_off(now):
+                origin.due = now + HOLD_SECONDS
+            else:
                 self._give_up(origin, now)
 
     def on_greeting(self, greeting: Greeting, now: float) -> None:
@@ -139,6 +145,7 @@ class Sequencer:
             self._on_first_greeting(origin, greeting, now)
         origin.fingerprint, origin.has_ended = greeting.fingerprint, False
         origin.greeted_at = origin.heard_at = now
+        origin.after = greeting.after
         self._promise(origin, greeting.after, now + HOLD_SECONDS)
         self._release(origin, now)
 

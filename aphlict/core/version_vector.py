@@ -49,13 +49,15 @@ class MessageOrigin:
     This node has accepted all messages from `base` (exclusive) to `number`. Those up to `base` were never here: they
     were published before the first contact, or they are lost; `base_at` is when that was noted. `heard_at` is the
     time of the last message, from whichever node, or greeting; `greeted_at` that of the last greeting, which its own
-    node sends. `has_ended`: its node has another origin now. `is_partial`: messages were restored from another
-    process, of which some before `base` may still be described as evicted. Times are monotonic seconds.
+    node sends, and `after` up to which number that node had sent its messages then, or given them up. `has_ended`:
+    its node has another origin now. `is_partial`: its messages were restored from another process, which has not
+    described yet what came before them. Times are monotonic seconds.
     """
 
     __slots__ = (
         "_numbers",
         "_sequences",
+        "after",
         "base",
         "base_at",
         "due",
@@ -76,6 +78,7 @@ class MessageOrigin:
         self.number = self.base = number
         self.base_at = self.heard_at = now
         self.greeted_at = -inf
+        self.after = 0
         self.has_ended = False
         self.is_partial = False
         self.fingerprint = ""  # of its node, once that has sent a greeting
@@ -122,6 +125,10 @@ class MessageOrigin:
     def is_silent(self, now: float) -> bool:
         """Whether its node sends nothing any more, as far as this node can tell."""
         return self.has_ended or max(self.greeted_at, self.heard_at) < now - SILENT_SECONDS
+
+    def is_cut_off(self, now: float) -> bool:
+        """Whether its node has sent this one no request for long."""
+        return self.has_ended or self.greeted_at < now - SILENT_SECONDS
 
     def state(self) -> OriginState:
         """Describe it to another process of this node."""

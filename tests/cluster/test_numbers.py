@@ -87,6 +87,25 @@ async def test_a_message_that_was_published_to_two_nodes_is_delivered_once() -> 
         assert await numbers(browser, 2) == [1, 2]
 
 
+async def test_messages_of_another_instance_may_take_longer_than_others_wait(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One POST has messages of one instance. Its sender announces that it has the others still to send."""
+    other = FakeOrigin()
+    async with node_with_client() as (node, browser):
+        await other.greet(node.admin_port)
+        await other.send(node.admin_port, 1, 3, 5, after=0)
+        assert await numbers(browser, 1) == [1]
+        sequencer = node.node.hub.sequencer
+        sequencer.run(time.monotonic() + 2 * HOLD)
+        await is_connected(browser)
+        await other.send(node.admin_port, 2, 4, after=1, instance="other")
+        assert await numbers(browser, 2) == [3, 5]
+        sequencer.run(time.monotonic() + 2 * HOLD)
+        await is_connected(browser)
+    assert warnings(caplog) == []
+
+
 # Messages that never come
 
 
