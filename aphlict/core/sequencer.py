@@ -117,6 +117,9 @@ class Sequencer:
         """Give up messages that clients of this node should have received."""
         lost = number - origin.number
         origin.skip_to(number, now)
+        self._on_loss(origin, lost, now)
+
+    def _on_loss(self, origin: MessageOrigin, lost: int, now: float) -> None:
         self._origins.gap_at = now
         name = origin.fingerprint or origin.name
         log.warning("%d messages of node %s never arrived here", lost, name)
@@ -151,9 +154,14 @@ class Sequencer:
 
     def _on_first_greeting(self, origin: MessageOrigin, greeting: Greeting, now: float) -> None:
         """Begin with what a node sends from now on, if it is older than this one: the messages before that were for
-        this node's predecessor, unless this node has been running for longer than messages are queued."""
+        this node's predecessor, unless this node has been running for longer than messages are queued.
+
+        What it has still to send has come too late if another node's messages of this origin were accepted before.
+        """
         started = self._origins.started
-        if now - greeting.age <= started and origin.number == 0 and greeting.after > 0:
+        if greeting.after < origin.base:
+            self._on_loss(origin, origin.base - greeting.after, now)
+        elif now - greeting.age <= started and origin.number == 0 and greeting.after > 0:
             if now > started + MAX_AGE:
                 self._skip(origin, greeting.after, now)
             else:

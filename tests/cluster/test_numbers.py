@@ -194,3 +194,12 @@ async def test_messages_that_another_node_brings_first_wait_for_those_that_are_s
         await other.send(node.admin_port, 6, 7, 8)
         assert await numbers(browser, 3) == [6, 7, 8]
         await is_connected(browser)
+
+
+async def test_messages_that_come_later_than_those_another_node_brought_are_lost() -> None:
+    other = FakeOrigin()
+    async with node_with_client() as (node, browser):
+        await other.bring(node.admin_port, 8)
+        assert await numbers(browser, 1) == [8]
+        await other.greet(node.admin_port, after=5)
+        await has_to_resume(browser)
