@@ -142,9 +142,9 @@ class Sequencer:
         if own is not None and origin is own:
             return
         if origin is None:
-            self.on_ended(greeting.fingerprint)
             origin = self._origins.register(greeting.origin, 0, now)
         if origin.greeted_at == -inf:
+            self.on_ended(greeting.fingerprint)
             self._on_first_greeting(origin, greeting, now)
         origin.fingerprint, origin.has_ended = greeting.fingerprint, False
         origin.greeted_at = origin.heard_at = now

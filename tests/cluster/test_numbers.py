@@ -203,3 +203,18 @@ async def test_messages_that_come_later_than_those_another_node_brought_are_lost
         assert await numbers(browser, 1) == [8]
         await other.greet(node.admin_port, after=5)
         await has_to_resume(browser)
+
+
+async def test_a_node_that_is_replaced_has_ended_however_its_successor_was_heard_of() -> None:
+    before, after = FakeOrigin("former01"), FakeOrigin("latter02", age=0.0)
+    async with node_with_client() as (node, browser):
+        await before.greet(node.admin_port)
+        await after.bring(node.admin_port, 1)
+        assert await numbers(browser, 1) == [1]
+        answer = await after.greet(node.admin_port)
+        assert {
+            name: report[3] for name, report in answer["origins"].items() if name in ("former01", "latter02")
+        } == {
+            "former01": True,
+            "latter02": False,
+        }
