@@ -107,6 +107,10 @@ class Client:
         self.connected_at = here
         return True
 
+    def disconnect(self) -> None:
+        """Leave; what was not read is lost."""
+        self.reader.disconnect()
+
     def read(self, count: int | None = None) -> None:
         """Read; a poll is repeated at the same node, and a client that was disconnected returns there."""
         self.reader.read(count)

@@ -237,6 +237,14 @@ class Mesh:
         self.loop.run_ready()
         return lambda: bool(responses) and responses[0].status == 200
 
+    def posts(self) -> int:
+        """How often all nodes that run have sent a message to another, since their start."""
+        nodes = [each.hub[1] for each in self.members.values() if each.hub is not None]
+        statuses: list[dict[str, Any]] = []
+        for node in nodes:
+            node.status("default", statuses.append)
+        return sum(peer["sent"] for status in statuses for peer in status["peers"])
+
     def clients(self, name: str, place: int = 0) -> tuple[Process, Server, ClientHandler] | None:
         """What a client of a node connects to."""
         running = self.members[name].client_process(place)
