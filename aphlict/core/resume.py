@@ -106,6 +106,8 @@ class Resumption:
         others = [each for each in origins if each.name not in numbers]
         if not origins.is_complete and end < origins.started + PREDECESSOR_SECONDS:
             return
+        if any(numbers.get(each.name, each.base) < each.base for each in origins):
+            return  # messages after a named one were lost
         self.recovered = all(_is_settled(each, history, end) for each in others) and not (
             any(each.number > each.base for each in others) and self._has_unnamed(history, channels, begin)
         )
