@@ -173,6 +173,7 @@ class Node:
 
     def _on_gap(self) -> None:
         """Disconnect all clients: when they resume, they learn that they may have missed messages."""
+        self.hub.gaps += 1
         if self.hub.connections:
             log.warning("messages were missed: %d clients have to resume", self.hub.connections)
         self.server.disconnect(TRY_AGAIN_LATER, "messages were missed")

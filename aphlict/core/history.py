@@ -184,6 +184,11 @@ class HistoryStore:
             self.expire(now)
         return entry
 
+    def skip_sequence(self) -> int:
+        """Return the next sequence, which no message will have."""
+        self.sequence += 1
+        return self.sequence
+
     def entries(self, after: int = 0) -> Iterator[Entry]:
         """Iterate over the kept entries after a sequence, in order; the store must not change meanwhile."""
         place = bisect_right(self._entries, after, key=lambda entry: entry.sequence)

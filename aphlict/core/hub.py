@@ -85,9 +85,10 @@ class Hub:
         self.connections = 0  # subscribers now
         self.subscription_memory = SubscriptionBudget(limits.subscriptions_total)
         self.epoch = 0.0
+        self.gaps = 0  # how often all clients were disconnected as they have missed messages
         self.in_sync_until = inf  # messages are known to have come here as they were published until then
         self.origins = VersionVector(origin, started)
-        self.sequencer = Sequencer(self.origins, self._take)
+        self.sequencer = Sequencer(self.origins, self.history, self._take)
         self.early = EarlyClients()
         self.evicted: dict[str, Evicted] = {}  # from the instances that were removed, by origin
         self.on_accepted: Callable[[Message, float], None] | None = None

@@ -54,8 +54,14 @@ class Sequencer:
     is new.
     """
 
-    def __init__(self, origins: VersionVector, accept: Callable[[Message, float], int | None]) -> None:
+    def __init__(
+        self,
+        origins: VersionVector,
+        history: HistoryStore,
+        accept: Callable[[Message, float], int | None],
+    ) -> None:
         self._origins = origins
+        self._history = history
         self._accept = accept
         self.on_gap: Callable[[], None] = _do_nothing
         self.on_contact: Callable[[], None] = _do_nothing
@@ -105,7 +111,8 @@ class Sequencer:
         number = min(origin.held) - 1 if origin.held else origin.promised
         origin.due = inf
         if origin.held and origin.number == 0 and origin.greeted_at == -inf:
-            origin.skip_to(number, now)  # this node is new, and receives the messages by way of another one
+            # This node is new, and receives the messages by way of another one.
+            origin.skip_to(number, self._history.skip_sequence(), now)
             self.on_contact()
         else:
             self._skip(origin, number, now)
@@ -116,7 +123,7 @@ class Sequencer:
     def _skip(self, origin: MessageOrigin, number: int, now: float) -> None:
         """Give up messages that clients of this node should have received."""
         lost = number - origin.number
-        origin.skip_to(number, now)
+        origin.skip_to(number, self._history.skip_sequence(), now)
         self._on_loss(origin, lost, now)
 
     def _on_loss(self, origin: MessageOrigin, lost: int, now: float) -> None:
@@ -165,7 +172,7 @@ class Sequencer:
             if now > started + MAX_AGE:
                 self._skip(origin, greeting.after, now)
             else:
-                origin.skip_to(greeting.after, now)
+                origin.skip_to(greeting.after, self._history.skip_sequence(), now)
         self.on_contact()
 
     def on_ended(self, fingerprint: str) -> None:

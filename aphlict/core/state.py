@@ -68,7 +68,8 @@ def _adopt_origin(hub: Hub, state: OriginState) -> None:
     if origin.is_partial or state.base > origin.base:
         origin.base, origin.base_at = state.base, state.base_at
         origin.is_partial = False
-    origin.number = max(origin.number, state.number)
+    if state.number > origin.number:
+        origin.record(state.number, hub.history.skip_sequence())
     if origins.own is None:
         origin.heard_at, origin.has_ended = state.heard_at, state.has_ended
     else:

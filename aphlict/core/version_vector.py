@@ -57,6 +57,7 @@ class MessageOrigin:
     __slots__ = (
         "_numbers",
         "_sequences",
+        "_start",
         "after",
         "base",
         "base_at",
@@ -87,6 +88,7 @@ class MessageOrigin:
         self.promised = 0  # messages up to this number exist, and are not on their way
         self.due = inf  # when missing messages are given up
         # Which messages were accepted when: both arrays increase. Older ones are trimmed.
+        self._start = number  # before them
         self._numbers = array("Q")
         self._sequences = array("Q")
 
@@ -97,18 +99,19 @@ class MessageOrigin:
             self._numbers.append(number)
             self._sequences.append(sequence)
 
-    def skip_to(self, number: int, now: float) -> None:
-        """Give up the missing messages up to this number."""
+    def skip_to(self, number: int, sequence: int, now: float) -> None:
+        """Give up the missing messages up to this number. `sequence`: a new one, as what was accepted before does
+        not cover them."""
         if number > self.number:
-            self.number = self.base = number
-            self.base_at = now
+            self.record(number, sequence)
+            self.base, self.base_at = number, now
 
     def number_at(self, sequence: int) -> int:
         """Return up to which number messages had been accepted when the history had this sequence."""
         place = bisect_right(self._sequences, sequence)
         if place == len(self._sequences):
             return self.number
-        return self._numbers[place - 1] if place else self._numbers[0] - 1
+        return self._numbers[place - 1] if place else self._start
 
     def sequence_before(self, number: int) -> int | float:
         """Return a sequence after which all kept messages beyond this number were accepted."""
@@ -120,6 +123,8 @@ class MessageOrigin:
     def trim(self, sequence: int) -> None:
         """Forget the sequences before the oldest message in the history."""
         place = bisect_left(self._sequences, sequence)
+        if place:
+            self._start = self._numbers[place - 1]
         del self._sequences[:place], self._numbers[:place]
 
     def is_silent(self, now: float) -> bool:

@@ -23,6 +23,7 @@ class LongPoll(HTTPSubscriber):
 
     __slots__ = (
         "_clock",
+        "_gaps",
         "_had",
         "_is_full",
         "_is_ready",
@@ -51,6 +52,7 @@ class LongPoll(HTTPSubscriber):
         self._recovered = True
         self._had: dict[str, int] = {}  # the version of the client when it resumed
         self._until = Offset(0, 0.0)  # where the client is after _messages
+        self._gaps = hub.gaps  # before this poll
         self._is_full = False
         self._is_ready = False  # the replay is in _messages
         self._is_responding = False  # a call of _respond is scheduled
@@ -129,6 +131,8 @@ class LongPoll(HTTPSubscriber):
         """Return where the client is after this response."""
         if self._is_full or subscriber.instance.queue:
             return self._hub.resume_token_at(subscriber, self._until, self._had)
+        if self._hub.gaps > self._gaps:  # messages since `_until` were lost
+            return self._hub.resume_token_at(subscriber, self._until)
         # Messages since `_until` were for other channels.
         return self._hub.resume_token_at(subscriber, self._hub.offset(self._clock()))
 

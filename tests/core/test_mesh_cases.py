@@ -267,3 +267,32 @@ def test_the_successor_of_a_killed_hub_does_not_publish_the_history_again(
     assert new.received == after
     for client in (here, elsewhere):
         assert not set(client.received) - {*before, *after}
+
+
+# Messages that never arrive
+
+
+def test_a_poll_that_waits_while_messages_are_lost_leads_to_the_report_of_the_gap(case: Case) -> None:
+    """Its response is sent when they are given up, and the client continues before them."""
+    client = case.client("C", Transport.POLL, Memory.TOKEN)
+    case.mesh.links["B", "C"].break_off()
+    case.publish("B", 2)
+    for _ in range(3):
+        case.wait(20.5)
+        client.read()
+    case.settle()
+    assert client.gaps
+
+
+@all_readers
+def test_a_name_does_not_cover_messages_that_were_lost_after_it(
+    case: Case, transport: Transport, memory: Memory
+) -> None:
+    client = case.client("B", transport, memory)
+    case.publish("A")
+    case.wait(0.05)
+    case.mesh.links["A", "B"].break_off()
+    case.publish("A")
+    case.wait(61.0)
+    case.settle()
+    assert client.gaps
