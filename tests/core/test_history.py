@@ -1,17 +1,21 @@
 """The history: its bounds, and searches in it."""
 
+import itertools
 from collections.abc import Collection
 
 import pytest
 
-from aphlict.core.history import MAX_EVICTED_ENTRIES, Entry, HistoryStore, InstanceHistory
-from aphlict.core.message import Message, digest
+from aphlict.core.history import MAX_EVICTED_ENTRIES, Entry, Evicted, HistoryStore, InstanceHistory
+from aphlict.core.message import Message
 from tests.support.memory import kept
 
+ORIGIN = "ownorig1"
+numbers = itertools.count(1)
 
-def message(name: str, *channels: str, size: int = 0) -> Message:
+
+def message(name: str, *channels: str, size: int = 0, origin: str = ORIGIN, number: int = 0) -> Message:
     """A message of about this size."""
-    return Message("default", name, channels or ("a",), (), b"x" * size)
+    return Message("default", name, channels or ("a",), (), b"x" * size, origin, number or next(numbers))
 
 
 COST = message("x").memory_size
@@ -24,7 +28,7 @@ def ids(entries: Collection[Entry]) -> list[str]:
 
 def filled(archive: HistoryStore, *names: str, at: float = 0.0) -> InstanceHistory:
     """A history with these messages, all of them on channel a."""
-    history = InstanceHistory("origin")
+    history = InstanceHistory()
     for name in names:
         archive.append(history, message(name), at)
     return history
@@ -73,7 +77,7 @@ def test_messages_are_kept_for_60_seconds(archive: HistoryStore) -> None:
 
 def test_the_oldest_messages_of_all_instances_are_evicted_first() -> None:
     archive = HistoryStore(max_memory=5 * COST)
-    first, second = InstanceHistory("o"), InstanceHistory("o")
+    first, second = InstanceHistory(), InstanceHistory("o")
     for number in range(3):
         archive.append(first, message(f"first{number}"), 0)
     for number in range(4):
@@ -84,7 +88,7 @@ def test_the_oldest_messages_of_all_instances_are_evicted_first() -> None:
 
 def test_the_bound_in_bytes_is_enforced() -> None:
     archive = HistoryStore(max_memory=100 * COST)
-    history = InstanceHistory("o")
+    history = InstanceHistory()
     for number in range(1000):
         archive.append(history, message(str(number), size=number), 0)
         assert archive.memory_size <= archive.max_memory
@@ -119,7 +123,7 @@ def test_the_store_releases_evicted_entries() -> None:
 
 @pytest.mark.parametrize("others", [0, 1, 3])
 def test_an_entry_is_found_by_its_sequence(archive: HistoryStore, others: int) -> None:
-    history, other = InstanceHistory("origin"), InstanceHistory("other")
+    history, other = InstanceHistory(), InstanceHistory()
     for number in range(20):
         archive.append(history, message(str(number)), number)
         for place in range(others):
@@ -134,7 +138,7 @@ def test_an_entry_is_found_by_its_sequence(archive: HistoryStore, others: int) -
 
 
 def test_nothing_of_an_evicted_message_is_kept(archive: HistoryStore) -> None:
-    history = InstanceHistory("o")
+    history = InstanceHistory()
     for number in range(100):
         archive.append(history, message(str(number), f"channel{number}", "all"), 0)
     archive.expire(1000)
@@ -148,7 +152,7 @@ def test_nothing_of_an_evicted_message_is_kept(archive: HistoryStore) -> None:
 
 
 def test_entries_are_found_by_channel_in_order_and_once(archive: HistoryStore) -> None:
-    history = InstanceHistory("o")
+    history = InstanceHistory()
     for name, channels in (("1", "a"), ("2", "b"), ("3", "ab"), ("4", "c"), ("5", "ba")):
         archive.append(history, message(name, *channels), 0)
     assert ids(history.select(["a"], lambda _: True)) == ["1", "3", "5"]
@@ -159,7 +163,7 @@ def test_entries_are_found_by_channel_in_order_and_once(archive: HistoryStore) -
 
 
 def test_a_search_ends_at_the_first_unwanted_entry(archive: HistoryStore) -> None:
-    history = InstanceHistory("o")
+    history = InstanceHistory()
     for second in range(5):
         archive.append(history, message(str(second), "a", "b"), second)
     assert ids(history.select(["a"], lambda entry: entry.at >= 3)) == ["3", "4"]
@@ -180,29 +184,37 @@ def test_a_search_examines_only_what_it_finds(archive: HistoryStore) -> None:
     assert len(looked_at) <= 3
 
 
-def test_the_sequence_of_unique_ids_is_the_lowest(archive: HistoryStore) -> None:
-    history = filled(archive, "1", "2", "3")
-    assert history.sequence_of(["2"]) == 2
-    assert history.sequence_of(["3", "2", "unknown"]) == 2
-    assert history.sequence_of(["unknown"]) is None
-    assert history.sequence_of([]) is None
+def test_the_last_evicted_message_of_each_origin_is_known() -> None:
+    archive, history = HistoryStore(1 << 26, max_messages=1), InstanceHistory()
+    for at, (origin, number) in enumerate([("a", 5), ("b", 7), ("a", 6), ("b", 8)]):
+        archive.append(history, message(f"{origin}{number}", origin=origin, number=number), at)
+    assert history.evicted == {"a": Evicted(6, 2, "a6"), "b": Evicted(7, 1, "b7")}
 
 
-def test_nothing_is_missing_after_the_last_evicted_message() -> None:
-    archive = HistoryStore(1 << 26, max_messages=2)
-    history = filled(archive, "1", "2", "3", "4")
-    assert history.sequence_of(["1"]) is None
-    assert history.sequence_of(["2"]) == 0
-    assert history.sequence_of(["3"]) == 3
+def test_all_numbers_of_a_message_are_evicted_with_it() -> None:
+    archive, history = HistoryStore(1 << 26, max_messages=1), InstanceHistory()
+    archive.append(history, message("one", origin="a", number=5), 1).copies = (("b", 7),)
+    archive.append(history, message("two", origin="a", number=6), 2)
+    assert history.evicted == {"a": Evicted(5, 1, "one"), "b": Evicted(7, 1, "one")}
 
 
-def test_the_start_of_a_history_has_a_name(archive: HistoryStore) -> None:
-    history = filled(archive)
-    assert history.sequence_of(["origin"]) == 0
-    archive.append(history, message("1"), 0)
-    archive.expire(1000)
-    assert history.sequence_of(["origin"]) is None
-    assert history.sequence_of(["1"]) == 0
+def test_an_older_message_does_not_take_the_place_of_an_evicted_one() -> None:
+    history = InstanceHistory({"a": Evicted(6, 2, "a6")})
+    history.mark_evicted("a", Evicted(5, 3, "a5"))
+    assert history.evicted["a"].number == 6
+
+
+def test_a_version_covers_a_message_by_any_of_its_numbers(archive: HistoryStore) -> None:
+    entry = archive.append(InstanceHistory(), message("one", origin="a", number=5), 1)
+    assert [entry.is_covered_by(version) for version in ({"a": 5}, {"a": 4}, {"b": 9}, {})] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    entry.copies = (("b", 7),)
+    assert entry.is_covered_by({"a": 4, "b": 7})
+    assert not entry.is_covered_by({"a": 4, "b": 6})
 
 
 def test_age(archive: HistoryStore) -> None:
@@ -213,61 +225,9 @@ def test_age(archive: HistoryStore) -> None:
     assert history.age(20) == 10
 
 
-def test_channels_without_messages_are_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every `ack` searches for the newest messages of the subscribed channels."""
-    full = filled(HistoryStore(1 << 30), *map(str, range(100)))
-    monkeypatch.setattr("aphlict.core.history._is_on", lambda *_: pytest.fail("looks through the history"))
-    assert full.newest([f"quiet {number}" for number in range(1000)], 1000, 8) == []
-    newest = full.newest(["a", *(f"quiet {number}" for number in range(1000))], 1000, 2)
-    assert ids(newest) == ["99", "98"]
-
-
-def test_many_channels_with_old_messages_are_searched_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Newer messages on other channels are not searched."""
-    archive, history = HistoryStore(1 << 30), InstanceHistory("origin")
-    old = [f"old {number}" for number in range(100)]
-    for name in (*old, *(f"new {number}" for number in range(1000))):
-        archive.append(history, message(name, name), 0)
-    looked_at: list[Entry] = []
-    monkeypatch.setattr("aphlict.core.history._is_on", lambda entry, _: looked_at.append(entry))
-    assert ids(history.newest(old, 2000, 2)) == ["old 99", "old 98"]
-    assert ids(history.newest(old, 50, 2)) == ["old 49", "old 48"]
-    assert len(looked_at) < 200
-
-
 def test_messages_on_very_many_channels_are_found_once(archive: HistoryStore) -> None:
-    history, channels = InstanceHistory("origin"), [str(number) for number in range(100)]
+    history, channels = InstanceHistory(), [str(number) for number in range(100)]
     for name in ("1", "2", "3"):
         archive.append(history, message(name, *channels), float(name))
     archive.append(history, message("4", "other"), 4)
-    assert ids(history.newest(channels, 10, 2)) == ["3", "2"]
-    assert ids(history.newest(channels, 2, 2)) == ["2", "1"]
     assert ids(history.select(channels, lambda entry: entry.at > 1)) == ["2", "3"]
-
-
-def test_the_sequence_at_a_time() -> None:
-    archive, history = HistoryStore(1 << 26, max_messages=3), InstanceHistory("origin")
-    for second in range(5):
-        archive.append(history, message(str(second)), second)
-    assert [history.sequence_at(at) for at in (0, 2, 2.5, 3, 9)] == [2, 3, 3, 4, 5]
-
-
-def test_the_sequence_at_a_time_among_restored_messages(archive: HistoryStore) -> None:
-    """Messages accepted by then are at or before it, later ones are not."""
-    history = InstanceHistory("origin")
-    for at in (10, 20, 5, 6, 30):
-        archive.append(history, message(f"at {at}"), at)
-    assert [history.sequence_at(at) for at in (5, 10, 20, 29, 30)] == [0, 1, 4, 4, 5]
-
-
-def test_nothing_later_than_the_time_of_eviction_was_evicted() -> None:
-    archive, history = HistoryStore(1 << 26, max_messages=1), InstanceHistory("origin")
-    for at in (10, 5, 30):
-        archive.append(history, message(f"at {at}"), at)
-    assert history.evicted_at == 10
-
-
-def test_the_digest_of_a_message_is_computed_once(archive: HistoryStore) -> None:
-    [entry] = filled(archive, "one").entries
-    assert entry.digest == digest("one")
-    assert entry.digest is entry.digest

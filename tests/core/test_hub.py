@@ -128,7 +128,9 @@ def test_touched_is_cleared_after_forwarding(harness: HubHarness) -> None:
 def test_a_restored_message_is_delivered_once_and_not_forwarded(harness: HubHarness) -> None:
     ann, _ = harness.join("a")
     for number, name in ((7, "one"), (8, "two")):
-        message = Message("default", name, ("a",), (), b'{"uniqueID":"%b"' % name.encode(), "otherone", number)
+        message = Message(
+            "default", name, ("a",), (), b'{"uniqueID":"%b"' % name.encode(), "otherone", number
+        )
         assert harness.hub.restore(message, harness.now - 29, harness.now)
         assert not harness.hub.restore(message, harness.now - 29, harness.now)
         assert harness.publish(name).duplicate
