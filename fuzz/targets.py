@@ -8,7 +8,7 @@ from pathlib import Path
 from aphlict.config.loader import load as load_configuration
 from aphlict.config.settings import Limits
 from aphlict.core.message import Message, parse_body
-from aphlict.core.resume import ResumeToken
+from aphlict.core.resume_token import ResumeToken
 from aphlict.errors import (
     BadProxyHeader,
     BadRequest,

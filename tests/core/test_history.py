@@ -77,7 +77,7 @@ def test_messages_are_kept_for_60_seconds(archive: HistoryStore) -> None:
 
 def test_the_oldest_messages_of_all_instances_are_evicted_first() -> None:
     archive = HistoryStore(max_memory=5 * COST)
-    first, second = InstanceHistory(), InstanceHistory("o")
+    first, second = InstanceHistory(), InstanceHistory()
     for number in range(3):
         archive.append(first, message(f"first{number}"), 0)
     for number in range(4):
