@@ -75,7 +75,7 @@ class Sequencer:
             self.on_contact()
         if message.number <= origin.number or origin is self._origins.own:
             return None
-        origin.heard_at = now
+        origin.heard_at = max(origin.heard_at, now)  # that of the hub of an edge is infinite
         if message.number > origin.number + 1:
             self._hold(origin, message, now)
             return 0

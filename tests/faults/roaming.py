@@ -97,7 +97,9 @@ class Client:
         if not self.ready:
             self.outcomes["gap"] += 1
         elif self._gaps > len(self._mesh.nodes):
-            self.record.fail(time.monotonic(), Kind.NEEDLESS, "", f"gap after a token of {self._current.name}")
+            self.record.fail(
+                time.monotonic(), Kind.NEEDLESS, "", f"gap after a token of {self._current.name}"
+            )
         self._names.clear()
         self.uncovered.clear()
         self.record.begin(time.monotonic())

@@ -112,6 +112,18 @@ async def test_a_new_edge_recovers_clients_of_the_others() -> None:
             assert token(two) == token(hub)
 
 
+async def test_an_edge_accepts_its_own_tokens_while_the_hub_has_not_heard_all_peers() -> None:
+    hub, edge = make_hub(), make_edge()
+    hub.origins.is_complete = False
+    async with distributing(hub) as (pool, address), joined(edge, address):
+        assert resume(edge, token(edge)) == ([], True)
+        before = token(edge)
+        publish(pool, "0")
+        await has_number(edge, ORIGIN, 1)
+        assert resume(edge, before) == (["0"], True)
+        assert resume(edge, token(edge)) == ([], True)
+
+
 async def test_an_edge_that_was_disconnected_knows_what_it_missed() -> None:
     hub, edge, gaps = make_hub(), make_edge(), list[float]()
     async with distributing(hub) as (pool, address):
