@@ -26,8 +26,8 @@ class Resumption:
     """Where a client resumes. `after`: the uniqueIDs that it had and the tokens that it received, from any node.
 
     `version`: up to which number the client has the messages of each origin. The tokens decide, all together: each is
-    a claim that holds. Messages that `after` names are not delivered again, and have no other effect; only without a
-    valid token they show how far the client is. `recovered`: no message is missing beyond those of `missing`.
+    a claim that holds. Messages that `after` names are not delivered again, and have no other effect; only without
+    a token they show how far the client is. `recovered`: no message is missing beyond those of `missing`.
     `sequence`: everything up to it is covered by the version. `examined`: words of the client and entries of the
     history, by which the caller charges.
 
@@ -53,7 +53,7 @@ class Resumption:
             # This node cannot judge the messages of unknown origins; the client is told that it may have missed some.
             merge(self.version, {name: n for name, n in token.version.items() if origins.get(name)})
         self.recovered = any(_is_valid(token, history, origins, epoch) for token in tokens)
-        if not self.recovered:
+        if not tokens:
             self._follow_names(history, channels, origins)
         self.sequence = origins.sequence_of(self.version)
 
