@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from http import HTTPStatus
 from math import inf
@@ -17,18 +17,17 @@ from aphlict.cluster.http_client import (
     read_receipt,
     read_status,
 )
+from aphlict.cluster.nodes import LocalNode, RemoteNode
 from aphlict.cluster.outbox import Envelope, Outbox, PeerOptions
 from aphlict.cluster.peer_log import PeerLog
 from aphlict.core.history import Entry
 from aphlict.core.sequencer import Report
-from aphlict.core.version_vector import SILENT_SECONDS
 from aphlict.errors import PeerDisconnected, PeerError, PeerHTTPError
 
 log = logging.getLogger(__name__)
 
 FIRST_SECONDS = 30.0  # of a node, in which it learns from its peers about its predecessor
 FIRST_PROBE_INTERVAL = 1.0  # seconds
-MAX_FINGERPRINTS = 8  # of earlier processes of a peer that are remembered
 PERMANENT_REJECTIONS = frozenset(  # of a message: sending it again is useless
     {
         HTTPStatus.BAD_REQUEST,
@@ -47,20 +46,6 @@ class PeerState(Enum):
     UP = "up"
     DOWN = "down"  # the last attempt failed, or messages that were queued before are still being sent
     SELF = "self"  # this node, listed among its own peers
-
-
-class LocalNode:
-    """This node, as its peers see it. `last_number` is that of its last own message."""
-
-    def __init__(self, fingerprint: str, origin: str) -> None:
-        self.fingerprint = fingerprint
-        self.origin = origin
-        self.last_number = 0
-        self.started = time.monotonic()
-
-    def greeting(self, after: int) -> str:
-        """Return the value of ORIGIN_FIELD, see `Greeting`."""
-        return f"{self.origin} {after} {time.monotonic() - self.started:.3f}"
 
 
 class Peer:
@@ -85,12 +70,7 @@ class Peer:
         self._on_report = on_report
         self._on_replaced = on_replaced
         self._options = options
-        self._fingerprints: dict[str, None] = {}  # of its processes, the current one last
-        self._has_responded = False
-        self._has_greeted = False
-        self._accepts_lists = False
-        self._reports: Mapping[str, Report] | None = None  # the last one; None from a Node.js server
-        self._repaired: dict[str, int] = {}  # by origin: the last message that was sent since it lacked some
+        self.node = RemoteNode(local)
         self._outbox = Outbox(options)
         self._in_flight: list[Envelope] = []
         self._batch_count = options.max_batch_count  # of the next batch, at most
@@ -109,46 +89,17 @@ class Peer:
 
     @property
     def fingerprint(self) -> str | None:
-        """Its current fingerprint, if known."""
-        return next(reversed(self._fingerprints), None)
+        """The current fingerprint of its node, if known."""
+        return self.node.fingerprint
 
     @property
     def queued(self) -> int:
         """The number of messages that it has not accepted yet."""
         return len(self._outbox) + len(self._in_flight)
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether everything is known that the peer may have sent to this node's predecessor."""
-        is_nodejs = self._has_responded and not self._accepts_lists
-        return self.state is PeerState.SELF or is_nodejs or self._has_greeted
-
-    def on_greeted(self, fingerprints: Collection[str]) -> None:
-        """Note that nodes with these fingerprints have greeted this one."""
-        self._has_greeted = self._has_greeted or not self._fingerprints.keys().isdisjoint(fingerprints)
-
     def needs(self, envelope: Envelope) -> bool:
-        """Whether to send it a message.
-
-        It needs all messages of this node: their numbers have no gaps. It needs others unless it has them, or
-        receives them from their own node. Fingerprints of its earlier processes count: a node that has not noticed
-        its restart still uses the old one in `touched`, and sends it the message all the same.
-        """
-        if self.state is PeerState.SELF:
-            return False
-        if self._reports is not None:
-            origin = envelope.message.origin
-            if envelope.is_repair or origin == self._local.origin:
-                return True
-            report = self._reports.get(origin)
-            if (
-                report is not None
-                and report.greeted is not None
-                and not report.has_ended
-                and (report.greeted < SILENT_SECONDS)
-            ):
-                return False
-        return self._fingerprints.keys().isdisjoint(envelope.touched)
+        """Whether to send it a message."""
+        return self.state is not PeerState.SELF and self.node.needs(envelope)
 
     @property
     def sent_number(self) -> int:
@@ -162,11 +113,9 @@ class Peer:
         return self._local.greeting(self.sent_number)
 
     def repair(self, entries: Iterable[Entry], now: float) -> None:
-        """Queue messages that the peer lacks, and that their own node cannot send."""
-        for message in (entry.message for entry in entries):
-            if message.number > self._repaired.get(message.origin, 0):
-                self._repaired[message.origin] = message.number
-                self.put(Envelope(message, self._local.fingerprint, (self,), now, is_repair=True))
+        """Queue messages that the peer lacks, and that nobody else sends it."""
+        for entry in self.node.not_repaired(entries):
+            self.put(Envelope(entry.message, self._local.fingerprint, (self,), now, is_repair=True))
 
     def probe_now(self) -> None:
         """Request its status as soon as possible."""
@@ -233,16 +182,16 @@ class Peer:
 
         A Node.js server closes idle connections after some seconds: it is probed again only for the next message.
         """
-        last = self._responded_at if self._reports is None else self._probed_at
+        last = self._responded_at if self.node.reports is None else self._probed_at
         if time.monotonic() - last > self._probe_interval:
             return True
         if self._is_probed and self._http.is_open:
             return False
-        return bool(self._outbox) or self._accepts_lists or self.state is not PeerState.UP
+        return bool(self._outbox) or self.node.accepts_lists or self.state is not PeerState.UP
 
     @property
     def _probe_interval(self) -> float:
-        is_new = self._reports is not None and time.monotonic() < self._local.started + FIRST_SECONDS
+        is_new = self.node.reports is not None and time.monotonic() < self._local.started + FIRST_SECONDS
         return min(self._options.probe_interval, FIRST_PROBE_INTERVAL if is_new else inf)
 
     async def _wait(self) -> None:
@@ -259,14 +208,14 @@ class Peer:
         """Request its status, over a new connection if necessary."""
         if not self._http.is_open:
             self._is_probed = False
-            self._repaired.clear()
+            self.node.on_connected()
             self._retry_now.clear()
             await self._http.connect(self._options.connect_timeout)
         identity = read_status(await self._http.request("GET", "/status/"))
         self._on_response(identity)
         self._is_probed = True
         self._probed_at = time.monotonic()
-        self._reports = identity.reports
+        self.node.reports = identity.reports
         if identity.reports is not None and self.state is not PeerState.SELF:
             self._on_report(self, identity.reports)
         self._backlog = len(self._outbox)
@@ -274,7 +223,7 @@ class Peer:
 
     async def _send(self) -> None:
         """Send the next batch in one POST."""
-        batch_count = self._batch_count if self._accepts_lists else 1
+        batch_count = self._batch_count if self.node.accepts_lists else 1
         taken = self._outbox.take(batch_count, self._options.max_batch_bytes)
         self._in_flight = taken
         wanted = [envelope for envelope in taken if self.needs(envelope)]
@@ -296,7 +245,7 @@ class Peer:
     async def _post(self, batch: Sequence[Envelope]) -> bool:
         """Return whether the peer accepted the batch: a Node.js server does not publish a list, and may not report
         that as an error."""
-        with_origin = self._reports is not None
+        with_origin = self.node.reports is not None
         bodies = [envelope.body(self.fingerprint, with_origin=with_origin) for envelope in batch]
         body = bodies[0] if len(bodies) == 1 else b"[" + b",".join(bodies) + b"]"
         target = "/?instance=" + quote(batch[0].message.instance, safe="")
@@ -324,30 +273,22 @@ class Peer:
 
     def _on_response(self, identity: PeerIdentity) -> None:
         self._responded_at = time.monotonic()
-        self._accepts_lists = identity.accepts_lists
-        fingerprint = identity.fingerprint
-        if fingerprint == self._local.fingerprint:
+        node = self.node
+        before, is_first = node.fingerprint, not node.has_responded
+        node.on_response(identity)
+        if node.is_self:
             self._become_self()
-        elif fingerprint is not None and fingerprint != self.fingerprint:
-            self._add_fingerprint(fingerprint)
-        elif not self._has_responded:
+        elif node.fingerprint is not None and node.fingerprint != before:
+            self.log.on_identified(node.fingerprint)
+            if before is not None:
+                self._on_replaced(before)
+        elif is_first:
             self.log.on_nodejs_server()
-        self._has_responded = True
-
-    def _add_fingerprint(self, fingerprint: str) -> None:
-        if self.fingerprint is not None:
-            self._on_replaced(self.fingerprint)
-        self.log.on_identified(fingerprint)
-        self._fingerprints.pop(fingerprint, None)
-        self._fingerprints[fingerprint] = None
-        if len(self._fingerprints) > MAX_FINGERPRINTS:
-            del self._fingerprints[next(iter(self._fingerprints))]
 
     def _become_self(self) -> None:
         self.state = PeerState.SELF
         self._outbox.clear()
         self._in_flight = []
-        self._fingerprints = {self._local.fingerprint: None}
         self.log.on_self()
 
     def _on_progress(self) -> None:

@@ -5,8 +5,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 from aphlict.cluster.http_client import PeerAddress
+from aphlict.cluster.nodes import LocalNode
 from aphlict.cluster.outbox import Envelope, PeerOptions
-from aphlict.cluster.peer import LocalNode, Peer, PeerState
+from aphlict.cluster.peer import Peer, PeerState
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import PeerSettings
 from aphlict.core.hub import Hub
@@ -87,8 +88,8 @@ class Relay:
         """Whether each peer has sent something since the start of this node."""
         fingerprints = {origin.fingerprint for origin in origins}
         for peer in self._peers:
-            peer.on_greeted(fingerprints)
-        return all(peer.is_complete for peer in self._peers)
+            peer.node.on_greeted(fingerprints)
+        return all(peer.node.is_complete for peer in self._peers)
 
     def on_peer_announced(self, fingerprint: str) -> None:
         """A node has requested the status, as a node does when it starts. It may be one of those that are down, so

@@ -3,13 +3,17 @@
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aphlict.cluster.outbox import PeerOptions
 from aphlict.cluster.relay import Relay
 from aphlict.config.settings import PeerSettings
+from aphlict.core.hub import Hub
 from aphlict.core.message import Message, parse_body
 
 OWN = "own0000000000000"
+ORIGIN = "ownown01"  # of the node OWN
+OTHER_ORIGIN = "otherone"
 FAST = PeerOptions(min_backoff=0.02, max_backoff=0.1)
 
 
@@ -22,11 +26,20 @@ def message(
     return messages[0]
 
 
+def numbered(number: int, origin: str = ORIGIN, **more: Any) -> Message:
+    """A message with a number, which is its text too."""
+    made = message(str(number), **more)
+    made.origin, made.number = origin, number
+    return made
+
+
 @asynccontextmanager
-async def relay_to(*peers: PeerSettings, options: PeerOptions = FAST) -> AsyncIterator[Relay]:
+async def relay_to(
+    *peers: PeerSettings, options: PeerOptions = FAST, hub: Hub | None = None
+) -> AsyncIterator[Relay]:
     """Run a relay."""
-    relay = Relay(peers, OWN, options)
-    relay.start()
+    relay = Relay(peers, OWN, options, origin=ORIGIN)
+    relay.start(hub)
     try:
         yield relay
     finally:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
@@ -45,11 +45,16 @@ def reply(status: int, **fields: object) -> Reply:
 
 
 class FakeNode:
-    """A peer. `respond` may replace its responses; with `is_hung`, it does not respond."""
+    """A peer. `respond` may replace its responses; with `is_hung`, it does not respond.
+
+    `reports` are those of its status: None for a node of a version that does not number messages.
+    """
 
     def __init__(self, fingerprint: str, tls: ssl.SSLContext | None = None, idle: float = 3600) -> None:
         self.fingerprint = fingerprint
+        self.reports: Mapping[str, Sequence[float | None]] | None = None
         self.posts: list[Post] = []
+        self.greetings: list[str] = []  # of the requests that were answered
         self.looks = 0
         self.connections = 0
         self.is_hung = False
@@ -109,12 +114,14 @@ class FakeNode:
                 self._seen.add(stream)
                 self.connections += 1
         if not self.is_hung:
+            self.greetings.append(request.headers.get("X-Aphlict-Origin", ""))
             send(request, self.respond(request) or self._answer(request))
 
     def _answer(self, request: HTTPServerRequest) -> Reply:
         if request.method == "GET":
             self.looks += 1
-            return reply(200, version=7, fingerprint=self.fingerprint)
+            numbers = {} if self.reports is None else {"origins": self.reports}
+            return reply(200, version=7, fingerprint=self.fingerprint, **numbers)
         post = read_post(request)
         self.posts.append(post)
         receipts = [{"uniqueID": each["uniqueID"], "matched": 0} for each in post.objects]

@@ -69,9 +69,9 @@ class FakeForwarder:
         self.touched.append(message.touched)
 
 
-def make_hub(*, started: float = 0.0, epoch: float = 1e9) -> Hub:
+def make_hub(*, started: float = 0.0, epoch: float = 1e9, origin: str | None = None) -> Hub:
     """Make a node's hub; `epoch` is the Unix time at which its clock begins."""
-    hub = Hub(THIS_NODE, FakeForwarder(), Limits(), lambda: None, started, new_origin_name())
+    hub = Hub(THIS_NODE, FakeForwarder(), Limits(), lambda: None, started, origin or new_origin_name())
     hub.epoch = epoch
     return hub
 
