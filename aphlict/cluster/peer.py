@@ -113,9 +113,20 @@ class Peer:
         return self._local.greeting(self.sent_number)
 
     def repair(self, entries: Iterable[Entry], now: float) -> None:
-        """Queue messages that the peer lacks, and that nobody else sends it."""
-        for entry in self.node.not_repaired(entries):
-            self.put(Envelope(entry.message, self._local.fingerprint, (self,), now, is_repair=True))
+        """Queue messages that the peer lacks, and that nobody else sends it.
+
+        Those of this node come before all queued ones, as their numbers do.
+        """
+        sender = self._local
+        missing = [
+            Envelope(entry.message, sender.fingerprint, (self,), now, is_repair=True)
+            for entry in self.node.not_repaired(entries)
+        ]
+        self._outbox.put_back([each for each in missing if each.message.origin == sender.origin])
+        for each in missing:
+            if each.message.origin != sender.origin:
+                self.put(each)
+        self._wake.set()
 
     def probe_now(self) -> None:
         """Request its status as soon as possible."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,8 +14,9 @@ from msgspec import Raw
 from aphlict.cluster.relay import Relay
 from aphlict.core.message import parse_message
 from aphlict.errors import InvalidMessage
-from tests.cluster.messages import FAST, ORIGIN, OTHER_ORIGIN, numbered, relay_to
+from tests.cluster.messages import FAST, ORIGIN, OTHER_ORIGIN, message, numbered, relay_to
 from tests.cluster.nodes import FakeNode, NodeJsServer, reply
+from tests.support.hub import make_hub
 from tests.support.nodes import command, receive, running_node, subscribed
 from tests.support.numbering import FakeOrigin
 from tests.support.waiting import eventually
@@ -117,6 +119,24 @@ async def test_a_message_of_another_node_is_sent_to_peers_that_do_not_receive_it
         relay.forward(numbered(1))
         await eventually(lambda: "1" in node.texts, "the last message")
         assert node.texts == (["2", "3", "1"] if is_sent else ["1"])
+
+
+async def test_what_a_peer_lacks_comes_before_what_is_queued_for_it() -> None:
+    """It received these messages, and lost them when one of its processes was killed."""
+    hub = make_hub(origin=ORIGIN)
+    for number in range(1, 6):
+        hub.publish(message(str(number)), time.monotonic())
+    async with numbering(FakeNode("B")).start() as node, relay_to(node.settings, hub=hub) as relay:
+        for number in range(1, 6):
+            relay.forward(numbered(number))
+        await node.got(5)
+        await node.stop()
+        await eventually(lambda: relay.status()[0]["state"] == "down", "a peer that is down")
+        relay.forward(numbered(6))
+        numbering(node, **{ORIGIN: [3, 0.0, 0.0]}).start()
+        await node.got(8)
+        assert node.texts == ["1", "2", "3", "4", "5", "4", "5", "6"]
+        assert afters(node)[-2:] == [5, 3]
 
 
 # How far this node has sent its messages
