@@ -192,7 +192,8 @@ def parse_message(
     """
     channels = _read_channels(fields.pop("subscribers", None), limits)
     touched = _read_touched(fields.pop("touched", None))
-    origin, number = _read_origin(fields.pop(ORIGIN_KEY, None)) if from_node else ("", 0)
+    numbered = fields.pop(ORIGIN_KEY, None)
+    origin, number = _read_origin(numbered) if from_node else ("", 0)
     unique_id = _read_unique_id(fields.get("uniqueID"), limits.name)
     if unique_id is None:
         unique_id = new_id()

@@ -13,6 +13,7 @@ from msgspec import Raw
 
 from aphlict.cluster.relay import Relay
 from aphlict.core.message import parse_message
+from aphlict.core.sequencer import Report
 from aphlict.errors import InvalidMessage
 from tests.cluster.messages import FAST, ORIGIN, OTHER_ORIGIN, message, numbered, relay_to
 from tests.cluster.nodes import FakeNode, NodeJsServer, reply
@@ -259,6 +260,45 @@ async def test_the_status_for_a_node_has_reports() -> None:
 @pytest.mark.parametrize(
     "value",
     [
+        "",
+        "testtest",
+        "testtest 0",
+        "testtest 0 0 0",
+        "testtes 0 0",
+        "testtestt 0 0",
+        "testtes! 0 0",
+        "testtést 0 0",
+        "testtest -1 0",
+        "testtest 1.5 0",
+        "testtest 1e3 0",
+        "testtest 1234567890123456 0",
+        "testtest 0 -1",
+        "testtest 0 nan",
+        "testtest 0 inf",
+        "testtest 0 1.1234567",
+        "testtest 0 1234567890123",
+        "testtest  0 0",
+        "testtest,0,0",
+    ],
+)
+async def test_a_malformed_header_is_ignored(value: str) -> None:
+    other = FakeOrigin()
+    fields = {"X-Aphlict-Node": "other", "X-Aphlict-Origin": value}
+    async with running_node() as node:
+        status, answer = await other.request(node.admin_port, "/status/", fields)
+        assert status == 200
+        assert "origins" not in answer
+        browser = await subscribed(node.url(), "a")
+        body = json.dumps(other.message(7))
+        assert (await other.request(node.admin_port, "/", fields, body))[0] == 200
+        [received] = await receive(browser, 1)
+        assert received == {"uniqueID": "m7", "n": 7, "subscribers": ["a"]}
+        assert list(node.node.report().values()) == [Report(1, 0.0, 0.0)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
         None,
         7,
         [],
@@ -299,6 +339,17 @@ async def test_a_message_of_a_node_may_have_no_number() -> None:
         own = node.node.hub.origins.own
         assert own is not None
         assert own.number == 1
+
+
+async def test_a_number_of_a_publisher_means_nothing_and_is_not_delivered() -> None:
+    async with running_node() as node:
+        browser = await subscribed(node.url(), "a")
+        for value in ("testtest 7", None, 7, "?"):
+            receipt = await node.publish({"subscribers": ["a"], KEY: value, "text": "hi"})
+            assert receipt["matched"] == 1
+            [received] = await receive(browser, 1)
+            assert received == {"uniqueID": receipt["uniqueID"], "text": "hi", "subscribers": ["a"]}
+        assert len(node.node.report()) == 1
 
 
 async def test_numbers_beyond_all_others_harm_only_their_own_origin() -> None:
