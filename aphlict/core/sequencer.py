@@ -12,6 +12,7 @@ from aphlict.core.version_vector import (
     HOLD_SECONDS,
     MAX_HELD,
     MAX_HELD_SIZE,
+    NAME_LENGTH,
     SILENT_SECONDS,
     MessageOrigin,
     VersionVector,
@@ -203,11 +204,9 @@ class Sequencer:
         """Learn from another node of nodes that are gone: messages of theirs which this node never received exist."""
         for name, report in reports.items():
             origin = self._origins.get(name)
-            if (
-                not _is_silent(report)
-                or report.number > MAX_NUMBER
-                or (origin and origin is self._origins.own)
-            ):
+            if not _is_possible(name, report) or not _is_silent(report):
+                continue
+            if origin is not None and origin is self._origins.own:
                 continue
             if origin is None:
                 heard_at = now - report.heard
@@ -247,6 +246,12 @@ def _age(origin: MessageOrigin, now: float, *, is_own: bool) -> float | None:
     if is_own:
         return 0.0
     return None if origin.greeted_at == -inf else round(now - origin.greeted_at, 3)
+
+
+def _is_possible(name: str, report: Report) -> bool:
+    """Whether a node can have made a report: tokens must be able to list its origin."""
+    is_name = len(name) == NAME_LENGTH and name.isascii() and name.isalnum()
+    return is_name and 0 <= report.number <= MAX_NUMBER and report.heard >= 0
 
 
 def _is_silent(report: Report) -> bool:

@@ -386,3 +386,27 @@ def test_any_number_is_read_or_rejected(fields: dict[str, object]) -> None:
     if KEY in fields:
         assert fields[KEY] == f"{made.origin} {made.number}"
         assert made.number > 0
+
+
+# What a node makes of the reports of a peer
+
+
+@pytest.mark.parametrize(
+    "reports",
+    [
+        {"": [1, 99.0, None]},
+        {"x" * 100: [1, 99.0, None]},
+        {"gonegon.": [1, 99.0, None]},
+        {"gonegone": [-1, 99.0, None]},
+        {"gonegone": [2**60, 99.0, None]},
+        {"gonegone": [1, -99.0, None, True]},
+    ],
+)
+async def test_reports_that_no_node_makes_are_ignored(reports: dict[str, Sequence[float | None]]) -> None:
+    async with FakeNode("B") as node:
+        node.reports = reports
+        node.start()
+        async with running_node(cluster=[{"host": "127.0.0.1", "port": node.port}]) as real:
+            await eventually(lambda: node.looks >= 2, "a status request")
+            assert len(real.node.report()) == 1
+            assert (await real.status())["peers"][0]["state"] == "up"
