@@ -92,6 +92,30 @@ def test_order_holds_while_a_node_returns_in_the_middle_of_the_traffic(nodes: li
     assert history(nodes[3]) == list(range(sent))
 
 
+def test_overlapping_restarts_change_no_order_and_cost_no_posts(nodes: list[Installation]) -> None:
+    """The restarted node does not know the earlier name of the one that is down, and queues for it too."""
+    wait_for_mesh(nodes)
+    publish(nodes[0], range(100))
+    wait_until(lambda: not any(peer["queued"] for peer in peers(nodes[0])), "all to be acknowledged")
+    nodes[3].kill()
+    publish(nodes[0], range(100, 300))
+    nodes[2].kill()
+    nodes[2].start()
+    publish(nodes[0], range(300, 500))
+    nodes[3].start()
+    wait_for_mesh(nodes)
+    for node in nodes:
+        wait_until(lambda node=node: not any(peer["queued"] for peer in peers(node)))  # type: ignore[misc]
+    before = posts(nodes)
+    with listening_to(nodes[3]) as browser:
+        publish(nodes[0], range(500, 600))
+        assert receive(browser, 100) == list(range(500, 600))
+    wait_until(lambda: not any(peer["queued"] for peer in peers(nodes[0])), "all to be acknowledged")
+    assert posts(nodes) - before <= 3 * 100
+    assert history(nodes[3]) == list(range(100, 600))
+    assert history(nodes[1]) == list(range(600))
+
+
 def test_messages_before_the_nodes_are_connected_arrive_once(tmp_path: Path) -> None:
     with mesh(tmp_path, 4) as nodes:
         publish(nodes[0], range(50))
