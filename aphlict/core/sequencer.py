@@ -111,7 +111,8 @@ class Sequencer:
         """Go on without the messages that are missing before the next one that is here."""
         number = min(origin.held) - 1 if origin.held else origin.promised
         origin.due = inf
-        if origin.held and origin.number == 0 and origin.greeted_at == -inf:
+        is_hub = self._origins.own is not None
+        if origin.held and origin.number == 0 and origin.greeted_at == -inf and is_hub:
             # This node is new, and receives the messages by way of another one.
             origin.skip_to(number, self._history.skip_sequence(), now)
             self.on_contact()
@@ -132,6 +133,11 @@ class Sequencer:
         name = origin.fingerprint or origin.name
         log.warning("%d messages of node %s never arrived here", lost, name)
         self.on_gap()
+
+    def release(self, now: float) -> None:
+        """Accept the messages whose turn has come since another process described what this one has."""
+        for origin in list(self._origins):
+            self._release(origin, now)
 
     def run(self, now: float) -> None:
         """Give up what is overdue. To be called several times a second."""

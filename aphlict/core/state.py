@@ -38,7 +38,7 @@ def adopt(hub: Hub, state: HubState, before: Mapping[str, int]) -> bool:
     """Take over the state of the other process, after everything that it keeps was restored here.
 
     `before`: the version of this hub before that. Returns whether messages were evicted or lost there which never
-    came here.
+    came here. The caller must call `Sequencer.release` then.
     """
     gap = state.gap_at > hub.origins.gap_at
     hub.origins.gap_at = max(hub.origins.gap_at, state.gap_at)
@@ -68,8 +68,10 @@ def _adopt_origin(hub: Hub, state: OriginState) -> None:
     if origin.is_partial or state.base > origin.base:
         origin.base, origin.base_at = state.base, state.base_at
         origin.is_partial = False
-    if state.number > origin.number:
-        origin.record(state.number, hub.history.skip_sequence())
+    # Messages that wait here have come after the hub's number was reached there: they have to be delivered yet.
+    number = state.base if origin.held and origins.own is None else state.number
+    if number > origin.number:
+        origin.record(number, hub.history.skip_sequence())
     if origins.own is None:
         origin.heard_at, origin.has_ended = state.heard_at, state.has_ended
     else:

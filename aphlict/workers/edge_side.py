@@ -181,7 +181,9 @@ class HubConnection(asyncio.Protocol):
 
     def _adopt(self, state: HubState, before: dict[str, int]) -> None:
         self._hub.origins.is_complete = state.is_complete
-        if adopt(self._hub, state, before):
+        gap = adopt(self._hub, state, before)
+        self._hub.sequencer.release(time.monotonic())
+        if gap:
             self._on_gap()
 
     def _send(self, record: Record) -> None:

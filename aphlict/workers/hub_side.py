@@ -101,6 +101,7 @@ class EdgeConnection(asyncio.Protocol):
         several turns of the loop; then call `on_done`."""
         assert self._transport is not None
         adopt(hub, state, self._version)
+        hub.sequencer.release(time.monotonic())
         # What this hub's predecessor knew, its edges have.
         hub.origins.is_complete = hub.origins.is_complete or state.is_complete
         version = {each.name: each.number for each in state.origins}
@@ -269,6 +270,7 @@ class EdgePool:
             self._send_all(Publish(0, unknown))
         if record.state is not None:
             edge.exchange(self._hub, record.state, lambda: self._join(edge))
+            self.send_origins()  # others have received messages from this edge, and what came before them
             self._hub.history.expire(now)  # the edge may have evicted these already
             self.on_restored()
 

@@ -224,6 +224,51 @@ async def test_edges_receive_what_only_one_of_them_had_of_a_killed_hub() -> None
         assert gaps == []
 
 
+async def test_edges_receive_what_only_one_of_them_had_of_a_new_node() -> None:
+    """The hub was killed between its first contact with another node and its next record to this edge."""
+    ahead, behind, gaps = make_edge(), make_edge(), list[float]()
+    killed = make_hub()
+    async with distributing(killed) as (pool, address), joined(behind, address), joined(ahead, address):
+        pass
+    client, _ = join(behind, "A")
+    ahead.origins.register(PEER, 7, time.monotonic())
+    for each in packed("8", "9", first=8, origin=PEER):
+        ahead.publish(each.unpack(), each.at)
+    hub = make_hub(origin="hubhub02")
+    async with (
+        distributing(hub) as (pool, address),
+        joined(behind, address, gaps),
+        joined(ahead, address, gaps),
+    ):
+        pool.send_origins()
+        await eventually(lambda: client.ids == ["8", "9"], "what the other edge had")
+        behind.sequencer.run(time.monotonic() + 2)
+        for each in (ahead, behind, hub):
+            assert resume(each, token(ahead)) == ([], True)
+            assert each.origins.version()[PEER] == 9
+        assert gaps == []
+
+
+async def test_an_edge_learns_that_it_missed_messages_of_a_new_node_which_another_has_evicted() -> None:
+    ahead, behind, gaps = make_edge(), make_edge(), list[float]()
+    killed = make_hub()
+    async with distributing(killed) as (pool, address), joined(behind, address), joined(ahead, address):
+        pass
+    behind.sequencer.on_gap = lambda: gaps.append(0.0)
+    client, _ = join(behind, "A")
+    for each, age in zip(packed("1", "2", "3", origin=PEER), (62, 10, 9), strict=True):
+        ahead.publish(each.unpack(), each.at - age)
+    hub = make_hub(origin="hubhub02")
+    async with distributing(hub) as (pool, address), joined(behind, address), joined(ahead, address):
+        pool.send_origins()
+        origin = await eventually(lambda: behind.origins.get(PEER), "the other node")
+        assert origin is not None
+        await eventually(lambda: origin.held, "messages that have to wait")
+        behind.sequencer.run(time.monotonic() + 2)
+        assert client.ids == ["2", "3"]
+        assert len(gaps) == 1
+
+
 async def check_that_two_of_four_are_evicted(hub: Hub) -> None:
     for number, expected in enumerate(
         ((["3", "4"], False), (["3", "4"], False), (["3", "4"], True), (["4"], True), ([], True))
