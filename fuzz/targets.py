@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aphlict.config.loader import load as load_configuration
 from aphlict.config.settings import Limits
-from aphlict.core.message import Message, parse_body
+from aphlict.core.message import Message, decode_body, parse_body, parse_message
 from aphlict.core.resume_token import ResumeToken
 from aphlict.errors import (
     BadProxyHeader,
@@ -233,15 +233,31 @@ def fuzz_body(data: bytes) -> None:
     try:
         messages, _ = parse_body(data, "default", lambda: "new")
     except InvalidMessage:
+        _parse_from_node(data)
         return
-    for message in messages:
+    for number, message in enumerate(messages, 1):
         (again,), _ = parse_body(message.json_for_peer(message.touched), "default")
         assert _essence(again) == _essence(message)
+        message.origin, message.number = "anorigin", number
+        (numbered,) = _parse_from_node(message.json_for_peer(message.touched, with_origin=True))
+        assert _essence(numbered) == _essence(message)
         assert message.delivery(message.channels).ws_frame.endswith(message.json_for(message.channels))
 
 
+def _parse_from_node(data: bytes) -> list[Message]:
+    """Parse a body of another node; return no messages if it is rejected."""
+    try:
+        objects, _ = decode_body(data, "default", Limits())
+        messages = [parse_message(fields, "default", lambda: "new", from_node=True) for fields in objects]
+    except InvalidMessage:
+        return []
+    assert all(each.number > 0 if each.origin else each.number == 0 for each in messages)
+    return messages
+
+
 def _essence(message: Message) -> tuple[object, ...]:
-    return message.unique_id, message.channels, message.touched, message.json_for(())
+    name = message.unique_id, message.origin, message.number
+    return *name, message.channels, message.touched, message.json_for(())
 
 
 def fuzz_proxy(data: bytes) -> None:
