@@ -85,11 +85,12 @@ class Relay:
             peer.probe_now()
 
     def has_heard_all(self, origins: VersionVector) -> bool:
-        """Whether each peer has sent something since the start of this node."""
+        """Whether each peer has sent something since the start of this node, and no peer has heard of a node that
+        this one has not: it may just have been killed."""
         fingerprints = {origin.fingerprint for origin in origins}
         for peer in self._peers:
             peer.node.on_greeted(fingerprints)
-        return all(peer.node.is_complete for peer in self._peers)
+        return not origins.awaited and all(peer.node.is_complete for peer in self._peers)
 
     def on_peer_announced(self, fingerprint: str) -> None:
         """A node has requested the status, as a node does when it starts. It may be one of those that are down, so

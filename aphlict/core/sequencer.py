@@ -12,6 +12,7 @@ from aphlict.core.version_vector import (
     HOLD_SECONDS,
     MAX_HELD,
     MAX_HELD_SIZE,
+    MAX_ORIGINS,
     NAME_LENGTH,
     SILENT_SECONDS,
     MessageOrigin,
@@ -111,13 +112,7 @@ class Sequencer:
         """Go on without the messages that are missing before the next one that is here."""
         number = min(origin.held) - 1 if origin.held else origin.promised
         origin.due = inf
-        is_hub = self._origins.own is not None
-        if origin.held and origin.number == 0 and origin.greeted_at == -inf and is_hub:
-            # This node is new, and receives the messages by way of another one.
-            origin.skip_to(number, self._history.skip_sequence(), now)
-            self.on_contact()
-        else:
-            self._skip(origin, number, now)
+        self._skip(origin, number, now)
         self._release(origin, now)
         if origin.held or origin.promised > origin.number:
             origin.due = now + HOLD_SECONDS
@@ -126,9 +121,6 @@ class Sequencer:
         """Give up messages that clients of this node should have received."""
         lost = number - origin.number
         origin.skip_to(number, self._history.skip_sequence(), now)
-        self._on_loss(origin, lost, now)
-
-    def _on_loss(self, origin: MessageOrigin, lost: int, now: float) -> None:
         self._origins.gap_at = now
         name = origin.fingerprint or origin.name
         log.warning("%d messages of node %s never arrived here", lost, name)
@@ -144,11 +136,18 @@ class Sequencer:
         for origin in list(self._origins):
             if origin.due > now:
                 continue
-            # A node sends messages of different instances in separate requests, which may take seconds.
-            if origin.number >= origin.after and not origin.is_cut_off(now):
+            if self._is_still_to_come(origin, now):
                 origin.due = now + HOLD_SECONDS
             else:
                 self._give_up(origin, now)
+
+    def _is_still_to_come(self, origin: MessageOrigin, now: float) -> bool:
+        """Whether the node of an origin is going to send what is missing."""
+        if origin.greeted_at == -inf:  # another node was faster
+            is_awaited = not self._origins.is_complete and not origin.has_ended
+            return is_awaited and now < origin.base_at + SILENT_SECONDS
+        # It sends messages of different instances in separate requests, which may take seconds.
+        return origin.number >= origin.after and not origin.is_cut_off(now)
 
     def on_greeting(self, greeting: Greeting, now: float) -> None:
         """Note what a node says about itself."""
@@ -168,14 +167,9 @@ class Sequencer:
 
     def _on_first_greeting(self, origin: MessageOrigin, greeting: Greeting, now: float) -> None:
         """Begin with what a node sends from now on, if it is older than this one: the messages before that were for
-        this node's predecessor, unless this node has been running for longer than messages are queued.
-
-        What it has still to send has come too late if another node's messages of this origin were accepted before.
-        """
+        this node's predecessor, unless this node has been running for longer than messages are queued."""
         started = self._origins.started
-        if greeting.after < origin.base:
-            self._on_loss(origin, origin.base - greeting.after, now)
-        elif now - greeting.age <= started and origin.number == 0 and greeting.after > 0:
+        if now - greeting.age <= started and origin.number == 0 and greeting.after > 0:
             if now > started + MAX_AGE:
                 self._skip(origin, greeting.after, now)
             else:
@@ -210,16 +204,17 @@ class Sequencer:
         """Learn from another node of nodes that are gone: messages of theirs which this node never received exist."""
         for name, report in reports.items():
             origin = self._origins.get(name)
-            if not _is_possible(name, report) or not _is_silent(report):
+            if not _is_possible(name, report) or (origin is not None and origin is self._origins.own):
                 continue
-            if origin is not None and origin is self._origins.own:
+            if not _is_silent(report):
+                if origin is None and len(self._origins.awaited) < MAX_ORIGINS:
+                    self._origins.awaited.add(name)  # its node may be about to greet this one
                 continue
             if origin is None:
                 heard_at = now - report.heard
-                was_here = (
-                    heard_at > self._origins.started
-                )  # while this node was running, but cut off from it
-                origin = self._origins.register(name, 0 if was_here else report.number, now)
+                # Otherwise it was there while this node was running, but cut off from it.
+                is_older = heard_at <= self._origins.started
+                origin = self._origins.register(name, report.number if is_older else 0, now)
                 origin.heard_at = heard_at
                 self.on_contact()
             origin.has_ended = origin.has_ended or report.has_ended

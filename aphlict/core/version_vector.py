@@ -144,8 +144,8 @@ class VersionVector:
     """All origins that a node knows, its own among them unless it is an edge.
 
     `is_complete`: every configured peer has been heard since the start. Before that, messages of a peer may exist
-    that were sent to this node's predecessor, and that this node does not know of. `gap_at`: when messages were last
-    given up.
+    that were sent to this node's predecessor, and that this node does not know of. `awaited`: origins that other
+    nodes have heard recently, and this one has not. `gap_at`: when messages were last given up.
     """
 
     def __init__(self, own: str | None, now: float) -> None:
@@ -154,6 +154,7 @@ class VersionVector:
         if self.own is not None:
             self.own.heard_at = inf
         self.is_complete = True
+        self.awaited: set[str] = set()
         self.gap_at = -inf
         self._by_name: dict[str, MessageOrigin] = {} if self.own is None else {self.own.name: self.own}
 
@@ -172,6 +173,7 @@ class VersionVector:
     def register(self, name: str, number: int, now: float) -> MessageOrigin:
         """Return a new origin. The messages up to `number` were published before the first contact."""
         origin = self._by_name[name] = MessageOrigin(name, number, now)
+        self.awaited.discard(name)
         if len(self._by_name) > MAX_ORIGINS:
             others = (each for each in self if each is not self.own and each is not origin)
             del self._by_name[min(others, key=lambda each: each.heard_at).name]

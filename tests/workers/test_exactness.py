@@ -232,8 +232,8 @@ async def test_edges_receive_what_only_one_of_them_had_of_a_new_node() -> None:
         pass
     client, _ = join(behind, "A")
     ahead.origins.register(PEER, 7, time.monotonic())
-    for each in packed("8", "9", first=8, origin=PEER):
-        ahead.publish(each.unpack(), each.at)
+    for message in packed("8", "9", first=8, origin=PEER):
+        ahead.publish(message.unpack(), message.at)
     hub = make_hub(origin="hubhub02")
     async with (
         distributing(hub) as (pool, address),
