@@ -85,7 +85,11 @@ class Resumption:
     ) -> None:
         """Find out what the names show. Messages of an origin are delivered in their order, so a client that has one
         of them has had those before it. That shows nothing of other origins, unless their messages were accepted
-        long before the client received the first one that it names, or after it."""
+        long before the client received the first one that it names, or after it.
+
+        Where all messages are of one origin, the first named message counts, as documented; the last one shows more.
+        """
+        choose = max if len(origins) > 1 else min
         numbers: dict[str, int] = {}
         begin = end = float("inf")  # the sequence, and the time, of the first of the named messages
         for name in self._names:
@@ -98,7 +102,7 @@ class Resumption:
                 if last is None:
                     continue
                 number, at = last.number, last.at
-            numbers[origin] = min(number, numbers.get(origin, number))
+            numbers[origin] = choose(number, numbers.get(origin, number))
             end = min(end, at)
         if not numbers:
             return

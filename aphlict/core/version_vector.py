@@ -158,13 +158,16 @@ class VersionVector:
         self.gap_at = -inf
         self._by_name: dict[str, MessageOrigin] = {} if self.own is None else {self.own.name: self.own}
 
+    def __len__(self) -> int:
+        return len(self._by_name)
+
     def __iter__(self) -> Iterator[MessageOrigin]:
         return iter(self._by_name.values())
 
     @property
     def is_alone(self) -> bool:
         """Whether no other process or node can have messages before this one: none is known or expected."""
-        return self.own is not None and self.is_complete and len(self._by_name) == 1
+        return self.own is not None and self.is_complete and len(self) == 1
 
     def get(self, name: str) -> MessageOrigin | None:
         """Return a known origin."""
