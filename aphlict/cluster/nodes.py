@@ -56,8 +56,8 @@ class RemoteNode:
     @property
     def is_complete(self) -> bool:
         """Whether everything is known that it may have sent to this node's predecessor."""
-        is_nodejs = self.has_responded and not self.accepts_lists
-        return self.is_self or is_nodejs or self._has_greeted
+        has_no_numbers = self.has_responded and self.reports is None
+        return self.is_self or has_no_numbers or self._has_greeted
 
     def on_connected(self) -> None:
         """There is a new connection: it may be another process."""

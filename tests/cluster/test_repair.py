@@ -136,7 +136,7 @@ async def test_messages_of_a_node_js_server_have_no_holes() -> None:
 
 async def test_a_node_of_an_earlier_version_receives_each_message_once() -> None:
     """It reports no origins: what it receives from others is not sent to it again, by its fingerprint."""
-    async with FakeNode("earlier0").start() as node, running_cluster(2, node.port, complete=False) as nodes:
+    async with FakeNode("earlier0").start() as node, running_cluster(2, node.port) as nodes:
         await eventually_async(lambda: know_all(nodes), "nodes that know each other")
         for number in range(20):
             await nodes[number % 2].publish({"subscribers": ["a"], "text": str(number)})

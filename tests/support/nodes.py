@@ -92,12 +92,10 @@ async def running_node(
 
 
 @asynccontextmanager
-async def running_cluster(
-    count: int, *others: int, complete: bool = True, **keys: Any
-) -> AsyncIterator[list[RunningNode]]:
+async def running_cluster(count: int, *others: int, **keys: Any) -> AsyncIterator[list[RunningNode]]:
     """Run nodes that list each other, themselves, and the `others`: admin ports on this machine.
 
-    With `complete`, each of them has heard all the others when this returns.
+    Each of them has heard all others when this returns.
     """
     sockets = [(listening(), listening()) for _ in range(count)]
     admins = [admin.getsockname()[1] for _, admin in sockets]
@@ -107,8 +105,7 @@ async def running_cluster(
             await stack.enter_async_context(running_node(cluster=cluster, sockets=pair, **keys))
             for pair in sockets
         ]
-        if complete:
-            await eventually(lambda: all(map(knows_all, nodes)), "nodes that know each other")
+        await eventually(lambda: all(map(knows_all, nodes)), "nodes that know each other")
         yield nodes
 
 

@@ -243,9 +243,9 @@ async def test_edges_receive_what_only_one_of_them_had_of_a_new_node() -> None:
         pool.send_origins()
         await eventually(lambda: client.ids == ["8", "9"], "what the other edge had")
         behind.sequencer.run(time.monotonic() + 2)
-        for each in (ahead, behind, hub):
-            assert resume(each, token(ahead)) == ([], True)
-            assert each.origins.version()[PEER] == 9
+        for process in (ahead, behind, hub):
+            assert resume(process, token(ahead)) == ([], True)
+            assert process.origins.version()[PEER] == 9
         assert gaps == []
 
 
