@@ -296,3 +296,20 @@ def test_a_name_does_not_cover_messages_that_were_lost_after_it(
     case.wait(70.0)  # until no history has it
     case.settle()
     assert client.gaps
+
+
+def test_clients_are_not_left_without_messages_that_only_a_killed_node_had_passed_on(case: Case) -> None:
+    """The node receives a later one by way of another node, and has not heard their own node yet."""
+    client = case.client("A", Transport.EVENTS, Memory.TOKEN)
+    case.slow_down("C", "A", 3.0)
+    case.mesh.kill("C")
+    case.mesh.start("C")
+    case.publish("C", 3)
+    case.slow_down("B", "A", 0.1)
+    case.wait(0.05)
+    case.publish("C")
+    case.mesh.kill("B")
+    case.slow_down("B", "A", 0.001)
+    case.mesh.start("B")
+    case.settle()
+    assert client.gaps

@@ -132,16 +132,17 @@ class Client:
         if self.reader.memory is Memory.NAMES:
             self._recognized.add(this.unique_id)  # names show little: the client has to compare them itself
         elif this.unique_id not in self._recognized:
-            assert this.unique_id not in self.received, f"{self.name} received {this} twice"
+            assert this.unique_id not in self.received, f"{self.name} received {this.unique_id} twice"
             for each in map(self.published.by_id.__getitem__, self.received):
                 is_ordered = each.origin != this.origin or each.number < this.number
-                assert is_ordered, f"{self.name} received {this} after {each}"
+                is_ordered = is_ordered or this.place < self.since  # published before it subscribed
+                assert is_ordered, f"{self.name} received {this.unique_id} after {each.unique_id}"
         self.received.append(this.unique_id)
 
     def check_complete(self) -> None:
         """Check that it has received everything by now."""
         missed = [
-            each
+            f"{each.unique_id} ({each.origin} {each.number})"
             for each in self.published.all[self.since :]
             if not self.published.is_lost(each)
             and set(each.channels) & set(self.reader.channels)
