@@ -313,3 +313,21 @@ def test_clients_are_not_left_without_messages_that_only_a_killed_node_had_passe
     case.mesh.start("B")
     case.settle()
     assert client.gaps
+
+
+@all_readers
+def test_a_node_does_not_vouch_for_a_killed_node_of_which_it_has_not_heard(
+    case: Case, transport: Transport, memory: Memory
+) -> None:
+    """It is started shortly after that, and the others do not know yet that the killed one is gone."""
+    client = case.client("C", transport, memory)
+    client.read()
+    case.publish("A", 20)
+    case.publish("C")
+    client.read()
+    case.mesh.kill("A")
+    case.wait(0.3)
+    case.mesh.start("A")
+    case.wait(2.0)
+    client.connect("A")
+    case.settle()
