@@ -15,7 +15,7 @@ from aphlict.core.resume_token import encode_token
 from aphlict.core.sequencer import Sequencer
 from aphlict.core.stats import LIMIT_NAMES, REFUSALS, Counters, LimitCounters, SubscriberStats
 from aphlict.core.subscriptions import Instance, Receiver, Subscriber, SubscriptionBudget
-from aphlict.core.version_vector import VersionVector
+from aphlict.core.version_vector import MAX_ORIGINS, VersionVector
 from aphlict.errors import NameTooLong, Overloaded, TooManySubscriptions
 
 API_VERSION = 7  # of the status page of the Node.js server
@@ -382,6 +382,10 @@ class Hub:
                 if origin not in self.evicted or self.evicted[origin].number < evicted.number:
                     self.evicted[origin] = evicted
         self.origins.trim(self.history.first_sequence)
+        for known in (self.evicted, *(each.history.evicted for each in self.instances.values())):
+            if len(known) > MAX_ORIGINS:  # of the others, no token is valid any more
+                for origin in [name for name in known if self.origins.get(name) is None]:
+                    del known[origin]
         if self.early:
             self.early.sweep(self.origins, now)
 

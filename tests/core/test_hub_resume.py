@@ -2,8 +2,9 @@
 
 from aphlict.config.settings import ENTRIES_PER_COMMAND
 from aphlict.core.fanout import SLICE
-from aphlict.core.history import MAX_AGE
+from aphlict.core.history import MAX_AGE, Evicted
 from aphlict.core.hub import Hub, Recovery
+from aphlict.core.version_vector import MAX_ORIGINS
 from tests.support.hub import join, make_hub, publish
 
 
@@ -62,6 +63,19 @@ def test_no_token_is_issued_while_deliveries_are_queued() -> None:
     while hub.run_slice():
         pass
     assert hub.resume_token(subscribers[0], now=0)
+
+
+def test_evictions_of_forgotten_origins_are_forgotten() -> None:
+    hub = make_hub()
+    publish(hub, "one", 0)
+    history = hub.instance("default").history
+    for number in range(2 * MAX_ORIGINS):
+        name = f"{number:0>8}"
+        hub.origins.register(name, 0, float(number))
+        history.mark_evicted(name, Evicted(1, 0.0, name))
+    hub.sweep(1.0)
+    assert len(history.evicted) <= MAX_ORIGINS
+    assert f"{2 * MAX_ORIGINS - 1:0>8}" in history.evicted
 
 
 def test_the_names_to_resume_after_are_charged() -> None:
