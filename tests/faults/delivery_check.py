@@ -178,9 +178,10 @@ class Check:
 
     def _check_order(self, record: Record, epoch: Epoch) -> Iterator[Violation]:
         latest: dict[Sender, Publication] = {}
+        before_gap = {name for each in record.epochs if each.since < epoch.since for name in each.arrivals}
         for name, at in epoch.arrivals.items():
             each = self.published.get(name)
-            if each is None or each.sender is None:
+            if each is None or each.sender is None or name in before_gap:
                 continue
             before = latest.get(each.sender)
             if before is not None and before.number > each.number:

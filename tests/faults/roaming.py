@@ -33,7 +33,7 @@ class Mode(Enum):
 
 
 class Client:
-    """Roams until `stop`, or until `settle`: then it moves when it is told to."""
+    """Roams until `stop`, or until it `is_settled`: then it moves when it is told to."""
 
     def __init__(
         self, mesh: Mesh, record: Record, kind: type[Session], mode: Mode, rng: random.Random
@@ -47,6 +47,7 @@ class Client:
         self.outcomes: Counter[str] = Counter()
         self.node: MeshNode | None = None  # where it is ready
         self.is_settled = False
+        self.is_calm = False  # no gap is expected any more
         self._is_stopped = False
         self._gaps = 0  # in this session
         self._is_patient = rng.random() < 0.15
@@ -96,10 +97,9 @@ class Client:
         self._gaps += 1
         if not self.ready:
             self.outcomes["gap"] += 1
-        elif self._gaps > len(self._mesh.nodes):
-            self.record.fail(
-                time.monotonic(), Kind.NEEDLESS, "", f"gap after a token of {self._current.name}"
-            )
+        is_repeated = self.ready and self._gaps > len(self._mesh.nodes)
+        if is_repeated or (self.is_calm and self.mode is not Mode.NAMES):
+            self.record.fail(time.monotonic(), Kind.NEEDLESS, "", f"gap at {self._current.name}")
         self._names.clear()
         self.uncovered.clear()
         self.record.begin(time.monotonic())
