@@ -286,7 +286,7 @@ class Hub:
     def _ahead(self, version: Mapping[str, int]) -> dict[str, int]:
         """Return the part of a version that is beyond what this node has."""
         mine = self.origins.version()
-        return {name: number for name, number in version.items() if number > mine[name]}
+        return {name: number for name, number in version.items() if number > mine.get(name, 0)}
 
     def replay_after(
         self, subscriber: Subscriber, after: Sequence[str], now: float, done: Callable[[Recovery], None]

@@ -51,10 +51,18 @@ class Resumption:
         self.version: dict[str, int] = {}
         for token in tokens:
             # This node cannot judge the messages of unknown origins; the client is told that it may have missed some.
-            merge(self.version, {name: n for name, n in token.version.items() if origins.get(name)})
+            # While nodes have not been heard, they may come; later the origins are those of nodes that are gone.
+            known = {
+                name: number
+                for name, number in token.version.items()
+                if origins.get(name) or not origins.is_complete
+            }
+            merge(self.version, known)
         self.recovered = any(_is_valid(token, history, origins, epoch) for token in tokens)
         if not tokens:
             self._follow_names(history, channels, origins)
+        else:
+            self._add_origins(history)
         self.sequence = origins.sequence_of(self.version)
 
     def missing(self, history: InstanceHistory, channels: Collection[str]) -> list[Entry]:
@@ -79,6 +87,15 @@ class Resumption:
             self.examined += len(here)
             early += self._digests - here
         return tuple(early[:MAX_EARLY])
+
+    def _add_origins(self, history: InstanceHistory) -> None:
+        """Learn from the names of messages whose origin no token lists: the node that made it had not heard it yet.
+
+        The client has had the messages of the origin before these, or was not owed them.
+        """
+        messages = [entry.message for name in self._names if (entry := history.get(name))]
+        for message in [each for each in messages if each.origin not in self.version]:
+            merge(self.version, {message.origin: message.number})
 
     def _follow_names(
         self, history: InstanceHistory, channels: Collection[str], origins: VersionVector
@@ -129,7 +146,7 @@ def _is_valid(token: ResumeToken, history: InstanceHistory, origins: VersionVect
     if not version:
         return False
     unknown = [number for name, number in version.items() if origins.get(name) is None]
-    if any(unknown):
+    if any(unknown) and not origins.is_from_here(version):
         return False
     is_early = at < origins.started + PREDECESSOR_SECONDS and not origins.is_from_here(version)
     if (unknown or not origins.is_complete) and is_early:
@@ -158,6 +175,14 @@ def merge(version: dict[str, int], other: Mapping[str, int]) -> None:
     for name, number in other.items():
         if number > version.get(name, -1):
             version[name] = number
+
+
+def _may_come(origins: VersionVector, name: str, number: int, now: float) -> bool:
+    """Whether this node may still receive messages of an origin up to a number; some node has to have them."""
+    origin = origins.get(name)
+    if origin is None:
+        return not origins.is_complete
+    return origin.number < number and origin.heard_at > now - SETTLED_SECONDS
 
 
 class EarlyClients:
@@ -246,13 +271,7 @@ class EarlyClients:
     def sweep(self, origins: VersionVector, now: float) -> None:
         """Forget what this node has by now, and what will not come any more."""
         for receiver, version in list(self._versions.items()):
-            left = {
-                name: number
-                for name, number in version.items()
-                if (origin := origins.get(name)) is not None
-                and origin.number < number
-                and origin.heard_at > now - SETTLED_SECONDS  # otherwise no node has the messages any more
-            }
+            left = {name: number for name, number in version.items() if _may_come(origins, name, number, now)}
             if left != version:
                 self._set_version(receiver, left)
         for receiver, (_, since) in list(self._digests.items()):
