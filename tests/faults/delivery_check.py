@@ -6,8 +6,9 @@ divide what it received into epochs. In an epoch
   that were sent to two nodes since the first did not answer: each node may have accepted them as its own;
 - every message on its channels whose first POST began in the epoch and that was acknowledged arrives, at the latest
   when all faults have ended;
-- messages of one publisher that the same process of a node accepted, each after the receipt of the one before, arrive
-  in that order; whatever arrived before a resume that says `recovered: true`, nothing before it is missing then.
+- messages of the epoch and of one publisher that the same process of a node accepted, each after the receipt of the
+  one before, arrive in that order; whatever arrived before a resume that says `recovered: true`, nothing before it is
+  missing then.
 Polls one after the other on one connection recover, but for a node that has just started and learns of others.
 A message that was sent to two nodes has no order. One without a receipt may arrive or not. One whose every holder was
 killed before each of the other nodes had it may be lost: it was not passed on.
@@ -178,10 +179,9 @@ class Check:
 
     def _check_order(self, record: Record, epoch: Epoch) -> Iterator[Violation]:
         latest: dict[Sender, Publication] = {}
-        before_gap = {name for each in record.epochs if each.since < epoch.since for name in each.arrivals}
         for name, at in epoch.arrivals.items():
             each = self.published.get(name)
-            if each is None or each.sender is None or name in before_gap:
+            if each is None or each.sender is None or each.began < epoch.since:
                 continue
             before = latest.get(each.sender)
             if before is not None and before.number > each.number:
