@@ -31,6 +31,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # With -n, the tests of one group run one after the other, in their order; all others at any time in any process.
 GROUPS = {
     "tests/cli/test_first_use.py": "one project",
+    "tests/faults/test_resume_chaos.py": "load",
     "tests/faults/test_slow_readers.py": "load",
     "tests/faults/test_storm.py": "load",
     "tests/server/conformance/test_autobahn.py": "one installation of the suite",
