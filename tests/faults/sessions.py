@@ -51,7 +51,10 @@ class Session(asyncio.Protocol):
         """Called by asyncio."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self.send(self.first_request())
+        if self.ended.done():
+            transport.abort()
+        else:
+            self.send(self.first_request())
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio. What comes after the end is not read any more."""
@@ -146,7 +149,10 @@ class WebSocketSession(Session):
 
     def leave(self) -> None:
         """Ask for a last token."""
-        self.send(_command("ping", None, LEFT))
+        if self._transport is None:  # it has not connected yet
+            self.end("left")
+        else:
+            self.send(_command("ping", None, LEFT))
 
     def _on_frame(self, content: dict[str, Any]) -> None:
         if "subscribers" in content:
