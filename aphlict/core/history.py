@@ -156,13 +156,14 @@ def _is_on(entry: Entry, channels: Collection[str]) -> bool:
 class HistoryStore:
     """All histories of a node: numbers the messages and enforces the bounds.
 
-    `overflowed` counts messages that were evicted before they were MAX_AGE old.
+    `evictions` counts evicted messages, `overflowed` those of them that were not MAX_AGE old.
     """
 
     def __init__(self, max_memory: int, max_messages: int = MAX_MESSAGES, max_age: float = MAX_AGE) -> None:
         self.max_memory = max_memory  # bytes
         self.memory_size = 0  # bytes
         self.sequence = 0
+        self.evictions = 0
         self.overflowed = 0
         self._max_messages = max_messages
         self._max_age = max_age
@@ -196,6 +197,7 @@ class HistoryStore:
 
     def _evict_oldest(self, history: InstanceHistory) -> None:
         self.memory_size -= history.evict_oldest().message.memory_size
+        self.evictions += 1
         self._evicted += 1
 
     @property
@@ -228,3 +230,4 @@ class HistoryStore:
         # Histories are appended to in the order of the store, so this entry is the oldest of its own.
         self.memory_size -= entry.message.memory_size
         entry.history.evict_oldest()
+        self.evictions += 1

@@ -176,14 +176,14 @@ class Hub:
 
         It is not forwarded: what other nodes lack is found out by comparing version vectors.
         """
-        origin = self.origins.get(message.origin)
-        if origin is None:
-            origin = self.origins.register(message.origin, message.number - 1, at)
-            origin.is_partial = True
-        if message.number <= origin.number or at <= now - MAX_AGE:
-            if not origin.base < message.number <= origin.number:  # it is not here, and comes too late
-                evicted = Evicted(message.number, at, message.unique_id)
-                self.instance(message.instance).history.mark_evicted(message.origin, evicted)
+        origin = self.origins.get(message.origin) or self.origins.register(
+            message.origin, message.number - 1, at
+        )
+        if message.number <= origin.number:
+            return False
+        if at <= now - MAX_AGE:
+            evicted = Evicted(message.number, at, message.unique_id)
+            self.instance(message.instance).history.mark_evicted(message.origin, evicted)
             return False
         self._keep(message, at)
         return True

@@ -1,6 +1,5 @@
 """What one process of a node tells another about its histories, beside the messages that they keep."""
 
-from collections.abc import Mapping
 from math import inf
 
 from msgspec import Struct
@@ -34,26 +33,32 @@ def describe_origins(hub: Hub) -> HubState:
     return HubState(hub.origins.states(), hub.origins.is_complete, hub.origins.gap_at)
 
 
-def adopt(hub: Hub, state: HubState, before: Mapping[str, int]) -> bool:
-    """Take over the state of the other process, after everything that it keeps was restored here.
+def adopt_losses(hub: Hub, state: HubState, *, is_joining: bool) -> bool:
+    """Take over what the other process does not keep, before those of its messages that this one lacks are restored.
 
-    `before`: the version of this hub before that. Returns whether messages were evicted or lost there which never
-    came here. The caller must call `Sequencer.release` then.
+    Returns whether messages were evicted or lost there which never came here: clients of this hub may have missed
+    them. Otherwise those who receive the restored messages would seem to have had everything before.
     """
-    gap = state.gap_at > hub.origins.gap_at
+    version = hub.origins.version()
+    evicted = [*state.instances.values(), state.removed]
+    gap = state.gap_at > hub.origins.gap_at or any(
+        last.number > version.get(name, 0) for each in evicted for name, last in each.items()
+    )
+    if (
+        is_joining
+    ):  # the hub took messages for those before its first contact that its predecessor had received
+        gap = gap or any(each.base > version.get(each.name, each.base) for each in state.origins)
     hub.origins.gap_at = max(hub.origins.gap_at, state.gap_at)
     for each in state.origins:
         _adopt_origin(hub, each)
-    for evicted in (*state.instances.values(), state.removed):
-        gap = gap or any(last.number > before.get(name, 0) for name, last in evicted.items())
     for name, last in state.removed.items():
-        if last.number > before.get(name, 0):
+        if last.number > version.get(name, 0):
             for instance in hub.instances.values():
                 instance.history.mark_evicted(name, last)
             _mark(hub.evicted, name, last)
-    for instance_name, evicted in state.instances.items():
-        for name, last in evicted.items():
-            if last.number > before.get(name, 0):
+    for instance_name, marks in state.instances.items():
+        for name, last in marks.items():
+            if last.number > version.get(name, 0):
                 hub.instance(instance_name).history.mark_evicted(name, last)
     return gap
 
@@ -65,19 +70,28 @@ def _adopt_origin(hub: Hub, state: OriginState) -> None:
         origin = origins.register(state.name, state.base, state.base_at)
     elif origin is origins.own:
         return
-    if origin.is_partial or state.base > origin.base:
+    if state.base > origin.base:
         origin.base, origin.base_at = state.base, state.base_at
-        origin.is_partial = False
-    # Messages that wait here have come after the hub's number was reached there: they have to be delivered yet.
-    number = state.base if origin.held and origins.own is None else state.number
-    if number > origin.number:
-        origin.record(number, hub.history.skip_sequence())
+        origin.record(state.base, hub.history.skip_sequence())
     if origins.own is None:
         origin.heard_at, origin.has_ended = state.heard_at, state.has_ended
     else:
         # An edge that joins still takes this hub's predecessor for the present one.
         origin.heard_at = max(origin.heard_at, min(state.heard_at, origins.started))
         origin.has_ended = origin.has_ended or state.has_ended or state.heard_at == inf
+
+
+def adopt_numbers(hub: Hub, state: HubState) -> None:
+    """Take over how far the other process is, after all messages that it keeps. The caller must call
+    `Sequencer.release` then."""
+    origins = hub.origins
+    for each in state.origins:
+        origin = origins.get(each.name)
+        if origin is None or origin is origins.own:
+            continue
+        # Messages that wait at an edge have come before the state, and have to be delivered yet.
+        if each.number > origin.number and not (origin.held and origins.own is None):
+            origin.record(each.number, hub.history.skip_sequence())
 
 
 def _mark(evicted: dict[str, Evicted], name: str, last: Evicted) -> None:

@@ -50,8 +50,7 @@ class MessageOrigin:
     were published before the first contact, or they are lost; `base_at` is when that was noted. `heard_at` is the
     time of the last message, from whichever node, or greeting; `greeted_at` that of the last greeting, which its own
     node sends, and `after` up to which number that node had sent its messages then, or given them up. `has_ended`:
-    its node has another origin now. `is_partial`: its messages were restored from another process, which has not
-    described yet what came before them. Times are monotonic seconds.
+    its node has another origin now. Times are monotonic seconds.
     """
 
     __slots__ = (
@@ -68,7 +67,6 @@ class MessageOrigin:
         "heard_at",
         "held",
         "held_size",
-        "is_partial",
         "name",
         "number",
         "promised",
@@ -81,7 +79,6 @@ class MessageOrigin:
         self.greeted_at = -inf
         self.after = 0
         self.has_ended = False
-        self.is_partial = False
         self.fingerprint = ""  # of its node, once that has sent a greeting
         self.held: dict[int, Message] = {}  # messages that wait for those before them
         self.held_size = 0  # bytes

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from aphlict.core.hub import Hub
 from aphlict.core.message import Message
-from aphlict.core.state import HubState, adopt, describe
+from aphlict.core.state import HubState, adopt_losses, adopt_numbers
 from aphlict.workers.ipc import (
     Ack,
     HistoryRecord,
@@ -50,7 +50,6 @@ class HubConnection(asyncio.Protocol):
 
     def __init__(self, hub: Hub, on_gap: Callable[[], None]) -> None:
         self._hub = hub
-        self._version = hub.origins.version()  # before the hub's history
         self._on_gap = on_gap
         self._reader = RecordReader()
         self._records: deque[Record] = deque()  # received, not yet applied
@@ -67,11 +66,8 @@ class HubConnection(asyncio.Protocol):
         """Send the history of this edge to the hub."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._transfer = Transfer(transport, self._hub.history, lambda _entry: True, self._on_transferred)
+        self._transfer = Transfer(transport, self._hub, lambda _entry: True, lambda: None)
         self._transfer.start()
-
-    def _on_transferred(self) -> None:
-        self._send(HistoryRecord([], describe(self._hub)))
 
     def pause_writing(self) -> None:
         """Called by asyncio when the write buffer is full."""
@@ -154,12 +150,15 @@ class HubConnection(asyncio.Protocol):
                     self._send(
                         StatsReply(number, os.getpid(), hub.subscriber_stats(instance), hub.load, hub.reach)
                     )
-                case HistoryRecord(messages, state):
-                    yield from self._restore(messages)
+                case HistoryRecord(messages, state, is_last):
                     if state is not None:
+                        self._adopt_losses(state, is_joining=True)
+                    yield from self._restore(messages)
+                    if state is not None and is_last:
                         self._join(state)
                 case OriginsRecord(state):
-                    self._adopt(state, self._hub.origins.version())
+                    self._adopt_losses(state, is_joining=False)
+                    self._adopt_numbers(state)
 
     def _publish(self, messages: list[PackedMessage], matched: list[int]) -> Iterator[None]:
         for packed in messages:
@@ -173,18 +172,20 @@ class HubConnection(asyncio.Protocol):
 
     def _join(self, state: HubState) -> None:
         """The whole history of the hub has been received."""
-        self._adopt(state, self._version)
+        self._adopt_numbers(state)
         if not self._is_closed:
             self._hub.in_sync_until = math.inf
         if not self.joined.done():
             self.joined.set_result(None)
 
-    def _adopt(self, state: HubState, before: dict[str, int]) -> None:
-        self._hub.origins.is_complete = state.is_complete
-        gap = adopt(self._hub, state, before)
-        self._hub.sequencer.release(time.monotonic())
-        if gap:
+    def _adopt_losses(self, state: HubState, *, is_joining: bool) -> None:
+        if adopt_losses(self._hub, state, is_joining=is_joining):
             self._on_gap()
+
+    def _adopt_numbers(self, state: HubState) -> None:
+        self._hub.origins.is_complete = state.is_complete
+        adopt_numbers(self._hub, state)
+        self._hub.sequencer.release(time.monotonic())
 
     def _send(self, record: Record) -> None:
         assert self._transport is not None

@@ -13,7 +13,7 @@ from contextlib import suppress
 from aphlict.core.history import Entry
 from aphlict.core.hub import Hub, MessageReceipt
 from aphlict.core.message import Message
-from aphlict.core.state import HubState, adopt, describe, describe_origins
+from aphlict.core.state import HubState, adopt_losses, adopt_numbers, describe_origins
 from aphlict.core.stats import SubscriberStats
 from aphlict.workers.ipc import (
     MAX_ROOM,
@@ -57,13 +57,11 @@ class EdgeConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._transfer: Transfer | None = None
         self.flow = FlowControl()
-        self._version: dict[str, int] = {}  # of the hub, before the history of the edge came
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Close the stream unless the other process runs as the same user."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._version = self._pool.version()
         if not _is_same_user(transport.get_extra_info("socket")):
             transport.abort()
 
@@ -100,7 +98,7 @@ class EdgeConnection(asyncio.Protocol):
         """Adopt the state of the edge, whose whole history has come, and send it the messages that it lacks, over
         several turns of the loop; then call `on_done`."""
         assert self._transport is not None
-        adopt(hub, state, self._version)
+        adopt_numbers(hub, state)
         hub.sequencer.release(time.monotonic())
         # What this hub's predecessor knew, its edges have.
         hub.origins.is_complete = hub.origins.is_complete or state.is_complete
@@ -109,7 +107,7 @@ class EdgeConnection(asyncio.Protocol):
         def is_missing(entry: Entry) -> bool:
             return entry.message.number > version.get(entry.message.origin, 0)
 
-        self._transfer = Transfer(self._transport, hub.history, is_missing, on_done)
+        self._transfer = Transfer(self._transport, hub, is_missing, on_done)
         self._transfer.start()
 
 
@@ -211,10 +209,6 @@ class EdgePool:
         self.flush()
         self._send_all(OriginsRecord(describe_origins(self._hub)))
 
-    def version(self) -> dict[str, int]:
-        """Return the version of the hub."""
-        return self._hub.origins.version()
-
     def request_stats(self, instance: str, done: Callable[[list[StatsReply]], None]) -> None:
         """Request the statistics of all edges."""
         if not self._joined:
@@ -265,10 +259,13 @@ class EdgePool:
     def _on_history(self, edge: EdgeConnection, record: HistoryRecord) -> None:
         """Restore messages that this hub lacks: it may have replaced a hub that crashed."""
         now = time.monotonic()
+        if record.state is not None and adopt_losses(self._hub, record.state, is_joining=True) and self._joined:
+            self._hub.origins.gap_at = now  # the others have missed these messages too
+            self.send_origins()
         unknown = [packed for packed in record.messages if self._hub.restore(packed.unpack(), packed.at, now)]
         if unknown:
             self._send_all(Publish(0, unknown))
-        if record.state is not None:
+        if record.state is not None and record.is_last:
             edge.exchange(self._hub, record.state, lambda: self._join(edge))
             self.send_origins()  # others have received messages from this edge, and what came before them
             self._hub.history.expire(now)  # the edge may have evicted these already
@@ -276,7 +273,6 @@ class EdgePool:
 
     def _join(self, edge: EdgeConnection) -> None:
         """Add an edge that has the whole history; messages that are published from now on are sent to it."""
-        edge.write(encode(HistoryRecord([], describe(self._hub))))
         self._joined.add(edge)
         log.info("an edge has joined: %d of %d", len(self._joined), self._expected)
         if len(self._joined) >= self._expected:

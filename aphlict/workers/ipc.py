@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 
-from aphlict.core.history import Entry, HistoryStore
+from aphlict.core.history import Entry
+from aphlict.core.hub import Hub
 from aphlict.core.message import Message
-from aphlict.core.state import HubState
+from aphlict.core.state import HubState, describe
 from aphlict.core.stats import SubscriberStats
 
 LENGTH_SIZE = 4  # bytes: the length of a record precedes it, which is MessagePack
@@ -71,11 +72,14 @@ class StatsReply(Struct, array_like=True, tag="stats_reply"):
 class HistoryRecord(Struct, array_like=True, tag="history"):
     """Both ways, when an edge joins: messages from the history of the sender.
 
-    The last record of a history has the state. After the hub's last record the edge is up to date.
+    The first record has the state, and so has one before which messages were evicted: the receiver must know what is
+    missing before it delivers what comes after. The last record has it again. After the hub's last record the edge is
+    up to date.
     """
 
     messages: list[PackedMessage]
     state: HubState | None = None
+    is_last: bool = False
 
 
 class OriginsRecord(Struct, array_like=True, tag="origins"):
@@ -177,22 +181,24 @@ class Transfer:
     """Writes the history to a transport, in order; `is_wanted` selects the entries.
 
     Messages that are published meanwhile are written too, and entries that are evicted before their turn are not, so
-    nothing is buffered. When everything is written, `on_done` is called in the same turn of the loop, to write the
-    last HistoryRecord: no message can come between them. `pause` and `resume` are for the transport's flow control.
+    nothing is buffered. When everything is written, including the last HistoryRecord, `on_done` is called in the same
+    turn of the loop: no message can come between them. `pause` and `resume` are for the transport's flow control.
     """
 
     def __init__(
         self,
         transport: asyncio.Transport,
-        archive: HistoryStore,
+        hub: Hub,
         is_wanted: Callable[[Entry], bool],
         on_done: Callable[[], None],
     ) -> None:
         self._transport = transport
-        self._archive = archive
+        self._hub = hub
+        self._archive = hub.history
         self._is_wanted = is_wanted
         self._on_done = on_done
         self._sequence = 0  # of the last entry that was examined
+        self._evictions = -1  # when the state was last written
         self._is_paused = False
         self._is_done = False
         self._next: asyncio.Handle | None = None
@@ -219,11 +225,15 @@ class Transfer:
         self._next = None
         if self._is_paused or self._transport.is_closing():
             return
+        state = None
+        if self._evictions != self._archive.evictions:
+            state, self._evictions = describe(self._hub), self._archive.evictions
         messages = self._next_messages()
-        if messages:
-            self._transport.write(encode(HistoryRecord(messages)))
+        if messages or state is not None:
+            self._transport.write(encode(HistoryRecord(messages, state)))
         if self._sequence == self._archive.sequence:
             self._is_done = True
+            self._transport.write(encode(HistoryRecord([], describe(self._hub), is_last=True)))
             self._on_done()
         elif not self._is_paused:  # `write` may call `pause`
             self._schedule()

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from aphlict.config.settings import Limits
@@ -25,9 +25,9 @@ def make_hub(history: int = 64 * MEBIBYTE, origin: str = ORIGIN) -> Hub:
     return Hub("f" * 16, NoForwarder(), Limits(history=history), lambda: None, time.monotonic(), origin)
 
 
-def make_edge(history: int = 64 * MEBIBYTE) -> Hub:
+def make_edge(history: int = 64 * MEBIBYTE, wake: Callable[[], None] = lambda: None) -> Hub:
     """The hub of an edge that has just been started."""
-    edge = Hub("f" * 16, NoForwarder(), Limits(history=history), lambda: None, time.monotonic())
+    edge = Hub("f" * 16, NoForwarder(), Limits(history=history), wake, time.monotonic())
     edge.origins.is_complete = False
     return edge
 

@@ -29,6 +29,7 @@ from tests.workers.links import (
     answered,
     distributing,
     joined,
+    kept,
     listening,
     make_edge,
     make_hub,
@@ -164,6 +165,24 @@ async def test_an_edge_that_missed_messages_of_an_unknown_node_knows_that() -> N
         receive(pool, *range(1, MAX_MESSAGES + 2))
         async with joined(edge, address, gaps):
             assert len(gaps) == 1
+
+
+async def test_clients_are_disconnected_before_they_receive_what_is_left() -> None:
+    """They would seem to have had everything before it."""
+    hub, edge = make_hub(), make_edge()
+    async with distributing(hub) as (pool, address):
+        async with joined(edge, address):
+            publish(pool, "0")
+            await has_number(edge, ORIGIN, 1)
+        client, _ = join(edge, "A")
+        await eventually(lambda: answered(pool) == 0, "the end of the link")
+        publish(pool, *map(str, range(1, MAX_MESSAGES + 3)))
+        before: list[list[str]] = []
+        connector = HubConnector(edge, address, lambda: before.append(client.ids))
+        async with kept(connector):
+            await asyncio.wait_for(connector.up_to_date.wait(), 20)
+        assert before == [[]]
+        assert client.ids[0] == "3"
 
 
 async def test_an_edge_without_its_hub_recovers_nobody() -> None:
@@ -340,6 +359,31 @@ async def test_another_node_returns_what_a_killed_hub_has_sent_to_no_edge() -> N
         assert ahead.ids == []
 
 
+async def test_an_edge_that_joins_a_new_hub_late_learns_what_it_missed() -> None:
+    """The hub took the messages that its predecessor had received for those before its first contact."""
+    killed, hub, edge, gaps = make_hub(), make_hub(origin="hubhub02"), make_edge(), list[float]()
+    async with distributing(killed) as (pool, address), joined(edge, address):
+        greet(killed, 0)
+        receive(pool, 1)
+        await has_number(edge, PEER, 1)
+    greet(hub, 3)
+    assert hub.origins.version()[PEER] == 3
+    async with distributing(hub) as (_, address), joined(edge, address, gaps):
+        assert len(gaps) == 1
+
+
+async def test_an_edge_learns_that_it_missed_what_another_one_has_evicted() -> None:
+    hub, behind, ahead, gaps = make_hub(), make_edge(), make_edge(), list[float]()
+    for edge in (behind, ahead):
+        edge.origins.register(PEER, 0, time.monotonic())
+    for each, age in zip(packed("1", "2", origin=PEER), (62, 61), strict=True):
+        ahead.publish(each.unpack(), each.at - age)
+    ahead.history.expire(time.monotonic())
+    async with distributing(hub) as (_, address), joined(behind, address, gaps), joined(ahead, address):
+        await eventually(lambda: gaps, "the report")
+        await has_number(behind, PEER, 2)
+
+
 # Messages that are lost on their way to the hub
 
 
@@ -426,7 +470,7 @@ class FakeHub:
     async def let_join(self, state: HubState) -> None:
         """Accept the edge, and send it the state of a hub with an empty history."""
         self._link, _ = await asyncio.get_running_loop().sock_accept(self._sock)
-        await self.send(HistoryRecord([], state))
+        await self.send(HistoryRecord([], state, is_last=True))
 
     async def send(self, record: HistoryRecord | OriginsRecord | Publish) -> None:
         """Send a record."""

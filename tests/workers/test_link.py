@@ -79,7 +79,7 @@ async def test_a_lost_connection_does_not_affect_the_next_one() -> None:
         records = (
             Publish(1, messages[:1]),
             Publish(0, messages[1:]),
-            HistoryRecord([], state_of_new_hub()),
+            HistoryRecord([], state_of_new_hub(), is_last=True),
         )
         await loop.sock_sendall(first, b"".join(encode(record) for record in records))
         first.close()  # which the edge notices when it confirms
@@ -157,7 +157,7 @@ async def test_nothing_waits_for_an_edge_that_joins_and_does_not_read() -> None:
     async with distributing(hub) as (distribution, address):
         reader, writer = await asyncio.open_unix_connection(address, limit=1024)
         with closing(writer):
-            writer.write(encode(HistoryRecord([], describe(make_edge()))))
+            writer.write(encode(HistoryRecord([], describe(make_edge()), is_last=True)))
             data = await reader.readexactly(1)
             for name in NAMES[3:100]:
                 publish(distribution, name, size=MEBIBYTE)

@@ -105,11 +105,11 @@ async def test_an_edge_that_hangs_delays_a_list_once() -> None:
         listener, _ = join(edge, "A")
         reader, writer = await asyncio.open_unix_connection(address)
         with closing(writer):
-            writer.write(encode(HistoryRecord([], describe(edge))))
+            writer.write(encode(HistoryRecord([], describe(edge), is_last=True)))
             records, joined = RecordReader(), False
             while not joined:
                 came = records.feed(await reader.read(65536))
-                joined = any(isinstance(each, HistoryRecord) and each.state is not None for each in came)
+                joined = any(isinstance(each, HistoryRecord) and each.is_last for each in came)
             receipts = await publish(node, make_list(0, 1000))
             assert [receipt.unique_id for receipt in receipts] == [str(n) for n in range(1000)]
         while edge.run_slice():
