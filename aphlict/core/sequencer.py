@@ -169,7 +169,9 @@ class Sequencer:
         """Begin with what a node sends from now on, if it is older than this one: the messages before that were for
         this node's predecessor, unless this node has been running for longer than messages are queued."""
         started = self._origins.started
-        if now - greeting.age <= started and origin.number == 0 and greeting.after > 0:
+        # The edges of a hub may know the origin from the hub's predecessor.
+        is_new = origin.number == 0 and origin.base_at >= started
+        if now - greeting.age <= started and is_new and greeting.after > 0:
             if now > started + MAX_AGE:
                 self._skip(origin, greeting.after, now)
             else:

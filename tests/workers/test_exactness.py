@@ -359,6 +359,22 @@ async def test_another_node_returns_what_a_killed_hub_has_sent_to_no_edge() -> N
         assert ahead.ids == []
 
 
+async def test_a_new_hub_knows_other_nodes_from_its_edges() -> None:
+    """What another node has sent to its predecessor is not from before the first contact."""
+    killed, edge, gaps = make_hub(), make_edge(), list[float]()
+    async with distributing(killed) as (pool, address), joined(edge, address):
+        greet(killed, 0)
+        pool.send_origins()
+        await has_number(edge, PEER, 0)
+    hub = make_hub(origin="hubhub02")
+    async with distributing(hub) as (pool, address), joined(edge, address, gaps):
+        greet(hub, 3)
+        assert hub.origins.version()[PEER] == 0
+        hub.sequencer.run(time.monotonic() + 2)
+        await has_number(edge, PEER, 3)
+        assert len(gaps) == 1
+
+
 async def test_an_edge_that_joins_a_new_hub_late_learns_what_it_missed() -> None:
     """The hub took the messages that its predecessor had received for those before its first contact."""
     killed, hub, edge, gaps = make_hub(), make_hub(origin="hubhub02"), make_edge(), list[float]()
