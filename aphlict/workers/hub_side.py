@@ -259,7 +259,11 @@ class EdgePool:
     def _on_history(self, edge: EdgeConnection, record: HistoryRecord) -> None:
         """Restore messages that this hub lacks: it may have replaced a hub that crashed."""
         now = time.monotonic()
-        if record.state is not None and adopt_losses(self._hub, record.state, is_joining=True) and self._joined:
+        if (
+            record.state is not None
+            and adopt_losses(self._hub, record.state, is_joining=True)
+            and self._joined
+        ):
             self._hub.origins.gap_at = now  # the others have missed these messages too
             self.send_origins()
         unknown = [packed for packed in record.messages if self._hub.restore(packed.unpack(), packed.at, now)]
