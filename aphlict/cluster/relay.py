@@ -59,6 +59,8 @@ class Relay:
         """Queue a message for every peer that is not in its `touched`. Never waits, never raises."""
         if message.origin == self._local.origin:
             self._local.last_number = message.number
+        if not self._peers:
+            return
         fingerprint, now = self._local.fingerprint, time.monotonic()
         everyone = Envelope(message, fingerprint, (), now, message.touched)
         receivers = tuple(peer for peer in self._peers if peer.needs(everyone))
