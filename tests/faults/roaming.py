@@ -206,7 +206,7 @@ def _shown(after: Sequence[str]) -> str:
     return " ".join(each[:SHOWN] for each in after)
 
 
-def crowd(mesh: Mesh, records: Sequence[Record], rng: random.Random) -> list[Client]:
+def make_clients(mesh: Mesh, records: Sequence[Record], rng: random.Random) -> list[Client]:
     """A client for each record, of all kinds and modes."""
     kinds = (WebSocketSession, EventStreamSession, PollSession)
     modes = {

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
-from tests.support.frames import CLOSE, PING, PONG, TEXT, frame
+from tests.support.frames import CLOSE, PING, PONG, TEXT, frame, take_frame
 
 MAX_UNCOVERED = 7  # messages since its token after which a WebSocket client asks for another
 SUBSCRIBED, RESUMED, REFRESHED, LEFT = 1, 2, 3, 4  # ids of commands
@@ -136,7 +136,7 @@ class WebSocketSession(Session):
         if not self._has_head:
             self._has_head = self.take_head(101) is not None
         while self._has_head and not self.ended.done():
-            found = _take_frame(self._data)
+            found = take_frame(self._data)
             if found is None:
                 return
             opcode, payload = found
@@ -293,19 +293,3 @@ class PollSession(Session):
 
 def _command(name: str, data: object, number: int) -> bytes:
     return frame(json.dumps({"command": name, "data": data, "id": number}).encode(), key=ZERO)
-
-
-def _take_frame(data: bytearray) -> tuple[int, bytes] | None:
-    """Remove a complete frame."""
-    if len(data) < 2:
-        return None
-    size, head = data[1] & 0x7F, 2
-    if size >= 126:
-        head = 4 if size == 126 else 10
-        size = int.from_bytes(data[2:head], "big")
-    if len(data) < head + size:
-        return None
-    payload = bytes(data[head : head + size])
-    opcode = data[0] & 0x0F
-    del data[: head + size]
-    return opcode, payload

@@ -22,7 +22,7 @@ from tests.faults.chaos_report import Report
 from tests.faults.delivery_check import Check, Record
 from tests.faults.mesh import Mesh, MeshNode, running_mesh
 from tests.faults.publishing import Publisher
-from tests.faults.roaming import Client, Mode, crowd
+from tests.faults.roaming import Client, Mode, make_clients
 from tests.faults.trouble import Trouble
 from tests.support.waiting import eventually, eventually_async
 
@@ -57,7 +57,7 @@ class Chaos:
             Record("", INSTANCES[number % 2], rng.sample(CHANNELS, rng.choice((1, 1, 2))))
             for number in range(CLIENTS)
         ]
-        self.clients = crowd(mesh, self.records, rng)
+        self.clients = make_clients(mesh, self.records, rng)
         self.publishers = [
             Publisher(mesh, self.check, number, INSTANCES[number % 2], CHANNELS, random.Random(rng.random()))
             for number in range(PUBLISHERS)

@@ -1,4 +1,4 @@
-"""Frames of a client, encoded without code of the server."""
+"""Frames of a client and of a server, without code of the server."""
 
 KEY = b"\x12\x34\x56\x78"
 
@@ -33,3 +33,19 @@ def frame(
 def text(content: str) -> bytes:
     """A whole text message in one frame."""
     return frame(content.encode())
+
+
+def take_frame(data: bytearray) -> tuple[int, bytes] | None:
+    """Remove the first frame, which is not masked, once it is complete; return its opcode and payload."""
+    if len(data) < 2:
+        return None
+    size, head = data[1] & 0x7F, 2
+    if size >= 126:
+        head = 4 if size == 126 else 10
+        size = int.from_bytes(data[2:head], "big")
+    if len(data) < head + size:
+        return None
+    payload = bytes(data[head : head + size])
+    opcode = data[0] & 0x0F
+    del data[: head + size]
+    return opcode, payload
