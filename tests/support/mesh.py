@@ -6,6 +6,7 @@ of the server.
 
 import asyncio
 import json
+import random
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
@@ -67,6 +68,7 @@ class Mesh:
         replaced = {
             "aphlict.node.Server": Server,
             "aphlict.node.new_origin_name": self._new_origin_name,
+            "aphlict.cluster.peer.random": random.Random(0),
             "aphlict.cluster.peer.PeerConnection": lambda *arguments: PeerConnection(self, *arguments),
             "aphlict.cluster.relay.PeerOptions": lambda: options or PeerOptions(),
             "aphlict.workers.hub_side._is_same_user": lambda _socket: True,

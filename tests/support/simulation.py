@@ -3,6 +3,8 @@
 import asyncio
 import contextvars
 import logging
+import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,17 +15,6 @@ from unittest import mock
 T = TypeVar("T")
 
 UNIX_TIME = 1e9  # at which the clock of a loop is 0
-# The modules that read the clock; each has imported `time`.
-CLOCK_READERS = (
-    "aphlict.node",
-    "aphlict.cluster.peer",
-    "aphlict.cluster.peer_log",
-    "aphlict.cluster.relay",
-    "aphlict.server.admin_port",
-    "aphlict.workers.edge_side",
-    "aphlict.workers.hub_side",
-)
-
 current_process: contextvars.ContextVar["Process | None"] = contextvars.ContextVar("process", default=None)
 
 
@@ -290,8 +281,9 @@ def virtual(loop: VirtualLoop, replaced: Mapping[str, object]) -> Iterator[None]
     clock = VirtualTime(loop)
     logger = logging.getLogger("aphlict")
     with ExitStack() as stack:
-        for module in CLOCK_READERS:
-            stack.enter_context(mock.patch(f"{module}.time", clock))
+        for name, module in list(sys.modules.items()):
+            if name.startswith("aphlict.") and getattr(module, "time", None) is time:
+                stack.enter_context(mock.patch(f"{name}.time", clock))
         for name, value in replaced.items():
             stack.enter_context(mock.patch(name, value))
         stack.callback(logger.setLevel, logger.level)
