@@ -269,6 +269,30 @@ def test_the_successor_of_a_killed_hub_does_not_publish_the_history_again(
         assert not set(client.received) - {*before, *after}
 
 
+@all_readers
+def test_an_edge_that_lacks_evicted_messages_delivers_no_later_ones_before_the_report(
+    transport: Transport, memory: Memory
+) -> None:
+    """It hangs while its hub is replaced, and joins when the history has moved on."""
+    case = Case(workers={"A": 2}, limits__history=20_000)
+    client = case.client("A", transport, memory, place=1)
+    case.publish("A", 2)
+    case.wait(0.3)
+    client.read()
+    case.mesh.stop_edge("A", 1)
+    case.mesh.kill_hub("A")
+    case.mesh.start_hub("A")
+    case.wait(4.0)
+    case.publish("A", 100)
+    case.mesh.continue_edge("A", 1)
+    for _ in range(20):
+        case.wait(0.001)
+        client.read()
+    case.settle()
+    assert client.gaps
+    case.mesh.close()
+
+
 # Messages that never arrive
 
 

@@ -196,6 +196,18 @@ class Mesh:
             self.members[name].edges[place] = None
             self._exit(edge[0])
 
+    def stop_edge(self, name: str, place: int) -> None:
+        """Stop a process with clients, as by SIGSTOP."""
+        edge = self.members[name].edges[place]
+        assert edge is not None
+        edge[0].stop()
+
+    def continue_edge(self, name: str, place: int) -> None:
+        """Let a stopped process continue."""
+        edge = self.members[name].edges[place]
+        assert edge is not None
+        edge[0].resume()
+
     def _exit(self, process: Process) -> None:
         process.kill()
         self.loop.run_ready()
