@@ -106,7 +106,9 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule(instance=INSTANCES, channels=SETS, seconds=st.sampled_from([0, 0, 0, 0.5, 20]))
     def publish(self, instance: str, channels: list[str], seconds: float) -> None:
-        """Publish a message, after some time."""
+        """Publish a message, after some time. In a longer time, messages of a queued replay could be evicted."""
+        if seconds > 1:
+            self.finish_work()
         self.harness.now += seconds
         message = Published(f"m{len(self.published)}", instance, channels, self.harness.now)
         self.published.append(message)
