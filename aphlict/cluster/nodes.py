@@ -21,9 +21,9 @@ class LocalNode:
         self.last_number = 0
         self.started = time.monotonic()
 
-    def greeting(self, after: int) -> str:
-        """Return the value of ORIGIN_FIELD, see `Greeting`."""
-        return f"{self.origin} {after} {time.monotonic() - self.started:.3f}"
+    def greeting(self, after: int, dropped_at: float) -> str:
+        """Return the value of ORIGIN_FIELD, see `Greeting`. `dropped_at`: when a message was last given up."""
+        return f"{self.origin} {after} {time.monotonic() - max(self.started, dropped_at):.3f}"
 
 
 class RemoteNode:

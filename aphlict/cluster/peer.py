@@ -81,6 +81,7 @@ class Peer:
         self._may_be_stale = False  # the next failure may only mean that an idle connection was closed
         self._backlog = 0  # how many of the messages that were queued when it came back are still queued
         self._responded_at = self._probed_at = time.monotonic()
+        self._dropped_at = -inf  # when a message was last given up
         self._backoff = 0.0  # seconds
         self._wake = asyncio.Event()
         self._retry_now = asyncio.Event()  # ends the pause between two attempts
@@ -110,7 +111,12 @@ class Peer:
         return self._local.last_number if first is None else first - 1
 
     def _greeting(self) -> str:
-        return self._local.greeting(self.sent_number)
+        return self._local.greeting(self.sent_number, self._dropped_at)
+
+    def _on_dropped(self, count: int) -> None:
+        if count:
+            self._dropped_at = time.monotonic()
+        self.log.on_dropped(count)
 
     def repair(self, entries: Iterable[Entry], now: float) -> None:
         """Queue messages that the peer lacks, and that nobody else sends it.
@@ -143,7 +149,7 @@ class Peer:
 
     def put(self, envelope: Envelope) -> None:
         """Queue a message."""
-        self.log.on_dropped(self._outbox.put(envelope))
+        self._on_dropped(self._outbox.put(envelope))
         self._wake.set()
 
     def finish(self) -> None:
@@ -180,7 +186,7 @@ class Peer:
             await self._recover(PeerError(f"unexpected error: {error!r}"))
 
     async def _step(self) -> None:
-        self.log.on_dropped(self._outbox.trim(time.monotonic()))
+        self._on_dropped(self._outbox.trim(time.monotonic()))
         if self._needs_probe():
             await self._probe()
         elif self._outbox:
@@ -279,6 +285,7 @@ class Peer:
         """It rejects a message of the batch permanently: halve the batch until that one is alone, then drop it."""
         self._batch_count = max(1, len(batch) // 2)
         if len(batch) == 1:
+            self._dropped_at = time.monotonic()
             self.log.on_message_rejected(batch[0].message.unique_id, error)
             self._in_flight = []
 

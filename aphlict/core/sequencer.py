@@ -6,7 +6,7 @@ from math import inf
 
 from msgspec import Struct
 
-from aphlict.core.history import MAX_AGE, Entry, HistoryStore
+from aphlict.core.history import Entry, HistoryStore
 from aphlict.core.message import Message
 from aphlict.core.version_vector import (
     HOLD_SECONDS,
@@ -26,9 +26,10 @@ REPAIR_SECONDS = 30.0  # within which other nodes send what they have of a node 
 
 
 class Greeting(Struct, frozen=True):
-    """Sent by a node with every request: its fingerprint, its origin, and the age of that in seconds.
+    """Sent by a node with every request: its fingerprint and its origin.
 
-    It has sent all its own messages up to the number `after` on this way, or will never send them.
+    It has sent all its own messages up to the number `after` on this way, or will never send them. `age`: for how
+    many seconds it has existed, and has given up none of them.
     """
 
     fingerprint: str
@@ -166,16 +167,13 @@ class Sequencer:
         self._release(origin, now)
 
     def _on_first_greeting(self, origin: MessageOrigin, greeting: Greeting, now: float) -> None:
-        """Begin with what a node sends from now on, if it is older than this one: the messages before that were for
-        this node's predecessor, unless this node has been running for longer than messages are queued."""
+        """Begin with what a node sends from now on, if it is older than this one, and has given up no message since:
+        those before that were for this node's predecessor."""
         started = self._origins.started
         # The edges of a hub may know the origin from the hub's predecessor.
         is_new = origin.number == 0 and origin.base_at >= started
         if now - greeting.age <= started and is_new and greeting.after > 0:
-            if now > started + MAX_AGE:
-                self._skip(origin, greeting.after, now)
-            else:
-                origin.skip_to(greeting.after, self._history.skip_sequence(), now)
+            origin.skip_to(greeting.after, self._history.skip_sequence(), now)
         self.on_contact()
 
     def on_ended(self, fingerprint: str) -> None:

@@ -167,11 +167,24 @@ async def test_what_a_younger_node_sent_before_the_first_contact_is_lost() -> No
 async def test_a_node_that_has_been_cut_off_since_its_start_has_lost_messages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    other = FakeOrigin(age=10_000)
+    """They were given up 50 seconds ago."""
+    other = FakeOrigin(age=50)
     async with node_with_client() as (node, browser):
         monkeypatch.setattr(node.node.hub.origins, "started", time.monotonic() - 100)
         await other.greet(node.admin_port, after=7)
         await has_to_resume(browser)
+
+
+async def test_a_node_that_has_been_cut_off_since_its_start_has_lost_nothing_if_nothing_was_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = FakeOrigin(age=200)
+    async with node_with_client() as (node, browser):
+        monkeypatch.setattr(node.node.hub.origins, "started", time.monotonic() - 100)
+        await other.greet(node.admin_port, after=7)
+        await other.send(node.admin_port, 8)
+        assert await numbers(browser, 1) == [8]
+        await is_connected(browser)
 
 
 async def test_clients_resume_when_only_later_messages_of_a_node_arrive() -> None:

@@ -355,3 +355,18 @@ def test_a_node_does_not_vouch_for_a_killed_node_of_which_it_has_not_heard(
     case.wait(2.0)
     client.connect("A")
     case.settle()
+
+
+def test_a_client_learns_of_messages_that_were_given_up_before_the_first_contact() -> None:
+    """It was connected when they were published: they are none of those for the node's predecessor."""
+    case = Case(queue=6)
+    case.mesh.kill("A")
+    case.mesh.links["B", "A"].break_off()
+    case.mesh.start("A")
+    client = case.client("A", Transport.EVENTS, Memory.TOKEN)
+    case.wait(0.5)
+    case.publish("B", 20)
+    case.wait(5.0)
+    case.settle()
+    assert client.gaps
+    case.mesh.close()

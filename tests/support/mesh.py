@@ -47,7 +47,11 @@ class Member:
 
 
 class Mesh:
-    """Nodes that are peers of each other. `names` are single letters; `workers` and `keys` are those of all nodes."""
+    """Nodes that are peers of each other. `names` are single letters.
+
+    `workers`: of nodes with several processes. `clock_errors`: by how many seconds the Unix times of nodes differ.
+    `queue`: how many messages a node queues for a peer. `keys`: of the configuration, with `__` for a dot.
+    """
 
     def __init__(
         self,
@@ -55,9 +59,10 @@ class Mesh:
         *,
         workers: Mapping[str, int] | None = None,
         clock_errors: Mapping[str, float] | None = None,
-        options: PeerOptions | None = None,
+        queue: int | None = None,
         **keys: Any,
     ) -> None:
+        options = PeerOptions() if queue is None else PeerOptions(max_count=queue)
         self.loop = VirtualLoop()
         self.links = {(a, b): Link(self.loop) for a in names for b in names}
         self.members = {name: Member(name, (workers or {}).get(name, 1)) for name in names}
@@ -70,7 +75,7 @@ class Mesh:
             "aphlict.node.new_origin_name": self._new_origin_name,
             "aphlict.cluster.peer.random": random.Random(0),
             "aphlict.cluster.peer.PeerConnection": lambda *arguments: PeerConnection(self, *arguments),
-            "aphlict.cluster.relay.PeerOptions": lambda: options or PeerOptions(),
+            "aphlict.cluster.relay.PeerOptions": lambda: options,
             "aphlict.workers.hub_side._is_same_user": lambda _socket: True,
         }
         self._cleanup.enter_context(virtual(self.loop, replaced))
