@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterable, Mapping
+from math import inf
 
 from aphlict.cluster.http_client import PeerIdentity
 from aphlict.cluster.outbox import Envelope
@@ -39,6 +40,7 @@ class RemoteNode:
         self._local = local
         self._fingerprints: dict[str, None] = {}  # of its processes, the current one last
         self._has_greeted = False
+        self._compared_at = time.monotonic()
         self._repaired: dict[
             str, int
         ] = {}  # by origin: the last message that was sent again on this connection
@@ -58,6 +60,17 @@ class RemoteNode:
         """Whether everything is known that it may have sent to this node's predecessor."""
         has_no_numbers = self.has_responded and self.reports is None
         return self.is_self or has_no_numbers or self._has_greeted
+
+    @property
+    def compared_at(self) -> float:
+        """Until when this node has found out what it lacks of what that one has."""
+        has_no_numbers = self.has_responded and self.reports is None
+        return inf if self.is_self or has_no_numbers else self._compared_at
+
+    def on_reports(self, reports: Mapping[str, Report] | None) -> None:
+        """Note how far it is."""
+        self.reports = reports
+        self._compared_at = time.monotonic()
 
     def on_connected(self) -> None:
         """There is a new connection: it may be another process."""

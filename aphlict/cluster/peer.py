@@ -232,7 +232,7 @@ class Peer:
         self._on_response(identity)
         self._is_probed = True
         self._probed_at = time.monotonic()
-        self.node.reports = identity.reports
+        self.node.on_reports(identity.reports)
         if identity.reports is not None and self.state is not PeerState.SELF:
             self._on_report(self, identity.reports)
         self._backlog = len(self._outbox)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from math import inf
 
 from aphlict.cluster.http_client import PeerAddress
 from aphlict.cluster.nodes import LocalNode
@@ -52,6 +53,8 @@ class Relay:
     def start(self, hub: Hub | None = None) -> None:
         """Connect to the peers, in the running loop. `hub` learns what they report, and repairs what they lack."""
         self._hub = hub
+        if hub is not None:
+            hub.origins.compared_at = min((each.node.compared_at for each in self._peers), default=inf)
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(peer.run()) for peer in self._peers]
 
@@ -72,6 +75,8 @@ class Relay:
         if self._hub is not None:
             now = time.monotonic()
             self._hub.sequencer.on_report(reports, now)
+            if not self._hub.origins.is_lacking:
+                self._hub.origins.compared_at = min(each.node.compared_at for each in self._peers)
             lacking = self._hub.sequencer.lacking(reports, self._hub.history, peer.sent_number, now)
             peer.repair(lacking, now)
 

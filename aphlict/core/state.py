@@ -2,7 +2,7 @@
 
 from math import inf
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from aphlict.core.history import Evicted
 from aphlict.core.hub import Hub
@@ -12,12 +12,13 @@ from aphlict.core.version_vector import OriginState
 class HubState(Struct, frozen=True, array_like=True):
     """The version vector of a hub, and what its histories evicted: of each instance, and of those that were removed.
 
-    `is_complete` and `gap_at` are those of its VersionVector.
+    `is_complete`, `gap_at` and `compared_at` are those of its VersionVector.
     """
 
     origins: list[OriginState]
     is_complete: bool
     gap_at: float
+    compared_at: float = inf
     instances: dict[str, dict[str, Evicted]] = {}
     removed: dict[str, Evicted] = {}
 
@@ -25,12 +26,13 @@ class HubState(Struct, frozen=True, array_like=True):
 def describe(hub: Hub) -> HubState:
     """Return the state of a hub."""
     instances = {name: each.history.evicted for name, each in hub.instances.items() if each.history.evicted}
-    return HubState(hub.origins.states(), hub.origins.is_complete, hub.origins.gap_at, instances, hub.evicted)
+    return structs.replace(describe_origins(hub), instances=instances, removed=hub.evicted)
 
 
 def describe_origins(hub: Hub) -> HubState:
     """Return its version vector only."""
-    return HubState(hub.origins.states(), hub.origins.is_complete, hub.origins.gap_at)
+    origins = hub.origins
+    return HubState(origins.states(), origins.is_complete, origins.gap_at, origins.compared_at)
 
 
 def adopt_losses(hub: Hub, state: HubState, *, is_joining: bool) -> bool:
@@ -85,6 +87,8 @@ def adopt_numbers(hub: Hub, state: HubState) -> None:
     """Take over how far the other process is, after all messages that it keeps. The caller must call
     `Sequencer.release` then."""
     origins = hub.origins
+    if origins.own is None:
+        origins.compared_at = state.compared_at
     for each in state.origins:
         origin = origins.get(each.name)
         if origin is None or origin is origins.own:

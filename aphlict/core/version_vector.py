@@ -142,7 +142,8 @@ class VersionVector:
 
     `is_complete`: every configured peer has been heard since the start. Before that, messages of a peer may exist
     that were sent to this node's predecessor, and that this node does not know of. `awaited`: origins that other
-    nodes have heard recently, and this one has not. `gap_at`: when messages were last given up.
+    nodes have heard recently, and this one has not. `gap_at`: when messages were last given up. `compared_at`: until
+    then, this node has everything that others have, or has given it up.
     """
 
     def __init__(self, own: str | None, now: float) -> None:
@@ -153,6 +154,7 @@ class VersionVector:
         self.is_complete = True
         self.awaited: set[str] = set()
         self.gap_at = -inf
+        self.compared_at = inf
         self._by_name: dict[str, MessageOrigin] = {} if self.own is None else {self.own.name: self.own}
 
     def __len__(self) -> int:
@@ -165,6 +167,11 @@ class VersionVector:
     def is_alone(self) -> bool:
         """Whether no other process or node can have messages before this one: none is known or expected."""
         return self.own is not None and self.is_complete and len(self) == 1
+
+    @property
+    def is_lacking(self) -> bool:
+        """Whether messages exist elsewhere that this node waits for."""
+        return any(origin.promised > origin.number for origin in self)
 
     def get(self, name: str) -> MessageOrigin | None:
         """Return a known origin."""
@@ -186,10 +193,13 @@ class VersionVector:
     def version_at(self, sequence: int, now: float) -> dict[str, int]:
         """Return the version when the history had this sequence, without origins that have been silent for long.
 
-        The origin of this node is the first one.
+        The origin of this node is the first one. A node that is cut off lists origins for longer: others may have
+        more of their messages.
         """
-        since = now - LISTED_SECONDS
+        since = min(now, self.compared_at) - LISTED_SECONDS
         listed = [origin for origin in self if origin.heard_at > since]
+        if len(listed) > MAX_LISTED:  # a node is restarted again and again: its origins have no messages
+            listed = [origin for origin in listed if origin.number or origin.heard_at == inf]
         if len(listed) > 1:
             listed = sorted(listed, key=_HEARD_AT, reverse=True)[:MAX_LISTED]
         return {origin.name: origin.number_at(sequence) for origin in listed}

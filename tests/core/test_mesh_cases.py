@@ -370,3 +370,20 @@ def test_a_client_learns_of_messages_that_were_given_up_before_the_first_contact
     case.settle()
     assert client.gaps
     case.mesh.close()
+
+
+def test_a_token_of_a_node_that_was_cut_off_for_long_shows_what_it_does_not_cover(case: Case) -> None:
+    """The node of a message is gone for longer than tokens list it; this node never received the message."""
+    client = case.client("C", Transport.POLL, Memory.TOKEN)
+    for node in "AB":
+        case.mesh.links[node, "C"].break_off()
+        case.mesh.links["C", node].break_off()
+    case.publish("A", 3)
+    case.wait(1.0)
+    case.mesh.kill("A")
+    for _ in range(45):
+        case.wait(20.0)
+        client.read()
+    client.connect("B")
+    case.settle()
+    assert client.gaps

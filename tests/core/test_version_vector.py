@@ -88,6 +88,23 @@ def test_a_restart_loop_takes_bounded_memory_and_bounded_tokens() -> None:
     assert {"ownownow", f"{3 * MAX_ORIGINS - 1:08}"} <= listed.keys()
 
 
+def test_a_node_that_is_cut_off_lists_origins_until_it_has_compared_with_the_others() -> None:
+    origins = VersionVector("ownownow", 0.0)
+    origins.register("otherone", 5, 100.0)
+    origins.compared_at = 50.0 + LISTED_SECONDS
+    assert "otherone" in origins.version_at(0, 10 * LISTED_SECONDS)
+    origins.compared_at = 101.0 + LISTED_SECONDS
+    assert "otherone" not in origins.version_at(0, 10 * LISTED_SECONDS)
+
+
+def test_a_restart_loop_without_messages_takes_no_place_in_tokens() -> None:
+    origins = VersionVector("ownownow", 0.0)
+    origins.register("otherone", 5, 0.0)
+    for second in range(2 * MAX_LISTED):
+        origins.register(f"{second:08}", 0, float(second))
+    assert origins.version_at(0, 300.0) == {"ownownow": 0, "otherone": 5}
+
+
 def test_names_of_origins_are_not_repeated() -> None:
     names = {new_origin_name() for _ in range(1000)}
     assert len(names) == 1000
