@@ -122,6 +122,11 @@ class Mesh:
         assert running is not None
         return running[1].hub
 
+    def hubs(self) -> list[Hub]:
+        """The hubs of all processes that run."""
+        processes = [each for member in self.members.values() for each in (member.hub, *member.edges)]
+        return [each[1].hub for each in processes if each is not None]
+
     def hub_process(self, name: str) -> Process | None:
         """The process that accepts messages, if it runs."""
         running = self.members[name].hub
@@ -270,6 +275,8 @@ class Mesh:
         if running is None:
             return None
         server = cast("Server", running[1].server)
+        if not server.accepts:
+            return None
         handler = server.handlers["client"]
         assert isinstance(handler, ClientHandler)
         return running[0], server, handler

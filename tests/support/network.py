@@ -45,11 +45,13 @@ class Server:
         self.context = SimpleNamespace(
             limits=settings.limits, limit_counters=counters, timers=TimerWheel(loop.time())
         )
+        self.accepts = False
         self.open: dict[Any, None] = {}  # connections, oldest first
         self._timers: list[asyncio.Handle] = []
 
     def start(self) -> None:
         """As in the server."""
+        self.accepts = True
         self.every(TICK, self._sweep)
 
     def _sweep(self) -> None:
