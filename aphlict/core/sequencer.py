@@ -169,10 +169,9 @@ class Sequencer:
     def _on_first_greeting(self, origin: MessageOrigin, greeting: Greeting, now: float) -> None:
         """Begin with what a node sends from now on, if it is older than this one, and has given up no message since:
         those before that were for this node's predecessor."""
-        started = self._origins.started
         # The edges of a hub may know the origin from the hub's predecessor.
-        is_new = origin.number == 0 and origin.base_at >= started
-        if now - greeting.age <= started and is_new and greeting.after > 0:
+        is_new = origin.number == 0 and origin.base_at >= self._origins.started
+        if now - greeting.age <= self._origins.since and is_new and greeting.after > 0:
             origin.skip_to(greeting.after, self._history.skip_sequence(), now)
         self.on_contact()
 
@@ -213,7 +212,7 @@ class Sequencer:
             if origin is None:
                 heard_at = now - report.heard
                 # Otherwise it was there while this node was running, but cut off from it.
-                is_older = heard_at <= self._origins.started
+                is_older = heard_at <= self._origins.since
                 origin = self._origins.register(name, report.number if is_older else 0, now)
                 origin.heard_at = heard_at
                 self.on_contact()

@@ -12,13 +12,14 @@ from aphlict.core.version_vector import OriginState
 class HubState(Struct, frozen=True, array_like=True):
     """The version vector of a hub, and what its histories evicted: of each instance, and of those that were removed.
 
-    `is_complete`, `gap_at` and `compared_at` are those of its VersionVector.
+    `is_complete`, `gap_at`, `compared_at` and `since` are those of its VersionVector.
     """
 
     origins: list[OriginState]
     is_complete: bool
     gap_at: float
     compared_at: float = inf
+    since: float = inf
     instances: dict[str, dict[str, Evicted]] = {}
     removed: dict[str, Evicted] = {}
 
@@ -32,7 +33,7 @@ def describe(hub: Hub) -> HubState:
 def describe_origins(hub: Hub) -> HubState:
     """Return its version vector only."""
     origins = hub.origins
-    return HubState(origins.states(), origins.is_complete, origins.gap_at, origins.compared_at)
+    return HubState(origins.states(), origins.is_complete, origins.gap_at, origins.compared_at, origins.since)
 
 
 def adopt_losses(hub: Hub, state: HubState, *, is_joining: bool) -> bool:
@@ -51,6 +52,8 @@ def adopt_losses(hub: Hub, state: HubState, *, is_joining: bool) -> bool:
     ):  # the hub took messages for those before its first contact that its predecessor had received
         gap = gap or any(each.base > version.get(each.name, each.base) for each in state.origins)
     hub.origins.gap_at = max(hub.origins.gap_at, state.gap_at)
+    if hub.origins.own is not None:
+        hub.origins.since = min(hub.origins.since, state.since)
     for each in state.origins:
         _adopt_origin(hub, each)
     for name, last in state.removed.items():

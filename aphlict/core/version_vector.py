@@ -143,11 +143,12 @@ class VersionVector:
     `is_complete`: every configured peer has been heard since the start. Before that, messages of a peer may exist
     that were sent to this node's predecessor, and that this node does not know of. `awaited`: origins that other
     nodes have heard recently, and this one has not. `gap_at`: when messages were last given up. `compared_at`: until
-    then, this node has everything that others have, or has given it up.
+    then, this node has everything that others have, or has given it up. `since`: when this node was started, while
+    `started` is that of this process, which may have replaced another one.
     """
 
     def __init__(self, own: str | None, now: float) -> None:
-        self.started = now
+        self.started = self.since = now
         self.own = None if own is None else MessageOrigin(own, 0, now)
         if self.own is not None:
             self.own.heard_at = inf

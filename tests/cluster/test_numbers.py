@@ -170,7 +170,7 @@ async def test_a_node_that_has_been_cut_off_since_its_start_has_lost_messages(
     """They were given up 50 seconds ago."""
     other = FakeOrigin(age=50)
     async with node_with_client() as (node, browser):
-        monkeypatch.setattr(node.node.hub.origins, "started", time.monotonic() - 100)
+        monkeypatch.setattr(node.node.hub.origins, "since", time.monotonic() - 100)
         await other.greet(node.admin_port, after=7)
         await has_to_resume(browser)
 
@@ -180,7 +180,7 @@ async def test_a_node_that_has_been_cut_off_since_its_start_has_lost_nothing_if_
 ) -> None:
     other = FakeOrigin(age=200)
     async with node_with_client() as (node, browser):
-        monkeypatch.setattr(node.node.hub.origins, "started", time.monotonic() - 100)
+        monkeypatch.setattr(node.node.hub.origins, "since", time.monotonic() - 100)
         await other.greet(node.admin_port, after=7)
         await other.send(node.admin_port, 8)
         assert await numbers(browser, 1) == [8]

@@ -293,6 +293,27 @@ def test_an_edge_that_lacks_evicted_messages_delivers_no_later_ones_before_the_r
     case.mesh.close()
 
 
+@pytest.mark.parametrize("contact", ["after its edges", "before its edges"])
+def test_the_clients_of_edges_learn_of_messages_that_were_given_up_while_there_was_no_hub(
+    contact: str,
+) -> None:
+    case = Case(workers={"A": 2}, queue=6)
+    clients = [case.client("A", place=place) for place in range(2)]
+    case.mesh.kill_hub("A")
+    case.publish("B", 20)
+    case.wait(0.5)
+    if contact == "before its edges":
+        for place in range(2):
+            case.mesh.stop_edge("A", place)
+    case.mesh.start_hub("A")
+    case.wait(15.0)
+    for place in range(2):
+        case.mesh.continue_edge("A", place)
+    case.settle()
+    assert all(client.gaps for client in clients)
+    case.mesh.close()
+
+
 # Messages that never arrive
 
 
