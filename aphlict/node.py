@@ -13,6 +13,7 @@ from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.core.hub import Hub, MessageReceipt
 from aphlict.core.message import Message, random_name
+from aphlict.core.metrics import DELIVERY, Histogram, Samples, client_samples, merge, node_samples, single
 from aphlict.core.sequencer import Greeting, Report
 from aphlict.core.stats import SubscriberStats
 from aphlict.core.version_vector import new_origin_name
@@ -21,7 +22,7 @@ from aphlict.server.admin_port import AdminHandler
 from aphlict.server.auth import Credentials
 from aphlict.server.client_port import ClientHandler, NodeState
 from aphlict.server.http_connection import Handler
-from aphlict.server.limits import capacity_status
+from aphlict.server.limits import capacity_status, max_clients
 from aphlict.server.server import Port, Server
 from aphlict.workers.edge_side import HubConnector, NoForwarder
 from aphlict.workers.hub_side import SWEEP_INTERVAL, EdgePool, total
@@ -90,8 +91,12 @@ class Node:
         )
         self.hub.origins.is_complete = not settings.peers and not is_edge
         self.hub.sequencer.on_gap = self._on_gap
+        self._delivery_times = Histogram(DELIVERY)
+        self.hub.fan_out.on_delivered = self._on_delivered
         self._edges = EdgePool(self.hub, settings.processes) if edge_listener is not None else None
-        self._link = None if hub_address is None else HubConnector(self.hub, hub_address, self._on_gap)
+        self._link = (
+            None if hub_address is None else HubConnector(self.hub, hub_address, self._on_gap, self._measure)
+        )
         self.server = Server(settings, ports, credentials, self._handlers(), self.hub.limit_counters)
 
     def _handlers(self) -> Mapping[str, Handler]:
@@ -176,7 +181,10 @@ class Node:
         self.hub.gaps += 1
         if self.hub.connections:
             log.warning("messages were missed: %d clients have to resume", self.hub.connections)
-        self.server.disconnect(TRY_AGAIN_LATER, "messages were missed")
+        self.server.disconnect(TRY_AGAIN_LATER, "messages were missed", "gap")
+
+    def _on_delivered(self, accepted: float) -> None:
+        self._delivery_times.observe(time.monotonic() - accepted)
 
     def publish(self, messages: list[Message], done: Callable[[list[MessageReceipt]], None], /) -> None:
         """Publish messages in order, a long list in several turns of the loop. Raises Overloaded.
@@ -257,6 +265,31 @@ class Node:
             "peers": [] if self._relay is None else self._relay.status(),
             "workers": [{"pid": pid, "connections": count} for pid, count in connections.items()],
         }
+
+    def metrics(self, done: Callable[[Samples], None], /) -> None:
+        """Collect the metrics of all processes."""
+        _, own = self._measure()
+        if self._edges is None:
+            done(own)
+        else:
+            self._edges.request_metrics(lambda others: done(merge([own, others])))
+
+    def _measure(self) -> tuple[str, Samples]:
+        """Return a name of this process, and its metrics."""
+        parts = [client_samples(self.hub), self.server.samples(), self._delivery_times.samples()]
+        if self._relay is not None:  # it is no edge
+            parts += [node_samples(self.hub), self._relay.samples(), self._node_samples()]
+        return self.server.process.name, merge(parts)
+
+    def _node_samples(self) -> Samples:
+        count = self.settings.processes
+        return single(
+            {
+                "aphlict_ready": self.state is NodeState.RUNNING,
+                "aphlict_processes_expected": count if self._edges is None else count + 1,
+                "aphlict_connections_limit": max_clients(self.settings).connections * count,
+            }
+        )
 
     def on_peer_announced(self, fingerprint: str, /) -> None:
         """Another node has asked for the status: it is up."""

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -99,6 +100,7 @@ class PeerConnection:
         self._on_close = on_close
         self._stream: IOStream | None = None
         self._has_responded = False  # on this connection
+        self.round_trip: float | None = None  # seconds, of the last request that was answered
 
     @property
     def is_open(self) -> bool:
@@ -127,7 +129,7 @@ class PeerConnection:
         """Send a request and return the response. Raises PeerError; then the connection is closed."""
         if self._stream is None:
             raise PeerDisconnected("the connection was closed")
-        reader = _ResponseReader()
+        reader, begin = _ResponseReader(), time.monotonic()
         try:
             await asyncio.wait_for(self._exchange(self._stream, reader, method, target, body), self._timeout)
             response = reader.response()
@@ -140,6 +142,7 @@ class PeerConnection:
                 raise PeerDisconnected(f"{error} before its first response: {CERTIFICATE_HINT}") from error
             raise
         self._has_responded = True
+        self.round_trip = time.monotonic() - begin
         self._keep(reader)
         return response
 

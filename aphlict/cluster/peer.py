@@ -98,6 +98,11 @@ class Peer:
         """The number of messages that it has not accepted yet."""
         return len(self._outbox) + len(self._in_flight)
 
+    @property
+    def round_trip(self) -> float | None:
+        """The time of the last request that it answered, in seconds."""
+        return self._http.round_trip
+
     def needs(self, envelope: Envelope) -> bool:
         """Whether to send it a message."""
         return self.state is not PeerState.SELF and self.node.needs(envelope)

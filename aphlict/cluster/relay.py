@@ -13,6 +13,7 @@ from aphlict.config.files import Read, read_file
 from aphlict.config.settings import PeerSettings
 from aphlict.core.hub import Hub
 from aphlict.core.message import Message
+from aphlict.core.metrics import Samples
 from aphlict.core.sequencer import Report
 from aphlict.core.version_vector import VersionVector, new_origin_name
 
@@ -123,6 +124,19 @@ class Relay:
     def status(self) -> list[dict[str, object]]:
         """The status of each peer, for JSON."""
         return [_describe(peer, settings) for peer, settings in zip(self._peers, self._settings, strict=True)]
+
+    def samples(self) -> Samples:
+        """Return the metrics of each peer, except this node itself."""
+        peers = {peer.address.authority: peer for peer in self._peers if peer.state is not PeerState.SELF}
+        return {
+            "aphlict_peer_up": {name: float(peer.state is PeerState.UP) for name, peer in peers.items()},
+            "aphlict_peer_queued_messages": {name: peer.queued for name, peer in peers.items()},
+            "aphlict_peer_round_trip_seconds": {
+                name: peer.round_trip for name, peer in peers.items() if peer.round_trip is not None
+            },
+            "aphlict_peer_sent_messages_total": {name: peer.log.sent for name, peer in peers.items()},
+            "aphlict_peer_dropped_messages_total": {name: peer.log.dropped for name, peer in peers.items()},
+        }
 
 
 def _address(settings: PeerSettings, read: Read) -> PeerAddress:

@@ -45,6 +45,7 @@ ONE_TYPE_ONLY = {
     "ssl.ca": ("admin", "clients have no certificates"),
     "admin.secret": ("admin", "publishers connect there"),
     "admin.secret.file": ("admin", "publishers connect there"),
+    "metrics.secret": ("admin", "metrics are read there"),
     "admin.hosts": ("admin", "publishers connect there"),
 }
 
@@ -130,6 +131,10 @@ def _check_admin(server: ServerSettings, key: str) -> None:
         at = f"{key}.admin.secret.file"
         raise invalid(at, server.admin_secret_file, f"no {key}.admin.secret beside it", "one of the two")
     _check_header_safe(f"{key}.admin.secret", server.admin_secret)
+    _check_header_safe(f"{key}.metrics.secret", server.metrics_secret)
+    if server.metrics_secret and server.metrics_secret == server.admin_secret:
+        at, because = f"{key}.metrics.secret", "who reads metrics could publish"
+        raise invalid(at, server.metrics_secret, f"another secret than {key}.admin.secret", because)
     for index, name in enumerate(server.admin_hosts):
         if not _HOST.fullmatch(name):
             expected = "a name such as notify.example.com, without a port"

@@ -51,6 +51,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     origins: tuple[Origin, ...] = ()
     admin_secret: Secret | None = field(default=None, name="admin.secret")
     admin_secret_file: FilePath | None = field(default=None, name="admin.secret.file")
+    metrics_secret: Secret | None = field(default=None, name="metrics.secret")
     admin_hosts: tuple[Name, ...] = field(default=(), name="admin.hosts")
     auth_keys: tuple[FilePath, ...] = field(default=(), name="auth.keys")
     auth_audience: Text | None = field(default=None, name="auth.audience")

@@ -18,21 +18,25 @@ JOB_BYTES = 1000  # that a queued fan-out takes in addition to its message
 class FanOut:
     """The fan-outs of all instances.
 
-    `wake` is called when work is queued: then `run_slice` must be called until it returns False.
+    `wake` is called when work is queued: then `run_slice` must be called until it returns False. `on_delivered` is
+    called when a message has been written to the last socket, with the time at which it was accepted.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.queued = 0  # deliveries
         self.queued_bytes = 0  # of the messages of the queued deliveries
+        self.on_delivered: Callable[[float], None] | None = None
         self._wake = wake
         self._is_awake = False  # `run_slice` is going to be called
         self._budget = SLICE  # deliveries that may be made before that
         self._busy: deque[Instance] = deque()  # instances with a queue, each once
 
-    def deliver(self, instance: Instance, message: Message, without: Collection[Receiver] = ()) -> int:
+    def deliver(
+        self, instance: Instance, message: Message, without: Collection[Receiver] = (), at: float = 0.0
+    ) -> int:
         """Deliver a message, now or from the queue of the instance; return the number of receivers.
 
-        `without`: receivers that had the message before.
+        `without`: receivers that had the message before. `at`: when it was accepted.
         """
         matches = instance.index.match(message.channels)
         if without:
@@ -44,10 +48,12 @@ class FanOut:
         if max_deliveries > self._budget or instance.queue:
             unique = set().union(*(each.receivers for each in matches)) if len(matches) > 1 else ()
             matched = len(unique) or max_deliveries
-            self.enqueue(instance, self._fan_out(message, matches, matched))
+            self.enqueue(instance, self._fan_out(message, matches, matched, at))
         else:
             self._budget -= max_deliveries
             matched = self._deliver_now(message, matches)
+            if self.on_delivered is not None:
+                self.on_delivered(at)
             if self._budget < MIN_BUDGET:
                 self._request_slice()
         return matched
@@ -74,15 +80,17 @@ class FanOut:
             self._is_awake = True
             self._wake()
 
-    def _fan_out(self, message: Message, matches: Sequence[ChannelMatch], matched: int) -> Iterator[int]:
+    def _fan_out(
+        self, message: Message, matches: Sequence[ChannelMatch], matched: int, at: float
+    ) -> Iterator[int]:
         """Return a job that delivers a message; its deliveries count as queued from now on."""
         size = JOB_BYTES + message.memory_size
         self.queued += matched
         self.queued_bytes += size
-        return self._deliver_in_slices(message, matches, matched, size)
+        return self._deliver_in_slices(message, matches, matched, size, at)
 
     def _deliver_in_slices(
-        self, message: Message, matches: Sequence[ChannelMatch], matched: int, size: int
+        self, message: Message, matches: Sequence[ChannelMatch], matched: int, size: int, at: float
     ) -> Iterator[int]:
         left = matched
         try:
@@ -97,6 +105,8 @@ class FanOut:
                         receiver.deliver(delivery)
                     self.queued -= len(part)
                     left -= len(part)
+                    if not left and self.on_delivered is not None:
+                        self.on_delivered(at)
                     yield len(part)
         finally:
             self.queued -= left

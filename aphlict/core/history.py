@@ -170,6 +170,11 @@ class HistoryStore:
         self._entries: deque[Entry] = deque()  # of all histories; may contain evicted entries
         self._evicted = 0  # how many
 
+    @property
+    def count(self) -> int:
+        """The number of messages that are kept."""
+        return len(self._entries) - self._evicted
+
     def append(self, history: InstanceHistory, message: Message, now: float) -> Entry:
         """Keep a message; evict the oldest ones that exceed a bound."""
         self.sequence += 1

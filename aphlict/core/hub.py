@@ -167,8 +167,9 @@ class Hub:
         self.history.append(history, message, at)
         origin.record(number, self.history.sequence)
         early = self.early.that_have(message) if self.early else ()
-        matched = self.fan_out.deliver(instance, message, early)
+        matched = self.fan_out.deliver(instance, message, early, at)
         self.counters.messages_out += matched
+        self.counters.bytes_out += matched * len(message.payload)
         return matched
 
     def restore(self, message: Message, at: float, now: float) -> bool:
@@ -270,6 +271,7 @@ class Hub:
         )
         entries = [entry for entry in later if entry.at >= oldest]
         self._replay(subscriber, entries, Recovery(len(entries), recovered=True), done)
+        self.counters.replays["age"] += 1
         return len(later) // ENTRIES_PER_COMMAND
 
     def resume(self, subscriber: Subscriber, after: Sequence[str], now: float) -> Resumption:
@@ -298,7 +300,12 @@ class Hub:
         """Deliver the messages that are missing according to a resumption."""
         missing = resumption.missing(subscriber.instance.history, subscriber.subscriptions)
         entries = [entry for entry in missing if not subscriber.receives(entry)]
-        self._replay(subscriber, entries, Recovery(len(entries), resumption.recovered), done)
+
+        def on_done(recovery: Recovery) -> None:
+            self.counters.replays["recovered" if recovery.recovered else "gap"] += 1
+            done(recovery)
+
+        self._replay(subscriber, entries, Recovery(len(entries), resumption.recovered), on_done)
         return resumption.examined // ENTRIES_PER_COMMAND
 
     def _replay(
@@ -320,6 +327,7 @@ class Hub:
         if kept:
             subscriber.receiver.deliver_all(replay(subscriber, kept))
             self.counters.messages_out += len(kept)
+            self.counters.bytes_out += sum(len(entry.message.payload) for entry in kept)
         done(Recovery(len(kept), recovered and len(kept) == len(entries)))
         yield 1 + len(kept) // MESSAGES_PER_STEP
 

@@ -66,6 +66,7 @@ class Sequencer:
         self._origins = origins
         self._history = history
         self._accept = accept
+        self.lost = 0  # messages that were given up
         self.on_gap: Callable[[], None] = _do_nothing
         self.on_contact: Callable[[], None] = _do_nothing
 
@@ -122,6 +123,7 @@ class Sequencer:
         """Give up messages that clients of this node should have received."""
         lost = number - origin.number
         origin.skip_to(number, self._history.skip_sequence(), now)
+        self.lost += lost
         self._origins.gap_at = now
         name = origin.fingerprint or origin.name
         log.warning("%d messages of node %s never arrived here", lost, name)

@@ -54,13 +54,15 @@ class SubscriberStats(Struct, frozen=True, array_like=True):
 class Counters:
     """What a hub counts since its start."""
 
-    __slots__ = ("clients_total", "duplicates", "messages_in", "messages_out")
+    __slots__ = ("bytes_out", "clients_total", "duplicates", "messages_in", "messages_out", "replays")
 
     def __init__(self) -> None:
         self.clients_total = 0
         self.messages_in = 0
         self.messages_out = 0
+        self.bytes_out = 0  # of the payloads of `messages_out`
         self.duplicates = 0
+        self.replays = {"recovered": 0, "gap": 0, "age": 0}  # by outcome; "age": by age, which is not known
 
 
 class LimitCounters:

@@ -209,6 +209,7 @@ class SubscriptionBudget(Budget):
 
     def __init__(self, limit: int) -> None:
         super().__init__("limits.subscriptions.total", limit)
+        self.count = 0  # subscriptions
 
     def on_subscribed(self, subscriber: Subscriber, names: Collection[str]) -> None:
         """Count new subscriptions; close the connections that hold most where they exceed the budget.
@@ -216,6 +217,7 @@ class SubscriptionBudget(Budget):
         Raises SubscriptionsFull where the subscriber's own connection is one of them.
         """
         size = subscription_bytes(names)
+        self.count += len(names)
         self.used += size
         if len(subscriber.subscriptions) > UNATTRIBUTED_SUBSCRIPTIONS:
             self._attribute(subscriber, size)
@@ -225,6 +227,7 @@ class SubscriptionBudget(Budget):
     def on_unsubscribed(self, subscriber: Subscriber, names: Collection[str]) -> None:
         """Count subscriptions that have ended."""
         size = subscription_bytes(names)
+        self.count -= len(names)
         self.used -= size
         if len(subscriber.subscriptions) + len(names) > UNATTRIBUTED_SUBSCRIPTIONS:
             self._attribute(subscriber, -size)

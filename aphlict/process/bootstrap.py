@@ -22,6 +22,7 @@ from aphlict.process import logs, ports, privileges
 from aphlict.process.pidfile import Pidfile
 from aphlict.protocol.addresses import host_port
 from aphlict.server.access import is_loopback
+from aphlict.server.admin_port import load_renderer
 from aphlict.server.auth import Credentials, load_credentials
 from aphlict.server.client_port import load_script
 from aphlict.tls.certificates import CertificateReport, inspect_server
@@ -108,6 +109,7 @@ def bootstrap(
         if pidfile.stale:
             warnings.insert(0, pidfile.stale)
         load_script()  # the owner may not be allowed to read its folder
+        load_renderer()
         if owner is not None:
             privileges.drop(owner)
         sinks = [*log_files(settings), *([logs.StreamSink(STDERR)] if console else [])]
@@ -221,14 +223,20 @@ def find_exposed_files(config: Path, settings: Settings, read: Read = read_file)
         seen.add(path)
 
 
+def _files_of_admin(prefix: str, config: Path, server: ServerSettings) -> Iterator[tuple[str, str]]:
+    if server.admin_secret_file:
+        yield f"{prefix}.admin.secret.file", server.admin_secret_file
+    elif server.admin_secret:
+        yield f"{prefix}.admin.secret", str(config)
+    if server.metrics_secret:
+        yield f"{prefix}.metrics.secret", str(config)
+
+
 def _secret_files(config: Path, settings: Settings, read: Read) -> Iterator[tuple[str, str]]:
     """(configuration key, path) of each file that contains a secret."""
     for index, server in enumerate(settings.servers):
         prefix = f"servers[{index}]"
-        if server.admin_secret_file:
-            yield f"{prefix}.admin.secret.file", server.admin_secret_file
-        elif server.admin_secret:
-            yield f"{prefix}.admin.secret", str(config)
+        yield from _files_of_admin(prefix, config, server)
         if server.ssl_key:
             yield f"{prefix}.ssl.key", server.ssl_key
         for path in server.auth_keys:

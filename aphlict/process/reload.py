@@ -30,6 +30,7 @@ GROUPS = (
     ("ssl_key", "ssl_cert", "ssl_chain"),
     ("ssl_ca",),
     ("admin_secret", "admin_secret_file"),
+    ("metrics_secret",),
     ("admin_hosts",),
     ("auth_keys", "auth_audience"),
     ("origins",),

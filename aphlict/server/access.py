@@ -3,7 +3,7 @@
 import hmac
 import re
 import socket
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
@@ -58,10 +58,17 @@ class AdminAccess:
     def __init__(self, server: ServerSettings, host_names: HostNames) -> None:
         self._host_names = host_names
         self._secrets = [secret.encode() for secret in server.secrets]
+        self._metrics_secrets = [
+            *self._secrets,
+            *([server.metrics_secret.encode()] if server.metrics_secret else []),
+        ]
         self._checks_all_hosts = bool(server.admin_hosts) or is_loopback(server.address)
 
-    def check(self, headers: Mapping[str, str], local_address: Callable[[], str]) -> None:
-        """Check a request. `local_address` returns the address of this server that received it.
+    def check(
+        self, headers: Mapping[str, str], local_address: Callable[[], str], *, reads_metrics: bool = False
+    ) -> None:
+        """Check a request. `local_address` returns the address of this server that received it; `reads_metrics`: it
+        may have `metrics.secret` instead of `admin.secret`.
 
         Raises CrossSiteRequest, HostNotAllowed or Unauthorized.
         """
@@ -72,17 +79,9 @@ class AdminAccess:
                 f"{shorten(host_of(host) or host)} is not known as a name of this server: use its address, or add the"
                 " name to 'admin.hosts'"
             )
-        if self._secrets:
-            self._check_secret(headers.get("authorization", ""))
-
-    def _check_secret(self, header: str) -> None:
-        match = _BEARER.fullmatch(header)
-        if match is None:
-            raise Unauthorized("this admin port requires a secret: send 'Authorization: Bearer SECRET'")
-        value = match[1].encode()
-        matches = [hmac.compare_digest(value, secret) for secret in self._secrets]  # all: constant time
-        if not any(matches):
-            raise Unauthorized("the secret in 'Authorization' is not one of this admin port")
+        secrets = self._metrics_secrets if reads_metrics else self._secrets
+        if secrets:
+            _check_secret(headers.get("authorization", ""), secrets)
 
 
 class OriginAccess:
@@ -142,6 +141,16 @@ def _check_site(headers: Mapping[str, str]) -> None:
         raise CrossSiteRequest(
             "web pages may not send requests to an admin port, nor redirect a browser to it"
         )
+
+
+def _check_secret(header: str, secrets: Sequence[bytes]) -> None:
+    match = _BEARER.fullmatch(header)
+    if match is None:
+        raise Unauthorized("this admin port requires a secret: send 'Authorization: Bearer SECRET'")
+    value = match[1].encode()
+    matches = [hmac.compare_digest(value, secret) for secret in secrets]  # all: constant time
+    if not any(matches):
+        raise Unauthorized("the secret in 'Authorization' is not one of this admin port")
 
 
 def host_of(header: str) -> str | None:

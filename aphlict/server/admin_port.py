@@ -5,7 +5,8 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
 from typing import Any, Protocol
 
 from msgspec import Raw
@@ -14,6 +15,7 @@ from msgspec.json import encode
 from aphlict.config.settings import Limits
 from aphlict.core.hub import MessageReceipt
 from aphlict.core.message import Message, check_name, decode_body, parse_message
+from aphlict.core.metrics import PUBLISH, Histogram, Samples
 from aphlict.core.sequencer import MAX_NUMBER, Greeting, Report
 from aphlict.errors import MethodNotAllowed, NotFound, Overloaded
 from aphlict.protocol.http import (
@@ -29,6 +31,7 @@ from aphlict.server.http_connection import HTTPConnection
 
 log = logging.getLogger(__name__)
 
+METRICS_PATH = "/metrics"
 MAX_SLICE_SECONDS = 0.005  # of parsing a list, after which other work of the loop has its turn
 NODE_FIELD_KEY, ORIGIN_FIELD_KEY = NODE_FIELD.lower(), ORIGIN_FIELD.lower()
 MAX_NODE_FINGERPRINT = 64  # characters
@@ -46,6 +49,9 @@ class NodeAPI(Protocol):
     def status(self, instance: str, done: Callable[[dict[str, Any]], None], /) -> None:
         """Report the statistics of the node and of an instance."""
 
+    def metrics(self, done: Callable[[Samples], None], /) -> None:
+        """Report the metrics of the node."""
+
     def on_peer_announced(self, fingerprint: str, /) -> None:
         """Another node, with this fingerprint, has requested the status."""
 
@@ -56,6 +62,9 @@ class NodeAPI(Protocol):
         """Report to another node how far this one is with each origin."""
 
 
+Renderer = Callable[[Samples, str], tuple[str, bytes]]  # of samples, for a value of `Accept`
+
+
 class AdminHandler:
     """Handler of the admin ports."""
 
@@ -63,6 +72,7 @@ class AdminHandler:
         self._node = node
         self._fingerprint = fingerprint
         self._limits = limits
+        self._durations = Histogram(PUBLISH)
 
     @property
     def max_body_size(self) -> int:
@@ -71,7 +81,8 @@ class AdminHandler:
 
     def check_head(self, connection: HTTPConnection, request: Request, /) -> None:
         """Check the right to send the request. Raises CrossSiteRequest, HostNotAllowed or Unauthorized."""
-        connection.port.access.check(request.headers, connection.local_address)
+        access = connection.port.access
+        access.check(request.headers, connection.local_address, reads_metrics=request.path == METRICS_PATH)
 
     def on_request(self, connection: HTTPConnection, request: Request, body: bytes, /) -> None:
         """Respond to a request, now or later. Raises AphlictError."""
@@ -84,8 +95,24 @@ class AdminHandler:
             if request.method not in ("GET", "HEAD"):
                 raise MethodNotAllowed(request.method, path, "GET, HEAD")
             self._on_status(connection, request)
+        elif path == METRICS_PATH:
+            if request.method not in ("GET", "HEAD"):
+                raise MethodNotAllowed(request.method, path, "GET, HEAD")
+            self._on_metrics(connection, request)
         else:
-            raise NotFound("not found: use POST / to publish, or GET /status/ for the status")
+            raise NotFound(
+                "not found: use POST / to publish, GET /status/ for the status, or GET /metrics for the metrics"
+            )
+
+    def _on_metrics(self, connection: HTTPConnection, request: Request) -> None:
+        def on_samples(samples: Samples) -> None:
+            accept = request.headers.get("accept", "")
+            kind, body = load_renderer()({**samples, **self._durations.samples()}, accept)
+            connection.respond_to(
+                request, 200, {"Content-Type": kind, "Cache-Control": "no-store", **PRIVATE}, body
+            )
+
+        self._node.metrics(lambda samples: connection.call(request, on_samples, samples))
 
     def _on_status(self, connection: HTTPConnection, request: Request) -> None:
         if fingerprint := request.headers.get(NODE_FIELD_KEY):
@@ -114,14 +141,15 @@ class AdminHandler:
         return True
 
     def _on_publish(self, connection: HTTPConnection, request: Request, body: bytes) -> None:
+        begin = time.monotonic()
         limits, instance = self._limits(), _instance(request)
         objects, is_batch = decode_body(body, instance, limits)
         from_node = self._read_greeting(request)
         parse = partial(parse_message, instance=instance, limits=limits, from_node=from_node)
         if is_batch:
-            self._parse_batch(connection, request, objects, parse)
+            self._parse_batch(connection, request, objects, parse, begin)
         else:
-            self._publish(connection, request, [parse(objects[0])], is_batch=False)
+            self._publish(connection, request, [parse(objects[0])], begin, is_batch=False)
 
     def _parse_batch(
         self,
@@ -129,6 +157,7 @@ class AdminHandler:
         request: Request,
         objects: Iterable[dict[str, Raw]],
         parse: Callable[[dict[str, Raw]], Message],
+        begin: float,
     ) -> None:
         """Parse the messages of a list in slices, and then publish them: none if one is invalid."""
         remaining = iter(objects)
@@ -141,18 +170,25 @@ class AdminHandler:
                 if time.monotonic() > until:
                     asyncio.get_running_loop().call_soon(connection.call, request, parse_slice)
                     return
-            self._publish(connection, request, messages, is_batch=True)
+            self._publish(connection, request, messages, begin, is_batch=True)
 
         parse_slice()
 
     def _publish(
-        self, connection: HTTPConnection, request: Request, messages: list[Message], *, is_batch: bool
+        self,
+        connection: HTTPConnection,
+        request: Request,
+        messages: list[Message],
+        begin: float,
+        *,
+        is_batch: bool,
     ) -> None:
         def on_published(receipts: list[MessageReceipt]) -> None:
             results = [receipt.as_dict() for receipt in receipts]
             if log.isEnabledFor(logging.DEBUG):
                 for message, result in zip(messages, results, strict=False):
                     log.debug("published %s to %s: %s", message.unique_id, message.channels, result)
+            self._durations.observe(time.monotonic() - begin)
             body = {"fingerprint": self._fingerprint, **({"receipts": results} if is_batch else results[0])}
             if len(results) == len(messages):
                 connection.respond_to(request, 200, JSON, encode(body))
@@ -161,6 +197,14 @@ class AdminHandler:
                 connection.reject(error, request, members=body)
 
         self._node.publish(messages, on_published)
+
+
+@cache
+def load_renderer() -> Renderer:
+    """Import what makes the page of metrics, once: only a server needs it. It takes 10 ms, and the process may lose
+    the right to read it."""
+    render: Renderer = import_module("aphlict.server.metrics_page").render
+    return render
 
 
 def _instance(request: Request) -> str:

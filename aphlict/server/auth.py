@@ -11,7 +11,9 @@ from aphlict.errors import Forbidden, InvalidToken
 from aphlict.server.connection import Connection
 from aphlict.server.timer_wheel import HasDeadline
 from aphlict.tls.authorities import Authorities, load_authorities
-from aphlict.tls.ssl_context import server_context
+from aphlict.tls.certificates import first_expiry
+from aphlict.tls.certificates import load as load_identity
+from aphlict.tls.ssl_context import identity_context
 from aphlict.tokens.grant import Grant
 from aphlict.tokens.key_set import KeySet
 from aphlict.tokens.key_set import load as load_keys
@@ -22,19 +24,25 @@ CHECK_INTERVAL = 30.0  # seconds between two checks whether the key of a grant i
 
 
 class Credentials(NamedTuple):
-    """The certificate of a port, and what it verifies clients with; None if its settings require none."""
+    """The certificate of a port, and what it verifies clients with; None if its settings require none.
+
+    `expires`: the Unix time when the certificate expires.
+    """
 
     tls: ssl.SSLContext | None = None
     keys: KeySet | None = None
     authorities: Authorities | None = None
+    expires: float | None = None
 
 
 def load_credentials(server: ServerSettings, read: Read = read_file) -> Credentials:
     """Read the files of a port. Raises ConfigError or its subclass CertificateError."""
+    identity = load_identity(server, read) if server.tls else None
     return Credentials(
-        server_context(server, read) if server.tls else None,
+        identity_context(identity, read) if identity else None,
         load_keys(server, read),
         load_authorities(server, server.ssl_ca, read) if server.ssl_ca else None,
+        first_expiry(identity).timestamp() if identity else None,
     )
 
 
@@ -98,7 +106,7 @@ class GrantTimer(HasDeadline):
             counters = self._connection.port.server.limit_counters
             counters.add("auth.keys", self._connection.address, reason)
         self._connection.discard()
-        self._connection.close(InvalidToken.close_code, reason, reason)
+        self._connection.close(InvalidToken.close_code, reason, reason, "token")
         return None
 
     def _end_reason(self, now: float, keys: KeySet) -> str | None:

@@ -18,6 +18,7 @@ from aphlict.config.settings import (
 )
 from aphlict.core.hub import Hub, Recovery
 from aphlict.core.message import check_name
+from aphlict.core.metrics import Cause
 from aphlict.errors import (
     AphlictError,
     BadRequest,
@@ -170,6 +171,7 @@ class WebSocketSession:
     ) -> None:
         self._handler = handler
         self._subscriber = handler.hub.join(instance, websocket)
+        websocket.port.server.counters.on_opened("websocket")
         has_tokens = websocket.port.keys is not None
         self.grant_timer = GrantTimer(websocket, handler.hub, grant) if has_tokens else None
         log.debug("[%d] connected from %s to %s", websocket.number, websocket.address, instance)
@@ -272,9 +274,10 @@ class WebSocketSession:
         last = self._handler.hub.resume_token(self._subscriber, self._handler.now())
         return {} if last is None else {"last": last}
 
-    def on_close(self, websocket: WebSocket, reason: str, /) -> None:
+    def on_close(self, websocket: WebSocket, reason: str, cause: Cause, /) -> None:
         """Leave the hub."""
         log.debug("[%d] disconnected: %s", websocket.number, reason)
+        websocket.port.server.counters.on_closed("websocket", cause)
         if self.grant_timer is not None:
             websocket.port.server.timers.cancel(self.grant_timer)
         self._handler.hub.leave(self._subscriber)

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Hashable, Iterator
 from enum import IntEnum
 
+from aphlict.core.metrics import Cause
 from aphlict.errors import AphlictError, HistoryEvicted
 from aphlict.protocol.websocket import TRY_AGAIN_LATER
 from aphlict.server.context import PortContext
@@ -118,7 +119,9 @@ class Connection(HasDeadline):
         return authorities is None or (certificate is not None and authorities.accept(certificate))
 
     def count(self, error: AphlictError) -> None:
-        """Count the limit that the error reports, if it is one."""
+        """Count the limit that the error reports, if it is one, and that a publisher's request is rejected."""
+        if self.port.is_trusted:
+            self.port.server.counters.rejected += 1
         if error.limit is not None:
             self.port.server.limit_counters.add(error.limit, self.address, error.limit_detail)
 
@@ -192,10 +195,11 @@ class Connection(HasDeadline):
         server, log_reason = self.port.server, f"{limit} was reached"
         server.limit_counters.add(limit, self.address)
         self.discard()
+        cause: Cause = "limit" if limit in _CLOSE_REASONS else "slow"
         if server.buffer_budget.is_full:
-            self.abort(log_reason)
+            self.abort(log_reason, cause)
         else:
-            self.close(TRY_AGAIN_LATER, _CLOSE_REASONS.get(limit, "too slow"), log_reason)
+            self.close(TRY_AGAIN_LATER, _CLOSE_REASONS.get(limit, "too slow"), log_reason, cause)
 
     def discard(self) -> None:
         """Drop buffered data, except for the rest of a frame that was begun. Call it before `close` if the client
@@ -340,10 +344,10 @@ class Connection(HasDeadline):
     # Closing
 
     @abstractmethod
-    def close(self, code: int, reason: str = "", log_reason: str = "") -> None:
+    def close(self, code: int, reason: str = "", log_reason: str = "", cause: Cause = "client") -> None:
         """Send the last bytes, `code` and `reason` on a WebSocket, and close within CLOSE_TIMEOUT after that."""
 
-    def abort(self, log_reason: str) -> None:
+    def abort(self, log_reason: str, cause: Cause = "error") -> None:
         """Close immediately, and drop buffered data."""
         if self.state is CLOSED:
             return
@@ -363,10 +367,10 @@ class Connection(HasDeadline):
             self._reduce_debt(now)
             server.debts.add(address, self._command_debt, now, server.limits)
         self.port.limiter.release(address)
-        self._on_aborted(state, log_reason)
+        self._on_aborted(state, log_reason, cause)
 
     @abstractmethod
-    def _on_aborted(self, state: State, log_reason: str) -> None:
+    def _on_aborted(self, state: State, log_reason: str, cause: Cause) -> None:
         """The connection has been closed by `abort`. `state` is the one before."""
 
     def _finish(self, last: bytes) -> None:
@@ -399,7 +403,10 @@ class Connection(HasDeadline):
             self._on_lost(error)
 
     def _on_lost(self, error: Exception | None) -> None:
-        self.abort("the client closed the connection" if error is None else f"connection lost: {error}")
+        cause: Cause = "timeout" if isinstance(error, TimeoutError) else "client"
+        self.abort(
+            "the client closed the connection" if error is None else f"connection lost: {error}", cause
+        )
 
     # Deadlines
 

@@ -3,6 +3,7 @@
 import itertools
 
 from aphlict.config.settings import Limits
+from aphlict.core.metrics import ConnectionCounters
 from aphlict.core.stats import LimitCounters
 from aphlict.protocol.forwarded import TrustedProxies
 from aphlict.server.access import AdminAccess, OriginAccess
@@ -21,6 +22,7 @@ class ServerContext:
     def __init__(self, limits: Limits, limit_counters: LimitCounters, now: float) -> None:
         self.limits = limits
         self.limit_counters = limit_counters
+        self.counters = ConnectionCounters()
         self.poller = Poller()
         self.tls_bridge = make_bridge()
         self.timers = TimerWheel(now)

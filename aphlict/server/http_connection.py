@@ -9,6 +9,7 @@ from sys import intern
 from typing import Protocol
 
 from aphlict.config.settings import BYTES_PER_COMMAND, Limits
+from aphlict.core.metrics import Cause
 from aphlict.errors import AphlictError, BodyTooLarge, BufferFull
 from aphlict.protocol import http
 from aphlict.protocol.body import ChunkedParser, SizedParser
@@ -47,10 +48,10 @@ class Handler(Protocol):
 class Responder(Protocol):
     """Produces the response to one request over time: an event stream or a poll."""
 
-    def final_bytes(self) -> bytes:
+    def final_bytes(self, cause: Cause, /) -> bytes:
         """Return the last bytes to send: the server closes the connection."""
 
-    def on_close(self, reason: str, /) -> None:
+    def on_close(self, reason: str, cause: Cause, /) -> None:
         """The connection has been closed, or was lost. `reason` is a part of a sentence, for the log."""
 
 
@@ -346,10 +347,8 @@ class HTTPConnection(Connection):
             self.reject(AphlictError("internal error; see the log of the server"), request)
 
     def upgrade(self, request: Request, open_session: Callable[[WebSocket], Session]) -> None:
-        """Continue as a WebSocket, whose session `open_session` makes once it is open. Raises BadRequest.
-
-        This object must not be used afterwards.
-        """
+        """Continue as a WebSocket, whose session `open_session` makes once it is open; this object must not be used
+        afterwards. Raises BadRequest."""
         response = http.accept_response(request)
         data, self._pipelined = self._pipelined, b""
         websocket = WebSocket(self._socket, self.address, self.port, self.number)
@@ -377,21 +376,21 @@ class HTTPConnection(Connection):
         else:
             self.reject(BufferFull("no memory for this request now: too many others are in progress"))
 
-    def close(self, _code: int, reason: str = "", log_reason: str = "") -> None:
+    def close(self, _code: int, reason: str = "", log_reason: str = "", cause: Cause = "client") -> None:
         """Send the responder's final bytes, or the response to a publisher's request that has begun, and close."""
         responder, self._responder = self._responder, None
         if responder is not None:
-            self._finish(responder.final_bytes())
-            responder.on_close(log_reason or reason)
+            self._finish(responder.final_bytes(cause))
+            responder.on_close(log_reason or reason, cause)
         elif self.port.is_trusted and (self._request_since is not None or self._is_awaiting_response):
             self._closes = True
         elif self.state < CLOSING:
-            self.abort(log_reason or reason)
+            self.abort(log_reason or reason, cause)
 
-    def _on_aborted(self, _state: State, log_reason: str) -> None:
+    def _on_aborted(self, _state: State, log_reason: str, cause: Cause) -> None:
         responder, self._responder = self._responder, None
         if responder is not None:
-            responder.on_close(log_reason)
+            responder.on_close(log_reason, cause)
 
     # Deadlines
 

@@ -279,6 +279,7 @@ class Acceptor:
         self._health_check_port = PortContext(server, NoLimit(), is_trusted=is_trusted)
         self._rejection_port = PortContext(server, limits.rejections, is_trusted=False)
         self._tls: ssl.SSLContext | None = None
+        self.certificate_expires: float | None = None  # Unix time
         self.set_settings(settings, local_names)
 
     def set_settings(self, settings: ServerSettings, local_names: Collection[str]) -> None:
@@ -298,6 +299,7 @@ class Acceptor:
         """
         before, after = self._port.authorities, credentials.authorities
         self._tls = credentials.tls
+        self.certificate_expires = credentials.expires
         for port in (self._port, self._health_check_port):
             port.keys = credentials.keys
             port.authorities = credentials.authorities

@@ -7,6 +7,7 @@ from msgspec.json import encode
 
 from aphlict.core.hub import Hub, Offset, Recovery
 from aphlict.core.message import Delivery
+from aphlict.core.metrics import Cause
 from aphlict.core.subscriptions import Subscriber
 from aphlict.protocol.http import JSON, PRIVATE, response
 from aphlict.server.http_connection import HTTPConnection
@@ -34,6 +35,8 @@ class LongPoll(HTTPSubscriber):
         "_size",
         "_until",
     )
+
+    transport = "poll"
 
     def __init__(
         self,
@@ -113,13 +116,13 @@ class LongPoll(HTTPSubscriber):
             data = self._end(self.subscriber, keep_alive=self._keep_alive)
             self._connection.respond(data, keep_alive=self._keep_alive)
 
-    def _end(self, subscriber: Subscriber, *, keep_alive: bool) -> bytes:
+    def _end(self, subscriber: Subscriber, *, keep_alive: bool, cause: Cause = "client") -> bytes:
         """Unsubscribe, and return the response. `last` is null if the replay has not come yet: the client then has
         to repeat its `after`."""
         last = None
         if self._is_ready:
             last = self._token(subscriber)
-        self._leave()
+        self._leave(cause)
         body = b'{"messages":[%b],"last":%b,"recovered":%b}' % (
             b",".join(self._messages),
             encode(last),
@@ -143,6 +146,6 @@ class LongPoll(HTTPSubscriber):
         self._respond()
         return None
 
-    def final_bytes(self) -> bytes:
+    def final_bytes(self, cause: Cause, /) -> bytes:
         """Part of the connection's Responder: a response from which the client can continue elsewhere."""
-        return b"" if self.subscriber is None else self._end(self.subscriber, keep_alive=False)
+        return b"" if self.subscriber is None else self._end(self.subscriber, keep_alive=False, cause=cause)

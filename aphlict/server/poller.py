@@ -41,6 +41,9 @@ class Poller:
         self._epoll = select.epoll()
         self._handlers: dict[int, EventHandler] = {}
 
+    def __len__(self) -> int:
+        return len(self._handlers)
+
     def start(self) -> None:
         """Start to report events, in the running loop."""
         IOLoop.current().add_handler(self._epoll.fileno(), self._on_ready, IOLoop.READ)

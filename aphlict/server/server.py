@@ -11,6 +11,7 @@ from tornado.ioloop import PeriodicCallback
 
 from aphlict.config.files import Read
 from aphlict.config.settings import ServerSettings, Settings
+from aphlict.core.metrics import Cause, Samples, single
 from aphlict.core.stats import LimitCounters
 from aphlict.protocol.websocket import GOING_AWAY
 from aphlict.server.access import local_names
@@ -19,6 +20,7 @@ from aphlict.server.connection import Connection
 from aphlict.server.context import ServerContext
 from aphlict.server.http_connection import Handler
 from aphlict.server.listener import Acceptor, AdmissionLimits, Listener, PendingProxyConnection
+from aphlict.server.measurements import PauseMonitor, ProcessMonitor
 from aphlict.server.poller import MAX_TURN_SECONDS
 from aphlict.server.timer_wheel import TICK
 
@@ -57,6 +59,8 @@ class Server:
         for acceptor, each in zip(self._acceptors, credentials, strict=True):
             acceptor.set_credentials(each)
         self._listeners: list[Listener] = []
+        self._pauses = PauseMonitor()
+        self.process = ProcessMonitor(len(self.context.poller))
         self._next_sweep: asyncio.Handle | None = None  # of a sweep that takes several turns of the loop
         self._cleanup = ExitStack()
 
@@ -68,6 +72,8 @@ class Server:
         """Start all listeners: they accept when this returns."""
         self.context.poller.start()
         self._cleanup.callback(self.context.poller.close)
+        self._pauses.start()
+        self._cleanup.callback(self._pauses.stop)
         self._cleanup.callback(self._cancel_sweep)
         self.every(TICK, self.tick)
         self.every(LOG_INTERVAL, self.context.limit_counters.sweep)
@@ -88,6 +94,28 @@ class Server:
     def connections(self) -> list[Connection]:
         """Return the open connections of all ports."""
         return [each for each in self.context.poller.handlers() if isinstance(each, Connection)]
+
+    def samples(self) -> Samples:
+        """Return the metrics of the ports and of this process."""
+        context, publishers = self.context, self.admission.get("admin")
+        certificates: dict[str, float] = {}
+        for port, acceptor in zip(self._ports, self._acceptors, strict=True):
+            if (expires := acceptor.certificate_expires) is not None:
+                name = str(port.settings.port)
+                certificates[name] = min(expires, certificates.get(name, expires))
+        return {
+            **context.counters.samples(),
+            **self._pauses.samples(),
+            **self.process.samples(len(context.poller)),
+            **single(
+                {
+                    "aphlict_publisher_connections": publishers.connections.used if publishers else 0,
+                    "aphlict_waiting_bytes": context.buffer_budget.used,
+                    "aphlict_waiting_clients": len(context.buffer_budget.accounts),
+                }
+            ),
+            "aphlict_certificate_expiry_timestamp_seconds": certificates,
+        }
 
     def every(self, seconds: float, work: Callable[[], None]) -> None:
         """Call `work` periodically until the server is closed."""
@@ -158,10 +186,10 @@ class Server:
 
     # Shutdown
 
-    def disconnect(self, code: int, reason: str) -> None:
+    def disconnect(self, code: int, reason: str, cause: Cause) -> None:
         """Close all present connections, WebSockets with a close frame. New connections are still accepted."""
         for connection in self.connections():
-            connection.close(code, reason)
+            connection.close(code, reason, cause=cause)
 
     async def drain(self) -> None:
         """Stop accepting, and close all connections, spread evenly over `drain.time`: otherwise all clients would
@@ -176,7 +204,7 @@ class Server:
                 if time.monotonic() > until:
                     await asyncio.sleep(0)
                     until = time.monotonic() + MAX_TURN_SECONDS
-                connection.close(GOING_AWAY, "server is shutting down")
+                connection.close(GOING_AWAY, "server is shutting down", cause="shutdown")
             if not self.connections():
                 break
             await asyncio.sleep(DRAIN_STEP)
@@ -192,7 +220,7 @@ class Server:
         """Stop accepting and close all connections immediately."""
         self._stop_accepting()
         for connection in self.connections():
-            connection.close(GOING_AWAY, "server is shutting down")
+            connection.close(GOING_AWAY, "server is shutting down", cause="shutdown")
             connection.abort("server was stopped immediately")
         self._cleanup.close()
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from aphlict.core.hub import Hub, Recovery
 from aphlict.core.message import Delivery
+from aphlict.core.metrics import Cause
 from aphlict.core.subscriptions import Subscriber
 from aphlict.protocol.http import PRIVATE, response_head
 from aphlict.server.http_connection import HTTPConnection
@@ -53,6 +54,8 @@ class EventStream(HTTPSubscriber):
     """One stream. The `id` of an event is the resume token of a client that has received it."""
 
     __slots__ = ("_encoder", "_had", "_is_behind", "_replay")
+
+    transport = "sse"
 
     def __init__(
         self, connection: HTTPConnection, hub: Hub, fields: dict[str, str], encoder: EventEncoder
@@ -132,6 +135,6 @@ class EventStream(HTTPSubscriber):
     def _interval(self) -> float:
         return min(COMMENT_INTERVAL, self._connection.port.server.limits.ping_interval)
 
-    def final_bytes(self) -> bytes:
+    def final_bytes(self, _cause: Cause, /) -> bytes:
         """Part of the connection's Responder: nothing, as the client knows its resume token."""
         return b""

@@ -3,11 +3,13 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import ClassVar
 
 from msgspec import Struct
 
 from aphlict.core.hub import Hub
 from aphlict.core.message import Delivery
+from aphlict.core.metrics import Cause, Transport
 from aphlict.core.subscriptions import Subscriber
 from aphlict.errors import AphlictError, BadRequest
 from aphlict.protocol.commands import MAX_AFTER
@@ -73,6 +75,8 @@ class HTTPSubscriber(HasDeadline, ABC):
 
     __slots__ = ("_connection", "_fields", "_grant_timer", "_hub", "subscriber")
 
+    transport: ClassVar[Transport]
+
     def __init__(self, connection: HTTPConnection, hub: Hub, fields: dict[str, str]) -> None:
         super().__init__()
         self._connection = connection
@@ -91,6 +95,7 @@ class HTTPSubscriber(HasDeadline, ABC):
             raise
         log.debug("[%d] %s subscribes: %s", self._connection.number, self._connection.address, request)
         self.subscriber = subscriber
+        self._connection.port.server.counters.on_opened(self.transport)
         self._start(subscriber, request, now)
         if grant is not None and self.subscriber is not None:
             self._grant_timer = GrantTimer(self._connection, self._hub, grant)
@@ -112,17 +117,19 @@ class HTTPSubscriber(HasDeadline, ABC):
         """Part of the hub's Receiver."""
         return self._connection
 
-    def on_close(self, _reason: str, /) -> None:
+    def on_close(self, _reason: str, cause: Cause, /) -> None:
         """Part of the connection's Responder."""
-        self._leave()
+        self._leave(cause)
 
-    def _leave(self) -> None:
+    def _leave(self, cause: Cause) -> None:
         """End the subscription, and cancel all deadlines, which would keep the object in memory."""
         subscriber, self.subscriber = self.subscriber, None
         if subscriber is None:
             return
         self._hub.leave(subscriber)
-        timers = self._connection.port.server.timers
+        server = self._connection.port.server
+        server.counters.on_closed(self.transport, cause)
+        timers = server.timers
         timers.cancel(self)
         if self._grant_timer is not None:
             timers.cancel(self._grant_timer)

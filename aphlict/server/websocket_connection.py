@@ -8,6 +8,7 @@ from typing import Protocol
 
 from aphlict.config.settings import BYTES_PER_COMMAND, Limits
 from aphlict.core.message import Delivery
+from aphlict.core.metrics import Cause
 from aphlict.errors import FrameTimeout, ProtocolError
 from aphlict.protocol import websocket as protocol
 from aphlict.protocol.websocket import (
@@ -36,7 +37,7 @@ class Session(Protocol):
     def on_message(self, websocket: "WebSocket", message: WSMessage, /) -> None:
         """A text (str) or binary (bytes) message was received."""
 
-    def on_close(self, websocket: "WebSocket", reason: str, /) -> None:
+    def on_close(self, websocket: "WebSocket", reason: str, cause: Cause, /) -> None:
         """The WebSocket was closed, or the connection lost. `reason` is a part of a sentence, for the log."""
 
 
@@ -159,24 +160,24 @@ class WebSocket(Connection):
 
     def _fail(self, error: ProtocolError) -> None:
         self.count(error)
-        self.close(error.close_code, str(error), f"protocol error: {error}")
+        self.close(error.close_code, str(error), f"protocol error: {error}", "error")
 
-    def close(self, code: int, reason: str = "", log_reason: str = "") -> None:
+    def close(self, code: int, reason: str = "", log_reason: str = "", cause: Cause = "client") -> None:
         """Send a close frame, and close the connection within CLOSE_TIMEOUT."""
         if self.state < WEBSOCKET:
-            self.abort(log_reason or reason)
+            self.abort(log_reason or reason, cause)
         elif self.state is WEBSOCKET:
             self._finish(protocol.encode_close(code, reason))
-            self._end_session(log_reason or f"closed with {code} {reason}".rstrip())
+            self._end_session(log_reason or f"closed with {code} {reason}".rstrip(), cause)
 
-    def _on_aborted(self, state: State, log_reason: str) -> None:
+    def _on_aborted(self, state: State, log_reason: str, cause: Cause) -> None:
         if state is WEBSOCKET:
-            self._end_session(log_reason)
+            self._end_session(log_reason, cause)
 
-    def _end_session(self, log_reason: str) -> None:
+    def _end_session(self, log_reason: str, cause: Cause) -> None:
         session = self.session
         del self.session  # a cycle would keep the memory of both until the garbage collector runs
-        session.on_close(self, log_reason)
+        session.on_close(self, log_reason, cause)
 
     # Deadlines
 
@@ -198,7 +199,7 @@ class WebSocket(Connection):
             return self._last_received + limits.ping_interval
         if silence >= limits.ping_timeout:
             self.port.server.limit_counters.count("ping.timeout")
-            self.abort(f"nothing was received for {silence:.0f} s")
+            self.abort(f"nothing was received for {silence:.0f} s", "timeout")
             return None
         if self._last_ping <= self._last_received or now - self._last_ping >= limits.ping_interval:
             self._last_ping = now

@@ -224,7 +224,12 @@ def inspect(identity: Identity, now: datetime) -> CertificateReport:
     errors = [*_find_unrelated(identity), *filter(None, expired)]
     ending = (_check_expiry_soon(each, identity, now) for each in dated)
     warnings = [*_find_wrong_order(identity), *filter(None, ending)]
-    return CertificateReport(tuple(errors), tuple(warnings), min(each.not_valid_after_utc for each in dated))
+    return CertificateReport(tuple(errors), tuple(warnings), first_expiry(identity))
+
+
+def first_expiry(identity: Identity) -> datetime:
+    """Return when the first certificate expires that browsers check."""
+    return min(each.not_valid_after_utc for each in _dated(identity))
 
 
 def _dated(identity: Identity) -> list[Certificate]:

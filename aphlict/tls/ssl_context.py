@@ -8,18 +8,23 @@ from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CertificateError
 from aphlict.tls.authorities import load_authorities
-from aphlict.tls.certificates import in_memory, load, rejected_by_openssl
+from aphlict.tls.certificates import Identity, in_memory, load, rejected_by_openssl
 
 HTTP_1_1 = ["http/1.1"]  # ALPN; WebSockets over HTTP/2 (RFC 8441) are not supported
 
 
 def server_context(server: ServerSettings, read: Read = read_file) -> ssl.SSLContext:
-    """Return the context of a TLS server. Raises CertificateError if its files are not usable.
+    """Return the context of a TLS server. Raises CertificateError if its files are not usable."""
+    return identity_context(load(server, read), read)
+
+
+def identity_context(identity: Identity, read: Read = read_file) -> ssl.SSLContext:
+    """Return the context of a TLS server whose certificates have been read. Raises CertificateError.
 
     `load_cert_chain` reads the chain from the certificate's file only, so key, certificate and chain of three files
     are combined in memory, in the order that was checked.
     """
-    identity = load(server, read)
+    server = identity.server
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION

@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 
 from aphlict.core.hub import Hub
 from aphlict.core.message import Message
+from aphlict.core.metrics import Samples
 from aphlict.core.state import HubState, adopt_losses, adopt_numbers
 from aphlict.workers.ipc import (
     Ack,
     HistoryRecord,
     Leave,
+    MetricsReply,
+    MetricsRequest,
     OriginsRecord,
     PackedMessage,
     Publish,
@@ -40,6 +43,14 @@ class NoForwarder:
         """Do nothing."""
 
 
+Measure = Callable[[], tuple[str, Samples]]  # returns the name of this process, and its metrics
+
+
+def _measure_nothing() -> tuple[str, Samples]:
+    """Take the place of a Measure that nothing needs."""
+    return "", {}
+
+
 class HubConnection(asyncio.Protocol):
     """One stream to the hub: the protocol of an asyncio transport. `HubConnector` opens the next one.
 
@@ -48,8 +59,9 @@ class HubConnection(asyncio.Protocol):
     reached the node: its clients have missed it.
     """
 
-    def __init__(self, hub: Hub, on_gap: Callable[[], None]) -> None:
+    def __init__(self, hub: Hub, on_gap: Callable[[], None], measure: Measure = _measure_nothing) -> None:
         self._hub = hub
+        self._measure = measure
         self._on_gap = on_gap
         self._reader = RecordReader()
         self._records: deque[Record] = deque()  # received, not yet applied
@@ -150,6 +162,8 @@ class HubConnection(asyncio.Protocol):
                     self._send(
                         StatsReply(number, os.getpid(), hub.subscriber_stats(instance), hub.load, hub.reach)
                     )
+                case MetricsRequest(number):
+                    self._send(MetricsReply(number, *self._measure()))
                 case HistoryRecord(messages, state, is_last):
                     if state is not None:
                         self._adopt_losses(state, is_joining=True)
@@ -196,13 +210,16 @@ class HubConnection(asyncio.Protocol):
 class HubConnector:
     """Keeps an edge connected to its hub. `up_to_date` is set while it has the hub's history.
 
-    `on_gap` as for HubConnection.
+    `on_gap` as for HubConnection; `measure` is called when the hub requests the metrics of this process.
     """
 
-    def __init__(self, hub: Hub, address: str, on_gap: Callable[[], None]) -> None:
+    def __init__(
+        self, hub: Hub, address: str, on_gap: Callable[[], None], measure: Measure = _measure_nothing
+    ) -> None:
         self.up_to_date = asyncio.Event()
         hub.in_sync_until = time.monotonic()
         self._on_gap = on_gap
+        self._measure = measure
         self._hub = hub
         self._address = address
         self._connection: HubConnection | None = None
@@ -236,7 +253,7 @@ class HubConnector:
                 await asyncio.sleep(ERROR_RETRY_INTERVAL)
 
     def _make_connection(self) -> HubConnection:
-        return HubConnection(self._hub, self._on_gap)
+        return HubConnection(self._hub, self._on_gap, self._measure)
 
     async def _serve(self, connection: HubConnection) -> None:
         self._connection = connection

@@ -13,6 +13,7 @@ from contextlib import suppress
 from aphlict.core.history import Entry
 from aphlict.core.hub import Hub, MessageReceipt
 from aphlict.core.message import Message
+from aphlict.core.metrics import ProcessTotals, Samples
 from aphlict.core.state import HubState, adopt_losses, adopt_numbers, describe_origins
 from aphlict.core.stats import SubscriberStats
 from aphlict.workers.ipc import (
@@ -21,6 +22,8 @@ from aphlict.workers.ipc import (
     FlowControl,
     HistoryRecord,
     Leave,
+    MetricsReply,
+    MetricsRequest,
     OriginsRecord,
     Publish,
     Record,
@@ -129,6 +132,8 @@ class EdgePool:
         self._pending: dict[int, _Pending] = {}
         self._matched: dict[int, list[int]] = {}
         self._replies: dict[int, list[StatsReply]] = {}
+        self._replied: dict[int, set[str]] = {}  # processes that have sent their metrics
+        self._totals = ProcessTotals()
         self._server: asyncio.Server | None = None
         self._is_complete = asyncio.Event()
         self._accepted: list[tuple[Message, float]] = []  # not yet sent to the edges, with their times
@@ -218,6 +223,16 @@ class EdgePool:
         self._replies[number] = []
         self._send_all(StatsRequest(number, instance))
 
+    def request_metrics(self, done: Callable[[Samples], None]) -> None:
+        """Request the metrics of all edges. `done` receives the sum for those that reply, and of what the others,
+        and edges that are gone, had counted."""
+        if not self._joined:
+            done(self._totals.total(()))
+            return
+        number = self._expect(set(self._joined), lambda: done(self._totals.total(self._replied.pop(number))))
+        self._replied[number] = set()
+        self._send_all(MetricsRequest(number))
+
     def _expect(self, edges: set[EdgeConnection], done: Callable[[], None]) -> int:
         number = next(self._numbers)
         self._pending[number] = _Pending(edges, done)
@@ -242,6 +257,11 @@ class EdgePool:
                 edge.flow.on_report(load, reach, time.monotonic())
                 if number in self._replies:
                     self._replies[number].append(record)
+                self._settle(number, edge)
+            case MetricsReply(number, process, samples):
+                self._totals.update(process, samples)
+                if number in self._replied:
+                    self._replied[number].add(process)
                 self._settle(number, edge)
             case HistoryRecord():
                 self._on_history(edge, record)

@@ -9,6 +9,7 @@ from msgspec.msgpack import Decoder, Encoder
 from aphlict.core.history import Entry
 from aphlict.core.hub import Hub
 from aphlict.core.message import Message
+from aphlict.core.metrics import Samples
 from aphlict.core.state import HubState, describe
 from aphlict.core.stats import SubscriberStats
 
@@ -69,6 +70,20 @@ class StatsReply(Struct, array_like=True, tag="stats_reply"):
     reach: float = 0.0
 
 
+class MetricsRequest(Struct, array_like=True, tag="metrics_request"):
+    """Hub to edge: requests a MetricsReply."""
+
+    number: int
+
+
+class MetricsReply(Struct, array_like=True, tag="metrics_reply"):
+    """Edge to hub: the metrics of the edge; `process` is a name that no other process has."""
+
+    number: int
+    process: str
+    samples: Samples
+
+
 class HistoryRecord(Struct, array_like=True, tag="history"):
     """Both ways, when an edge joins: messages from the history of the sender.
 
@@ -93,7 +108,17 @@ class Leave(Struct, array_like=True, tag="leave"):
     """Edge to hub: this edge stops gracefully."""
 
 
-Record = Publish | Ack | StatsRequest | StatsReply | HistoryRecord | OriginsRecord | Leave
+Record = (
+    Publish
+    | Ack
+    | StatsRequest
+    | StatsReply
+    | MetricsRequest
+    | MetricsReply
+    | HistoryRecord
+    | OriginsRecord
+    | Leave
+)
 
 _encoder = Encoder()
 _decoder = Decoder(Record)

@@ -43,6 +43,7 @@ def test_an_origin_that_is_none(tmp_path: Path) -> None:
         ({"admin.secret": SECRET}, "admin"),
         ({"admin.secret.file": "/x"}, "admin"),
         ({"admin.hosts": ["a.example"]}, "admin"),
+        ({"metrics.secret": SECRET}, "admin"),
     ],
 )
 def test_keys_of_one_type_of_server(tmp_path: Path, keys: dict[str, Any], kind: str) -> None:
@@ -65,6 +66,18 @@ def test_keys_of_one_type_of_server(tmp_path: Path, keys: dict[str, Any], kind: 
         (
             {"admin.secret": SECRET, "admin.secret.file": "/x"},
             'admin.secret.file is "/x", expected no servers[1].admin.secret beside it (one of the two)',
+        ),
+        (
+            {"metrics.secret": "short"},
+            'metrics.secret is "…", expected text of at least 16 characters or null',
+        ),
+        (
+            {"metrics.secret": "sixteen letters, and more"},
+            'metrics.secret is "…", expected printable ASCII characters without spaces',
+        ),
+        (
+            {"admin.secret": SECRET, "metrics.secret": SECRET},
+            'metrics.secret is "…", expected another secret than servers[1].admin.secret (who reads metrics could',
         ),
         ({"admin.hosts": ["a:22281"]}, 'admin.hosts[0] is "a:22281", expected a name such as'),
         ({"admin.hosts": "a.example"}, 'admin.hosts is "a.example", expected a list of names'),

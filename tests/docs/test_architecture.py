@@ -14,7 +14,7 @@ TEXT = (ROOT / "docs/architecture.md").read_text()
 PACKAGE = "aphlict"
 LONGEST_MODULE = 450  # lines: few come near 400, none goes much past it
 LISTS = {"aphlict.errors"}  # one class after the other: it is searched, not read
-MAX_MODULES = 100
+MAX_MODULES = 102
 MAX_LAYERS = 9
 LONGEST_FUNCTION = 40
 MEDIAN_FUNCTION = 10
@@ -22,7 +22,7 @@ MEDIAN_FUNCTION = 10
 # The modules of a package that the tests of others may import.
 INTERFACES = {
     *("cli.main", "config.loader", "config.settings"),
-    *("core.hub", "core.message", "core.sequencer", "core.state", "core.stats"),
+    *("core.hub", "core.message", "core.metrics", "core.sequencer", "core.state", "core.stats"),
     *("protocol.http", "protocol.websocket", "server.auth", "server.server"),
 }
 # Tests that import more: the numbers in the manual, files that a supervisor has read, and costs across packages.

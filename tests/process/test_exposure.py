@@ -60,7 +60,7 @@ def test_every_kind_of_secret(folder: Path) -> None:
     servers = [
         CLIENT | files,
         ADMIN | {"admin.secret": SECRET},
-        ADMIN | {"port": 3, "admin.secret.file": str(secret_file(folder))},
+        ADMIN | {"port": 3, "admin.secret.file": str(secret_file(folder)), "metrics.secret": SECRET * 2},
     ]
     assert exposed(folder, servers=servers, cluster=[peer]) == [
         "servers[0].ssl.key",

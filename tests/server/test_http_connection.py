@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from aphlict.config.settings import Limits
+from aphlict.core.metrics import Cause
 from aphlict.core.stats import LimitCounters
 from aphlict.protocol.http import Request
 from aphlict.protocol.websocket import WSMessage
@@ -60,7 +61,7 @@ class Upgrading(Silent):
     def on_message(self, websocket: WebSocket, message: WSMessage, /) -> None:
         """Do nothing."""
 
-    def on_close(self, websocket: WebSocket, reason: str, /) -> None:
+    def on_close(self, websocket: WebSocket, _reason: str, _cause: Cause, /) -> None:
         """Do nothing."""
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from aphlict.cluster.http_client import PeerAddress, PeerResponse
 from aphlict.config.settings import Settings
+from aphlict.core.metrics import Cause, ConnectionCounters
 from aphlict.core.stats import LimitCounters
 from aphlict.errors import AphlictError, PeerDisconnected, PeerTimeout, PeerUnreachable
 from aphlict.protocol.http import NODE_FIELD, ORIGIN_FIELD, Request
@@ -43,7 +44,10 @@ class Server:
         loop = asyncio.get_running_loop()
         self.handlers = handlers
         self.context = SimpleNamespace(
-            limits=settings.limits, limit_counters=counters, timers=TimerWheel(loop.time())
+            limits=settings.limits,
+            limit_counters=counters,
+            counters=ConnectionCounters(),
+            timers=TimerWheel(loop.time()),
         )
         self.accepts = False
         self.open: dict[Any, None] = {}  # connections, oldest first
@@ -68,10 +72,10 @@ class Server:
 
         loop.call_later(seconds, run)
 
-    def disconnect(self, code: int, reason: str) -> None:
+    def disconnect(self, code: int, reason: str, cause: Cause) -> None:
         """As in the server."""
         for connection in list(self.open):
-            connection.close(code, reason)
+            connection.close(code, reason, cause=cause)
 
 
 class Link:

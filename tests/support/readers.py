@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from aphlict.core.budget import Holder
 from aphlict.core.message import Delivery
+from aphlict.core.metrics import Cause
 from aphlict.errors import AphlictError, HistoryEvicted
 from aphlict.protocol.http import Request
 from aphlict.protocol.websocket import WSMessage
@@ -110,11 +111,11 @@ class ClientConnection:
         self.send(response)
         self._end()
 
-    def close(self, _code: int = 1000, reason: str = "") -> None:
+    def close(self, _code: int = 1000, reason: str = "", *, cause: Cause = "error") -> None:
         """The server closes it: the client receives what was sent before."""
         responder, self._responder = self._responder, None
         if responder is not None:
-            self.send(responder.final_bytes())
+            self.send(responder.final_bytes(cause))
         self.is_cut = True
         self._leave(responder, reason)
 
@@ -137,9 +138,9 @@ class ClientConnection:
             return
         self._end()
         if responder is not None:
-            responder.on_close(reason)
+            responder.on_close(reason, "error")
         if self.session is not None:
-            self.session.on_close(cast("Any", self), reason)
+            self.session.on_close(cast("Any", self), reason, "error")
             self.session = None
 
     def _end(self) -> None:

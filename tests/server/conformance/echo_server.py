@@ -11,6 +11,7 @@ import sys
 import time
 
 from aphlict.config.settings import Limits
+from aphlict.core.metrics import Cause
 from aphlict.core.stats import LimitCounters
 from aphlict.protocol.http import Request
 from aphlict.protocol.websocket import WSMessage, encode_frame
@@ -44,7 +45,7 @@ class Echo:
         data = message.data.encode() if isinstance(message.data, str) else message.data
         websocket.send(encode_frame(message.opcode, data))
 
-    def on_close(self, websocket: WebSocket, reason: str, /) -> None:
+    def on_close(self, websocket: WebSocket, _reason: str, _cause: Cause, /) -> None:
         """Do nothing."""
 
 
