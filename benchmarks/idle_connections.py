@@ -38,6 +38,7 @@ class Sample(NamedTuple):
     memory_mib: float
     answer_ms: float
     slab_mib: float
+    scrape_ms: float  # of GET /metrics
 
 
 class Outcome(NamedTuple):
@@ -146,12 +147,18 @@ def load(tools: Path, target: Target, clients: int, seconds: float) -> "subproce
 
 def sample(target: Target) -> Sample:
     """Sample the status and the memory of the server."""
-    begun = time.perf_counter()
-    with urllib.request.urlopen(f"http://127.0.0.1:{target.admin_port}/status/", timeout=30) as answer:
-        status = json.load(answer)
-    took = (time.perf_counter() - begun) * 1000
+    status, took = fetch(target, "/status/")
+    _, scrape_took = fetch(target, "/metrics")
     mib = sum(map(memory, target.pids)) / 1024
-    return Sample(time.monotonic(), status["connections"], mib, took, slab())
+    return Sample(time.monotonic(), json.loads(status)["connections"], mib, took, slab(), scrape_took)
+
+
+def fetch(target: Target, path: str) -> tuple[bytes, float]:
+    """Return a page of the admin port, and the milliseconds until it had come."""
+    begun = time.perf_counter()
+    with urllib.request.urlopen(f"http://127.0.0.1:{target.admin_port}{path}", timeout=30) as answer:
+        body = answer.read()
+    return body, (time.perf_counter() - begun) * 1000
 
 
 def memory(pid: int) -> int:
@@ -189,6 +196,10 @@ def report(outcome: Outcome) -> None:
     first, last = thirds([sample.answer_ms for sample in samples])
     print(f"status answered within {first:.1f} ms in the first third, {last:.1f} ms in the last (medians)")
     print(f"status answered within {max(sample.answer_ms for sample in samples):.1f} ms always")
+    scrapes = [sample.scrape_ms for sample in samples]
+    print(
+        f"metrics answered within {statistics.median(scrapes):.1f} ms (median), {max(scrapes):.1f} ms always"
+    )
     first, last = thirds([sample.memory_mib for sample in samples[1:] or samples])
     print(
         f"memory {first:.1f} MiB in the first third, {last:.1f} MiB in the last (medians): "

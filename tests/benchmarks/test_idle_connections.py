@@ -10,7 +10,7 @@ def outcome(deliveries: int = 400, closed_early: int = 0) -> Outcome:
     latency = {"p50_first_third": 10.0, "p50_last_third": 20.0, "max": 90.0}
     result = {"opened": 100, "deliveries": 200, "closed_early": 0, "latency_ms": latency}
     other = result | {"deliveries": deliveries - 200, "closed_early": closed_early}
-    samples = [Sample(5.0 * n, 200, 30.0 + n, 1.0 + n / 10, 500.0) for n in range(13)]
+    samples = [Sample(5.0 * n, 200, 30.0 + n, 1.0 + n / 10, 500.0, 2.0 + n / 10) for n in range(13)]
     return Outcome(samples, [result, other], 2, 498.0)
 
 
@@ -23,6 +23,7 @@ def test_the_first_and_the_last_third_stand_side_by_side(capsys: pytest.CaptureF
         "delivered to the last client after 90 ms",
         "status answered within 1.1 ms in the first third, 2.0 ms in the last (medians)",
         "status answered within 2.2 ms always",
+        "metrics answered within 2.6 ms (median), 3.2 ms always",
         "memory 32.5 MiB in the first third, 40.5 MiB in the last (medians): 207.36 KB each",
         "Slab of the machine grew by 2 MiB: 5.1 KB for each socket",
     ]
