@@ -183,8 +183,9 @@ class Node:
             log.warning("messages were missed: %d clients have to resume", self.hub.connections)
         self.server.disconnect(TRY_AGAIN_LATER, "messages were missed", "gap")
 
-    def _on_delivered(self, accepted: float) -> None:
-        self._delivery_times.observe(time.monotonic() - accepted)
+    def _on_delivered(self, message: Message, accepted: float) -> None:
+        message.delivered_at = now = time.monotonic()
+        self._delivery_times.observe(now - accepted)
 
     def publish(self, messages: list[Message], done: Callable[[list[MessageReceipt]], None], /) -> None:
         """Publish messages in order, a long list in several turns of the loop. Raises Overloaded.

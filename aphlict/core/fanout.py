@@ -3,6 +3,9 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from inspect import getgeneratorlocals
+from types import GeneratorType
+from typing import NamedTuple
 
 from aphlict.core.message import Message
 from aphlict.core.subscriptions import ChannelMatch, Group, Instance, Receiver, exclude, group_receivers
@@ -15,17 +18,24 @@ GROUPED_PER_DELIVERY = 16  # receivers that are grouped in the time of one deliv
 JOB_BYTES = 1000  # that a queued fan-out takes in addition to its message
 
 
+class PendingFanOut(NamedTuple):
+    """A queued fan-out, and the number of receivers that have yet to get the message."""
+
+    message: Message
+    left: int
+
+
 class FanOut:
     """The fan-outs of all instances.
 
     `wake` is called when work is queued: then `run_slice` must be called until it returns False. `on_delivered` is
-    called when a message has been written to the last socket, with the time at which it was accepted.
+    called when a message has been passed to its last receiver, with the time at which it was accepted.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.queued = 0  # deliveries
         self.queued_bytes = 0  # of the messages of the queued deliveries
-        self.on_delivered: Callable[[float], None] | None = None
+        self.on_delivered: Callable[[Message, float], None] | None = None
         self._wake = wake
         self._is_awake = False  # `run_slice` is going to be called
         self._budget = SLICE  # deliveries that may be made before that
@@ -53,7 +63,7 @@ class FanOut:
             self._budget -= max_deliveries
             matched = self._deliver_now(message, matches)
             if self.on_delivered is not None:
-                self.on_delivered(at)
+                self.on_delivered(message, at)
             if self._budget < MIN_BUDGET:
                 self._request_slice()
         return matched
@@ -106,11 +116,18 @@ class FanOut:
                     self.queued -= len(part)
                     left -= len(part)
                     if not left and self.on_delivered is not None:
-                        self.on_delivered(at)
+                        self.on_delivered(message, at)
                     yield len(part)
         finally:
             self.queued -= left
             self.queued_bytes -= size
+
+    def pending(self, instance: Instance) -> list[PendingFanOut]:
+        """Return the queued fan-outs of an instance, in order. For traces: the generators are inspected."""
+        jobs = [getgeneratorlocals(job) for job in instance.queue if isinstance(job, GeneratorType)]
+        return [
+            PendingFanOut(job["message"], job.get("left", job["matched"])) for job in jobs if "message" in job
+        ]
 
     def run_slice(self) -> bool:
         """Do one slice of the queued work, instances in turn; True while there is more."""

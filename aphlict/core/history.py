@@ -12,6 +12,7 @@ from aphlict.core.message import Message
 MAX_MESSAGES = 4096  # of an instance
 MAX_AGE = 60.0  # seconds
 MAX_EVICTED_ENTRIES = 1024  # that the store may keep before it compacts
+MAX_REPEATED = 10_000  # messages whose repetitions are counted
 
 
 class Evicted(Struct, frozen=True, array_like=True, gc=False):
@@ -236,3 +237,34 @@ class HistoryStore:
         self.memory_size -= entry.message.memory_size
         entry.history.evict_oldest()
         self.evictions += 1
+
+
+class Repeated(Struct, gc=False):
+    """How often a message was published again, and when for the last time (monotonic seconds)."""
+
+    count: int = 0
+    at: float = 0.0
+
+
+class RepeatedMessages:
+    """Messages that publishers sent again under the same uniqueID: only the first of each was delivered."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[tuple[str, str], Repeated] = {}
+
+    def add(self, instance: str, unique_id: str, now: float) -> None:
+        """Count one more."""
+        name = instance, unique_id
+        if name in self._by_name or len(self._by_name) < MAX_REPEATED:
+            repeated = self._by_name.setdefault(name, Repeated())
+            repeated.count += 1
+            repeated.at = now
+
+    def get(self, instance: str, unique_id: str) -> Repeated | None:
+        """Return the count of a message; None if it was published once."""
+        return self._by_name.get((instance, unique_id))
+
+    def sweep(self, now: float) -> None:
+        """Forget what is older than the history. To be called every few seconds."""
+        if self._by_name:
+            self._by_name = {name: each for name, each in self._by_name.items() if each.at > now - MAX_AGE}

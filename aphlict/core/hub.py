@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from aphlict.config.settings import ENTRIES_PER_COMMAND, Limits
 from aphlict.core.fanout import FanOut
-from aphlict.core.history import MAX_AGE, Entry, Evicted, HistoryStore
+from aphlict.core.history import MAX_AGE, Entry, Evicted, HistoryStore, RepeatedMessages
 from aphlict.core.message import Delivery, Message, check_name
 from aphlict.core.resume import EarlyClients, Resumption, merge, replay
 from aphlict.core.resume_token import encode_token
@@ -82,6 +82,7 @@ class Hub:
         self.limit_counters = LimitCounters()
         self.instances: dict[str, Instance] = {}
         self.history = HistoryStore(limits.history)
+        self.repeated = RepeatedMessages()
         self.connections = 0  # subscribers now
         self.subscription_memory = SubscriptionBudget(limits.subscriptions_total)
         self.epoch = 0.0
@@ -141,6 +142,8 @@ class Hub:
             matched = self._take(message, now)
         if matched is None:
             self.counters.duplicates += 1
+            if not message.origin and not message.touched:  # from a publisher
+                self.repeated.add(message.instance, message.unique_id, now)
             return MessageReceipt(message.unique_id, duplicate=True)
         return MessageReceipt(message.unique_id, matched)
 
@@ -271,6 +274,8 @@ class Hub:
         )
         entries = [entry for entry in later if entry.at >= oldest]
         self._replay(subscriber, entries, Recovery(len(entries), recovered=True), done)
+        last = self.history.sequence
+        subscriber.on_replayed(entries[0].sequence if entries else last + 1, last)
         self.counters.replays["age"] += 1
         return len(later) // ENTRIES_PER_COMMAND
 
@@ -306,6 +311,7 @@ class Hub:
             done(recovery)
 
         self._replay(subscriber, entries, Recovery(len(entries), resumption.recovered), on_done)
+        subscriber.on_replayed(0, self.history.sequence)
         return resumption.examined // ENTRIES_PER_COMMAND
 
     def _replay(
@@ -394,6 +400,7 @@ class Hub:
             if len(known) > MAX_ORIGINS:  # of the others, no token is valid any more
                 for origin in [name for name in known if self.origins.get(name) is None]:
                     del known[origin]
+        self.repeated.sweep(now)
         if self.early:
             self.early.sweep(self.origins, now)
 

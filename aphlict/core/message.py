@@ -81,11 +81,13 @@ class Message:
     empty once it has been forwarded. `payload`: the JSON object without `subscribers`, `touched` and its closing
     brace. `memory_size`: the bytes that the message takes while the history keeps it, approximately.
     `origin`, `number`: which node accepted it from its publisher, and its number there; empty and 0 before that.
+    `delivered_at`: when it was passed to its last receiver here (monotonic seconds); 0 before that.
     """
 
     __slots__ = (
         "_delivery",
         "channels",
+        "delivered_at",
         "instance",
         "memory_size",
         "number",
@@ -113,6 +115,7 @@ class Message:
         self.origin = origin
         self.number = number
         self._delivery: Delivery | None = None
+        self.delivered_at = 0.0
         self.memory_size = MESSAGE_BYTES + 2 * len(payload) + CHANNEL_BYTES * len(channels)
 
     @property

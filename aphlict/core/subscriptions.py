@@ -16,6 +16,7 @@ NON_ASCII_BYTES = 8  # for a character of a name that is not ASCII: 4 in the str
 # A connection with no more subscriptions is never closed in favour of others: its account in the budget would take
 # more memory than closing it frees.
 UNATTRIBUTED_SUBSCRIPTIONS = 32
+NOTHING = range(0)
 
 
 class Receiver(Protocol):
@@ -166,7 +167,7 @@ def _add_channel(
 class Instance:
     """One instance: its subscriptions and its history. No message passes from one instance to another."""
 
-    __slots__ = ("history", "index", "name", "queue", "subscribers")
+    __slots__ = ("history", "index", "name", "queue", "replayed", "subscribers")
 
     def __init__(self, name: str, evicted: Mapping[str, Evicted] | None = None) -> None:
         self.name = name
@@ -174,17 +175,29 @@ class Instance:
         self.history = InstanceHistory(evicted)
         self.subscribers = 0
         self.queue: deque[Iterator[int]] = deque()  # unfinished fan-outs and replays, in order
+        self.replayed = NOTHING  # as of the last subscriber with a replay: most can share the object
 
 
 class Subscriber:
-    """A client in the hub. `subscriptions`: channel to the node's sequence at which it was added."""
+    """A client in the hub. `subscriptions`: channel to the node's sequence at which it was added.
 
-    __slots__ = ("instance", "receiver", "subscriptions")
+    `replayed`: since its last replay, it has all messages with these sequences on the channels that it had by then.
+    """
+
+    __slots__ = ("instance", "receiver", "replayed", "subscriptions")
 
     def __init__(self, instance: Instance, receiver: Receiver) -> None:
         self.instance = instance
         self.receiver = receiver
         self.subscriptions: dict[str, int] = {}
+        self.replayed = NOTHING
+
+    def on_replayed(self, first: int, last: int) -> None:
+        """Note that a replay covers the sequences from `first` to `last`."""
+        shared = self.instance.replayed
+        if shared.start != first or shared.stop != last + 1:
+            shared = self.instance.replayed = range(first, last + 1)
+        self.replayed = shared
 
     def receives(self, entry: Entry) -> bool:
         """Whether it was subscribed when the message was accepted, so that it gets the message without replay."""

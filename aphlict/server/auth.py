@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
+from aphlict.core.endings import Client
 from aphlict.core.hub import Hub
+from aphlict.core.metrics import Transport
 from aphlict.errors import Forbidden, InvalidToken
 from aphlict.server.connection import Connection
 from aphlict.server.timer_wheel import HasDeadline
@@ -60,6 +62,12 @@ def verify_token(connection: Connection, keys: KeySet, token: str, instance: str
         raise
     log.debug("[%d] %s may subscribe to %s", connection.number, grant.sub or "a token without 'sub'", grant)
     return grant
+
+
+def client_of(connection: Connection, transport: Transport, grant: Grant | None) -> Client:
+    """Describe a client for traces."""
+    user = None if grant is None else grant.sub or ""
+    return Client(connection.number, connection.address, transport, user)
 
 
 class GrantTimer(HasDeadline):

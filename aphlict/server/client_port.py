@@ -8,6 +8,7 @@ from collections.abc import Callable
 from enum import Enum
 from functools import cache
 from importlib.resources import files
+from typing import ClassVar
 
 from msgspec.json import encode
 
@@ -18,7 +19,7 @@ from aphlict.config.settings import (
 )
 from aphlict.core.hub import Hub, Recovery
 from aphlict.core.message import check_name
-from aphlict.core.metrics import Cause
+from aphlict.core.metrics import Cause, Transport
 from aphlict.errors import (
     AphlictError,
     BadRequest,
@@ -34,7 +35,7 @@ from aphlict.protocol import commands
 from aphlict.protocol.commands import Auth, Command, Id, Ping, Replay, Subscribe, Unsubscribe
 from aphlict.protocol.http import JSON, PRIVATE, Request, instance_from_path
 from aphlict.protocol.websocket import WSMessage
-from aphlict.server.auth import GrantTimer, verify_token
+from aphlict.server.auth import GrantTimer, client_of, verify_token
 from aphlict.server.http_connection import HTTPConnection
 from aphlict.server.long_poll import LongPoll
 from aphlict.server.sse import EventEncoder, EventStream
@@ -164,14 +165,16 @@ class ClientHandler:
 class WebSocketSession:
     """Executes the commands of one WebSocket. `grant_timer` is None if its port required no tokens."""
 
-    __slots__ = ("_handler", "_subscriber", "grant_timer")
+    __slots__ = ("_handler", "grant_timer", "subscriber")
+
+    transport: ClassVar[Transport] = "websocket"
 
     def __init__(
         self, handler: ClientHandler, websocket: WebSocket, instance: str, grant: Grant | None
     ) -> None:
         self._handler = handler
-        self._subscriber = handler.hub.join(instance, websocket)
-        websocket.port.server.counters.on_opened("websocket")
+        self.subscriber = handler.hub.join(instance, websocket)
+        websocket.port.server.counters.on_opened(self.transport)
         has_tokens = websocket.port.keys is not None
         self.grant_timer = GrantTimer(websocket, handler.hub, grant) if has_tokens else None
         log.debug("[%d] connected from %s to %s", websocket.number, websocket.address, instance)
@@ -211,10 +214,10 @@ class WebSocketSession:
         match command:
             case Subscribe(channels):
                 websocket.charge(len(channels) // CHANNELS_PER_COMMAND)
-                self._handler.hub.subscribe(self._subscriber, channels)
+                self._handler.hub.subscribe(self.subscriber, channels)
             case Unsubscribe(channels):
                 websocket.charge(len(channels) // CHANNELS_PER_COMMAND)
-                self._handler.hub.unsubscribe(self._subscriber, channels)
+                self._handler.hub.unsubscribe(self.subscriber, channels)
             case Replay():
                 self._replay(websocket, command, id)
                 return
@@ -227,7 +230,7 @@ class WebSocketSession:
             websocket.send(commands.ack(id, **self._resume_token(websocket)))
 
     def _replay(self, websocket: WebSocket, command: Replay, id: Id) -> None:
-        websocket.charge(len(self._subscriber.subscriptions) // SUBSCRIPTIONS_PER_COMMAND)
+        websocket.charge(len(self.subscriber.subscriptions) // SUBSCRIPTIONS_PER_COMMAND)
 
         def on_done(recovery: Recovery) -> None:
             log.debug("[%d] %s", websocket.number, recovery)
@@ -238,9 +241,9 @@ class WebSocketSession:
 
         hub, now = self._handler.hub, self._handler.now()
         if command.after is None:
-            cost = hub.replay_age(self._subscriber, command.age, now, on_done)
+            cost = hub.replay_age(self.subscriber, command.age, now, on_done)
         else:
-            cost = hub.replay_after(self._subscriber, command.after, now, on_done)
+            cost = hub.replay_after(self.subscriber, command.after, now, on_done)
         websocket.charge(cost)
 
     def _renew(self, websocket: WebSocket, command: Auth, id: Id) -> None:
@@ -251,7 +254,7 @@ class WebSocketSession:
         members: dict[str, object] = {}
         keys = websocket.port.keys
         if self.grant_timer is not None and keys is not None:
-            subscriber, now = self._subscriber, self._handler.unix_now()
+            subscriber, now = self.subscriber, self._handler.unix_now()
             grant = verify_token(websocket, keys, command.token, subscriber.instance.name, now)
             self.grant_timer.renew(grant)
             forbidden = [channel for channel in subscriber.subscriptions if not grant.allows(channel)]
@@ -271,16 +274,30 @@ class WebSocketSession:
         timer = self.grant_timer
         if timer is not None and timer.grant is None and websocket.port.keys is not None:
             return {}
-        last = self._handler.hub.resume_token(self._subscriber, self._handler.now())
+        last = self._handler.hub.resume_token(self.subscriber, self._handler.now())
         return {} if last is None else {"last": last}
 
     def on_close(self, websocket: WebSocket, reason: str, cause: Cause, /) -> None:
         """Leave the hub."""
         log.debug("[%d] disconnected: %s", websocket.number, reason)
-        websocket.port.server.counters.on_closed("websocket", cause)
+        server = websocket.port.server
+        server.counters.on_closed(self.transport, cause)
+        server.ended.add(
+            self._handler.hub,
+            self.subscriber,
+            client_of(websocket, self.transport, self.grant),
+            cause,
+            websocket.write_buffer.unsent(),
+            self._handler.now(),
+        )
         if self.grant_timer is not None:
-            websocket.port.server.timers.cancel(self.grant_timer)
-        self._handler.hub.leave(self._subscriber)
+            server.timers.cancel(self.grant_timer)
+        self._handler.hub.leave(self.subscriber)
+
+    @property
+    def grant(self) -> Grant | None:
+        """What the token of the client allows; None without a token."""
+        return None if self.grant_timer is None else self.grant_timer.grant
 
 
 class Script:

@@ -237,6 +237,11 @@ class Connection(HasDeadline):
         """A client that goes away must be noticed even if nothing is read."""
         return HUNG_UP
 
+    @property
+    def write_buffer(self) -> WriteBuffer:
+        """What is buffered for the client."""
+        return self._write_buffer or CLOSED_BUFFER
+
     # Receiving
 
     def on_events(self, events: int, /) -> None:
@@ -358,7 +363,6 @@ class Connection(HasDeadline):
         self._is_paused = False
         if self._write_buffer is not None:
             self._write_buffer.clear()
-        self._write_buffer = CLOSED_BUFFER
         self._drop_incoming()
         self._socket.close()
         address = self.counted_address
@@ -368,6 +372,7 @@ class Connection(HasDeadline):
             server.debts.add(address, self._command_debt, now, server.limits)
         self.port.limiter.release(address)
         self._on_aborted(state, log_reason, cause)
+        self._write_buffer = CLOSED_BUFFER
 
     @abstractmethod
     def _on_aborted(self, state: State, log_reason: str, cause: Cause) -> None:

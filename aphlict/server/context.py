@@ -3,6 +3,7 @@
 import itertools
 
 from aphlict.config.settings import Limits
+from aphlict.core.endings import EndedConnections
 from aphlict.core.metrics import ConnectionCounters
 from aphlict.core.stats import LimitCounters
 from aphlict.protocol.forwarded import TrustedProxies
@@ -23,6 +24,7 @@ class ServerContext:
         self.limits = limits
         self.limit_counters = limit_counters
         self.counters = ConnectionCounters()
+        self.ended = EndedConnections()
         self.poller = Poller()
         self.tls_bridge = make_bridge()
         self.timers = TimerWheel(now)

@@ -72,7 +72,7 @@ class HTTPConnection(Connection):
         "_pipelined",
         "_request",
         "_request_since",
-        "_responder",
+        "responder",
     )
 
     def __init__(self, sock: socket.socket, address: str, port: PortContext, handler: Handler) -> None:
@@ -91,14 +91,14 @@ class HTTPConnection(Connection):
         self._request_since: float | None = None  # when the first byte of the request was received
         self._body: SizedParser | ChunkedParser | None = None
         self._pipelined = b""  # received behind the request
-        self._responder: Responder | None = None
+        self.responder: Responder | None = None  # the event stream or poll in progress
         server.poller.register(sock.fileno(), self)
         server.timers.add(self, now + self._first_check(server.limits))
 
     @property
     def _is_awaiting_response(self) -> bool:
         """Whether the handler has yet to call `respond`."""
-        return self.state is RESPONSE and self._responder is None
+        return self.state is RESPONSE and self.responder is None
 
     def local_address(self) -> str:
         """Return the server's address that the client connected to; empty if the connection is lost."""
@@ -274,7 +274,7 @@ class HTTPConnection(Connection):
         if self.state is not RESPONSE:
             return  # closed in the meantime
         was_awaited = self._is_awaiting_response and self._is_paused
-        self._responder = None
+        self.responder = None
         is_ahead = not self.port.is_trusted and (bool(self._pipelined) or self._write_buffer is not None)
         if self._closes or not keep_alive or is_ahead:
             self._finish(response)
@@ -293,7 +293,7 @@ class HTTPConnection(Connection):
 
     def stream(self, responder: Responder) -> None:
         """Let a responder produce the response, with `send` until the connection is closed, or with `respond`."""
-        self._responder = responder
+        self.responder = responder
         self._pipelined = self._pipelined[:1]
 
     def set_ack_timeout(self, seconds: float) -> None:
@@ -378,7 +378,7 @@ class HTTPConnection(Connection):
 
     def close(self, _code: int, reason: str = "", log_reason: str = "", cause: Cause = "client") -> None:
         """Send the responder's final bytes, or the response to a publisher's request that has begun, and close."""
-        responder, self._responder = self._responder, None
+        responder, self.responder = self.responder, None
         if responder is not None:
             self._finish(responder.final_bytes(cause))
             responder.on_close(log_reason or reason, cause)
@@ -388,7 +388,7 @@ class HTTPConnection(Connection):
             self.abort(log_reason or reason, cause)
 
     def _on_aborted(self, _state: State, log_reason: str, cause: Cause) -> None:
-        responder, self._responder = self._responder, None
+        responder, self.responder = self.responder, None
         if responder is not None:
             responder.on_close(log_reason, cause)
 
@@ -406,7 +406,7 @@ class HTTPConnection(Connection):
 
     def _check_progress(self, now: float) -> float | None:
         limits, buffer = self.port.server.limits, self._write_buffer
-        if self._responder is not None:
+        if self.responder is not None:
             return now + limits.handshake if buffer is None else self._check_stall(buffer, now)
         if self.state is TLS:
             self._time_out("limits.handshake", "its TLS handshake was not complete in time")

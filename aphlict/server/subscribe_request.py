@@ -1,6 +1,7 @@
 """Subscriptions over plain HTTP: the request, and the base of event streams and long polls."""
 
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar
@@ -14,7 +15,7 @@ from aphlict.core.subscriptions import Subscriber
 from aphlict.errors import AphlictError, BadRequest
 from aphlict.protocol.commands import MAX_AFTER
 from aphlict.protocol.http import Request, instance_from_path, parse_query
-from aphlict.server.auth import GrantTimer
+from aphlict.server.auth import GrantTimer, client_of
 from aphlict.server.http_connection import HTTPConnection
 from aphlict.server.timer_wheel import HasDeadline
 from aphlict.tokens.grant import Grant
@@ -118,8 +119,19 @@ class HTTPSubscriber(HasDeadline, ABC):
         return self._connection
 
     def on_close(self, _reason: str, cause: Cause, /) -> None:
-        """Part of the connection's Responder."""
+        """Part of the connection's Responder. A poll that was answered has ended before."""
+        if self.subscriber is not None:
+            connection = self._connection
+            client = client_of(connection, self.transport, self.grant)
+            connection.port.server.ended.add(
+                self._hub, self.subscriber, client, cause, connection.write_buffer.unsent(), time.monotonic()
+            )
         self._leave(cause)
+
+    @property
+    def grant(self) -> Grant | None:
+        """What the token of the client allows; None without a token."""
+        return None if self._grant_timer is None else self._grant_timer.grant
 
     def _leave(self, cause: Cause) -> None:
         """End the subscription, and cancel all deadlines, which would keep the object in memory."""

@@ -4,6 +4,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 
 from aphlict.config.settings import Limits
 from aphlict.core.budget import Budget, Holder
@@ -15,6 +16,9 @@ ADDRESS_PART = 4  # without `limits.send_buffer.address`, an address may hold on
 ITERATOR_COST = 32 * 1024  # bytes counted for a replay, whatever it yields: the list that it iterates over
 FRAME_COST = 500  # bytes at most of what belongs to a waiting frame: its object, and its count in the budget
 REFERENCE_COST = 16  # bytes of one more reference in a queue
+MAX_UNSENT = (
+    4  # frames that are examined when a connection ends: one of them is a message, the others replies
+)
 
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -66,7 +70,17 @@ class WriteBuffer:
     client accepts nothing; None once it has.
     """
 
-    __slots__ = ("_attempted", "_budget", "_cost", "_holder", "_offset", "_parts", "size", "stalled_since")
+    __slots__ = (
+        "_attempted",
+        "_budget",
+        "_cost",
+        "_dropped",
+        "_holder",
+        "_offset",
+        "_parts",
+        "size",
+        "stalled_since",
+    )
 
     def __init__(self, budget: BufferBudget, holder: Holder) -> None:
         self._budget = budget
@@ -75,6 +89,7 @@ class WriteBuffer:
         self._offset = 0  # bytes of the first part that have been sent
         self._attempted = 0  # bytes of the last `peek`, of which TLS may have sent some
         self._cost = 0  # bytes that the budget attributes to the connection
+        self._dropped: tuple[bytes, ...] = ()  # the first frames that `clear` dropped
         self.size = 0
         self.stalled_since: float | None = None
 
@@ -213,6 +228,7 @@ class WriteBuffer:
         """Drop everything; with `but_begun` except for the frames of which a part has been sent."""
         kept: deque[Part] = deque()
         left = max(self._offset, self._attempted) if but_begun else 0
+        dropped: list[bytes] = []
         for part in self._parts:
             if not isinstance(part, bytes):
                 self._drop_iterator()
@@ -220,9 +236,20 @@ class WriteBuffer:
                 kept.append(part)
                 left -= len(part)
             else:
+                if len(dropped) < MAX_UNSENT:
+                    dropped.append(part)
                 self._budget.remove(part)
                 self._shrink(len(part))
         self._parts = kept
+        self._dropped = self._dropped or tuple(dropped)
+
+    def frames(self) -> Iterator[bytes]:
+        """Iterate over the buffered frames, in order, without those of replays that have not begun."""
+        return (part for part in self._parts if isinstance(part, bytes))
+
+    def unsent(self) -> tuple[bytes, ...]:
+        """Return the first frames that the client has not received: dropped ones, or else those that wait."""
+        return self._dropped or tuple(islice(self.frames(), MAX_UNSENT))
 
 
 class _NoHolder:

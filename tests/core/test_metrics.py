@@ -146,7 +146,7 @@ def test_the_outcome_of_replays() -> None:
 def test_each_message_with_receivers_is_timed_once() -> None:
     harness = HubHarness()
     times: list[float] = []
-    harness.hub.fan_out.on_delivered = times.append
+    harness.hub.fan_out.on_delivered = lambda _message, at: times.append(at)
     harness.publish("for nobody")
     for _ in range(600):
         harness.join("many")

@@ -108,7 +108,7 @@ async def test_a_quiet_stream_sends_comments() -> None:
     async with running_node() as node, event_source(at(node, "/events?channel=a")) as source:
         await source.block()
         [connection] = connections(node)
-        stream = connection._responder
+        stream = connection.responder
         assert isinstance(stream, EventStream)
         assert stream.on_deadline(100.0) == 100.0 + sse.COMMENT_INTERVAL == 125.0
         block = await source.block()

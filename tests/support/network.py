@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from aphlict.cluster.http_client import PeerAddress, PeerResponse
 from aphlict.config.settings import Settings
+from aphlict.core.endings import EndedConnections
 from aphlict.core.metrics import Cause, ConnectionCounters
 from aphlict.core.stats import LimitCounters
 from aphlict.errors import AphlictError, PeerDisconnected, PeerTimeout, PeerUnreachable
@@ -47,6 +48,7 @@ class Server:
             limits=settings.limits,
             limit_counters=counters,
             counters=ConnectionCounters(),
+            ended=EndedConnections(),
             timers=TimerWheel(loop.time()),
         )
         self.accepts = False

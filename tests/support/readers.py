@@ -14,6 +14,7 @@ from aphlict.errors import AphlictError, HistoryEvicted
 from aphlict.protocol.http import Request
 from aphlict.protocol.websocket import WSMessage
 from aphlict.server.client_port import ClientHandler, WebSocketSession
+from aphlict.server.write_buffer import CLOSED_BUFFER
 from tests.support.mesh import Mesh
 from tests.support.network import Server
 from tests.support.simulation import Process
@@ -44,6 +45,7 @@ class ClientConnection:
     limit_key = "127.0.0.1"
     number = 1
     address = "127.0.0.1"
+    write_buffer = CLOSED_BUFFER  # the client reads everything
 
     def __init__(self, process: Process, server: Server) -> None:
         self.process = process
