@@ -16,6 +16,7 @@ from aphlict.core.message import Message, random_name
 from aphlict.core.metrics import DELIVERY, Histogram, Samples, client_samples, merge, node_samples, single
 from aphlict.core.sequencer import Greeting, Report
 from aphlict.core.stats import SubscriberStats
+from aphlict.core.trace_report import NodeReport, TraceAnswer, TraceQuery, answer, merge_processes
 from aphlict.core.version_vector import new_origin_name
 from aphlict.protocol.websocket import TRY_AGAIN_LATER
 from aphlict.server.admin_port import AdminHandler
@@ -24,6 +25,7 @@ from aphlict.server.client_port import ClientHandler, NodeState
 from aphlict.server.http_connection import Handler
 from aphlict.server.limits import capacity_status, max_clients
 from aphlict.server.server import Port, Server
+from aphlict.server.tracer import Tracer
 from aphlict.workers.edge_side import HubConnector, NoForwarder
 from aphlict.workers.hub_side import SWEEP_INTERVAL, EdgePool, total
 from aphlict.workers.ipc import StatsReply
@@ -94,10 +96,12 @@ class Node:
         self._delivery_times = Histogram(DELIVERY)
         self.hub.fan_out.on_delivered = self._on_delivered
         self._edges = EdgePool(self.hub, settings.processes) if edge_listener is not None else None
-        self._link = (
-            None if hub_address is None else HubConnector(self.hub, hub_address, self._on_gap, self._measure)
-        )
         self.server = Server(settings, ports, credentials, self._handlers(), self.hub.limit_counters)
+        self._tracer = Tracer(self.hub, self.server)
+        self._link = None if hub_address is None else self._make_link(hub_address)
+
+    def _make_link(self, hub_address: str) -> HubConnector:
+        return HubConnector(self.hub, hub_address, self._on_gap, self._measure, self._tracer.trace)
 
     def _handlers(self) -> Mapping[str, Handler]:
         handlers: dict[str, Handler] = {
@@ -292,6 +296,23 @@ class Node:
             }
         )
 
+    async def trace(self, query: TraceQuery, *, asks_peers: bool) -> TraceAnswer:
+        """Find out what became of a message, at this node and at its peers."""
+        peers = self._relay.trace(query) if asks_peers and self._relay is not None else _nothing()
+        own, others = await asyncio.gather(self._trace(query), peers)
+        return answer(query, [own, *others], time.time())
+
+    async def _trace(self, query: TraceQuery) -> NodeReport:
+        """Examine the processes of this node."""
+        own, edges = await asyncio.gather(
+            self._tracer.trace(query), _nothing() if self._edges is None else self._edges.trace(query)
+        )
+        node = merge_processes(own, edges, query)
+        node.fingerprint = self.fingerprint
+        if self._edges is not None:
+            node.mark_silent(self._edges.expected - len(edges))
+        return node
+
     def on_peer_announced(self, fingerprint: str, /) -> None:
         """Another node has asked for the status: it is up."""
         if self._relay is not None:
@@ -349,6 +370,11 @@ class Node:
         if self._edges is not None:
             self._edges.close()
         self.server.abort()
+
+
+async def _nothing() -> list[Any]:
+    """Take the place of a request to others, of which there are none."""
+    return []
 
 
 def _describe(server: ServerSettings) -> str:

@@ -32,6 +32,7 @@ COMMANDS = {
     "debug": Command("start", "run the server in the foreground and trace every event"),
     "check": Command("check", "check the configuration, certificates and ports without starting"),
     "doctor": Command("doctor", "send a test message along the full path and report the first failure"),
+    "trace": Command("trace", "show which clients received a message, and why others did not"),
     "subscribe": Command("subscribe", "subscribe to channels and print messages as JSON lines", "listen"),
     "publish": Command("publish", "publish a message and print the receipt", "notify"),
     "token": Command("token", "create a token for a client and print it"),

@@ -354,6 +354,12 @@ def read_receipt(response: PeerResponse) -> PeerIdentity:
     return PeerIdentity(receipt.fingerprint or None, accepts_lists=accepts_lists)
 
 
+def read_body(response: PeerResponse) -> bytes:
+    """Return the body of a successful response. Raises PeerError."""
+    _raise_for_status(response)
+    return response.body
+
+
 def _raise_for_status(response: PeerResponse) -> None:
     if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
         raise PeerHTTPError(response.status, _reason(response), _count_published(response))

@@ -1,7 +1,7 @@
 """The queue of one peer: ordered, and bounded by count, bytes and age."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,6 +72,9 @@ class Outbox:
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    def __iter__(self) -> Iterator[Envelope]:
+        return iter(self._queue)
 
     def put(self, envelope: Envelope) -> int:
         """Append; return how many were dropped to stay within the bounds."""

@@ -14,6 +14,7 @@ from aphlict.cluster.http_client import (
     PeerAddress,
     PeerConnection,
     PeerIdentity,
+    read_body,
     read_receipt,
     read_status,
 )
@@ -151,6 +152,21 @@ class Peer:
             self._wake.set()
         self.address = self._http.address = address
         self.retry_now()
+
+    async def get(self, target: str) -> bytes:
+        """Return the body of the response to a GET, on a connection of its own. Raises PeerError."""
+        http = PeerConnection(
+            self.address, self._local.fingerprint, self._options.response_timeout, _do_nothing, self._greeting
+        )
+        try:
+            await http.connect(self._options.connect_timeout)
+            return read_body(await http.request("GET", target))
+        finally:
+            http.close()
+
+    def has_queued(self, unique_id: str) -> bool:
+        """Whether a message with this uniqueID has yet to be accepted by the peer."""
+        return any(each.message.unique_id == unique_id for each in (*self._in_flight, *self._outbox))
 
     def put(self, envelope: Envelope) -> None:
         """Queue a message."""
@@ -346,3 +362,7 @@ class Peer:
             await asyncio.wait_for(self._retry_now.wait(), seconds)
         except asyncio.TimeoutError:
             return
+
+
+def _do_nothing() -> None:
+    """Take the place of a callback that nothing needs."""

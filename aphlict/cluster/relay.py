@@ -9,12 +9,14 @@ from aphlict.cluster.http_client import PeerAddress
 from aphlict.cluster.nodes import LocalNode
 from aphlict.cluster.outbox import Envelope, PeerOptions
 from aphlict.cluster.peer import Peer, PeerState
+from aphlict.cluster.trace_peers import trace_peers
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import PeerSettings
 from aphlict.core.hub import Hub
 from aphlict.core.message import Message
 from aphlict.core.metrics import Samples
 from aphlict.core.sequencer import Report
+from aphlict.core.trace_report import NodeReport, TraceQuery
 from aphlict.core.version_vector import VersionVector, new_origin_name
 
 CANCEL_TIMEOUT = 1.0  # seconds
@@ -120,6 +122,10 @@ class Relay:
         for peer in self._peers:
             peer.log.on_unsent(peer.queued)
         return sum(peer.queued for peer in self._peers)
+
+    async def trace(self, query: TraceQuery) -> list[NodeReport]:
+        """Return what the peers report about a message."""
+        return await trace_peers(self._peers, query, self._local.fingerprint)
 
     def status(self) -> list[dict[str, object]]:
         """The status of each peer, for JSON."""

@@ -77,17 +77,23 @@ def peer_admin(peer: PeerSettings) -> AdminClient:
     return AdminClient(peer.host, peer.port, context, peer.secret)
 
 
-def request_json(settings: Settings, method: str, path: str, body: bytes = b"") -> Any:
+def request_json(
+    settings: Settings,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    timeout: float = COMMAND_TIMEOUT_SECONDS,
+) -> Any:
     """Send a command's request to this node's admin server, and return the JSON of its response.
 
     `settings` may be without the secrets in files. Raises ConfigError, or AdminUnreachable with the response's code.
     """
     admin = local_admin(read_secrets(settings))
     try:
-        response = admin.request(method, path, body, timeout=COMMAND_TIMEOUT_SECONDS)
+        response = admin.request(method, path, body, timeout=timeout)
     except OSError as error:
         raise AdminUnreachable(
-            f"no response from the admin server at {admin.url}: {_reason(error)}"
+            f"no response from the admin server at {admin.url}: {_reason(error, timeout)}"
         ) from error
     if response.json is None:
         message = f"the admin server at {admin.url} responded with {response.status}, but not with JSON"
@@ -98,9 +104,9 @@ def request_json(settings: Settings, method: str, path: str, body: bytes = b"") 
     return response.json
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError, timeout: float) -> str:
     if isinstance(error, TimeoutError):
-        return f"timed out after {COMMAND_TIMEOUT_SECONDS:g} s"
+        return f"timed out after {timeout:g} s"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused; is the server running? (aphlict status)"
     return error.strerror or str(error) or "connection closed"

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from functools import cache, partial
 from importlib import import_module
 from typing import Any, Protocol
@@ -17,7 +17,9 @@ from aphlict.core.hub import MessageReceipt
 from aphlict.core.message import Message, check_name, decode_body, parse_message
 from aphlict.core.metrics import PUBLISH, Histogram, Samples
 from aphlict.core.sequencer import MAX_NUMBER, Greeting, Report
-from aphlict.errors import MethodNotAllowed, NotFound, Overloaded
+from aphlict.core.trace_report import TRACE_PATH, TraceAnswer, TraceQuery
+from aphlict.core.trace_text import describe_trace
+from aphlict.errors import AphlictError, BadRequest, MethodNotAllowed, NotFound, Overloaded
 from aphlict.protocol.http import (
     DEFAULT_INSTANCE,
     JSON,
@@ -52,6 +54,9 @@ class NodeAPI(Protocol):
     def metrics(self, done: Callable[[Samples], None], /) -> None:
         """Report the metrics of the node."""
 
+    def trace(self, query: TraceQuery, /, *, asks_peers: bool) -> Coroutine[Any, Any, TraceAnswer]:
+        """Find out what became of a message, at the node and, with `asks_peers`, at its peers."""
+
     def on_peer_announced(self, fingerprint: str, /) -> None:
         """Another node, with this fingerprint, has requested the status."""
 
@@ -73,6 +78,7 @@ class AdminHandler:
         self._fingerprint = fingerprint
         self._limits = limits
         self._durations = Histogram(PUBLISH)
+        self._traces: set[asyncio.Task[None]] = set()
 
     @property
     def max_body_size(self) -> int:
@@ -99,9 +105,14 @@ class AdminHandler:
             if request.method not in ("GET", "HEAD"):
                 raise MethodNotAllowed(request.method, path, "GET, HEAD")
             self._on_metrics(connection, request)
+        elif path == TRACE_PATH:
+            if request.method not in ("GET", "HEAD"):
+                raise MethodNotAllowed(request.method, path, "GET, HEAD")
+            self._on_trace(connection, request)
         else:
             raise NotFound(
-                "not found: use POST / to publish, GET /status/ for the status, or GET /metrics for the metrics"
+                "not found: use POST / to publish, GET /status/ for the status, GET /metrics for the metrics, or"
+                " GET /trace to trace a message"
             )
 
     def _on_metrics(self, connection: HTTPConnection, request: Request) -> None:
@@ -113,6 +124,27 @@ class AdminHandler:
             )
 
         self._node.metrics(lambda samples: connection.call(request, on_samples, samples))
+
+    def _on_trace(self, connection: HTTPConnection, request: Request) -> None:
+        """Trace a message. Another node, which asks all others itself, receives what this one knows."""
+        query = _trace_query(request)
+        asks_peers = NODE_FIELD_KEY not in request.headers
+
+        async def respond() -> None:
+            try:
+                found = await self._node.trace(query, asks_peers=asks_peers)
+                if asks_peers:
+                    found.text = describe_trace(found)
+                body = encode(found)
+            except Exception:
+                log.exception("internal error during a trace; please report this")
+                connection.reject(AphlictError("internal error; see the log of the server"), request)
+            else:
+                connection.respond_to(request, 200, {**JSON, **PRIVATE}, body)
+
+        task = asyncio.get_running_loop().create_task(respond())
+        self._traces.add(task)
+        task.add_done_callback(self._traces.discard)
 
     def _on_status(self, connection: HTTPConnection, request: Request) -> None:
         if fingerprint := request.headers.get(NODE_FIELD_KEY):
@@ -210,3 +242,21 @@ def load_renderer() -> Renderer:
 def _instance(request: Request) -> str:
     values = parse_query(request.target.partition("?")[2]).get("instance")
     return (values[-1] if values else "") or DEFAULT_INSTANCE
+
+
+def _trace_query(request: Request) -> TraceQuery:
+    """Return what to trace. Raises BadRequest."""
+    values = parse_query(request.target.partition("?")[2])
+    last = {name: values[name][-1] for name in ("id", "channel", "user", "instance") if name in values}
+    query = TraceQuery(
+        last.get("id", ""),
+        last.get("channel", ""),
+        last.get("user", ""),
+        last.get("instance", ""),
+        connections=values.get("connections", ["0"])[-1] not in ("", "0"),
+    )
+    if not (query.unique_id or query.channel or query.user):
+        raise BadRequest(
+            "the query has to name a message, a channel or a user: ?id=ID, ?channel=C or ?user=SUB"
+        )
+    return query

@@ -6,12 +6,13 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from aphlict.core.hub import Hub
 from aphlict.core.message import Message
 from aphlict.core.metrics import Samples
 from aphlict.core.state import HubState, adopt_losses, adopt_numbers
+from aphlict.core.trace_report import ProcessReport, TraceQuery
 from aphlict.workers.ipc import (
     Ack,
     HistoryRecord,
@@ -25,6 +26,8 @@ from aphlict.workers.ipc import (
     RecordReader,
     StatsReply,
     StatsRequest,
+    TraceReply,
+    TraceRequest,
     Transfer,
     encode,
 )
@@ -46,6 +49,9 @@ class NoForwarder:
 Measure = Callable[[], tuple[str, Samples]]  # returns the name of this process, and its metrics
 
 
+Trace = Callable[[TraceQuery], Awaitable[ProcessReport]]  # returns what this process knows
+
+
 def _measure_nothing() -> tuple[str, Samples]:
     """Take the place of a Measure that nothing needs."""
     return "", {}
@@ -59,9 +65,17 @@ class HubConnection(asyncio.Protocol):
     reached the node: its clients have missed it.
     """
 
-    def __init__(self, hub: Hub, on_gap: Callable[[], None], measure: Measure = _measure_nothing) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        on_gap: Callable[[], None],
+        measure: Measure = _measure_nothing,
+        trace: Trace | None = None,
+    ) -> None:
         self._hub = hub
         self._measure = measure
+        self._trace = trace
+        self._traces: set[asyncio.Task[None]] = set()
         self._on_gap = on_gap
         self._reader = RecordReader()
         self._records: deque[Record] = deque()  # received, not yet applied
@@ -164,6 +178,10 @@ class HubConnection(asyncio.Protocol):
                     )
                 case MetricsRequest(number):
                     self._send(MetricsReply(number, *self._measure()))
+                case TraceRequest() as request if self._trace is not None:
+                    task = asyncio.get_running_loop().create_task(self._send_trace(self._trace, request))
+                    self._traces.add(task)
+                    task.add_done_callback(self._traces.discard)
                 case HistoryRecord(messages, state, is_last):
                     if state is not None:
                         self._adopt_losses(state, is_joining=True)
@@ -173,6 +191,12 @@ class HubConnection(asyncio.Protocol):
                 case OriginsRecord(state):
                     self._adopt_losses(state, is_joining=False)
                     self._adopt_numbers(state)
+
+    async def _send_trace(self, trace: Trace, request: TraceRequest) -> None:
+        try:
+            self._send(TraceReply(request.number, await trace(request.query)))
+        except Exception:
+            log.exception("internal error during a trace; please report this")
 
     def _publish(self, messages: list[PackedMessage], matched: list[int]) -> Iterator[None]:
         for packed in messages:
@@ -210,16 +234,23 @@ class HubConnection(asyncio.Protocol):
 class HubConnector:
     """Keeps an edge connected to its hub. `up_to_date` is set while it has the hub's history.
 
-    `on_gap` as for HubConnection; `measure` is called when the hub requests the metrics of this process.
+    `on_gap` as for HubConnection; `measure` and `trace` are called when the hub requests the metrics of this process,
+    or a trace.
     """
 
     def __init__(
-        self, hub: Hub, address: str, on_gap: Callable[[], None], measure: Measure = _measure_nothing
+        self,
+        hub: Hub,
+        address: str,
+        on_gap: Callable[[], None],
+        measure: Measure = _measure_nothing,
+        trace: Trace | None = None,
     ) -> None:
         self.up_to_date = asyncio.Event()
         hub.in_sync_until = time.monotonic()
         self._on_gap = on_gap
         self._measure = measure
+        self._trace = trace
         self._hub = hub
         self._address = address
         self._connection: HubConnection | None = None
@@ -253,7 +284,7 @@ class HubConnector:
                 await asyncio.sleep(ERROR_RETRY_INTERVAL)
 
     def _make_connection(self) -> HubConnection:
-        return HubConnection(self._hub, self._on_gap, self._measure)
+        return HubConnection(self._hub, self._on_gap, self._measure, self._trace)
 
     async def _serve(self, connection: HubConnection) -> None:
         self._connection = connection

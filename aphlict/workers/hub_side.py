@@ -16,6 +16,7 @@ from aphlict.core.message import Message
 from aphlict.core.metrics import ProcessTotals, Samples
 from aphlict.core.state import HubState, adopt_losses, adopt_numbers, describe_origins
 from aphlict.core.stats import SubscriberStats
+from aphlict.core.trace_report import ProcessReport, TraceQuery
 from aphlict.workers.ipc import (
     MAX_ROOM,
     Ack,
@@ -30,10 +31,12 @@ from aphlict.workers.ipc import (
     RecordReader,
     StatsReply,
     StatsRequest,
+    TraceReply,
     Transfer,
     encode,
     pack,
 )
+from aphlict.workers.trace_requests import EdgeTraces
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +135,7 @@ class EdgePool:
         self._pending: dict[int, _Pending] = {}
         self._matched: dict[int, list[int]] = {}
         self._replies: dict[int, list[StatsReply]] = {}
+        self._traces = EdgeTraces()
         self._replied: dict[int, set[str]] = {}  # processes that have sent their metrics
         self._totals = ProcessTotals()
         self._server: asyncio.Server | None = None
@@ -233,6 +237,15 @@ class EdgePool:
         self._replied[number] = set()
         self._send_all(MetricsRequest(number))
 
+    async def trace(self, query: TraceQuery) -> list[ProcessReport]:
+        """Return what the edges report that respond in time."""
+        return await self._traces.request(query, self._joined, self._send_all)
+
+    @property
+    def expected(self) -> int:
+        """The number of edges that there should be."""
+        return self._expected
+
     def _expect(self, edges: set[EdgeConnection], done: Callable[[], None]) -> int:
         number = next(self._numbers)
         self._pending[number] = _Pending(edges, done)
@@ -263,6 +276,8 @@ class EdgePool:
                 if number in self._replied:
                     self._replied[number].add(process)
                 self._settle(number, edge)
+            case TraceReply():
+                self._traces.on_reply(edge, record)
             case HistoryRecord():
                 self._on_history(edge, record)
             case Leave():
@@ -307,6 +322,7 @@ class EdgePool:
         if edge in self._joined:
             self._joined.discard(edge)
             log.warning("lost an edge: %d of %d left", len(self._joined), self._expected)
+        self._traces.on_lost(edge)
         for number in list(self._pending):
             self._settle(number, edge)
 

@@ -12,6 +12,7 @@ from aphlict.core.message import Message
 from aphlict.core.metrics import Samples
 from aphlict.core.state import HubState, describe
 from aphlict.core.stats import SubscriberStats
+from aphlict.core.trace_report import ProcessReport, TraceQuery
 
 LENGTH_SIZE = 4  # bytes: the length of a record precedes it, which is MessagePack
 
@@ -84,6 +85,20 @@ class MetricsReply(Struct, array_like=True, tag="metrics_reply"):
     samples: Samples
 
 
+class TraceRequest(Struct, array_like=True, tag="trace_request"):
+    """Hub to edge: requests a TraceReply."""
+
+    number: int
+    query: TraceQuery
+
+
+class TraceReply(Struct, array_like=True, tag="trace_reply"):
+    """Edge to hub: what the edge knows."""
+
+    number: int
+    report: ProcessReport
+
+
 class HistoryRecord(Struct, array_like=True, tag="history"):
     """Both ways, when an edge joins: messages from the history of the sender.
 
@@ -115,6 +130,8 @@ Record = (
     | StatsReply
     | MetricsRequest
     | MetricsReply
+    | TraceRequest
+    | TraceReply
     | HistoryRecord
     | OriginsRecord
     | Leave

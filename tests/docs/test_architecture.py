@@ -14,7 +14,7 @@ TEXT = (ROOT / "docs/architecture.md").read_text()
 PACKAGE = "aphlict"
 LONGEST_MODULE = 450  # lines: few come near 400, none goes much past it
 LISTS = {"aphlict.errors"}  # one class after the other: it is searched, not read
-MAX_MODULES = 103
+MAX_MODULES = 109
 MAX_LAYERS = 9
 LONGEST_FUNCTION = 40
 MEDIAN_FUNCTION = 10
@@ -23,6 +23,7 @@ MEDIAN_FUNCTION = 10
 INTERFACES = {
     *("cli.main", "config.loader", "config.settings"),
     *("core.hub", "core.message", "core.metrics", "core.sequencer", "core.state", "core.stats"),
+    *("core.trace_report", "core.trace_text"),
     *("protocol.http", "protocol.websocket", "server.auth", "server.server"),
 }
 # Tests that import more: the numbers in the manual, files that a supervisor has read, and costs across packages.

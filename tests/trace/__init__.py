@@ -1,0 +1,1 @@
+"""Tests of traces: staged failures, and what a trace costs."""
