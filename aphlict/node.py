@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from aphlict import log_events
 from aphlict.cluster.relay import Relay
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings, Settings
@@ -137,7 +138,7 @@ class Node:
         self._start_housekeeping()
         self._state = NodeState.RUNNING
         log.info(
-            "node %s listens on %s",
+            log_events.LISTENING,
             self.fingerprint,
             ", ".join(_describe(each.settings) for each in self._ports),
         )
@@ -146,7 +147,7 @@ class Node:
         try:
             await asyncio.wait_for(link.up_to_date.wait(), JOIN_TIMEOUT)
         except asyncio.TimeoutError:
-            log.error("the hub does not respond: accepting clients without history for now")
+            log.error(log_events.HUB_SILENT)
 
     def _start_housekeeping(self) -> None:
         """Expire the history regularly, and follow changes of the system's clock."""
@@ -184,7 +185,7 @@ class Node:
         """Disconnect all clients: when they resume, they learn that they may have missed messages."""
         self.hub.gaps += 1
         if self.hub.connections:
-            log.warning("messages were missed: %d clients have to resume", self.hub.connections)
+            log.warning(log_events.CLIENTS_RESUME, self.hub.connections)
         self.server.disconnect(TRY_AGAIN_LATER, "messages were missed", "gap")
 
     def _on_delivered(self, message: Message, accepted: float) -> None:
@@ -348,11 +349,7 @@ class Node:
         """Stop gracefully: accept no more clients, disconnect the others bit by bit, send peers what is queued."""
         self._state = NodeState.STOPPING
         if self.hub.connections:
-            log.info(
-                "draining: %d clients are disconnected within %g s",
-                self.hub.connections,
-                self.settings.drain_time,
-            )
+            log.info(log_events.DRAINING, self.hub.connections, self.settings.drain_time)
         await asyncio.sleep(self.settings.drain_delay)
         await self.server.drain()
         if self._link is not None:
@@ -360,7 +357,7 @@ class Node:
         if self._edges is not None:
             self._edges.close()
         if self._relay is not None and (unsent := await self._relay.close(FLUSH_TIMEOUT)):
-            log.warning("%d messages to peers were not sent before the stop", unsent)
+            log.warning(log_events.MESSAGES_UNSENT, unsent)
         self.server.close()
 
     def abort(self) -> None:

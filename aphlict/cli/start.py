@@ -5,6 +5,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from aphlict import log_events
 from aphlict.cli.console import note, out
 from aphlict.cli.options import load_settings
 from aphlict.cli.stop import stop
@@ -73,5 +74,5 @@ def _supervise(context: StartupContext, starter: ReportPipe | None) -> int:
         try:
             return Supervisor(context, starter, Systemd(os.environ.pop("NOTIFY_SOCKET", None))).run()
         except Exception as error:
-            log.error("the server ends: %s", error)
+            log.error(log_events.SERVER_ENDED, error)
             raise

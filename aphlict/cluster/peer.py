@@ -10,6 +10,7 @@ from http import HTTPStatus
 from math import inf
 from urllib.parse import quote
 
+from aphlict import log_events
 from aphlict.cluster.http_client import (
     PeerAddress,
     PeerConnection,
@@ -203,7 +204,7 @@ class Peer:
         except PeerError as error:
             await self._recover(error)
         except Exception as error:
-            log.exception("peer %s: unexpected error while sending; please report this", self.address)
+            log.exception(log_events.PEER_FAILED, self.address)
             await self._recover(PeerError(f"unexpected error: {error!r}"))
 
     async def _step(self) -> None:

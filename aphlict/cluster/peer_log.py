@@ -3,6 +3,7 @@
 import logging
 import time
 
+from aphlict import log_events
 from aphlict.errors import PeerError
 
 log = logging.getLogger(__name__)
@@ -36,16 +37,16 @@ class PeerLog:
 
     def on_identified(self, fingerprint: str) -> None:
         """The first response of a process."""
-        log.info("peer %s is node %s", self._name, fingerprint)
+        log.info(log_events.PEER_IDENTIFIED, self._name, fingerprint)
 
     def on_nodejs_server(self) -> None:
         """The first response, without a fingerprint."""
-        log.info("peer %s is a Node.js server: it receives messages one by one", self._name)
+        log.info(log_events.PEER_IS_NODEJS, self._name)
 
     def on_self(self) -> None:
         """The peer is this node."""
         self._clear_error()
-        log.info("peer %s is this node itself: nothing is sent to it", self._name)
+        log.info(log_events.PEER_IS_SELF, self._name)
 
     def on_failure(self, error: PeerError) -> None:
         """An attempt failed. The first failure of a row is logged, and then each new cause."""
@@ -55,18 +56,16 @@ class PeerLog:
             self._down_since = time.monotonic()
             self._sent_before = self.sent
             self._causes = {cause}
-            log.warning("peer %s is unreachable: %s", self._name, error)
+            log.warning(log_events.PEER_UNREACHABLE, self._name, error)
         elif cause not in self._causes and len(self._causes) < MAX_CAUSES:
             self._causes.add(cause)
-            log.warning("peer %s is still unreachable: %s", self._name, error)
+            log.warning(log_events.PEER_STILL_UNREACHABLE, self._name, error)
 
     def on_up(self) -> None:
         """It has received all that was queued while it was down."""
         if (seconds := self.down_for) is not None:
             sent = self.sent - self._sent_before
-            log.info(
-                "peer %s is up again after %.1f s: %d queued messages were sent", self._name, seconds, sent
-            )
+            log.info(log_events.PEER_UP, self._name, seconds, sent)
         self._clear_error()
         self.flush()
 
@@ -93,23 +92,21 @@ class PeerLog:
             return
         self._rejection_logged_at = now
         self._flush_rejections()
-        log.warning("peer %s: message %s was dropped: %s", self._name, unique_id, error)
+        log.warning(log_events.PEER_MESSAGE_REJECTED, self._name, unique_id, error)
 
     def on_unsent(self, count: int) -> None:
         """The node stops with `count` messages in the queue."""
         if count:
-            log.warning("peer %s: %d messages were not sent before the stop", self._name, count)
+            log.warning(log_events.PEER_MESSAGES_UNSENT, self._name, count)
 
     def flush(self) -> None:
         """Log the counts that have not been logged."""
         if self._unlogged_drops:
-            log.warning(
-                "peer %s: %d messages were dropped, too old or too many", self._name, self._unlogged_drops
-            )
+            log.warning(log_events.PEER_MESSAGES_DROPPED, self._name, self._unlogged_drops)
         self._unlogged_drops = 0
         self._flush_rejections()
 
     def _flush_rejections(self) -> None:
         if self._unlogged_rejections:
-            log.warning("peer %s: %d more messages were rejected", self._name, self._unlogged_rejections)
+            log.warning(log_events.PEER_MESSAGES_REJECTED, self._name, self._unlogged_rejections)
         self._unlogged_rejections = 0

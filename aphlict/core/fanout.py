@@ -7,6 +7,7 @@ from inspect import getgeneratorlocals
 from types import GeneratorType
 from typing import NamedTuple
 
+from aphlict import log_events
 from aphlict.core.message import Message
 from aphlict.core.subscriptions import ChannelMatch, Group, Instance, Receiver, exclude, group_receivers
 
@@ -150,5 +151,5 @@ def _step(job: Iterator[int]) -> int | None:
     try:
         return next(job, None)
     except Exception:  # a bug that one job meets must not stop those behind it
-        log.exception("internal error during a delivery; please report this")
+        log.exception(log_events.DELIVERY_FAILED)
         return None

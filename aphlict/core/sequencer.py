@@ -6,6 +6,7 @@ from math import inf
 
 from msgspec import Struct
 
+from aphlict import log_events
 from aphlict.core.history import Entry, HistoryStore
 from aphlict.core.message import Message
 from aphlict.core.version_vector import (
@@ -126,7 +127,7 @@ class Sequencer:
         self.lost += lost
         self._origins.gap_at = now
         name = origin.fingerprint or origin.name
-        log.warning("%d messages of node %s never arrived here", lost, name)
+        log.warning(log_events.MESSAGES_LOST, lost, name)
         self.on_gap()
 
     def release(self, now: float) -> None:

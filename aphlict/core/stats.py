@@ -5,6 +5,16 @@ import logging
 from msgspec import Struct, structs
 
 from aphlict.config.settings import Limits
+from aphlict.log_events import (
+    LIMIT_REACHED,
+    LIMIT_REPEATED,
+    LIMIT_REPEATED_BY_OTHERS,
+    REFUSED,
+    REFUSED_AGAIN,
+    REFUSED_OTHERS,
+    Aside,
+    Times,
+)
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +100,7 @@ class LimitCounters:
             self._unlogged[limit] = self._unlogged.get(limit, 0) + 1
         else:
             repeated[address] = 0
-            log.warning("%s%s", _subject(limit, address), f" ({detail})" if detail else "")
+            log.warning(REFUSED if _is_check(limit) else LIMIT_REACHED, limit, address, Aside(detail))
 
     def count(self, limit: str) -> None:
         """Count without logging, where the event is normal."""
@@ -101,17 +111,15 @@ class LimitCounters:
         for limit, addresses in self._repeated.items():
             for address, count in addresses.items():
                 if count:
-                    log.warning("%s %s", _subject(limit, address), _times(count))
+                    log.warning(
+                        REFUSED_AGAIN if _is_check(limit) else LIMIT_REPEATED, limit, address, Times(count)
+                    )
         for limit, count in self._unlogged.items():
-            log.warning("%s %s", _subject(limit, "other addresses"), _times(count))
+            event = REFUSED_OTHERS if _is_check(limit) else LIMIT_REPEATED_BY_OTHERS
+            log.warning(event, limit, Times(count))
         self._repeated.clear()
         self._unlogged.clear()
 
 
-def _subject(limit: str, address: str) -> str:
-    is_check = limit in REFUSALS and limit != "admin.connections"
-    return f"{limit} {'refused' if is_check else 'reached by'} {address}"
-
-
-def _times(count: int) -> str:
-    return f"{count:,} more time{'s' * (count != 1)}"
+def _is_check(limit: str) -> bool:
+    return limit in REFUSALS and limit != "admin.connections"

@@ -18,6 +18,7 @@ from aphlict.config.files import FileReader, Read, read_file
 from aphlict.config.rules import BLOCKED_PORTS
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.errors import AddressInUse
+from aphlict.log_events import ADMIN_OPEN, FILE_EXPOSED, PORT_BLOCKED, Notice
 from aphlict.process import logs, ports, privileges
 from aphlict.process.pidfile import Pidfile
 from aphlict.protocol.addresses import host_port
@@ -33,7 +34,8 @@ log = logging.getLogger(__name__)
 
 BIND_TIMEOUT = 2.0  # seconds that the workers of a killed supervisor may need to release their ports
 BIND_RETRY_INTERVAL = 0.05  # seconds
-STDERR = 2
+STDERR, STDERR_PATH = 2, "/dev/stderr"
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 OTHERS_ACCESS = stat.S_IROTH | stat.S_IWOTH
 
 
@@ -43,7 +45,7 @@ class LoadedConfig(NamedTuple):
     settings: Settings
     credentials: list[Credentials]
     files: FileReader
-    warnings: list[str]
+    warnings: list[Notice]
 
 
 @dataclass
@@ -57,7 +59,7 @@ class StartupContext:
     sockets: Sequence[Sequence[Sequence[socket.socket]]]  # by process that serves clients, then by server
     pidfile: Pidfile
     log_handler: logs.LogHandler
-    warnings: list[str]
+    warnings: list[Notice]
     undo: ExitStack = field(repr=False)
 
     def __enter__(self) -> "StartupContext":
@@ -71,8 +73,8 @@ class StartupContext:
         """Use another configuration; its log files are open."""
         self.settings, self.credentials, self.files = loaded.settings, loaded.credentials, loaded.files
         self.log_handler.replace_files(files)
-        for sentence in loaded.warnings:
-            log.warning("%s", sentence)
+        for notice in loaded.warnings:
+            log.warning(notice.event, *notice.values)
 
     def close_copies(self) -> None:
         """In the process that only started the server: close its copies, without releasing anything."""
@@ -92,8 +94,8 @@ def bootstrap(
 ) -> StartupContext:
     """Check and open everything. If started as root, the privileges have been dropped when this returns.
 
-    Raises AphlictError, with nothing left open or locked. `console` also logs to standard error; `trace` logs every
-    event.
+    Raises AphlictError, with nothing left open or locked. `console` also logs to standard error, unless the
+    configuration has a log for it; `trace` logs every event.
     """
     with ExitStack() as undo:
         files = FileReader()
@@ -112,12 +114,13 @@ def bootstrap(
         load_renderer()
         if owner is not None:
             privileges.drop(owner)
+        console = console and all(each.path != STDERR_PATH for each in settings.logs)
         sinks = [*log_files(settings), *([logs.StreamSink(STDERR)] if console else [])]
-        handler = logs.LogHandler(sinks, count_repeats=not trace)
+        handler = logs.LogHandler(sinks, trace=trace)
         undo.callback(handler.close)
-        logs.install(handler, trace=trace)
-        for sentence in warnings:
-            log.warning("%s", sentence)
+        logs.install(handler)
+        for notice in warnings:
+            log.warning(notice.event, *notice.values)
         return StartupContext(
             config, settings, credentials, files, sockets, pidfile, handler, warnings, undo.pop_all()
         )
@@ -151,7 +154,10 @@ def _load_credentials(settings: Settings, read: Read) -> list[Credentials]:
 
 def log_files(settings: Settings) -> list[logs.LogFile]:
     """The log files of the configuration, not yet opened."""
-    return [logs.LogFile(Path(each.path)) for each in settings.logs]
+    return [
+        logs.LogFile(Path(each.path), each.format, each.level and LEVELS[each.level])
+        for each in settings.logs
+    ]
 
 
 def _flat(sockets: Sequence[Sequence[Sequence[socket.socket]]]) -> Iterator[socket.socket]:
@@ -178,27 +184,25 @@ def inspect_certificates(settings: Settings, read: Read = read_file) -> list[Cer
     return [inspect_server(server, now, read) for server in settings.servers if server.tls]
 
 
-def find_warnings(settings: Settings, read: Read = read_file) -> list[str]:
+def find_warnings(settings: Settings, read: Read = read_file) -> list[Notice]:
     """Warnings about a valid configuration. Raises CertificateError."""
     reports = inspect_certificates(settings, read)
-    sentences = [sentence for each in reports for sentence in (*each.errors, *each.warnings)]
-    sentences += (_describe_open(server) for server in settings.servers if _is_open(server))
-    sentences += (_describe_blocked(server) for server in settings.servers if _is_blocked(server))
+    notices = [notice for each in reports for notice in (*each.errors, *each.warnings)]
+    notices += (Notice(ADMIN_OPEN, _name(server)) for server in settings.servers if _is_open(server))
+    blocked = (server for server in settings.servers if _is_blocked(server))
+    notices += (Notice(PORT_BLOCKED, _name(server), server.port) for server in blocked)
     if warning := privileges.find_warning(settings):
-        sentences.append(warning)
-    return sentences
+        notices.append(warning)
+    return notices
+
+
+def _name(server: ServerSettings) -> str:
+    return host_port(server.address, server.port)
 
 
 def _is_open(server: ServerSettings) -> bool:
     """Whether an admin port without authentication listens on an address beyond loopback."""
     return server.type == "admin" and not (server.secrets or server.ssl_ca or is_loopback(server.address))
-
-
-def _describe_open(server: ServerSettings) -> str:
-    return (
-        f"the admin server on {host_port(server.address, server.port)} has no authentication: anyone "
-        'who can reach it can publish; set "admin.secret" or "ssl.ca", or let it "listen" on 127.0.0.1'
-    )
 
 
 def _is_blocked(server: ServerSettings) -> bool:
@@ -207,19 +211,12 @@ def _is_blocked(server: ServerSettings) -> bool:
     return server.type == "client" and server.port in BLOCKED_PORTS and not behind_proxy
 
 
-def _describe_blocked(server: ServerSettings) -> str:
-    return (
-        f"the client server on {host_port(server.address, server.port)} is not reachable from browsers, "
-        f"which refuse to connect to port {server.port}: use another port, or a proxy in front of it"
-    )
-
-
-def find_exposed_files(config: Path, settings: Settings, read: Read = read_file) -> Iterator[str]:
+def find_exposed_files(config: Path, settings: Settings, read: Read = read_file) -> Iterator[Notice]:
     """A warning for each file with a secret that every user can read or write. Raises ConfigError."""
     seen: set[str] = set()
     for key, path in _secret_files(config, settings, read):
         if path not in seen and _is_exposed(path):
-            yield f"{key} in {path} is accessible to every user of this machine: {_fix_command(path, settings)}"
+            yield Notice(FILE_EXPOSED, key, path, _fix_command(path, settings))
         seen.add(path)
 
 

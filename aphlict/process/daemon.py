@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from aphlict import log_events
 from aphlict.process.channel import ReportPipe, StartupReport, receive_report
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,8 @@ class Systemd:
                 sock.setblocking(False)
                 sock.sendto(state.encode(), self._address)
         except OSError as error:
-            log.warning("cannot notify systemd of %s: %s", state.split("\n", maxsplit=1)[0], error.strerror)
+            first, *_ = state.split("\n")
+            log.warning(log_events.SYSTEMD_NOT_NOTIFIED, first, error.strerror)
 
     def notify_reloading(self) -> None:
         """Report the start of a reload; READY has to follow."""

@@ -4,111 +4,35 @@ import logging
 import os
 import select
 import time
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from traceback import extract_tb
 from typing import Protocol
 
 from aphlict.errors import FileError
-from aphlict.printable import escape
+from aphlict.log_events import LINES_LOST, LOG_FILE_NOT_OPENED, Lines
+from aphlict.process.log_line import FORMATS, LogLine, Stamp, make_line, read_record
 from aphlict.process.privileges import Owner, is_out_of_reach, make_folder
+from aphlict.process.repeats import LogDeduplicator
 
-MIN_WINDOW = 10.0  # seconds until the first count of a repeated line
-MAX_WINDOW = 600.0  # seconds between two counts of a line that is repeated for hours
-MAX_SIMILAR = 20  # lines of one statement in a window; further ones are counted
-MAX_TRACKED = 256  # different lines
 FILE_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 LIMITED_LOGGERS = {"aphlict.core.stats"}  # loggers that limit and count their lines themselves
-MAX_FRAMES = 5  # of a traceback
 REOPEN_INTERVAL = 5.0  # seconds between two attempts to open a log file
-
-
-@dataclass
-class _Count:
-    level: int
-    text: str
-    until: float
-    window: float
-    written: int = 0
-    suppressed: int = 0
-
-
-class LogDeduplicator:
-    """Decides which lines are written, and counts the others. Does not read the clock.
-
-    In each window, an identical line is written once; of lines of one statement that differ in their arguments, the
-    first MAX_SIMILAR are written. `flush` returns the counts.
-    """
-
-    def __init__(self) -> None:
-        # (level, text) of a line, or the template of a statement
-        self._counts: dict[Hashable, _Count] = {}
-
-    def allow(self, template: str, level: int, text: str, now: float) -> bool:
-        """Whether to write this line; otherwise it is counted."""
-        same = self._counts.get((level, text))
-        if same is not None:
-            same.suppressed += 1
-            return False
-        similar = self._entry(template, level, text, now)
-        similar.written += 1
-        similar.text = text
-        if similar.written > MAX_SIMILAR:
-            similar.suppressed += 1
-            return False
-        self._entry((level, text), level, text, now)
-        return True
-
-    def flush(self, now: float, *, everything: bool = False) -> Iterator[tuple[int, str]]:
-        """Yield (level, line) for each count whose window has passed, and begin its next, longer window."""
-        for key, count in list(self._counts.items()):
-            if now < count.until and not everything:
-                continue
-            if count.suppressed == 0:
-                del self._counts[key]
-                continue
-            yield count.level, self._describe(key, count)
-            count.window = min(count.window * 2, MAX_WINDOW)
-            count.until = now + count.window
-            count.suppressed = 0
-            count.written = 1
-
-    def _entry(self, key: Hashable, level: int, text: str, now: float) -> _Count:
-        if key not in self._counts:
-            if len(self._counts) >= MAX_TRACKED:
-                self._evict()
-            self._counts[key] = _Count(level, text, now + MIN_WINDOW, MIN_WINDOW)
-        return self._counts[key]
-
-    def _evict(self) -> None:
-        """Evict an entry: that of a line before that of a statement, and one without a count first."""
-        del self._counts[
-            min(self._counts, key=lambda key: (not isinstance(key, tuple), self._counts[key].suppressed > 0))
-        ]
-
-    @staticmethod
-    def _describe(key: Hashable, count: _Count) -> str:
-        more, plural = count.suppressed, "s" * (count.suppressed != 1)
-        if isinstance(key, tuple):
-            return f"{count.text} … {more:,} more time{plural}"
-        return f"… {more:,} more line{plural} like: {count.text}"
 
 
 class Sink(Protocol):
     """A destination of lines. Only `open` may raise."""
 
     lost: int  # lines that could not be written and have not been reported
+    level: int | None  # the least that is written; None is the default
 
     def open(self) -> None:
         """Open it the first time. Raises FileError."""
 
-    def reopen(self) -> None:
+    def reopen(self, stamp: Stamp) -> None:
         """Open it again, if it is a file."""
 
-    def write(self, line: str) -> None:
+    def write(self, line: LogLine, stamp: Stamp) -> None:
         """Write a line, or count it as lost."""
 
     def close(self) -> None:
@@ -118,25 +42,28 @@ class Sink(Protocol):
 class StreamSink:
     """Writes lines to a descriptor that is open: the console."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, line_format: str = "text", level: int | None = None) -> None:
         self.descriptor = descriptor
         self.lost = 0
+        self.level = level
+        self._format = FORMATS[line_format]
 
     def open(self) -> None:
         """Do nothing: it is open."""
 
-    def reopen(self) -> None:
+    def reopen(self, _stamp: Stamp, /) -> None:
         """Do nothing: it has no name."""
 
     def close(self) -> None:
         """Do nothing: the caller opened it."""
 
-    def write(self, line: str) -> None:
+    def write(self, line: LogLine, stamp: Stamp) -> None:
         """Write a line, unless that would block or fail; the next line that succeeds reports how many were lost."""
+        text = f"{self._format(line, stamp)}\n"
         if self.lost:
-            lost = "1 line was" if self.lost == 1 else f"{self.lost:,} lines were"
-            line = f"{stamp(logging.WARNING)} {lost} lost here\n{line}"
-        if self._put(f"{line}\n".encode(errors="backslashreplace")):
+            lost = make_line(logging.WARNING, LINES_LOST, Lines(self.lost))
+            text = f"{self._format(lost, stamp)}\n{text}"
+        if self._put(text.encode(errors="backslashreplace")):
             self.lost = 0
         else:
             self.lost += 1
@@ -153,8 +80,8 @@ class StreamSink:
 class LogFile(StreamSink):
     """Writes lines to a file, and opens a new one when a log rotation has renamed it."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(-1)
+    def __init__(self, path: Path, line_format: str = "text", level: int | None = None) -> None:
+        super().__init__(-1, line_format, level)
         self.path = path
         self._identity = (0, 0)
         self._reopen_at = 0.0
@@ -179,21 +106,20 @@ class LogFile(StreamSink):
         except OSError as error:
             raise FileError(f"cannot write the log file {self.path}: {error.strerror}") from error
 
-    def reopen(self) -> None:
+    def reopen(self, stamp: Stamp, /) -> None:
         """Open the file that has the name now. If that fails, keep the old one, so that no line is lost."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._open()
         except OSError as error:
             self._reopen_at = time.monotonic() + REOPEN_INTERVAL
-            text = f"cannot open {escape(str(self.path))} ({error.strerror}), continuing in this file"
-            super().write(f"{stamp(logging.WARNING)} {text}")
+            super().write(make_line(logging.WARNING, LOG_FILE_NOT_OPENED, self.path, error.strerror), stamp)
 
-    def write(self, line: str) -> None:
+    def write(self, line: LogLine, stamp: Stamp) -> None:
         """Write a line, to a new file if this one was renamed or deleted."""
         if time.monotonic() >= self._reopen_at and self._was_moved():
-            self.reopen()
-        super().write(line)
+            self.reopen(stamp)
+        super().write(line, stamp)
 
     def close(self) -> None:
         """Close the file."""
@@ -227,42 +153,60 @@ def open_all(sinks: Iterable[Sink]) -> None:
 
 
 class LogHandler(logging.Handler):
-    """The only handler of the process: formats each record as one line, and writes it to every sink."""
+    """The only handler of the process: formats each record as one line, and writes it to every sink.
 
-    def __init__(self, sinks: Sequence[Sink], *, count_repeats: bool = True) -> None:
+    `trace`: write every event, and count no repeats. `process` is the role of this process, for JSON.
+    """
+
+    def __init__(self, sinks: Sequence[Sink], *, trace: bool = False) -> None:
         """Open every sink; raises FileError, with none left open."""
         super().__init__()
+        self.process = "supervisor"
+        self._default_level = logging.DEBUG if trace else logging.INFO
         self._sinks = list(sinks)
-        self._deduplicator = LogDeduplicator() if count_repeats else None
+        self._deduplicator = None if trace else LogDeduplicator()
+        self._logger: logging.Logger | None = None
         open_all(sinks)
+
+    def install(self, logger: logging.Logger) -> None:
+        """Make it the only handler of a logger, whose level follows those of the sinks."""
+        for old in logger.handlers[:]:
+            logger.removeHandler(old)
+        logger.addHandler(self)
+        self._logger = logger
+        self._set_level()
+
+    def _set_level(self) -> None:
+        if self._logger is not None:
+            self._logger.setLevel(min(map(self._level, self._sinks), default=self._default_level))
+
+    def _level(self, sink: Sink) -> int:
+        return self._default_level if sink.level is None else sink.level
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record, or count it."""
-        try:
-            text = one_line(record)
-        except Exception:  # noqa: BLE001 -- wrong arguments of a log call must not harm the caller
-            text = escape(f"{record.msg} (invalid arguments)")
-        if record.name in LIMITED_LOGGERS or self._allow(record, text):
-            self._write(record.levelno, text)
+        line = read_record(record)
+        if record.name in LIMITED_LOGGERS or self._allow(line):
+            self._write(line)
 
-    def _allow(self, record: logging.LogRecord, text: str) -> bool:
-        deduplicator = self._deduplicator
-        if deduplicator is None:
+    def _allow(self, line: LogLine) -> bool:
+        """Whether to write a line now. A file that asks for DEBUG lines gets all of them."""
+        if self._deduplicator is None or line.level <= logging.DEBUG:
             return True
-        return deduplicator.allow(record.msg, record.levelno, text, time.monotonic())
+        return self._deduplicator.allow(line, time.monotonic())
 
     def flush_repeats(self, *, everything: bool = False) -> None:
         """Write the counts that are due; to be called every few seconds."""
         with self._locked():
             if self._deduplicator is not None:
-                for level, text in self._deduplicator.flush(time.monotonic(), everything=everything):
-                    self._write(level, text)
+                for line in self._deduplicator.flush(time.monotonic(), everything=everything):
+                    self._write(line)
 
     def reopen(self) -> None:
         """Open every file again under its name."""
         with self._locked():
             for sink in self._sinks:
-                sink.reopen()
+                sink.reopen(Stamp.now(self.process))
 
     def replace_files(self, files: Sequence[LogFile]) -> None:
         """Write to these files, which are open, instead of the current ones."""
@@ -272,6 +216,7 @@ class LogHandler(logging.Handler):
             for file in files:
                 file.lost = lost.get(file.path, 0)
             self._sinks = [*(sink for sink in self._sinks if sink not in old), *files]
+            self._set_level()
         for sink in old:
             sink.close()
 
@@ -297,42 +242,17 @@ class LogHandler(logging.Handler):
         finally:
             self.release()
 
-    def _write(self, level: int, text: str) -> None:
-        line = f"{stamp(level)} {text}"
+    def _write(self, line: LogLine) -> None:
+        stamp = Stamp.now(self.process)
         for sink in self._sinks:
-            sink.write(line)
+            if line.level >= self._level(sink):
+                sink.write(line, stamp)
 
 
-def install(handler: LogHandler, *, trace: bool) -> None:
-    """Make it the only handler of the process; `trace` logs every event."""
-    root = logging.getLogger()
-    for old in root.handlers[:]:
-        root.removeHandler(old)
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG if trace else logging.INFO)
+def install(handler: LogHandler) -> None:
+    """Make it the only handler of the process."""
+    handler.install(logging.getLogger())
     logging.getLogger("asyncio").setLevel(logging.INFO)
     # Tornado's warnings about connections to peers name no peer: our own line has name and cause.
     logging.getLogger("tornado.general").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
-
-
-def stamp(level: int) -> str:
-    """The start of every line: `2026-11-21 03:29:11.123 +0100 WARNING [1234]`."""
-    now = datetime.now().astimezone()
-    when = f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03d} {now:%z}"
-    return f"{when} {logging.getLevelName(level):<7} [{os.getpid()}]"
-
-
-def one_line(record: logging.LogRecord) -> str:
-    """The text of a record, with its exception and traceback in brackets."""
-    text = record.getMessage()
-    if record.exc_info and record.exc_info[1] is not None:
-        text = f"{text} {_describe_error(record.exc_info[1])}"
-    return escape(text)
-
-
-def _describe_error(error: BaseException) -> str:
-    """`(ValueError: its text, at file.py:12 < caller.py:34)`."""
-    frames = reversed(extract_tb(error.__traceback__)[-MAX_FRAMES:])
-    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
-    return f"({type(error).__name__}: {error}{', at ' if where else ''}{where})"

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from aphlict.errors import AlreadyRunning, FileError
+from aphlict.log_events import STALE_PIDFILE, Notice
 from aphlict.process.privileges import Owner, acting, is_out_of_reach, is_plain, make_folder
 
 LOCK_TIMEOUT = 0.25  # seconds: another command may hold the lock for a moment, to check whether it is held
@@ -24,7 +25,7 @@ class Pidfile:
     """
 
     def __init__(
-        self, path: Path, lock: int, descriptor: int, stale: str | None, owner: Owner | None
+        self, path: Path, lock: int, descriptor: int, stale: Notice | None, owner: Owner | None
     ) -> None:
         """Use `acquire`. `stale` is a warning about the pid of an earlier server, if the file has one."""
         self.path = path
@@ -234,8 +235,8 @@ def is_aphlict(command: list[str]) -> bool:
     )
 
 
-def _describe_leftover(path: Path, pid: int | None) -> str | None:
+def _describe_leftover(path: Path, pid: int | None) -> Notice | None:
     if pid is None:
         return None
     state = "is not an aphlict server" if _exists(pid) else "no longer exists"
-    return f"replaced the stale pidfile {path}: its process {pid} {state}"
+    return Notice(STALE_PIDFILE, path, pid, state)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from aphlict.config.settings import Settings
 from aphlict.errors import ConfigError, FileError
+from aphlict.log_events import RUNS_AS_ROOT, USER_IGNORED, Notice
 
 MAX_PATH_STEPS = 256  # names in a path, symbolic links followed (the kernel follows 40)
 
@@ -45,19 +46,15 @@ def find_owner(settings: Settings) -> Owner | None:
     return Owner(uid=user.pw_uid if user else 0, gid=gid, user=user.pw_name if user else None)
 
 
-def find_warning(settings: Settings) -> str | None:
+def find_warning(settings: Settings) -> Notice | None:
     """A warning if the server runs as root, or not as `user`."""
     if os.geteuid() == 0 and settings.user is None:
-        return (
-            'the server runs as root: set "user" in the configuration, and it switches to that user when its'
-            " ports are open"
-        )
+        return Notice(RUNS_AS_ROOT)
     if os.geteuid() == 0 or not (settings.user or settings.group):
         return None
     if settings.user and _user(settings.user).pw_uid == os.geteuid():
         return None
-    uid = os.geteuid()
-    return f'"user" and "group" apply only if the server is started as root: it keeps running as user {uid}'
+    return Notice(USER_IGNORED, os.geteuid())
 
 
 def drop(owner: Owner) -> None:

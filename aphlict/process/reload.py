@@ -10,6 +10,7 @@ from pathlib import Path
 
 from msgspec import structs
 
+from aphlict import log_events
 from aphlict.config import loader
 from aphlict.config.files import FileReader
 from aphlict.config.rules import PEER_FILES, SERVER_FILES
@@ -199,10 +200,7 @@ class Reload:
         names = ", ".join(f"{worker.name} {worker.pid}" for worker in self._pending)
         if not self.is_committed:
             raise ReloadRejected(f"{names} did not respond within {RELOAD_TIMEOUT:g} s")
-        log.error(
-            "no response from %s within %g s: the new configuration applies there when it continues",
-            names, RELOAD_TIMEOUT,
-        )  # fmt: skip
+        log.error(log_events.RELOAD_LATE, names, RELOAD_TIMEOUT)
         self._pending = []
 
     def _advance(self) -> None:
@@ -213,7 +211,7 @@ class Reload:
         self._pending = list(self._workers)
         self._context.apply(self._loaded, self._log_files)
         for key in self._waiting:
-            log.warning('"%s" has changed in %s: restart to apply it', key, self._context.config)
+            log.warning(log_events.RESTART_NEEDED, key, self._context.config)
         self._send(Commit(self._number))
 
     def discard(self) -> None:

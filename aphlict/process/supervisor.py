@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
 
+from aphlict import log_events
 from aphlict.errors import AphlictError, ReloadRejected, StartFailed
 from aphlict.process import channel, signals
 from aphlict.process.bootstrap import StartupContext
@@ -114,7 +115,7 @@ class Supervisor:
         elif number == signal.SIGHUP:
             self._on_hangup()
         elif number == signal.SIGUSR1:
-            log.info("reopening the log files (SIGUSR1)")
+            log.info(log_events.LOGS_REOPENED)
             self._reopen_logs()
         elif number == signal.SIGCHLD:
             self._reap()
@@ -135,7 +136,7 @@ class Supervisor:
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
             for process in self._processes():
-                log.error("%s %d does not exit: killing it", process.name, process.pid)
+                log.error(log_events.WORKER_KILLED, process.name, process.pid)
             self._signal_workers(signal.SIGKILL)
 
     # Start and stop
@@ -177,20 +178,20 @@ class Supervisor:
             return
         if status != 0:
             self._exit_status = 1
-            log.error("unclean shutdown: %s: %s", slot.spec.name, cause)
+            log.error(log_events.UNCLEAN_SHUTDOWN, slot.spec.name, cause)
         if not self._processes():
             self._state = SupervisorState.STOPPED
             if self._exit_status == 0:
-                log.info("the server stopped")
+                log.info(log_events.STOPPED)
 
     def _stop(self, reason: str) -> None:
         """Stop gracefully the first time, immediately the second time."""
         if self._state is SupervisorState.STOPPING:
-            log.warning("stopping immediately (second signal: %s)", reason)
+            log.warning(log_events.STOPPING_IMMEDIATELY, reason)
             self._signal_workers(signals.ABORT)
             self._kill_at = time.monotonic() + ABORT_GRACE
             return
-        log.info("stopping (%s)", reason)
+        log.info(log_events.STOPPING, reason)
         if self._reload is not None and not self._reload.is_committed:
             self._reload.discard()
         self._reload, self._reload_again = None, False
@@ -229,11 +230,11 @@ class Supervisor:
             self._reject_reload(error)
         else:
             if self._reload.is_complete:
-                log.info("reloaded %s", self._context.config)
+                log.info(log_events.RELOADED, self._context.config)
                 self._end_reload()
 
     def _reject_reload(self, error: Exception) -> None:
-        log.error("reload failed, keeping the current configuration: %s", error)
+        log.error(log_events.RELOAD_FAILED, error)
         self._reopen_logs()
         self._end_reload()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import NamedTuple
 
+from aphlict import log_events
 from aphlict.errors import AphlictError
 from aphlict.node import Node
 from aphlict.process import signals
@@ -107,7 +108,7 @@ class Worker:
 
     def _on_supervisor_exit(self) -> None:
         asyncio.get_running_loop().remove_reader(self._supervisor)
-        log.error("the supervisor has exited: stopping the worker")
+        log.error(log_events.SUPERVISOR_EXITED)
         self.stop(StopMode.ABORT)
 
     def _on_message(self) -> None:
@@ -141,7 +142,7 @@ class Worker:
         except (AphlictError, OSError) as error:
             refusal = str(error)
         except Exception as error:
-            log.exception("internal error while preparing the new configuration; please report this")
+            log.exception(log_events.RELOAD_ERROR)
             refusal = f"{type(error).__name__}: {error}"
         self._send(Prepared(number, refusal))
 
@@ -177,7 +178,7 @@ def run(context: StartupContext, make_node: Callable[[], Node], supervisor: Chan
         _report(supervisor, error)
         return error.exit_status
     except Exception as error:
-        log.exception("internal error, the worker exits; please report this")
+        log.exception(log_events.WORKER_FAILED)
         _report(supervisor, error)
         return 1
     return 0

@@ -11,8 +11,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
 
+from aphlict import log_events
 from aphlict.core.message import random_name
 from aphlict.errors import AphlictError, StartFailed
+from aphlict.log_events import Aside
 from aphlict.node import FINGERPRINT_SIZE, Node, ports_of
 from aphlict.process import channel, signals, worker
 from aphlict.process.bootstrap import StartupContext
@@ -180,18 +182,14 @@ class WorkerSlot:
         age = time.monotonic() - process.started
         if process.is_ready and age >= STABLE_AFTER:
             self._failures = 0
-        reason = f" ({process.error})" if process.error else ""
         log.error(
-            "%s %d exited after %.1f s, %s%s: restarting it in %g s",
-            self.spec.name, process.pid, age, cause, reason, self._schedule_restart(),
+            log_events.WORKER_EXITED,
+            self.spec.name, process.pid, age, cause, Aside(process.error), self._schedule_restart(),
         )  # fmt: skip
 
     def on_spawn_failed(self, error: OSError) -> None:
         """Log the failed start, and schedule the next one."""
-        log.error(
-            "cannot start the %s: %s; next try in %g s",
-            self.spec.name, error.strerror, self._schedule_restart(),
-        )  # fmt: skip
+        log.error(log_events.WORKER_NOT_STARTED, self.spec.name, error.strerror, self._schedule_restart())
 
     def _schedule_restart(self) -> float:
         delay = RESTART_DELAYS[min(self._failures, len(RESTART_DELAYS) - 1)]
@@ -224,6 +222,7 @@ def _run_child(
     try:
         context.pidfile.close()
         context.log_handler.reset_counts()
+        context.log_handler.process = spec.name
         context.close_sockets(keep=spec.sockets)
         close_copies()
         status = worker.run(context, spec.make_node, supervisor)

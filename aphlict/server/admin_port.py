@@ -20,6 +20,7 @@ from aphlict.core.sequencer import MAX_NUMBER, Greeting, Report
 from aphlict.core.trace_report import TRACE_PATH, TraceAnswer, TraceQuery
 from aphlict.core.trace_text import describe_trace
 from aphlict.errors import AphlictError, BadRequest, MethodNotAllowed, NotFound, Overloaded
+from aphlict.log_events import PUBLISHED, TRACE_FAILED
 from aphlict.protocol.http import (
     DEFAULT_INSTANCE,
     JSON,
@@ -137,7 +138,7 @@ class AdminHandler:
                     found.text = describe_trace(found)
                 body = encode(found)
             except Exception:
-                log.exception("internal error during a trace; please report this")
+                log.exception(TRACE_FAILED)
                 connection.reject(AphlictError("internal error; see the log of the server"), request)
             else:
                 connection.respond_to(request, 200, {**JSON, **PRIVATE}, body)
@@ -219,7 +220,7 @@ class AdminHandler:
             results = [receipt.as_dict() for receipt in receipts]
             if log.isEnabledFor(logging.DEBUG):
                 for message, result in zip(messages, results, strict=False):
-                    log.debug("published %s to %s: %s", message.unique_id, message.channels, result)
+                    log.debug(PUBLISHED, message.unique_id, message.channels, result)
             self._durations.observe(time.monotonic() - begin)
             body = {"fingerprint": self._fingerprint, **({"receipts": results} if is_batch else results[0])}
             if len(results) == len(messages):

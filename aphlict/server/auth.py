@@ -4,6 +4,7 @@ import logging
 import ssl
 from typing import NamedTuple
 
+from aphlict import log_events
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
 from aphlict.core.endings import Client
@@ -60,7 +61,8 @@ def verify_token(connection: Connection, keys: KeySet, token: str, instance: str
     except (InvalidToken, Forbidden) as error:
         server.limit_counters.add("auth.keys", connection.address, str(error))
         raise
-    log.debug("[%d] %s may subscribe to %s", connection.number, grant.sub or "a token without 'sub'", grant)
+    subject = grant.sub or "a token without 'sub'"
+    log.debug(log_events.TOKEN_ACCEPTED, connection.number, subject, grant)
     return grant
 
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from msgspec.json import encode
 
+from aphlict import log_events
 from aphlict.config.settings import (
     CHANNELS_PER_COMMAND,
     QUERY_CHANNELS_PER_COMMAND,
@@ -177,7 +178,7 @@ class WebSocketSession:
         websocket.port.server.counters.on_opened(self.transport)
         has_tokens = websocket.port.keys is not None
         self.grant_timer = GrantTimer(websocket, handler.hub, grant) if has_tokens else None
-        log.debug("[%d] connected from %s to %s", websocket.number, websocket.address, instance)
+        log.debug(log_events.CONNECTED, websocket.number, websocket.address, instance)
 
     def on_message(self, websocket: WebSocket, message: WSMessage, /) -> None:
         """Execute a command. One that is refused leaves the connection unchanged."""
@@ -191,7 +192,7 @@ class WebSocketSession:
         except SubscriptionsFull:
             websocket.close_over_limit(self._handler.hub.subscription_memory.key)
         except (CommandError, NameTooLong, BadRequest) as error:
-            log.info("[%d] rejected a command from %s: %s", websocket.number, websocket.address, error)
+            log.info(log_events.COMMAND_REJECTED, websocket.number, websocket.address, error)
             websocket.count(error)
             id = error.id if isinstance(error, CommandError) and error.id is not None else id
             if id is not None:
@@ -210,7 +211,7 @@ class WebSocketSession:
             grant.check_channels(command.channels)
 
     def _execute(self, websocket: WebSocket, command: Command, id: Id) -> None:
-        log.debug("[%d] %s", websocket.number, command)
+        log.debug(log_events.COMMAND_RECEIVED, websocket.number, command)
         match command:
             case Subscribe(channels):
                 websocket.charge(len(channels) // CHANNELS_PER_COMMAND)
@@ -233,7 +234,7 @@ class WebSocketSession:
         websocket.charge(len(self.subscriber.subscriptions) // SUBSCRIPTIONS_PER_COMMAND)
 
         def on_done(recovery: Recovery) -> None:
-            log.debug("[%d] %s", websocket.number, recovery)
+            log.debug(log_events.REPLAYED, websocket.number, recovery)
             if id is not None:
                 count, recovered = recovery
                 token = self._resume_token(websocket)
@@ -279,7 +280,7 @@ class WebSocketSession:
 
     def on_close(self, websocket: WebSocket, reason: str, cause: Cause, /) -> None:
         """Leave the hub."""
-        log.debug("[%d] disconnected: %s", websocket.number, reason)
+        log.debug(log_events.DISCONNECTED, websocket.number, reason)
         server = websocket.port.server
         server.counters.on_closed(self.transport, cause)
         server.ended.add(

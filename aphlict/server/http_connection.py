@@ -8,6 +8,7 @@ from functools import lru_cache
 from sys import intern
 from typing import Protocol
 
+from aphlict import log_events
 from aphlict.config.settings import BYTES_PER_COMMAND, Limits
 from aphlict.core.metrics import Cause
 from aphlict.errors import AphlictError, BodyTooLarge, BufferFull
@@ -324,13 +325,12 @@ class HTTPConnection(Connection):
         if self.state >= CLOSING:
             return
         self.count(error)
-        log.debug("[%d] rejected a request from %s: %s", self.number, self.address, error)
+        log.debug(log_events.REQUEST_REJECTED, self.number, self.address, error)
         keep_alive = error.keep_alive and request is not None and request.keeps_alive()
         is_head = request is not None and request.method == "HEAD"
         cors_fields = self.port.origins.cors_fields(http.NO_FIELDS if request is None else request.headers)
-        response = http.error_response(
-            error, {**cors_fields, **fields}, members, keep_alive=keep_alive, is_head=is_head
-        )
+        fields = {**cors_fields, **fields}
+        response = http.error_response(error, fields, members, keep_alive=keep_alive, is_head=is_head)
         if keep_alive:
             self.respond(response, keep_alive=True)
         else:
@@ -343,7 +343,7 @@ class HTTPConnection(Connection):
         except AphlictError as error:
             self.reject(error, request)
         except Exception:
-            log.exception("internal error on %s %s; please report this", request.method, request.path)
+            log.exception(log_events.REQUEST_FAILED, request.method, request.path)
             self.reject(AphlictError("internal error; see the log of the server"), request)
 
     def upgrade(self, request: Request, open_session: Callable[[WebSocket], Session]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from tornado.ioloop import IOLoop
 
+from aphlict import log_events
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.core.stats import LimitCounters
 from aphlict.errors import BadProxyHeader, BadRequest, TooManyConnections, TooManyPublishers
@@ -119,20 +120,18 @@ class Listener:
             if error.errno in EXHAUSTED:
                 self._on_exhausted(error)
                 return False
-            log.debug("closed a new connection from %s: %s", address, error)
+            log.debug(log_events.NOT_ACCEPTED, address, error)
         return True
 
     def on_error(self) -> None:
         """Continue: the poller has logged the error."""
 
     def _on_exhausted(self, error: OSError) -> None:
-        log.error(
-            "cannot accept connections: %s; see 'file descriptors' in docs/operations.md", error.strerror
-        )
+        log.error(log_events.ACCEPT_FAILED, error.strerror)
         self._pause(PAUSE_SECONDS)
 
     def _on_broken(self, error: OSError) -> None:
-        log.error("a port accepts no more connections: %s; restart the server", error.strerror)
+        log.error(log_events.PORT_FAILED, error.strerror)
         self.is_broken = True
         self.close()
 
@@ -202,12 +201,12 @@ class PendingProxyConnection(HasDeadline):
             self._on_header(sock, self._address, header)
         except OSError as error:
             level = logging.ERROR if error.errno in EXHAUSTED else logging.DEBUG
-            log.log(level, "closed a new connection from %s: %s", self._address, error)
+            log.log(level, log_events.NOT_ACCEPTED, self._address, error)
             sock.close()
 
     def _reject(self, reason: str) -> None:
         self._server.limit_counters.count("proxy.protocol")
-        log.warning("rejected a connection from %s: %s ('proxy.protocol' is set)", self._address, reason)
+        log.warning(log_events.PROXY_HEADER_REJECTED, self._address, reason)
         self.abort()
 
     def abort(self) -> None:

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from tornado.ioloop import IOLoop
 
+from aphlict import log_events
+
 log = logging.getLogger(__name__)
 
 READ = select.EPOLLIN
@@ -90,6 +92,6 @@ class Poller:
             try:
                 handler.on_events(events)
             except Exception:  # one connection's bug must not touch another's
-                log.exception("internal error on a connection; please report this")
+                log.exception(log_events.CONNECTION_FAILED)
                 handlers.get(fd, handler).on_error()  # it may have been replaced
         return len(ready)

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from msgspec import Struct
 
+from aphlict import log_events
 from aphlict.core.hub import Hub
 from aphlict.core.message import Delivery
 from aphlict.core.metrics import Cause, Transport
@@ -94,7 +95,8 @@ class HTTPSubscriber(HasDeadline, ABC):
         except AphlictError:
             self._hub.leave(subscriber)
             raise
-        log.debug("[%d] %s subscribes: %s", self._connection.number, self._connection.address, request)
+        connection = self._connection
+        log.debug(log_events.SUBSCRIBE_REQUESTED, connection.number, connection.address, request)
         self.subscriber = subscriber
         self._connection.port.server.counters.on_opened(self.transport)
         self._start(subscriber, request, now)

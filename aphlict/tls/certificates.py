@@ -22,6 +22,15 @@ from aphlict.config.descriptions import show
 from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings
 from aphlict.errors import CertificateError
+from aphlict.log_events import (
+    CERTIFICATE_EXPIRED,
+    CERTIFICATE_EXPIRES,
+    CERTIFICATE_NOT_YET_VALID,
+    CERTIFICATE_UNRELATED,
+    CERTIFICATES_OUT_OF_ORDER,
+    LogEvent,
+    Notice,
+)
 
 
 @contextmanager
@@ -207,8 +216,8 @@ class CertificateReport:
     Browsers reject certificates with errors: `check` fails, `start` logs an error. Warnings are less urgent.
     """
 
-    errors: tuple[str, ...]
-    warnings: tuple[str, ...]
+    errors: tuple[Notice, ...]
+    warnings: tuple[Notice, ...]
     not_after: datetime
 
 
@@ -238,40 +247,37 @@ def _dated(identity: Identity) -> list[Certificate]:
     return [own, *(each for each in above if each.issuer != each.subject)]
 
 
-def _find_unrelated(identity: Identity) -> list[str]:
-    reason = "signed no certificate of the chain and is not sent: remove it"
-    return [f"{_name(each, identity)} {reason}" for each in identity.unrelated]
+def _find_unrelated(identity: Identity) -> list[Notice]:
+    return [_notice(CERTIFICATE_UNRELATED, each, identity) for each in identity.unrelated]
 
 
-def _find_wrong_order(identity: Identity) -> list[str]:
+def _find_wrong_order(identity: Identity) -> list[Notice]:
     if identity.in_order:
         return []
     order = ", then ".join(format_name(each.subject) for each in identity.certificates)
-    return [
-        f"the certificates of {describe_server(identity.server)} are out of order: they are sent as {order}"
-    ]
+    return [Notice(CERTIFICATES_OUT_OF_ORDER, describe_server(identity.server), order)]
 
 
-def _check_dates(certificate: Certificate, identity: Identity, now: datetime) -> str | None:
+def _check_dates(certificate: Certificate, identity: Identity, now: datetime) -> Notice | None:
     starts, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now >= ends:
-        return f"{_name(certificate, identity)} expired on {_show_time(ends)}: browsers reject it, renew it"
+        return _notice(CERTIFICATE_EXPIRED, certificate, identity, _show_time(ends))
     if now < starts:
-        return f"{_name(certificate, identity)} is not valid before {_show_time(starts)}: browsers reject it"
+        return _notice(CERTIFICATE_NOT_YET_VALID, certificate, identity, _show_time(starts))
     return None
 
 
-def _check_expiry_soon(certificate: Certificate, identity: Identity, now: datetime) -> str | None:
+def _check_expiry_soon(certificate: Certificate, identity: Identity, now: datetime) -> Notice | None:
     ends = certificate.not_valid_after_utc
     if not now < ends <= now + RENEWAL_PERIOD:
         return None
     days = (ends - now).days
     left = "in less than a day" if days == 0 else "in 1 day" if days == 1 else f"in {days} days"
-    return f"{_name(certificate, identity)} expires on {_show_time(ends)}, {left}: renew it"
+    return _notice(CERTIFICATE_EXPIRES, certificate, identity, _show_time(ends), left)
 
 
-def _name(certificate: Certificate, identity: Identity) -> str:
-    return f"the certificate {format_name(certificate.subject)} of {describe_server(identity.server)}"
+def _notice(event: LogEvent, certificate: Certificate, identity: Identity, *values: str) -> Notice:
+    return Notice(event, format_name(certificate.subject), describe_server(identity.server), *values)
 
 
 def _show_time(time: datetime) -> str:

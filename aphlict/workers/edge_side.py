@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 
+from aphlict import log_events
 from aphlict.core.hub import Hub
 from aphlict.core.message import Message
 from aphlict.core.metrics import Samples
@@ -151,9 +152,7 @@ class HubConnection(asyncio.Protocol):
                     asyncio.get_running_loop().call_soon(self._work)
                     return
         except Exception:
-            log.exception(
-                "internal error on a record from the hub, this edge joins again; please report this"
-            )
+            log.exception(log_events.RECORD_FAILED)
             self.has_failed = True
             self._records.clear()
             self.close()
@@ -196,7 +195,7 @@ class HubConnection(asyncio.Protocol):
         try:
             self._send(TraceReply(request.number, await trace(request.query)))
         except Exception:
-            log.exception("internal error during a trace; please report this")
+            log.exception(log_events.TRACE_FAILED)
 
     def _publish(self, messages: list[PackedMessage], matched: list[int]) -> Iterator[None]:
         for packed in messages:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from aphlict import log_events
 from aphlict.core.history import Entry
 from aphlict.core.hub import Hub, MessageReceipt
 from aphlict.core.message import Message
@@ -97,7 +98,7 @@ class EdgeConnection(asyncio.Protocol):
             return
         self._transport.write(data)
         if self._transport.get_write_buffer_size() > MAX_BUFFER:
-            log.error("disconnected an edge that does not read: it has to join again")
+            log.error(log_events.EDGE_NOT_READING)
             self._transport.abort()
 
     def exchange(self, hub: Hub, state: HubState, on_done: Callable[[], None]) -> None:
@@ -313,7 +314,7 @@ class EdgePool:
     def _join(self, edge: EdgeConnection) -> None:
         """Add an edge that has the whole history; messages that are published from now on are sent to it."""
         self._joined.add(edge)
-        log.info("an edge has joined: %d of %d", len(self._joined), self._expected)
+        log.info(log_events.EDGE_JOINED, len(self._joined), self._expected)
         if len(self._joined) >= self._expected:
             self._is_complete.set()
 
@@ -321,7 +322,7 @@ class EdgePool:
         """Remove an edge whose stream is closed."""
         if edge in self._joined:
             self._joined.discard(edge)
-            log.warning("lost an edge: %d of %d left", len(self._joined), self._expected)
+            log.warning(log_events.EDGE_LOST, len(self._joined), self._expected)
         self._traces.on_lost(edge)
         for number in list(self._pending):
             self._settle(number, edge)
@@ -331,7 +332,7 @@ class EdgePool:
         rejected, no message asks for it. To be called every SWEEP_INTERVAL."""
         late = [number for number, pending in self._pending.items() if now > pending.since + ACK_TIMEOUT]
         if late:
-            log.warning("an edge is slow: %d responses do not wait for it", len(late))
+            log.warning(log_events.EDGE_SLOW, len(late))
         for number in late:
             pending = self._pending.pop(number)
             for edge in pending.edges:

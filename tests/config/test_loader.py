@@ -230,7 +230,7 @@ class TestKeys:
 
     def test_an_unknown_key_like_no_other(self, tmp_path: Path) -> None:
         sentence = refusal_of(tmp_path, logs=[{"path": "x", "zzz": None}])
-        assert sentence == "logs[0].zzz is an unknown key, expected one of path"
+        assert sentence == "logs[0].zzz is an unknown key, expected one of path, format, level"
 
     def test_a_missing_pidfile(self, tmp_path: Path) -> None:
         path = write_configuration(tmp_path, {"servers": [CLIENT, ADMIN]})

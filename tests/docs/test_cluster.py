@@ -7,7 +7,8 @@ import pytest
 from tests.docs.pages import ROOT
 
 TEXT = (ROOT / "docs/cluster.md").read_text()
-SOURCES = " ".join(path.read_text() for path in sorted((ROOT / "aphlict/cluster").glob("*.py")))
+FILES = [ROOT / "aphlict/log_events.py", *sorted((ROOT / "aphlict/cluster").glob("*.py"))]
+SOURCES = " ".join(path.read_text() for path in FILES)
 VARYING = re.compile(r"…|\b(?:CAUSE|PROTOCOL|HOST|PORT|N|F|ID)\b|\d+(?:xx)?|[:;,()]")
 LINES = re.findall(
     r"`([^`]+)`",

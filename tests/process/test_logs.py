@@ -33,9 +33,9 @@ def log() -> Iterator[logging.Logger]:
         handler.close()
 
 
-def journal(log: logging.Logger, *sinks: StreamSink, count_repeats: bool = True) -> LogHandler:
+def journal(log: logging.Logger, *sinks: StreamSink, trace: bool = False) -> LogHandler:
     """A journal behind the logger."""
-    made = LogHandler(sinks, count_repeats=count_repeats)
+    made = LogHandler(sinks, trace=trace)
     log.addHandler(made)
     return made
 
@@ -52,7 +52,7 @@ def test_warnings_of_tornado_about_connections_are_dropped(tmp_path: Path) -> No
     """They name no peer; our own line does."""
     code = (
         "import logging, pathlib, sys; from aphlict.process import logs\n"
-        "logs.install(logs.LogHandler([logs.LogFile(pathlib.Path(sys.argv[1]))]), trace=False)\n"
+        "logs.install(logs.LogHandler([logs.LogFile(pathlib.Path(sys.argv[1]))]))\n"
         "tornado = logging.getLogger('tornado.general')\n"
         "tornado.warning('error on read: [SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED]')\n"
         "tornado.error('Uncaught exception')\n"
@@ -119,7 +119,7 @@ def test_lines_of_one_limit_do_not_suppress_those_of_another(installation: Insta
 
 
 def test_a_trace_counts_nothing(tmp_path: Path, log: logging.Logger) -> None:
-    journal(log, LogFile(tmp_path / "log"), count_repeats=False)
+    journal(log, LogFile(tmp_path / "log"), trace=True)
     log.info("same")
     log.info("same")
     assert (tmp_path / "log").read_text().count("same") == 2

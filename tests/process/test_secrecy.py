@@ -46,6 +46,10 @@ def guarded(installation: Installation) -> Installation:
             admin | {"admin.secret": OWN},
         ],
         cluster=[peer, {"host": "127.0.0.1", "port": 9, "protocol": "https"}],
+        logs=[
+            {"path": str(installation.log)},
+            {"path": str(installation.folder / "log.json"), "format": "json", "level": "debug"},
+        ],
     )
     return installation
 
@@ -107,7 +111,9 @@ def test_no_secret_in_the_output_of_a_server_and_its_commands(
         wait_until(lambda: guarded.logged("peer"), "the peers that refuse or are away")
         server.terminate()
         _, trace = server.communicate(timeout=20)
-    said += [trace, guarded.log.read_text()]
+    structured = (guarded.folder / "log.json").read_text()
+    said += [trace, guarded.log.read_text(), structured]
+    assert '"event": "token_accepted"' in structured
     assert "may subscribe to" in trace
     assert "admin.secret refused" in trace
     header = len(tokens["good"].split(".")[0])  # it is the same for all tokens, and no secret
