@@ -49,12 +49,18 @@ class Notice(str):
 
 
 class Aside(NamedTuple):
-    """A value that follows a sentence in brackets; or nothing, if it is empty."""
+    """A value that follows a sentence in brackets, after a label; or nothing, if it is empty."""
 
     value: object
+    label: str = ""
 
     def __str__(self) -> str:
-        return f" ({self.value})" if self.value else ""
+        return f" ({self.label}{self.value})" if self.value else ""
+
+
+def trace_of(traceparent: str | None) -> Aside:
+    """The trace of a message as the end of a sentence."""
+    return Aside(traceparent, "traceparent ")
 
 
 class Times(NamedTuple):
@@ -188,7 +194,7 @@ REFUSED_AGAIN = LogEvent("refused", "{limit} refused {address} {more_times}")
 REFUSED_OTHERS = LogEvent("refused", "{limit} refused other addresses {more_times}")
 
 # Messages
-PUBLISHED = LogEvent("published", "published {unique_id} to {channels}: {receipt}")
+PUBLISHED = LogEvent("published", "published {unique_id} to {channels}: {receipt}{traceparent}")
 DELIVERY_FAILED = LogEvent("delivery_failed", "internal error during a delivery; please report this")
 TRACE_FAILED = LogEvent("trace_failed", "internal error during a trace; please report this")
 MESSAGES_LOST = LogEvent("messages_lost", "{count:d} messages of node {node} never arrived here")
@@ -210,7 +216,7 @@ PEER_MESSAGES_DROPPED = LogEvent(
     "peer_messages_dropped", "peer {peer}: {count:d} messages were dropped, too old or too many"
 )
 PEER_MESSAGE_REJECTED = LogEvent(
-    "peer_message_rejected", "peer {peer}: message {unique_id} was dropped: {reason}"
+    "peer_message_rejected", "peer {peer}: message {unique_id} was dropped: {reason}{traceparent}"
 )
 PEER_MESSAGES_REJECTED = LogEvent(
     "peer_messages_rejected", "peer {peer}: {count:d} more messages were rejected"

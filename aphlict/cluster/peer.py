@@ -308,7 +308,7 @@ class Peer:
         self._batch_count = max(1, len(batch) // 2)
         if len(batch) == 1:
             self._dropped_at = time.monotonic()
-            self.log.on_message_rejected(batch[0].message.unique_id, error)
+            self.log.on_message_rejected(batch[0].message, error)
             self._in_flight = []
 
     def _on_response(self, identity: PeerIdentity) -> None:

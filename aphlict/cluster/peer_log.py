@@ -4,6 +4,7 @@ import logging
 import time
 
 from aphlict import log_events
+from aphlict.core.message import Message
 from aphlict.errors import PeerError
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class PeerLog:
         if self._unlogged_drops and now - self._dropping_since > MIN_INTERVAL:
             self.flush()
 
-    def on_message_rejected(self, unique_id: str, error: PeerError) -> None:
+    def on_message_rejected(self, message: Message, error: PeerError) -> None:
         """The peer rejected a message permanently."""
         now = time.monotonic()
         self.dropped += 1
@@ -92,7 +93,8 @@ class PeerLog:
             return
         self._rejection_logged_at = now
         self._flush_rejections()
-        log.warning(log_events.PEER_MESSAGE_REJECTED, self._name, unique_id, error)
+        trace = log_events.trace_of(message.traceparent)
+        log.warning(log_events.PEER_MESSAGE_REJECTED, self._name, message.unique_id, error, trace)
 
     def on_unsent(self, count: int) -> None:
         """The node stops with `count` messages in the queue."""

@@ -31,6 +31,11 @@ CHANNEL_BYTES, MESSAGE_BYTES = 250, 900  # that Python needs in addition to the 
 
 ORIGIN_KEY = "aphlict.origin"  # of a message between nodes: its origin and number, with a space between them
 
+TRACE_KEY = "traceparent"  # of a published object, and the HTTP header of a POST
+# W3C Trace Context, 3.2: neither id has only zeros, and only versions after 00 may have more than these four parts.
+_IDS_AND_FLAGS = "(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_TRACEPARENT = re.compile(f"00-{_IDS_AND_FLAGS}|(?!00|ff)[0-9a-f]{{2}}-{_IDS_AND_FLAGS}(?:-[!-~]{{1,200}})?")
+
 _ORIGIN = re.compile(r"([A-Za-z0-9]{8}) ([1-9][0-9]{0,14})")
 _text = Decoder(str)
 _object = Decoder(dict[str, Raw])
@@ -119,6 +124,12 @@ class Message:
         self.memory_size = MESSAGE_BYTES + 2 * len(payload) + CHANNEL_BYTES * len(channels)
 
     @property
+    def traceparent(self) -> str | None:
+        """The trace that the publisher named. Decoded when asked, which deliveries never do."""
+        raw = _object.decode(self.payload + b"}").get(TRACE_KEY)
+        return None if raw is None else _text.decode(raw)
+
+    @property
     def wire_size(self) -> int:
         """About how many bytes it takes in a POST to a peer, without `touched`."""
         return len(self.payload) + 40 * len(self.channels) + 40
@@ -188,8 +199,10 @@ def parse_message(
     limits: Limits = DEFAULTS,
     *,
     from_node: bool = False,
+    traceparent: str | None = None,
 ) -> Message:
-    """Make a message of an object. `from_node`: another node sent it, and may have numbered it.
+    """Make a message of an object. `from_node`: another node sent it, and may have numbered it. `traceparent`: the
+    trace of a publisher's request; it becomes a field of the message, unless that has a valid one.
 
     Raises NoSubscribers, NameTooLong, TooManyChannels, InvalidMessage.
     """
@@ -197,11 +210,31 @@ def parse_message(
     touched = _read_touched(fields.pop("touched", None))
     numbered = fields.pop(ORIGIN_KEY, None)
     origin, number = _read_origin(numbered) if from_node else ("", 0)
+    if traceparent is not None or TRACE_KEY in fields:
+        _set_trace(fields, None if touched else traceparent)
     unique_id = _read_unique_id(fields.get("uniqueID"), limits.name)
     if unique_id is None:
         unique_id = new_id()
         fields["uniqueID"] = Raw(encode(unique_id))
     return Message(instance, unique_id, channels, touched, encode(fields)[:-1], origin, number)
+
+
+def read_traceparent(value: str | None) -> str | None:
+    """Return a valid `traceparent`, and None for any other value: an invalid one is ignored."""
+    return value if value is not None and _TRACEPARENT.fullmatch(value) else None
+
+
+def _set_trace(fields: dict[str, Raw], traceparent: str | None) -> None:
+    """Leave a valid field as it is; otherwise replace it by `traceparent`, or remove it."""
+    try:
+        given = read_traceparent(_text.decode(fields.get(TRACE_KEY, b"null")))
+    except _JSON_ERRORS:
+        given = None
+    if given is not None:
+        return
+    fields.pop(TRACE_KEY, None)
+    if traceparent is not None:
+        fields[TRACE_KEY] = Raw(encode(traceparent))
 
 
 def _read_origin(raw: Raw | None) -> tuple[str, int]:

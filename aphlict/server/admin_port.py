@@ -14,13 +14,20 @@ from msgspec.json import encode
 
 from aphlict.config.settings import Limits
 from aphlict.core.hub import MessageReceipt
-from aphlict.core.message import Message, check_name, decode_body, parse_message
+from aphlict.core.message import (
+    TRACE_KEY,
+    Message,
+    check_name,
+    decode_body,
+    parse_message,
+    read_traceparent,
+)
 from aphlict.core.metrics import PUBLISH, Histogram, Samples
 from aphlict.core.sequencer import MAX_NUMBER, Greeting, Report
 from aphlict.core.trace_report import TRACE_PATH, TraceAnswer, TraceQuery
 from aphlict.core.trace_text import describe_trace
 from aphlict.errors import AphlictError, BadRequest, MethodNotAllowed, NotFound, Overloaded
-from aphlict.log_events import PUBLISHED, TRACE_FAILED
+from aphlict.log_events import PUBLISHED, TRACE_FAILED, trace_of
 from aphlict.protocol.http import (
     DEFAULT_INSTANCE,
     JSON,
@@ -178,7 +185,10 @@ class AdminHandler:
         limits, instance = self._limits(), _instance(request)
         objects, is_batch = decode_body(body, instance, limits)
         from_node = self._read_greeting(request)
-        parse = partial(parse_message, instance=instance, limits=limits, from_node=from_node)
+        trace = None if from_node else read_traceparent(request.headers.get(TRACE_KEY))
+        parse = partial(
+            parse_message, instance=instance, limits=limits, from_node=from_node, traceparent=trace
+        )
         if is_batch:
             self._parse_batch(connection, request, objects, parse, begin)
         else:
@@ -220,7 +230,8 @@ class AdminHandler:
             results = [receipt.as_dict() for receipt in receipts]
             if log.isEnabledFor(logging.DEBUG):
                 for message, result in zip(messages, results, strict=False):
-                    log.debug(PUBLISHED, message.unique_id, message.channels, result)
+                    trace = trace_of(message.traceparent)
+                    log.debug(PUBLISHED, message.unique_id, message.channels, result, trace)
             self._durations.observe(time.monotonic() - begin)
             body = {"fingerprint": self._fingerprint, **({"receipts": results} if is_batch else results[0])}
             if len(results) == len(messages):

@@ -19,7 +19,7 @@ from tests.support.installation import PROJECT
 MANUAL = (PROJECT / "docs" / "operations.md").read_text()
 EVENTS = {name: value for name, value in vars(log_events).items() if isinstance(value, LogEvent)}
 LEVELS = {"debug", "info", "warning", "error", "exception"}
-OPTIONAL = {"detail"}
+OPTIONAL = {"detail", "traceparent"}
 ADDED = {"logger", "code", "error", "at", "more_lines"}  # data that is not in a sentence
 OF_LIMITS = {name for name, event in EVENTS.items() if event.code in ("limit_reached", "refused")}
 TABLES = ("Log lines", "Lines that report what happens", "Lines of `debug`")

@@ -5,7 +5,17 @@ from typing import Any
 
 import pytest
 
-from aphlict.core.message import ALPHABET, Message, new_unique_id, parse_body, random_name
+from aphlict.config.settings import Limits
+from aphlict.core.message import (
+    ALPHABET,
+    Message,
+    decode_body,
+    new_unique_id,
+    parse_body,
+    parse_message,
+    random_name,
+    read_traceparent,
+)
 from aphlict.errors import InvalidJSON, InvalidMessage, NameTooLong, NoSubscribers, TooManyChannels
 
 PAST_64_BITS = 2**70
@@ -286,3 +296,71 @@ def test_the_memory_size_exceeds_the_text() -> None:
     assert small.memory_size > 500
     assert large.memory_size >= small.memory_size + 2000
     assert large.wire_size >= len(large.json_for_peer([])) - 100
+
+
+# The trace
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+IDS = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"
+OTHER_TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+
+
+def traced(field: object = None, header: str | None = None, **more: Any) -> Message:
+    """A message with this field, published with this header."""
+    given = {} if field is None else {"traceparent": field}
+    [fields], _ = decode_body(
+        json.dumps({"subscribers": ["a"], **given, **more}).encode(), "default", Limits()
+    )
+    return parse_message(fields, "default", traceparent=read_traceparent(header))
+
+
+@pytest.mark.parametrize(
+    "value", [TRACE, OTHER_TRACE, f"01-{IDS}-01", f"fe-{IDS}-ff-what comes later".replace(" ", "_")]
+)
+def test_a_valid_trace_stays_as_it_is(value: str) -> None:
+    assert traced(value).traceparent == value
+    assert traced(header=value).traceparent == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", "x", TRACE.upper(), f" {TRACE}", f"{TRACE} ", f"{TRACE}\n", f"{TRACE}-more", TRACE[:-1]),
+        *(
+            f"ff-{IDS}-01",
+            f"00-{IDS}-0g",
+            f"0-{IDS}-01",
+            f"01-{IDS}-01-",
+            f"01-{IDS}-01x",
+            f"{TRACE}, {TRACE}",
+        ),
+        *(f"00-{'0' * 32}-00f067aa0ba902b7-01", f"00-{IDS[:32]}-{'0' * 16}-01"),
+        f"01-{IDS}-01-{'x' * 201}",
+    ],
+)
+def test_a_malformed_trace_is_dropped(value: str) -> None:
+    assert read_traceparent(value) is None
+    assert "traceparent" not in seen(traced(value), "a")
+    assert traced(value, header=TRACE).traceparent == TRACE
+    assert traced(TRACE, header=value).traceparent == TRACE
+
+
+@pytest.mark.parametrize("value", [1, True, [TRACE], {"id": TRACE}])
+def test_a_trace_that_is_no_text_is_dropped(value: object) -> None:
+    assert "traceparent" not in seen(traced(value), "a")
+
+
+def test_the_field_has_precedence_over_the_header() -> None:
+    assert traced(TRACE, header=OTHER_TRACE).traceparent == TRACE
+    assert traced(header=OTHER_TRACE).traceparent == OTHER_TRACE
+
+
+def test_subscribers_and_peers_receive_the_trace() -> None:
+    message = traced(header=TRACE, text="hello")
+    assert seen(message, "a")["traceparent"] == TRACE
+    assert json.loads(message.json_for_peer(["x"]))["traceparent"] == TRACE
+
+
+def test_the_header_of_a_node_between_is_not_the_publishers() -> None:
+    assert traced(header=TRACE, touched=["node"]).traceparent is None
+    assert traced(OTHER_TRACE, header=TRACE, touched=["node"]).traceparent == OTHER_TRACE

@@ -84,10 +84,11 @@ def test_an_error_of_the_package_adds_its_code(tmp_path: Path, log: logging.Logg
 
 def test_values_keep_their_types(tmp_path: Path, log: logging.Logger) -> None:
     journal(log, LogFile(tmp_path / "log", "json"))
-    log.warning(log_events.PUBLISHED, "m", ("a", "b"), {"matched": 2, "x": float("inf")})
+    log.warning(log_events.PUBLISHED, "m", ("a", "b"), {"matched": 2, "x": float("inf")}, Aside(""))
     [line] = objects(tmp_path / "log")
     assert line["channels"] == ["a", "b"]
     assert line["receipt"] == {"matched": 2, "x": "inf"}
+    assert "traceparent" not in line
 
 
 def test_an_exception_is_data(tmp_path: Path, log: logging.Logger) -> None:
