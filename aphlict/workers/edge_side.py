@@ -164,23 +164,15 @@ class HubConnection(asyncio.Protocol):
     def _apply_records(self) -> Iterator[None]:
         """Apply the records; yields after each message."""
         while self._records:
-            match self._records.popleft():
+            record = self._records.popleft()
+            match record:
                 case Publish(number, messages):
                     matched: list[int] = []
                     yield from self._publish(messages, matched)
                     if number:
                         self._send(Ack(number, matched, self._hub.load, self._hub.reach))
-                case StatsRequest(number, instance):
-                    hub = self._hub
-                    self._send(
-                        StatsReply(number, os.getpid(), hub.subscriber_stats(instance), hub.load, hub.reach)
-                    )
-                case MetricsRequest(number):
-                    self._send(MetricsReply(number, *self._measure()))
-                case TraceRequest() as request if self._trace is not None:
-                    task = asyncio.get_running_loop().create_task(self._send_trace(self._trace, request))
-                    self._traces.add(task)
-                    task.add_done_callback(self._traces.discard)
+                case StatsRequest() | MetricsRequest() | TraceRequest():
+                    self._answer(record)
                 case HistoryRecord(messages, state, is_last):
                     if state is not None:
                         self._adopt_losses(state, is_joining=True)
@@ -191,9 +183,26 @@ class HubConnection(asyncio.Protocol):
                     self._adopt_losses(state, is_joining=False)
                     self._adopt_numbers(state)
 
-    async def _send_trace(self, trace: Trace, request: TraceRequest) -> None:
+    def _answer(self, request: StatsRequest | MetricsRequest | TraceRequest) -> None:
+        match request:
+            case StatsRequest(number, instance):
+                hub = self._hub
+                stats = hub.subscriber_stats(instance)
+                self._send(StatsReply(number, os.getpid(), stats, hub.load, hub.reach))
+            case MetricsRequest(number):
+                self._send(MetricsReply(number, *self._measure()))
+            case TraceRequest():
+                self._start_trace(request)
+
+    def _start_trace(self, request: TraceRequest) -> None:
+        task = asyncio.get_running_loop().create_task(self._send_trace(request))
+        self._traces.add(task)
+        task.add_done_callback(self._traces.discard)
+
+    async def _send_trace(self, request: TraceRequest) -> None:
         try:
-            self._send(TraceReply(request.number, await trace(request.query)))
+            if self._trace is not None:
+                self._send(TraceReply(request.number, await self._trace(request.query)))
         except Exception:
             log.exception(log_events.TRACE_FAILED)
 
