@@ -17,6 +17,7 @@ OTHER_PROGRAMS = (
     "server/conformance",
     "docs",
     "faults",
+    "monitoring",
     "proxies",
     "cli/test_first_use.py",
 )

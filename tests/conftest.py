@@ -34,6 +34,8 @@ GROUPS = {
     "tests/faults/test_resume_chaos.py": "load",
     "tests/faults/test_slow_readers.py": "load",
     "tests/faults/test_storm.py": "load",
+    "tests/monitoring/test_alerts.py": "load",
+    "tests/monitoring/test_boards.py": "load",
     "tests/server/conformance/test_autobahn.py": "one installation of the suite",
 }
 
