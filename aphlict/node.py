@@ -278,7 +278,7 @@ class Node:
         if self._edges is None:
             done(own)
         else:
-            self._edges.request_metrics(lambda others: done(merge([own, others])))
+            self._edges.request_metrics(lambda others: done(_with_edges(own, others)))
 
     def _measure(self) -> tuple[str, Samples]:
         """Return a name of this process, and its metrics."""
@@ -376,3 +376,9 @@ async def _nothing() -> list[Any]:
 
 def _describe(server: ServerSettings) -> str:
     return f"{server.type} {server.address}:{server.port}{' with TLS' if server.tls else ''}"
+
+
+def _with_edges(hub: Samples, edges: Samples) -> Samples:
+    """Return the figures of a hub and of its edges as one. Without an edge that responds, nothing is delivered."""
+    merged = merge([hub, edges])
+    return merged if "aphlict_processes" in edges else merged | single({"aphlict_ready": 0})

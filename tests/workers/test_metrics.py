@@ -106,6 +106,21 @@ async def test_an_edge_that_hangs(server: Installation) -> None:
         assert found[OPEN] < CLIENTS
 
 
+async def test_without_edges_a_node_is_not_ready(server: Installation) -> None:
+    await eventually(lambda: len(edges(server)) == WORKERS)
+    assert (await series(server))["aphlict_ready"] == 1
+    hung = edges(server)
+    for edge in hung:
+        os.kill(edge, signal.SIGSTOP)
+    try:
+        found = await series(server)
+        assert server.status()["state"] == "ERROR"
+    finally:
+        for edge in hung:
+            os.kill(edge, signal.SIGCONT)
+    assert (found["aphlict_ready"], found["aphlict_processes"]) == (0, 1)
+
+
 async def test_a_reload_changes_the_secret(server: Installation) -> None:
     secret = "a-secret-of-many-letters"
     server.write(
