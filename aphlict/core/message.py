@@ -125,9 +125,12 @@ class Message:
 
     @property
     def traceparent(self) -> str | None:
-        """The trace that the publisher named. Decoded when asked, which deliveries never do."""
-        raw = _object.decode(self.payload + b"}").get(TRACE_KEY)
-        return None if raw is None else _text.decode(raw)
+        """The trace that the publisher named; None if the field is malformed. Decoded when asked, which deliveries
+        never do."""
+        try:
+            return read_traceparent(_text.decode(_object.decode(self.payload + b"}").get(TRACE_KEY, b"null")))
+        except _JSON_ERRORS:
+            return None
 
     @property
     def wire_size(self) -> int:
@@ -202,7 +205,7 @@ def parse_message(
     traceparent: str | None = None,
 ) -> Message:
     """Make a message of an object. `from_node`: another node sent it, and may have numbered it. `traceparent`: the
-    trace of a publisher's request; it becomes a field of the message, unless that has a valid one.
+    trace of a publisher's request; it becomes a field of a message without one, unless it came by another node.
 
     Raises NoSubscribers, NameTooLong, TooManyChannels, InvalidMessage.
     """
@@ -210,8 +213,8 @@ def parse_message(
     touched = _read_touched(fields.pop("touched", None))
     numbered = fields.pop(ORIGIN_KEY, None)
     origin, number = _read_origin(numbered) if from_node else ("", 0)
-    if traceparent is not None or TRACE_KEY in fields:
-        _set_trace(fields, None if touched else traceparent)
+    if traceparent is not None and not touched and TRACE_KEY not in fields:
+        fields[TRACE_KEY] = Raw(encode(traceparent))
     unique_id = _read_unique_id(fields.get("uniqueID"), limits.name)
     if unique_id is None:
         unique_id = new_id()
@@ -222,19 +225,6 @@ def parse_message(
 def read_traceparent(value: str | None) -> str | None:
     """Return a valid `traceparent`, and None for any other value: an invalid one is ignored."""
     return value if value is not None and _TRACEPARENT.fullmatch(value) else None
-
-
-def _set_trace(fields: dict[str, Raw], traceparent: str | None) -> None:
-    """Leave a valid field as it is; otherwise replace it by `traceparent`, or remove it."""
-    try:
-        given = read_traceparent(_text.decode(fields.get(TRACE_KEY, b"null")))
-    except _JSON_ERRORS:
-        given = None
-    if given is not None:
-        return
-    fields.pop(TRACE_KEY, None)
-    if traceparent is not None:
-        fields[TRACE_KEY] = Raw(encode(traceparent))
 
 
 def _read_origin(raw: Raw | None) -> tuple[str, int]:

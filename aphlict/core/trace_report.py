@@ -94,6 +94,7 @@ class MessageReport(Struct, rename={"unique_id": "uniqueID"}):
     repeats: int = 0
     repeated_at: float = 0.0
     delivered_at: float = 0.0
+    traceparent: str = ""
     clients: dict[str, int] = {}
 
 

@@ -125,6 +125,8 @@ def _describe_message(message: MessageReport, node: NodeReport, answer: TraceAns
     name = "" if answer.query.unique_id else f" {message.unique_id}"
     how = "from a publisher" if message.is_own else f"from the node {message.origin_node or message.origin}"
     yield f"{_name(node)} received{name or ' it'} at {clock(message.at)} {how}."
+    if message.traceparent:
+        yield f"  Its traceparent is {message.traceparent}."
     if message.repeats:
         yield (
             f"  It was published again under the same uniqueID, {_times(message.repeats)}, for the last time at"

@@ -148,6 +148,7 @@ class _Examination:
             repeats=0 if repeated is None else repeated.count,
             repeated_at=0.0 if repeated is None else epoch + repeated.at,
             delivered_at=epoch + message.delivered_at if message.delivered_at else 0.0,
+            traceparent=message.traceparent or "",
         )
         channels = message.channels
         if self._query.channel:

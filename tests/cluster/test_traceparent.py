@@ -11,6 +11,7 @@ from tests.cluster.messages import message, relay_to
 from tests.cluster.nodes import FakeNode, NodeJsServer, reply
 from tests.support.nodes import RunningNode, receive, running_cluster, running_node, subscribed
 from tests.support.waiting import eventually
+from tests.trace.staging import trace
 
 FIRST = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 SECOND = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
@@ -37,9 +38,12 @@ async def test_header_and_field_reach_the_subscribers_of_all_nodes() -> None:
         browsers = [await subscribed(node.url(), "a") for node in nodes]
         batch: list[dict[str, Any]] = [{"subscribers": ["a"], "traceparent": SECOND}, {"subscribers": ["a"]}]
         await publish(nodes[0], FIRST, *batch)
-        for browser in browsers:
+        for node, browser in zip(nodes, browsers, strict=True):
             received = await receive(browser, 2)
             assert [each["traceparent"] for each in received] == [SECOND, FIRST]
+            for each in received:
+                answer = await trace(node, each["uniqueID"])
+                assert answer["nodes"][0]["messages"][0]["traceparent"] == each["traceparent"]
 
 
 async def test_a_malformed_header_changes_nothing() -> None:

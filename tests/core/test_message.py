@@ -338,16 +338,28 @@ def test_a_valid_trace_stays_as_it_is(value: str) -> None:
         f"01-{IDS}-01-{'x' * 201}",
     ],
 )
-def test_a_malformed_trace_is_dropped(value: str) -> None:
+def test_a_malformed_trace_is_passed_on_and_not_used(value: str) -> None:
     assert read_traceparent(value) is None
-    assert "traceparent" not in seen(traced(value), "a")
-    assert traced(value, header=TRACE).traceparent == TRACE
+    for message in (traced(value), traced(value, header=TRACE)):
+        assert message.traceparent is None
+        assert seen(message, "a")["traceparent"] == value
+        assert json.loads(message.json_for_peer(["x"]))["traceparent"] == value
     assert traced(TRACE, header=value).traceparent == TRACE
+    assert "traceparent" not in seen(traced(header=value), "a")
 
 
 @pytest.mark.parametrize("value", [1, True, [TRACE], {"id": TRACE}])
-def test_a_trace_that_is_no_text_is_dropped(value: object) -> None:
-    assert "traceparent" not in seen(traced(value), "a")
+def test_a_trace_that_is_no_text_is_passed_on_and_not_used(value: object) -> None:
+    message = traced(value, header=TRACE)
+    assert message.traceparent is None
+    assert seen(message, "a")["traceparent"] == value
+
+
+def test_a_trace_that_is_null_is_passed_on_and_not_used() -> None:
+    [fields], _ = decode_body(b'{"subscribers": ["a"], "traceparent": null}', "default", Limits())
+    message = parse_message(fields, "default", traceparent=TRACE)
+    assert message.traceparent is None
+    assert seen(message, "a")["traceparent"] is None
 
 
 def test_the_field_has_precedence_over_the_header() -> None:
