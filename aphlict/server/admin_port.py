@@ -185,14 +185,19 @@ class AdminHandler:
         limits, instance = self._limits(), _instance(request)
         objects, is_batch = decode_body(body, instance, limits)
         from_node = self._read_greeting(request)
-        trace = None if from_node else read_traceparent(request.headers.get(TRACE_KEY))
-        parse = partial(
-            parse_message, instance=instance, limits=limits, from_node=from_node, traceparent=trace
-        )
+        trace = request.headers.get(TRACE_KEY)
+        if trace is not None:
+            trace = None if from_node else read_traceparent(trace)
         if is_batch:
+            parse = partial(
+                parse_message, instance=instance, limits=limits, from_node=from_node, traceparent=trace
+            )
             self._parse_batch(connection, request, objects, parse, begin)
         else:
-            self._publish(connection, request, [parse(objects[0])], begin, is_batch=False)
+            message = parse_message(
+                objects[0], instance, limits=limits, from_node=from_node, traceparent=trace
+            )
+            self._publish(connection, request, [message], begin, is_batch=False)
 
     def _parse_batch(
         self,
@@ -252,7 +257,10 @@ def load_renderer() -> Renderer:
 
 
 def _instance(request: Request) -> str:
-    values = parse_query(request.target.partition("?")[2]).get("instance")
+    query = request.target.partition("?")[2]
+    if not query:
+        return DEFAULT_INSTANCE
+    values = parse_query(query).get("instance")
     return (values[-1] if values else "") or DEFAULT_INSTANCE
 
 
