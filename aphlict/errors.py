@@ -225,6 +225,14 @@ class Overloaded(InvalidMessage):
     retry_after = 1
 
 
+class TooManyTraces(AphlictError):
+    """More traces are requested at a time than are computed one after the other."""
+
+    code = "too_many_traces"
+    http_status = 503
+    retry_after = 1
+
+
 # For the client.
 
 

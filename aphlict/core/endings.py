@@ -1,7 +1,7 @@
 """Connections that have ended: the last ones are remembered for traces."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from msgspec.json import decode
 
 from aphlict.core.hub import Hub
 from aphlict.core.metrics import Cause, Transport
-from aphlict.core.subscriptions import Subscriber
+from aphlict.core.subscriptions import Instance, Subscriber
 from aphlict.protocol.websocket import TEXT
 
 MAX_ENDED = 10_000  # connections
@@ -32,9 +32,10 @@ class Client(NamedTuple):
 
 
 class EndedConnection:
-    """A client that is gone. `channels`: the first of its `channel_count`, each with the sequence at which it was
-    subscribed. `replayed`: as of a Subscriber. `written_until`: the sequence up to which all messages had been
-    written to its socket. `at`: when it ended (monotonic seconds)."""
+    """A client that is gone, or a poll that was answered. `channels`: the first of its `channel_count`, each with the
+    sequence at which it was subscribed. `replayed`: as of a Subscriber. `written_until`: the sequence up to which all
+    messages had been written to its socket. `at`: when it ended (monotonic seconds). `is_answered`: it is a poll with
+    a response."""
 
     __slots__ = (
         "at",
@@ -43,24 +44,34 @@ class EndedConnection:
         "channels",
         "client",
         "instance",
+        "is_answered",
         "replayed",
         "written_until",
     )
 
     def __init__(
-        self, client: Client, subscriber: Subscriber, cause: Cause, written_until: int, at: float
+        self,
+        client: Client,
+        subscriber: Subscriber,
+        cause: Cause,
+        written_until: int,
+        at: float,
+        *,
+        is_answered: bool = False,
     ) -> None:
         self.client = client
         self.instance = subscriber.instance.name
         self.channel_count = len(subscriber.subscriptions)
-        self.channels = _first_channels(subscriber.subscriptions)
+        self.channels = first_channels(subscriber.subscriptions)
         self.replayed = subscriber.replayed
         self.cause = cause
         self.written_until = written_until
         self.at = at
+        self.is_answered = is_answered
 
 
-def _first_channels(subscriptions: Mapping[str, int]) -> dict[str, int]:
+def first_channels(subscriptions: Mapping[str, int]) -> dict[str, int]:
+    """Return the first subscriptions, as many as are noted."""
     if len(subscriptions) <= MAX_CHANNELS and sum(map(len, subscriptions)) <= MAX_NAME_CHARACTERS:
         return dict(subscriptions)  # nearly always
     first, left = dict[str, int](), MAX_NAME_CHARACTERS
@@ -73,14 +84,20 @@ def _first_channels(subscriptions: Mapping[str, int]) -> dict[str, int]:
 
 
 class EndedConnections:
-    """The connections that ended last, oldest first. Nothing is noted before a connection ends."""
+    """The connections that ended last, oldest first, and the polls that were answered last. Nothing is noted before
+    a connection or a poll ends."""
 
     def __init__(self, size: int = MAX_ENDED) -> None:
         self._ring: deque[EndedConnection] = deque(maxlen=size)
+        self._polls: deque[EndedConnection] = deque(maxlen=size)
 
     def snapshot(self) -> tuple[EndedConnection, ...]:
-        """Return all of them."""
+        """Return the connections, and the polls that were not answered."""
         return tuple(self._ring)
+
+    def answered_polls(self) -> tuple[EndedConnection, ...]:
+        """Return the polls that were answered."""
+        return tuple(self._polls)
 
     def add(
         self,
@@ -97,22 +114,36 @@ class EndedConnections:
         a token is not noted.
         """
         if subscriber.subscriptions or client.user is not None:
-            if client.user:
-                client = client._replace(user=client.user[:MAX_USER])
-            written_until = _written_until(hub, subscriber, unsent)
-            self._ring.append(EndedConnection(client, subscriber, cause, written_until, now))
+            instance = subscriber.instance
+            until = written_until(hub, instance, unsent)
+            if instance.queue and (pending := hub.fan_out.pending(instance)):
+                until = min(until, _before(instance, pending[0].message.unique_id))
+            self._ring.append(EndedConnection(_shortened(client), subscriber, cause, until, now))
+
+    def add_answered_poll(
+        self, subscriber: Subscriber, client: Client, cause: Cause, until: int, now: float
+    ) -> None:
+        """Note the end of a poll, as `add`; `until`: the sequence up to which its response had all messages."""
+        ended = EndedConnection(_shortened(client), subscriber, cause, until, now, is_answered=True)
+        self._polls.append(ended)
 
 
-def _written_until(hub: Hub, subscriber: Subscriber, unsent: tuple[bytes, ...]) -> int:
-    instance = subscriber.instance
-    if not unsent and not instance.queue:
-        return hub.history.sequence
-    pending = [unique_id for frame in unsent if (unique_id := message_in(frame))][:1]
-    if instance.queue:
-        pending += [each.message.unique_id for each in hub.fan_out.pending(instance)][:1]
-    entries = [instance.history.get(unique_id) for unique_id in pending]
+def _shortened(client: Client) -> Client:
+    return client._replace(user=client.user[:MAX_USER]) if client.user else client
+
+
+def written_until(hub: Hub, instance: Instance, unsent: Iterable[bytes]) -> int:
+    """Return the sequence up to which a client was sent all messages. `unsent`: frames that wait for it, in order."""
+    for frame in unsent:
+        if (unique_id := message_in(frame)) is not None:
+            return _before(instance, unique_id)
+    return hub.history.sequence
+
+
+def _before(instance: Instance, unique_id: str) -> int:
+    entry = instance.history.get(unique_id)
     # Everything that is still in the history came after a message that has been evicted.
-    return min((0 if each is None else each.sequence - 1 for each in entries), default=hub.history.sequence)
+    return 0 if entry is None else entry.sequence - 1
 
 
 class _HasUniqueID(Struct, rename={"unique_id": "uniqueID"}):

@@ -125,6 +125,11 @@ class InstanceHistory:
             )
         return entries[place] if place < len(entries) and entries[place].sequence == sequence else None
 
+    def last_until(self, sequence: int) -> Entry | None:
+        """Return the last entry that is not after a sequence."""
+        place = bisect_right(self.entries, sequence, key=lambda entry: entry.sequence)
+        return self.entries[place - 1] if place else None
+
     def _queues(self, channels: Iterable[str]) -> list[Sequence[Entry]]:
         """Return the entries of each of these channels that has some, oldest first."""
         held = [held for channel in channels if (held := self._by_channel.get(channel))]

@@ -16,7 +16,7 @@ MAX_LISTED = 500  # connections in a report
 MAX_SHOWN = 20  # of those that were not served, without `connections`
 
 # Why a client has the message or not. `seconds` of its ConnectionReport: how long after the message it subscribed
-# (connected_later), or ended (negative: before the message).
+# (connected_later), took it at the latest from its send buffer (written), or ended (negative: before the message).
 Code = Literal[
     "written",  # to its socket
     "replayed",  # it subscribed later, and received the message by a replay, or had it before
@@ -26,6 +26,7 @@ Code = Literal[
     "not_subscribed",  # to a channel of the message
     "token_without_channel",  # not subscribed, and its token allows none of the channels
     "other_instance",
+    "poll_answered",  # its last poll was answered before the message, and it has not polled again
     # It has ended before the message was written to it:
     "client_left",
     "timed_out",
@@ -79,7 +80,8 @@ class MessageReport(Struct, rename={"unique_id": "uniqueID"}):
     `origin` and `number`: which start of a node accepted it from its publisher; `is_own`: this one; `copies`: those
     of other nodes to which it was published too. `repeats`: how often it was published again, which was not
     delivered. `clients`: their number by code. `delivered_at`: when it had been passed to the last of those that were
-    subscribed, each of which had it written to its socket then, or waiting.
+    subscribed, each of which had it written to its socket then, or waiting. `delayed`: how many of those have taken
+    it since, after it had waited, all of them until `taken_at`.
     """
 
     instance: str
@@ -94,6 +96,8 @@ class MessageReport(Struct, rename={"unique_id": "uniqueID"}):
     repeats: int = 0
     repeated_at: float = 0.0
     delivered_at: float = 0.0
+    delayed: int = 0
+    taken_at: float = 0.0
     traceparent: str = ""
     clients: dict[str, int] = {}
 
@@ -155,11 +159,11 @@ def judge(
     channels: Collection[str],
     subscriber: Subscriber,
     grant: ChannelGrant | None,
-    time_of: Callable[[int], float | None],
+    time_of: Callable[[Entry, int], float],
 ) -> DeliveryOutcome:
     """Find out whether an open connection has a message. `channels`: those of the message that count.
 
-    `grant`: that of its token, if it has one; `time_of` returns when the message with a sequence was accepted.
+    `grant`: that of its token, if it has one; `time_of` returns when a sequence after the message was reached.
     """
     if subscriber.instance.name != entry.message.instance:
         return _WITHOUT_TIME["other_instance"]
@@ -172,11 +176,15 @@ def judge(
         return _WITHOUT_TIME["written"]
     if is_replayed(entry, since, subscriber.replayed):
         return _WITHOUT_TIME["replayed"]
-    at = time_of(min(since))
-    return DeliveryOutcome("connected_later", None if at is None else at - entry.at)
+    return DeliveryOutcome("connected_later", time_of(entry, min(since)) - entry.at)
 
 
-def judge_ended(entry: Entry, channels: Collection[str], ended: EndedConnection) -> DeliveryOutcome:
+def judge_ended(
+    entry: Entry,
+    channels: Collection[str],
+    ended: EndedConnection,
+    time_of: Callable[[Entry, int], float],
+) -> DeliveryOutcome:
     """Find out whether a connection that has ended received a message."""
     seconds = ended.at - entry.at
     if ended.instance != entry.message.instance:
@@ -184,12 +192,17 @@ def judge_ended(entry: Entry, channels: Collection[str], ended: EndedConnection)
     since = [ended.channels[name] for name in channels if name in ended.channels]
     if not since:
         return DeliveryOutcome("not_subscribed", seconds)
+    is_late = min(since) >= entry.sequence
+    if is_late and not is_replayed(entry, since, ended.replayed):
+        return DeliveryOutcome("connected_later", time_of(entry, min(since)) - entry.at)
     if entry.sequence <= ended.written_until:
-        if min(since) < entry.sequence:
-            return DeliveryOutcome("written", seconds)
-        if is_replayed(entry, since, ended.replayed):
-            return DeliveryOutcome("replayed", seconds)
-    return DeliveryOutcome(CODE_OF_CAUSE[ended.cause], seconds)
+        return _WITHOUT_TIME["replayed" if is_late else "written"]
+    return DeliveryOutcome(code_of(ended), seconds)
+
+
+def code_of(ended: EndedConnection) -> Code:
+    """Return why a connection has ended."""
+    return "poll_answered" if ended.is_answered and ended.cause == "client" else CODE_OF_CAUSE[ended.cause]
 
 
 def is_replayed(entry: Entry, since: Iterable[int], replayed: range) -> bool:
@@ -263,6 +276,8 @@ def _add(total: MessageReport, part: MessageReport) -> None:
         codes = {**total.clients, **part.clients}
         total.clients = {code: total.clients.get(code, 0) + part.clients.get(code, 0) for code in codes}
         total.delivered_at = max(total.delivered_at, part.delivered_at)
+        total.delayed += part.delayed
+        total.taken_at = max(total.taken_at, part.taken_at)
 
 
 def _message_code(messages: list[MessageReport], query: TraceQuery, *, is_evicted: bool) -> MessageCode:

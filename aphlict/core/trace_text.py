@@ -1,6 +1,7 @@
 """The findings of a trace as sentences, for somebody who is on call."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from aphlict.core.trace_report import (
@@ -16,22 +17,23 @@ from aphlict.core.trace_report import (
 MAX_NAMES = 8  # channels in a sentence
 EARLIEST_SECONDS = 1.0  # clocks of nodes may differ by this without a remark
 
-# After "N clients": of one message.
+# After "N clients:", of one message.
 COUNTED: Mapping[str, str] = {
-    "waiting": "waiting: the message is in their send buffer, as they do not read fast enough",
-    "queued": "still to be served: the fan-out of the message is not complete",
-    "connected_later": "too late: they subscribed after the message, and have not resumed from before it",
-    "not_subscribed": "not subscribed to a channel of the message, in the same instance",
+    "waiting": "reading too slowly; the message waits in the send buffer",
+    "queued": "still to be served; the fan-out of the message is not complete",
+    "connected_later": "subscribed after the message, and not resumed from before it",
+    "not_subscribed": "in the same instance, but not subscribed to a channel of the message, or not any more",
     "token_without_channel": "not subscribed, with a token that allows no channel of the message",
     "other_instance": "subscribed to the channel, but in another instance",
-    "client_left": "gone before the message: they closed the connection, or lost it",
-    "timed_out": "gone before the message: nothing was received from them for ping.timeout",
-    "dropped_slow": "disconnected before they had the message, as they read too slowly (limits.send_buffer)",
-    "dropped_limit": "disconnected before they had the message, because of limits.subscriptions.total",
-    "token_ended": "disconnected before the message, as their token had expired, or its key was removed",
-    "resume_required": "disconnected before the message: this node had missed messages, and they had to resume",
-    "server_stopped": "disconnected before the message, as their process was stopping",
-    "connection_error": "disconnected before the message because of an error of the connection",
+    "poll_answered": "between two polls; the last one was answered before the message",
+    "client_left": "gone before the message; the connection was closed by the client, or lost",
+    "timed_out": "disconnected before the message, after silence for ping.timeout",
+    "dropped_slow": "disconnected before the message was written, for reading too slowly (limits.send_buffer)",
+    "dropped_limit": "disconnected before the message, because of limits.subscriptions.total",
+    "token_ended": "disconnected before the message, as the token had expired, or its key was removed",
+    "resume_required": "disconnected before the message, to resume, as this node had missed messages",
+    "server_stopped": "disconnected before the message, as the process was stopping",
+    "connection_error": "disconnected before the message, because of an error of the connection",
 }
 # After "connection N of ADDRESS": of one client.
 SINGLE: Mapping[str, str] = {
@@ -41,9 +43,10 @@ SINGLE: Mapping[str, str] = {
     "waiting": "does not read fast enough: the message waits in its send buffer",
     "queued": "is still to be served",
     "connected_later": "subscribed after the message, and did not resume from before it",
-    "not_subscribed": "was not subscribed to a channel of the message",
-    "token_without_channel": "was not subscribed, and its token does not allow the channel",
+    "not_subscribed": "is not subscribed to a channel of the message (any more)",
+    "token_without_channel": "is not subscribed, and its token does not allow the channel",
     "other_instance": "is in another instance",
+    "poll_answered": "has not polled again since its last poll was answered",
     "client_left": "closed the connection, or lost it",
     "timed_out": "was silent for longer than ping.timeout, and was disconnected",
     "dropped_slow": "was dropped for slowness (limits.send_buffer)",
@@ -134,11 +137,11 @@ def _describe_message(message: MessageReport, node: NodeReport, answer: TraceAns
         )
     if message.copies:
         yield "  It was published to several nodes, and delivered once."
-    yield from (f"  {line}" for line in _describe_clients(message, answer.query.user))
+    yield from (f"  {line}" for line in _describe_clients(message, node, answer.query))
 
 
-def _describe_clients(message: MessageReport, user: str) -> Iterator[str]:
-    clients, whose = message.clients, f" of the user {user}" if user else ""
+def _describe_clients(message: MessageReport, node: NodeReport, query: TraceQuery) -> Iterator[str]:
+    clients, whose = message.clients, f" of the user {query.user}" if query.user else ""
     written = clients.get("written", 0)
     if written:
         last = message.delivered_at - message.at
@@ -146,11 +149,19 @@ def _describe_clients(message: MessageReport, user: str) -> Iterator[str]:
         yield f"It was written to {_count(written, 'socket')}{whose}{when}."
     else:
         yield f"It was written to no socket{whose}."
+    if message.delayed:
+        waited = message.taken_at - message.at
+        yield (
+            f"{_count(message.delayed, 'client')} of these read slowly: it waited in the send buffer, for"
+            f" {waited:.3f} s at most."
+        )
     if replayed := clients.get("replayed", 0):
         yield f"{_count(replayed, 'client')} resumed later, and {_have(replayed)} it."
+    listed = Counter(each.code for each in node.connections) if query.unique_id else Counter[str]()
     for code in CODES:
-        if code not in SERVED and (number := clients.get(code, 0)):
-            yield f"{_count(number, 'client')} {'was' if number == 1 else 'were'} {COUNTED[code]} [{code}]."
+        number = clients.get(code, 0)
+        if code not in SERVED and number != listed[code]:  # otherwise each of them has a line of its own
+            yield f"{_count(number, 'client')}: {COUNTED[code]} [{code}]."
 
 
 def _describe_connection(each: ConnectionReport, query: TraceQuery) -> str:
@@ -170,6 +181,8 @@ def _when(each: ConnectionReport) -> str:
     parts = []
     if each.seconds is not None and each.code == "connected_later":
         parts.append(f", at least {each.seconds:.1f} s later")
+    elif each.seconds is not None and each.code == "written":
+        parts.append(f" {each.seconds:.1f} s after the message, at the latest")
     elif each.seconds is not None and each.code not in SERVED:
         side = "before" if each.seconds < 0 else "after"
         parts.append(f", {abs(each.seconds):.1f} s {side} the message")

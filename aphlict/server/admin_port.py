@@ -26,7 +26,7 @@ from aphlict.core.metrics import PUBLISH, Histogram, Samples
 from aphlict.core.sequencer import MAX_NUMBER, Greeting, Report
 from aphlict.core.trace_report import TRACE_PATH, TraceAnswer, TraceQuery
 from aphlict.core.trace_text import describe_trace
-from aphlict.errors import AphlictError, BadRequest, MethodNotAllowed, NotFound, Overloaded
+from aphlict.errors import AphlictError, BadRequest, MethodNotAllowed, NotFound, Overloaded, TooManyTraces
 from aphlict.log_events import PUBLISHED, TRACE_FAILED, trace_of
 from aphlict.protocol.http import (
     DEFAULT_INSTANCE,
@@ -42,6 +42,7 @@ from aphlict.server.http_connection import HTTPConnection
 log = logging.getLogger(__name__)
 
 METRICS_PATH = "/metrics"
+MAX_TRACES = 8  # at a time, of which one is computed
 MAX_SLICE_SECONDS = 0.005  # of parsing a list, after which other work of the loop has its turn
 NODE_FIELD_KEY, ORIGIN_FIELD_KEY = NODE_FIELD.lower(), ORIGIN_FIELD.lower()
 MAX_NODE_FINGERPRINT = 64  # characters
@@ -137,6 +138,8 @@ class AdminHandler:
         """Trace a message. Another node, which asks all others itself, receives what this one knows."""
         query = _trace_query(request)
         asks_peers = NODE_FIELD_KEY not in request.headers
+        if len(self._traces) >= MAX_TRACES:
+            raise TooManyTraces(f"{MAX_TRACES} other traces are being computed, one after the other")
 
         async def respond() -> None:
             try:

@@ -246,8 +246,10 @@ class Connection(HasDeadline):
 
     def on_events(self, events: int, /) -> None:
         """Part of the poller's EventHandler."""
-        if events & WRITE and self._write_buffer is not None:
-            self._drain(self._write_buffer)
+        if events & WRITE and (buffer := self._write_buffer) is not None:
+            self._drain(buffer)
+            if self._write_buffer is None:
+                self.port.server.on_drained(self.number, buffer)
         if self._is_paused:
             if events & (GONE | HUNG_UP):
                 self._on_lost(None)

@@ -1,6 +1,8 @@
 """State that connections share: one context for each event loop, one for each port."""
 
 import itertools
+import time
+from collections import deque
 
 from aphlict.config.settings import Limits
 from aphlict.core.endings import EndedConnections
@@ -12,7 +14,7 @@ from aphlict.server.limits import CommandDebts, Limiter
 from aphlict.server.poller import Poller
 from aphlict.server.timer_wheel import TimerWheel
 from aphlict.server.tls_socket import make_bridge
-from aphlict.server.write_buffer import BufferBudget
+from aphlict.server.write_buffer import MAX_BACKLOGS, Backlog, BufferBudget, WriteBuffer
 from aphlict.tls.authorities import Authorities
 from aphlict.tokens.key_set import KeySet
 
@@ -25,12 +27,17 @@ class ServerContext:
         self.limit_counters = limit_counters
         self.counters = ConnectionCounters()
         self.ended = EndedConnections()
+        self.backlogs: deque[Backlog] = deque(maxlen=MAX_BACKLOGS)
         self.poller = Poller()
         self.tls_bridge = make_bridge()
         self.timers = TimerWheel(now)
         self.buffer_budget = BufferBudget(limits)
         self.debts = CommandDebts()
         self.numbers = itertools.count(1)  # of connections, for the log
+
+    def on_drained(self, number: int, buffer: WriteBuffer) -> None:
+        """Note that the connection with this number has accepted all that was buffered."""
+        self.backlogs.append(Backlog(number, buffer.since, time.monotonic()))
 
     def reload(self, limits: Limits) -> None:
         """Apply other limits, to present connections as well."""

@@ -1,6 +1,7 @@
 """Long polling: the response to a request is sent when there are messages, or after `wait` seconds."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 
 from msgspec.json import encode
@@ -122,6 +123,9 @@ class LongPoll(HTTPSubscriber):
         last = None
         if self._is_ready:
             last = self._token(subscriber)
+        self._connection.port.server.ended.add_answered_poll(
+            subscriber, self._client, cause, self._answered_until(subscriber), time.monotonic()
+        )
         self._leave(cause)
         body = b'{"messages":[%b],"last":%b,"recovered":%b}' % (
             b",".join(self._messages),
@@ -129,6 +133,13 @@ class LongPoll(HTTPSubscriber):
             encode(self._recovered),
         )
         return response(200, {**FIELDS, **self._fields}, body, keep_alive=keep_alive)
+
+    def _answered_until(self, subscriber: Subscriber) -> int:
+        """Return the sequence up to which the response has all messages."""
+        if not self._is_ready:
+            return 0
+        has_more = self._is_full or subscriber.instance.queue
+        return self._until.sequence if has_more else self._hub.history.sequence
 
     def _token(self, subscriber: Subscriber) -> str:
         """Return where the client is after this response."""

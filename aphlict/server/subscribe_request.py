@@ -9,6 +9,7 @@ from typing import ClassVar
 from msgspec import Struct
 
 from aphlict import log_events
+from aphlict.core.endings import Client
 from aphlict.core.hub import Hub
 from aphlict.core.message import Delivery
 from aphlict.core.metrics import Cause, Transport
@@ -99,9 +100,9 @@ class HTTPSubscriber(HasDeadline, ABC):
         log.debug(log_events.SUBSCRIBE_REQUESTED, connection.number, connection.address, request)
         self.subscriber = subscriber
         self._connection.port.server.counters.on_opened(self.transport)
-        self._start(subscriber, request, now)
-        if grant is not None and self.subscriber is not None:
+        if grant is not None:
             self._grant_timer = GrantTimer(self._connection, self._hub, grant)
+        self._start(subscriber, request, now)
 
     @abstractmethod
     def _start(self, subscriber: Subscriber, request: SubscribeRequest, now: float) -> None:
@@ -123,12 +124,14 @@ class HTTPSubscriber(HasDeadline, ABC):
     def on_close(self, _reason: str, cause: Cause, /) -> None:
         """Part of the connection's Responder. A poll that was answered has ended before."""
         if self.subscriber is not None:
-            connection = self._connection
-            client = client_of(connection, self.transport, self.grant)
-            connection.port.server.ended.add(
-                self._hub, self.subscriber, client, cause, connection.write_buffer.unsent(), time.monotonic()
-            )
+            unsent = self._connection.write_buffer.unsent()
+            ended = self._connection.port.server.ended
+            ended.add(self._hub, self.subscriber, self._client, cause, unsent, time.monotonic())
         self._leave(cause)
+
+    @property
+    def _client(self) -> Client:
+        return client_of(self._connection, self.transport, self.grant)
 
     @property
     def grant(self) -> Grant | None:

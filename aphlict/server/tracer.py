@@ -3,68 +3,62 @@
 import asyncio
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from math import inf
+from typing import TypeVar
 
-from aphlict.core.endings import MAX_CHANNELS, Client, EndedConnection
+from aphlict.core.endings import MAX_CHANNELS, Client, EndedConnection, first_channels, written_until
 from aphlict.core.history import MAX_AGE, Entry
 from aphlict.core.hub import Hub
+from aphlict.core.subscriptions import Subscriber
 from aphlict.core.trace_report import (
     ABSENT,
-    CODE_OF_CAUSE,
     MAX_LISTED,
     MAX_SHOWN,
     SERVED,
     WAITING,
-    Code,
     ConnectionReport,
     DeliveryOutcome,
-    MessageReport,
     ProcessReport,
     TraceQuery,
+    code_of,
     count,
     judge,
     judge_ended,
 )
+from aphlict.core.traced_message import PollKey, TracedMessage, find_messages, history_from
 from aphlict.server.auth import client_of
 from aphlict.server.client_port import WebSocketSession
 from aphlict.server.connection import WEBSOCKET, Connection
 from aphlict.server.http_connection import HTTPConnection
+from aphlict.server.poller import EventHandler
 from aphlict.server.server import Server
 from aphlict.server.subscribe_request import HTTPSubscriber
 from aphlict.server.websocket_connection import WebSocket
+from aphlict.server.write_buffer import Backlog
 
 MAX_SLICE = 0.002  # seconds of examining, after which other work of the loop has its turn
 SLICE_STEP = 32  # connections between two looks at the clock
-MAX_MESSAGES = 5  # the last ones on a channel
+MAX_FRAMES = 32  # of a send buffer, of which one is a message, the others replies
 
-
-class _Subject(NamedTuple):
-    """A message that is traced. `payload`: bytes by which its frames and events are recognized."""
-
-    entry: Entry
-    channels: Collection[str]
-    report: MessageReport
-    payload: tuple[bytes, bytes]
+Item = TypeVar("Item")
 
 
 class Tracer:
-    """Examines one process."""
+    """Examines one process, for one trace at a time."""
 
     def __init__(self, hub: Hub, server: Server) -> None:
         self._hub = hub
         self._server = server
+        self._lock = asyncio.Lock()
 
     async def trace(self, query: TraceQuery) -> ProcessReport:
         """Examine this process, over several turns of the loop."""
-        examination = _Examination(self._hub, self._server, query)
-        until = time.monotonic() + MAX_SLICE
-        for _ in examination.run():
-            if time.monotonic() > until:
-                await asyncio.sleep(0)
-                until = time.monotonic() + MAX_SLICE
-        return examination.report
+        async with self._lock:
+            examination = _Examination(self._hub, self._server, query)
+            await run_in_slices(examination.run())
+            return examination.report
 
 
 class _Examination:
@@ -75,86 +69,31 @@ class _Examination:
         self._query = query
         self._pid = os.getpid()
         self._now = time.monotonic()
-        self._handlers = server.context.poller.handlers()
+        self._context = server.context
         self._limit = MAX_LISTED if query.connections or query.user else MAX_SHOWN
-        self._ended = server.context.ended
-        self._examined: set[int] = set()  # numbers of connections, some of which may end meanwhile
-        self._waits: dict[int, bool] = {}  # by id of a frame: whether it is that of the message
-        self._frames: list[bytes] = []  # keeps those ids valid
+        self._examined: list[int] = []  # numbers of connections, some of which may end meanwhile
+        self._polls: dict[PollKey, EndedConnection] = {}  # the last answered poll of each client
+        self._times: dict[tuple[str, int], float] = {}
         hub.history.expire(self._now)
-        first = next(hub.history.entries(), None)
         started = hub.origins.started
         self.report = ProcessReport(
-            self._pid,
-            hub.epoch + started,
-            hub.epoch + max(started, self._now - MAX_AGE if first is None else first.at),
+            self._pid, hub.epoch + started, hub.epoch + max(started, history_from(hub, self._now))
         )
-        self._subjects = [self._subject(entry) for entry in self._select()]
+        self._subjects = find_messages(hub, query, self.report)
 
     def run(self) -> Iterator[None]:
         """Examine; yields now and then."""
-        for number, connection in enumerate(self._handlers):
-            if isinstance(connection, Connection):
-                self._examine(connection)
-            if number % SLICE_STEP == 0:
-                yield
-        for number, ended in enumerate(self._ended.snapshot()):
-            if self._query.user in ("", ended.client.user) and ended.client.number not in self._examined:
-                self._examine_ended(ended)
-            if number % SLICE_STEP == 0:
-                yield
+        context = self._context
+        yield from _each(tuple(context.backlogs), self._note_backlog)
+        yield from _each(context.ended.answered_polls(), self._note_poll)
+        yield from _each(context.poller.walk(), self._examine)
+        ended = context.ended.snapshot()
+        if twice := {each.client.number for each in ended if each.at >= self._now}:
+            twice.intersection_update(self._examined)
+        yield from _each((each for each in ended if each.client.number not in twice), self._examine_ended)
+        yield from _each(self._polls.items(), self._examine_poll)
         self._count_queued()
         self.report.messages = [subject.report for subject in self._subjects]
-
-    # Messages
-
-    def _select(self) -> list[Entry]:
-        """Return the entries of the message, or of the last ones on the channel."""
-        query, instances = self._query, self._hub.instances
-        names = (
-            [query.instance]
-            if query.instance
-            else sorted(instances, key=lambda name: (name != "default", name))
-        )
-        histories = {name: instances[name].history for name in names if name in instances}
-        if query.unique_id:
-            found = {name: entry for name, each in histories.items() if (entry := each.get(query.unique_id))}
-            self.report.instances = list(found)[1:]
-            self.report.is_evicted = not found and any(
-                last.unique_id == query.unique_id
-                for each in histories.values()
-                for last in each.evicted.values()
-            )
-            return list(found.values())[:1]
-        if not query.channel:
-            return []
-        entries = [entry for each in histories.values() for entry in each.select([query.channel], _any)]
-        return sorted(entries, key=lambda entry: entry.sequence)[-MAX_MESSAGES:]
-
-    def _subject(self, entry: Entry) -> _Subject:
-        message, epoch, origins = entry.message, self._hub.epoch, self._hub.origins
-        origin = origins.get(message.origin)
-        repeated = self._hub.repeated.get(message.instance, message.unique_id)
-        report = MessageReport(
-            message.instance,
-            message.unique_id,
-            message.channels,
-            epoch + entry.at,
-            message.origin,
-            message.number,
-            is_own=origin is not None and origin is origins.own,
-            origin_node="" if origin is None else origin.fingerprint,
-            copies=entry.copies,
-            repeats=0 if repeated is None else repeated.count,
-            repeated_at=0.0 if repeated is None else epoch + repeated.at,
-            delivered_at=epoch + message.delivered_at if message.delivered_at else 0.0,
-            traceparent=message.traceparent or "",
-        )
-        channels = message.channels
-        if self._query.channel:
-            channels = tuple(name for name in channels if name == self._query.channel)
-        lines = message.payload.splitlines()
-        return _Subject(entry, channels, report, (message.payload, b"\ndata: ".join(lines)))
 
     def _count_queued(self) -> None:
         """Correct the counts of messages whose fan-out is not complete: which clients have them is not known."""
@@ -169,43 +108,90 @@ class _Examination:
 
     # Clients
 
-    def _examine(self, connection: Connection) -> None:
+    def _note_backlog(self, backlog: Backlog) -> None:
+        for subject in self._subjects:
+            entry = subject.entry
+            if backlog.until >= entry.at and backlog.since <= (entry.message.delivered_at or inf):
+                subject.taken[backlog.number] = backlog.until
+
+    def _note_poll(self, poll: EndedConnection) -> None:
+        """Report a poll that was answered with a message. The last poll of each client is examined later, unless the
+        client polls now."""
+        if self._query.user not in ("", poll.client.user):
+            return
+        key = PollKey.of(poll.client, poll.instance, poll.channels)
+        self._polls[key] = poll
+        served = [each for each in self._subjects if self._judge_ended(each, poll).code == "written"]
+        for subject in served:
+            subject.polled.add(key)
+        if served:
+            self._report_ended(poll, served)
+
+    def _examine_poll(self, item: tuple[PollKey, EndedConnection]) -> None:
+        """Examine the last poll of a client that does not poll now."""
+        key, poll = item
+        if others := [each for each in self._subjects if key not in each.polled]:
+            self._report_ended(poll, others)
+        elif not self._subjects:
+            self._report_ended(poll, ())
+
+    def _examine(self, handler: EventHandler | None) -> None:
         """Examine a connection, if it subscribes or may. This is done for all of them."""
-        session = _session_of(connection)
+        session = session_of(handler) if isinstance(handler, Connection) else None
         subscriber = None if session is None else session.subscriber
         if session is None or subscriber is None:
             return
-        grant = session.grant
+        assert isinstance(handler, Connection)
+        grant, transport = session.grant, session.transport
         if self._query.user and (grant is None or grant.sub != self._query.user):
             return
-        self._examined.add(connection.number)
-        waiting = [] if connection.write_buffer.size == 0 else list(connection.write_buffer.frames())
+        self._examined.append(handler.number)
+        subjects: Sequence[TracedMessage] = self._subjects
+        if transport == "poll":
+            subjects = self._without_polled(client_of(handler, transport, grant), subscriber)
+            if self._subjects and not subjects:
+                return
+        buffer = handler.write_buffer
+        frames = islice(buffer.frames(), MAX_FRAMES) if buffer.size else ()
+        until = written_until(self._hub, subscriber.instance, frames)
         outcome: DeliveryOutcome | None = None
-        for subject in self._subjects:
+        for subject in subjects:
             outcome = judge(subject.entry, subject.channels, subscriber, grant, self._time_of)
-            if waiting and outcome.code in SERVED and self._has(waiting, subject):
+            outcome = self._with_time(subject, handler.number, outcome)
+            if outcome.code in SERVED and subject.entry.sequence > until:
                 outcome = WAITING
-            self._count(subject, outcome.code, subscriber.subscriptions)
+            self._count(subject, outcome, subscriber.subscriptions)
         code = outcome.code if outcome is not None and self._query.unique_id else "open"
         if self._has_room(subscriber.instance.name, subscriber.subscriptions, code):
             self._list(
-                client_of(connection, session.transport, grant),
+                client_of(handler, transport, grant),
                 *(subscriber.instance.name, subscriber.subscriptions, len(subscriber.subscriptions)),
                 code,
                 None if outcome is None else outcome.seconds,
-                waiting_bytes=sum(map(len, waiting)),
+                waiting_bytes=sum(map(len, buffer.frames())),
             )
 
+    def _without_polled(self, client: Client, subscriber: Subscriber) -> list[TracedMessage]:
+        """Return the messages that no poll of a client has received, other than its present one."""
+        key = PollKey.of(client, subscriber.instance.name, first_channels(subscriber.subscriptions))
+        self._polls.pop(key, None)
+        return [each for each in self._subjects if key not in each.polled]
+
     def _examine_ended(self, ended: EndedConnection) -> None:
-        outcome: DeliveryOutcome | None = None
-        for subject in self._subjects:
-            outcome = judge_ended(subject.entry, subject.channels, ended)
-            if outcome.code not in ABSENT and (outcome.seconds or 0.0) > -MAX_AGE:
-                self._count(subject, outcome.code, ended.channels)
-        is_recent = outcome is not None and (outcome.seconds or 0.0) > -MAX_AGE
+        if self._query.user in ("", ended.client.user):
+            self._report_ended(ended, self._subjects)
+
+    def _report_ended(self, ended: EndedConnection, subjects: Sequence[TracedMessage]) -> None:
+        outcome, is_recent = None, False
+        for subject in subjects:
+            outcome = self._judge_ended(subject, ended)
+            is_recent = ended.at > subject.entry.at - MAX_AGE
+            outcome = self._with_time(subject, ended.client.number, outcome)
+            if outcome.code not in ABSENT and is_recent:
+                self._count(subject, outcome, ended.channels)
         if not (self._query.user or is_recent or not self._query.unique_id):
             return
-        code = outcome.code if outcome is not None and self._query.unique_id else CODE_OF_CAUSE[ended.cause]
+        code = outcome.code if outcome is not None and self._query.unique_id else code_of(ended)
         if self._has_room(ended.instance, ended.channels, code):
             self._list(
                 ended.client,
@@ -215,10 +201,31 @@ class _Examination:
                 ended_at=self._hub.epoch + ended.at,
             )
 
-    def _count(self, subject: _Subject, code: Code, channels: Collection[str]) -> None:
+    def _judge_ended(self, subject: TracedMessage, ended: EndedConnection) -> DeliveryOutcome:
+        return judge_ended(subject.entry, subject.channels, ended, self._time_of)
+
+    def _with_time(self, subject: TracedMessage, number: int, outcome: DeliveryOutcome) -> DeliveryOutcome:
+        """Add to `written` when a client that had a backlog took the message."""
+        if outcome.code != "written" or (until := subject.taken.get(number)) is None:
+            return outcome
+        return DeliveryOutcome("written", until - subject.entry.at)
+
+    def _time_of(self, entry: Entry, sequence: int) -> float:
+        """Return a time at which a later sequence had been reached: that of the last message until then."""
+        key = entry.message.instance, sequence
+        if key not in self._times:
+            last = None if entry.history is None else entry.history.last_until(sequence)
+            self._times[key] = entry.at if last is None else last.at
+        return max(entry.at, self._times[key])
+
+    def _count(self, subject: TracedMessage, outcome: DeliveryOutcome, channels: Collection[str]) -> None:
         """Count a client; one of another instance only if it has subscribed to a channel of that name there."""
+        code, report, seconds = outcome.code, subject.report, outcome.seconds
         if code != "other_instance" or any(name in channels for name in subject.channels):
-            count(subject.report.clients, code)
+            count(report.clients, code)
+        if code == "written" and seconds is not None:
+            report.delayed += 1
+            report.taken_at = max(report.taken_at, report.at + seconds)
 
     def _has_room(self, instance: str, channels: Collection[str], code: str) -> bool:
         """Whether to list a client; one that should be, but has no room, is counted."""
@@ -274,29 +281,25 @@ class _Examination:
             name in channels for each in self._subjects for name in each.channels
         )
 
-    def _has(self, frames: list[bytes], subject: _Subject) -> bool:
-        """Whether a message is in one of these frames. Clients share frames: each is searched once."""
-        if len(self._subjects) > 1:
-            return any(part in frame for frame in frames for part in subject.payload)
-        for frame in frames:
-            found = self._waits.get(id(frame))
-            if found is None:
-                self._frames.append(frame)
-                found = self._waits[id(frame)] = any(part in frame for part in subject.payload)
-            if found:
-                return True
-        return False
 
-    def _time_of(self, sequence: int) -> float | None:
-        entry = next(self._hub.history.entries(sequence - 1), None)
-        return None if entry is None or entry.sequence != sequence else entry.at
+async def run_in_slices(steps: Iterator[None]) -> None:
+    """Take all steps, for MAX_SLICE in each turn of the loop."""
+    until = time.monotonic() + MAX_SLICE
+    for _ in steps:
+        if time.monotonic() > until:
+            await asyncio.sleep(0)
+            until = time.monotonic() + MAX_SLICE
 
 
-def _any(_entry: Entry) -> bool:
-    return True
+def _each(items: Iterable[Item], examine: Callable[[Item], None]) -> Iterator[None]:
+    """Examine all items; yields now and then."""
+    for number, item in enumerate(items):
+        examine(item)
+        if number % SLICE_STEP == 0:
+            yield
 
 
-def _session_of(connection: Connection) -> WebSocketSession | HTTPSubscriber | None:
+def session_of(connection: Connection) -> WebSocketSession | HTTPSubscriber | None:
     """Return what belongs to the subscription of a client; None for other connections."""
     if isinstance(connection, WebSocket):
         session = connection.session if connection.state is WEBSOCKET else None

@@ -2,9 +2,11 @@
 
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
+from typing import NamedTuple
 
 from aphlict.config.settings import Limits
 from aphlict.core.budget import Budget, Holder
@@ -16,9 +18,8 @@ ADDRESS_PART = 4  # without `limits.send_buffer.address`, an address may hold on
 ITERATOR_COST = 32 * 1024  # bytes counted for a replay, whatever it yields: the list that it iterates over
 FRAME_COST = 500  # bytes at most of what belongs to a waiting frame: its object, and its count in the budget
 REFERENCE_COST = 16  # bytes of one more reference in a queue
-MAX_UNSENT = (
-    4  # frames that are examined when a connection ends: one of them is a message, the others replies
-)
+MAX_UNSENT = 4  # frames of which one is a message, the others replies
+MAX_BACKLOGS = 10_000  # of all connections: the last ones, for traces
 
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -62,12 +63,21 @@ class BufferBudget(Budget):
             self.used -= REFERENCE_COST + FRAME_COST + len(frame)
 
 
+class Backlog(NamedTuple):
+    """A time in which bytes waited for the connection with this number, which has accepted all of them (monotonic
+    seconds)."""
+
+    number: int
+    since: float
+    until: float
+
+
 class WriteBuffer:
     """The buffered bytes of one connection, in order, without copies. It exists only while there are any; `clear` it
     at the end.
 
-    `size`: buffered bytes, however many connections share them. `stalled_since`: when it was first seen that the
-    client accepts nothing; None once it has.
+    `size`: buffered bytes, however many connections share them. `since`: when the first of them was buffered.
+    `stalled_since`: when it was first seen that the client accepts nothing; None once it has.
     """
 
     __slots__ = (
@@ -78,6 +88,7 @@ class WriteBuffer:
         "_holder",
         "_offset",
         "_parts",
+        "since",
         "size",
         "stalled_since",
     )
@@ -91,6 +102,7 @@ class WriteBuffer:
         self._cost = 0  # bytes that the budget attributes to the connection
         self._dropped: tuple[bytes, ...] = ()  # the first frames that `clear` dropped
         self.size = 0
+        self.since = time.monotonic()
         self.stalled_since: float | None = None
 
     def add(self, part: Part) -> bool:

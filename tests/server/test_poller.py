@@ -54,3 +54,18 @@ async def test_a_turn_is_short_and_nobody_is_passed_over(crowd: list[Slow]) -> N
         assert served - before in (0, MAX_BATCH)
     assert {each.turns for each in crowd} == {1}
     poller.close()
+
+
+async def test_a_walk_finds_what_is_registered_all_the_time(crowd: list[Slow]) -> None:
+    poller = Poller()
+    poller.start()
+    for each in crowd:
+        poller.register(each.sock.fileno(), each)
+    walk = poller.walk()
+    found = [next(each for each in walk if each is not None)]
+    [gone, *others] = [each for each in crowd if each not in found]
+    poller.unregister(gone.sock.fileno())
+    found += [each for each in walk if isinstance(each, Slow)]
+    assert set(map(id, others)) <= set(map(id, found)) <= set(map(id, crowd)) - {id(gone)}
+    assert len(found) == len(crowd) - 1
+    poller.close()

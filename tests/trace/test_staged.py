@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 import time
 from pathlib import Path
 from typing import Any, get_args
@@ -11,17 +12,19 @@ import pytest
 from websockets.asyncio.client import connect
 
 from aphlict.core.message import parse_body
-from aphlict.core.trace_report import CODES, SERVED, MessageCode, NodeCode, TraceQuery
+from aphlict.core.trace_report import CODES, SERVED, MessageCode, NodeCode, TraceAnswer, TraceQuery
 from aphlict.core.trace_text import COUNTED, SINGLE
 from tests.support.curl import curl
 from tests.support.nodes import command, receive, running_node, subscribed
 from tests.support.tokens import LEEWAY, key_file, token
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_async
 from tests.trace.staging import SlowClient, clients, connection, left, trace
 
 MANUAL = Path(__file__).parents[2] / "docs/monitoring.md"
 NODE_CODES = ("responded", "message_missing", "node_unreachable", "node_without_trace", "process_silent")
 CROWD = 300  # clients: more than a slice of a fan-out
+MAX_MESSAGES = 256  # in the response to a poll
+MAX_TRACES = 8  # at a time
 M = {"subscribers": ["a"], "uniqueID": "m"}
 
 
@@ -162,6 +165,31 @@ async def test_dropped_for_slowness(target: str) -> None:
         slow.close()
 
 
+async def test_a_slow_client_that_reads_in_the_end() -> None:
+    async with running_node() as node:
+        context = node.node.server.context
+        quick = await subscribed(node.url(), "a")
+        slow = await SlowClient(node).subscribe("a")
+        last = f"m{await slow.fill('a') - 1}"
+        assert clients(await trace(node, last)) == {"written": 1, "waiting": 1}
+        reading = asyncio.create_task(asyncio.to_thread(read_all, slow))
+        await eventually(lambda: not context.buffer_budget.used, "the end of the backlog")
+        await node.publish(M)
+        for name, delayed in (("m0", 0), (last, 1), ("m", 0)):
+            answer = await trace(node, name, connections="1")
+            [message] = answer["nodes"][0]["messages"]
+            assert message["clients"] == {"written": 2}
+            assert message["delayed"] == delayed
+            assert (message["taken_at"] > message["delivered_at"]) == bool(delayed)
+            seconds = [each["seconds"] for each in answer["nodes"][0]["connections"]]
+            assert sum(each is not None for each in seconds) == delayed
+        slow.socket.shutdown(socket.SHUT_WR)
+        assert b'"uniqueID":"m"' in await reading
+        slow.close()
+        await left(node, quick)
+        assert (await trace(node, last))["nodes"][0]["messages"][0]["delayed"] == 1
+
+
 async def test_what_a_slow_client_received_before_it_was_dropped() -> None:
     async with running_node() as node:
         slow = await SlowClient(node).subscribe("a")
@@ -204,7 +232,7 @@ async def test_a_client_that_left_after_it_connected_too_late() -> None:
     async with running_node() as node:
         await node.publish(M)
         await left(node, await subscribed(node.url(), "a"))
-        assert clients(await trace(node, "m")) == {"client_left": 1}
+        assert clients(await trace(node, "m")) == {"connected_later": 1}
 
 
 async def test_a_silent_client() -> None:
@@ -325,6 +353,7 @@ async def test_a_message_that_was_evicted() -> None:
         answer = await trace(node, "m")
         assert answer["found"] is False
         assert answer["nodes"][0]["message"] == "evicted"
+        assert answer["nodes"][0]["history_from"] > answer["nodes"][0]["started"]
 
 
 async def test_a_message_that_was_never_published() -> None:
@@ -336,7 +365,7 @@ async def test_a_message_that_was_never_published() -> None:
         assert answer["nodes"][0]["connections"] == []
         await browser.close()
         assert answer["nodes"][0]["message"] == "unknown"
-        assert answer["nodes"][0]["history_from"] <= answer["now"]
+        assert answer["nodes"][0]["history_from"] == answer["nodes"][0]["started"] <= answer["now"]
 
 
 async def test_a_message_for_another_channel() -> None:
@@ -369,13 +398,55 @@ async def test_a_message_between_two_polls() -> None:
         poll = f"http://localhost:{node.client_port}/ws/poll?channel=a"
         last = (await curl(f"{poll}&wait=0")).json["last"]
         await node.publish(M)
-        assert clients(await trace(node, "m")) == {}
+        answer = await trace(node, "m")
+        assert clients(answer) == {"poll_answered": 1}
+        assert connection(answer)["seconds"] < 0
         await curl(f"{poll}&wait=0&after={last}")
+        assert clients(await trace(node, "m")) == {"replayed": 1}
         waiting = asyncio.create_task(curl(f"{poll}&wait=20&after=m"))
         await eventually(lambda: node.node.hub.connections)
         assert clients(await trace(node, "m")) == {"replayed": 1}
         await node.publish({"subscribers": ["a"]})
         await waiting
+        assert clients(await trace(node, "m")) == {"replayed": 1}
+
+
+async def test_polls_that_a_message_answers() -> None:
+    async with running_node() as node:
+        poll = f"http://localhost:{node.client_port}/ws/poll?channel=a"
+        waiting = [asyncio.create_task(curl(f"{poll}&wait=20")) for _ in range(3)]
+        await eventually(lambda: node.node.hub.connections == 3)
+        await node.publish(M)
+        answers = [(await each).json for each in waiting]
+        assert clients(await trace(node, "m")) == {"written": 3}
+        await curl(f"{poll}&wait=0&after={answers[0]['last']}")
+        assert clients(await trace(node, "m")) == {"written": 3}
+        await node.publish({"subscribers": ["a"], "uniqueID": "later"})
+        assert clients(await trace(node, "later")) == {"poll_answered": 1}
+        listed = (await trace(node, "m", connections="1"))["nodes"][0]["connections"]
+        assert [(each["transport"], each["code"]) for each in listed] == [("poll", "written")] * 3
+
+
+async def test_a_poll_that_has_no_room_for_all_messages() -> None:
+    async with running_node() as node:
+        for number in range(MAX_MESSAGES + 1):
+            await node.publish({"subscribers": ["a"], "uniqueID": f"m{number}"})
+        poll = f"http://localhost:{node.client_port}/ws/poll?channel=a&wait=0"
+        answer = (await curl(f"{poll}&after=unknown")).json
+        assert len(answer["messages"]) == MAX_MESSAGES
+        assert clients(await trace(node, f"m{MAX_MESSAGES - 1}")) == {"replayed": 1}
+        assert clients(await trace(node, f"m{MAX_MESSAGES}")) == {"poll_answered": 1}
+        await curl(f"{poll}&after={answer['last']}")
+        assert clients(await trace(node, f"m{MAX_MESSAGES}")) == {"replayed": 1}
+
+
+async def test_the_user_of_a_poll(tmp_path: Path) -> None:
+    async with running_node(client={"auth.keys": [key_file(tmp_path)]}) as node:
+        url = f"http://localhost:{node.client_port}/ws/poll?channel=a&wait=0"
+        await curl(url, "-H", f"Authorization: Bearer {token('a', sub='alice')}")
+        await node.publish(M)
+        assert connection(await trace(node, "m", user="alice"))["code"] == "poll_answered"
+        assert (await trace(node, "m", user="bob"))["nodes"][0]["connections"] == []
 
 
 async def test_a_fan_out_that_is_not_complete() -> None:
@@ -452,6 +523,31 @@ async def test_requests_that_are_rejected() -> None:
         for path in ("/trace", "/trace?id=", "/trace?connections=1", "/trace?id=%ff"):
             status, answer = await node.ask(path, headers=secret)
             assert (status, answer["code"]) == (400, "bad_request")
+
+
+async def test_more_traces_than_wait() -> None:
+    async with running_node() as node:
+        tracer = node.node.trace
+        released = asyncio.Event()
+
+        async def wait(query: TraceQuery, /, *, asks_peers: bool) -> TraceAnswer:
+            await released.wait()
+            return await tracer(query, asks_peers=asks_peers)
+
+        node.node.trace = wait  # type: ignore[assignment]
+        asked = [asyncio.create_task(node.ask("/trace?id=m")) for _ in range(MAX_TRACES)]
+        refused: list[tuple[int, Any]] = []
+
+        async def is_refused() -> bool:
+            asked.append(asyncio.create_task(node.ask("/trace?id=m")))
+            done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            refused.extend(each.result() for each in done)
+            return bool(done)
+
+        await eventually_async(is_refused, "a refusal")
+        assert {(status, answer["code"]) for status, answer in refused} == {(503, "too_many_traces")}
+        released.set()
+        assert [status for status, _ in await asyncio.gather(*asked)].count(200) == MAX_TRACES
 
 
 def test_each_code_is_in_the_manual() -> None:
