@@ -76,6 +76,9 @@ class Node:
         read: Read = read_file,
     ) -> None:
         self.settings = settings
+        self._max_clients = max_clients(
+            settings
+        ).connections  # asks the system, and takes a fifth of a millisecond
         self.fingerprint = fingerprint or random_name(FINGERPRINT_SIZE)
         self._state = NodeState.STARTING
         self._started = time.monotonic() if started is None else started
@@ -293,7 +296,7 @@ class Node:
             {
                 "aphlict_ready": self.state is NodeState.RUNNING,
                 "aphlict_processes_expected": count if self._edges is None else count + 1,
-                "aphlict_connections_limit": max_clients(self.settings).connections * count,
+                "aphlict_connections_limit": self._max_clients * count,
             }
         )
 
@@ -335,10 +338,11 @@ class Node:
         `settings` have the same ports and peers. Raises ConfigError; then nothing has changed.
         """
         apply_to_server = self.server.prepare_reload(settings, read)
+        connections = max_clients(settings).connections
 
         def apply() -> None:
             apply_to_server()
-            self.settings = settings
+            self.settings, self._max_clients = settings, connections
             self.hub.reload(settings.limits)
             if self._relay is not None:
                 self._relay.reload(settings.peers, read)

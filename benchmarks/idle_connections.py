@@ -27,6 +27,9 @@ SAMPLE = 5.0  # seconds between samples
 PUBLISH_INTERVAL = 10.0  # seconds between messages to all clients
 CONNECT_TIMEOUT = 600  # seconds for all clients together
 THIRDS = ("first", "last")
+UNIQUE_ID = "message-"
+SCRAPES, TRACES = 200, 20
+PAUSE = 0.02  # seconds between two requests
 SETTLE = 10.0  # seconds for the deliveries of the last message
 
 
@@ -41,6 +44,21 @@ class Sample(NamedTuple):
     scrape_ms: float  # of GET /metrics
 
 
+class Requests(NamedTuple):
+    """Requests of one kind: how long each took, and the processor time of the server for one, on average."""
+
+    milliseconds: list[float]
+    server_milliseconds: float
+
+    def describe(self) -> str:
+        """Return a sentence."""
+        times = sorted(self.milliseconds)
+        return (
+            f"{statistics.median(times):.1f} ms (median), {times[len(times) * 99 // 100]:.1f} ms (99 %), "
+            f"{times[-1]:.1f} ms always; {self.server_milliseconds:.1f} ms of CPU"
+        )
+
+
 class Outcome(NamedTuple):
     """The result: samples of the server, the counters of each load generator, and the slab before the run."""
 
@@ -48,6 +66,8 @@ class Outcome(NamedTuple):
     results: list[dict[str, Any]]
     published: int
     slab_before: float  # MiB
+    scrapes: Requests
+    traces: Requests
 
     @property
     def opened(self) -> int:
@@ -106,11 +126,13 @@ def soak(tools: Path, target: Target, clients: int, processes: int, seconds: flo
     try:
         wait_for_all(target, loads, each * processes)
         samples, published = watch(target, seconds)
+        scrapes = request(target, "/metrics", SCRAPES)
+        traces = request(target, f"/trace?id={UNIQUE_ID}{published - 1}", TRACES)
     finally:
         for generator in loads:
             generator.terminate()
     results = [json.loads(generator.communicate()[0]) for generator in loads]
-    return Outcome(samples, results, published, slab_before)
+    return Outcome(samples, results, published, slab_before, scrapes, traces)
 
 
 def wait_for_all(target: Target, loads: "list[subprocess.Popen[str]]", clients: int) -> None:
@@ -126,7 +148,7 @@ def watch(target: Target, seconds: float) -> tuple[list[Sample], int]:
     begun, samples, published = time.monotonic(), [sample(target)], 0
     while time.monotonic() < begun + seconds:
         if time.monotonic() > begun + published * PUBLISH_INTERVAL:
-            publish(target)
+            publish(target, published)
             published += 1
         time.sleep(SAMPLE)
         samples.append(sample(target))
@@ -176,9 +198,28 @@ def slab() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("Slab:")) / 1024
 
 
-def publish(target: Target) -> None:
+def request(target: Target, path: str, count: int) -> Requests:
+    """Request a page many times. The processor time that the server needs without requests is subtracted."""
+    begun, cpu = time.monotonic(), processor_time(target)
+    times = []
+    for _ in range(count):
+        times.append(fetch(target, path)[1])
+        time.sleep(PAUSE)
+    with_requests, seconds = processor_time(target) - cpu, time.monotonic() - begun
+    cpu = processor_time(target)
+    time.sleep(seconds)
+    return Requests(times, (with_requests - (processor_time(target) - cpu)) * 1000 / count)
+
+
+def processor_time(target: Target) -> float:
+    """Return the seconds that the processes of the server have run."""
+    return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in target.pids) / 1e9
+
+
+def publish(target: Target, number: int) -> None:
     """Publish a message with the timestamp that the load generators expect."""
-    body = json.dumps({"subscribers": ["CH-0"], "key": f"T{time.monotonic_ns()}T"}).encode()
+    members = {"uniqueID": f"{UNIQUE_ID}{number}", "key": f"T{time.monotonic_ns()}T"}
+    body = json.dumps({"subscribers": ["CH-0"], **members}).encode()
     urllib.request.urlopen(f"http://127.0.0.1:{target.admin_port}/", body, timeout=30).close()
 
 
@@ -200,6 +241,8 @@ def report(outcome: Outcome) -> None:
     print(
         f"metrics answered within {statistics.median(scrapes):.1f} ms (median), {max(scrapes):.1f} ms always"
     )
+    print(f"metrics answered between messages within {outcome.scrapes.describe()}")
+    print(f"trace answered within {outcome.traces.describe()}")
     first, last = thirds([sample.memory_mib for sample in samples[1:] or samples])
     print(
         f"memory {first:.1f} MiB in the first third, {last:.1f} MiB in the last (medians): "

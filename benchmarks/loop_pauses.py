@@ -1,7 +1,9 @@
-"""The longest pauses of the event loop, while a million deliveries are buffered for slow clients.
+"""The longest pauses of the event loop, while a million deliveries are buffered for slow clients, and while metrics
+and traces are requested.
 
 python -m benchmarks.loop_pauses              # with the settings of the server
 python -m benchmarks.loop_pauses --untuned    # with Python's default settings of the garbage collector
+python -m benchmarks.loop_pauses --slow 0 --idle 0 --crowd 18000    # only metrics and traces, with that many clients
 
 Each callback of the loop is measured in CPU time, so that other programs on the machine do not matter; it includes
 the garbage collections that ran during the callback.
@@ -11,11 +13,15 @@ import argparse
 import asyncio
 import gc
 import json
+import multiprocessing
 import resource
 import socket
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +36,13 @@ UPGRADE = (
 )
 BUFFER = 4096  # bytes of the kernel for a slow client
 PADDING = "x" * 1000
+REQUESTS = {
+    "metrics": "/metrics",
+    "trace of a message": "/trace?id=traced",
+    "trace with 500 connections": "/trace?id=traced&connections=1",
+    "trace of the last 5 messages": "/trace?channel=crowd",
+    "trace of a user": "/trace?user=alice",
+}
 USERS = [f"PHID-USER-{number:020}" for number in range(25)]
 
 
@@ -48,7 +61,7 @@ class Pauses:
             run(handle)
             took = round(1e6 * (time.thread_time() - begin))
             callback = handle._callback  # noqa: SLF001
-            name = getattr(callback, "__qualname__", repr(callback))
+            name = getattr(callback, "__qualname__", type(callback).__name__)
             self.callbacks[name] = max(self.callbacks[name], took)
 
         handles._run = timed  # noqa: SLF001
@@ -109,6 +122,60 @@ async def publish(port: int, messages: list[dict[str, Any]]) -> None:
         assert answer.startswith(b"HTTP/1.1 200"), answer
 
 
+async def fetch(port: int, path: str) -> bytes:
+    """Send a GET request."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+    return answer
+
+
+@contextmanager
+def crowd(port: int, count: int) -> Iterator[Event]:
+    """Connect clients in a process of its own, whose descriptors do not count here; then set the event."""
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=_hold, args=(port, count, ready))
+    process.start()
+    try:
+        yield ready
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _hold(port: int, count: int, ready: Event) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+
+    async def hold() -> None:
+        held = [await connect(port, "crowd") for _ in range(count)]
+        ready.set()
+        await asyncio.sleep(3600 * len(held))
+
+    asyncio.run(hold())
+
+
+async def measure_requests(count: int, node: Node, ports: list[int], pauses: Pauses) -> None:
+    """Request metrics and traces, while so many clients are connected."""
+    with crowd(ports[0], count) as ready:
+        await asyncio.to_thread(ready.wait)
+        await publish(ports[1], [{"subscribers": ["crowd"], "uniqueID": "traced"}] * 2)
+        await publish(ports[1], [{"subscribers": ["crowd"]}] * 4)
+        while node.hub.fan_out.queued:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        for what, path in REQUESTS.items():
+            repeats = 200 if path == "/metrics" else 20
+            await fetch(ports[1], path)
+            pauses.clear()
+            begin = time.thread_time()
+            for _ in range(repeats):
+                await fetch(ports[1], path)
+            took = (time.thread_time() - begin) / repeats
+            pauses.report(f"{repeats} times {what} with {count} clients, {1000 * took:.1f} ms each")
+
+
 async def measure(options: argparse.Namespace, node: Node, ports: list[int]) -> None:
     """Run the node and generate the load."""
     pauses = Pauses()
@@ -134,6 +201,7 @@ async def measure(options: argparse.Namespace, node: Node, ports: list[int]) -> 
     pauses.report(f"{options.singles} single messages to others")
     for sock in (*slow, *idle):
         sock.close()
+    await measure_requests(options.crowd, node, ports, pauses)
 
 
 def main() -> None:
@@ -141,6 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loop_pauses", description=__doc__)
     parser.add_argument("--slow", type=int, default=1000, help="clients that read nothing (1,000)")
     parser.add_argument("--idle", type=int, default=2000, help="clients that get nothing (2,000)")
+    parser.add_argument("--crowd", type=int, default=5000, help="clients while requests are made (5,000)")
     parser.add_argument("--messages", type=int, default=1100, help="for each of the slow ones (1,100)")
     parser.add_argument("--lists", type=int, default=20)
     parser.add_argument("--singles", type=int, default=2000)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.idle_connections import Outcome, Sample, report, thirds
+from benchmarks.idle_connections import Outcome, Requests, Sample, report, thirds
 
 
 def outcome(deliveries: int = 400, closed_early: int = 0) -> Outcome:
@@ -11,7 +11,8 @@ def outcome(deliveries: int = 400, closed_early: int = 0) -> Outcome:
     result = {"opened": 100, "deliveries": 200, "closed_early": 0, "latency_ms": latency}
     other = result | {"deliveries": deliveries - 200, "closed_early": closed_early}
     samples = [Sample(5.0 * n, 200, 30.0 + n, 1.0 + n / 10, 500.0, 2.0 + n / 10) for n in range(13)]
-    return Outcome(samples, [result, other], 2, 498.0)
+    requests = Requests([3.0] * 98 + [4.0, 5.0], 2.0)
+    return Outcome(samples, [result, other], 2, 498.0, requests, requests)
 
 
 def test_the_first_and_the_last_third_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,6 +25,8 @@ def test_the_first_and_the_last_third_stand_side_by_side(capsys: pytest.CaptureF
         "status answered within 1.1 ms in the first third, 2.0 ms in the last (medians)",
         "status answered within 2.2 ms always",
         "metrics answered within 2.6 ms (median), 3.2 ms always",
+        "metrics answered between messages within 3.0 ms (median), 5.0 ms (99 %), 5.0 ms always; 2.0 ms of CPU",
+        "trace answered within 3.0 ms (median), 5.0 ms (99 %), 5.0 ms always; 2.0 ms of CPU",
         "memory 32.5 MiB in the first third, 40.5 MiB in the last (medians): 207.36 KB each",
         "Slab of the machine grew by 2 MiB: 5.1 KB for each socket",
     ]
