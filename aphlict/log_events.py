@@ -63,6 +63,15 @@ def trace_of(traceparent: str | None) -> Aside:
     return Aside(traceparent, "traceparent ")
 
 
+class Names(tuple[str, ...]):
+    """A list: in the JSON log it is one."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return ", ".join(self)
+
+
 class Times(NamedTuple):
     """A count of repetitions."""
 

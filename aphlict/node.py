@@ -143,7 +143,7 @@ class Node:
         log.info(
             log_events.LISTENING,
             self.fingerprint,
-            ", ".join(_describe(each.settings) for each in self._ports),
+            log_events.Names(_describe(each.settings) for each in self._ports),
         )
 
     async def _wait_for_history(self, link: HubConnector) -> None:

@@ -89,6 +89,10 @@ def test_values_keep_their_types(tmp_path: Path, log: logging.Logger) -> None:
     assert line["channels"] == ["a", "b"]
     assert line["receipt"] == {"matched": 2, "x": "inf"}
     assert "traceparent" not in line
+    log.info(log_events.LISTENING, "n", log_events.Names(["client a:1", "admin b:2"]))
+    line = objects(tmp_path / "log")[-1]
+    assert line["ports"] == ["client a:1", "admin b:2"]
+    assert line["message"] == "node n listens on client a:1, admin b:2"
 
 
 def test_an_exception_is_data(tmp_path: Path, log: logging.Logger) -> None:
