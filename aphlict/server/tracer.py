@@ -8,10 +8,9 @@ from itertools import islice
 from math import inf
 from typing import TypeVar
 
-from aphlict.core.endings import MAX_CHANNELS, Client, EndedConnection, first_channels, written_until
+from aphlict.core.endings import Client, EndedConnection, first_channels, written_until
 from aphlict.core.history import MAX_AGE, Entry
 from aphlict.core.hub import Hub
-from aphlict.core.subscriptions import Subscriber
 from aphlict.core.trace_report import (
     ABSENT,
     MAX_LISTED,
@@ -125,31 +124,31 @@ class _Examination:
         for subject in served:
             subject.polled.add(key)
         if served:
-            self._report_ended(poll, served)
+            self._report_ended(poll, served, lists=bool(self._query.unique_id))
 
     def _examine_poll(self, item: tuple[PollKey, EndedConnection]) -> None:
         """Examine the last poll of a client that does not poll now."""
         key, poll = item
-        if others := [each for each in self._subjects if key not in each.polled]:
-            self._report_ended(poll, others)
-        elif not self._subjects:
-            self._report_ended(poll, ())
+        subjects = self._without_polled(key)
+        if not self._is_reported(subjects):
+            self._report_ended(poll, subjects)
 
     def _examine(self, handler: EventHandler | None) -> None:
         """Examine a connection, if it subscribes or may. This is done for all of them."""
         session = session_of(handler) if isinstance(handler, Connection) else None
-        subscriber = None if session is None else session.subscriber
-        if session is None or subscriber is None:
+        if not isinstance(handler, Connection) or session is None or session.subscriber is None:
             return
-        assert isinstance(handler, Connection)
-        grant, transport = session.grant, session.transport
+        subscriber, grant, transport = session.subscriber, session.grant, session.transport
         if self._query.user and (grant is None or grant.sub != self._query.user):
             return
         self._examined.append(handler.number)
         subjects: Sequence[TracedMessage] = self._subjects
         if transport == "poll":
-            subjects = self._without_polled(client_of(handler, transport, grant), subscriber)
-            if self._subjects and not subjects:
+            client = client_of(handler, transport, grant)
+            key = PollKey.of(client, subscriber.instance.name, first_channels(subscriber.subscriptions))
+            self._polls.pop(key, None)
+            subjects = self._without_polled(key)
+            if self._is_reported(subjects):
                 return
         buffer = handler.write_buffer
         frames = islice(buffer.frames(), MAX_FRAMES) if buffer.size else ()
@@ -165,23 +164,28 @@ class _Examination:
         if self._has_room(subscriber.instance.name, subscriber.subscriptions, code):
             self._list(
                 client_of(handler, transport, grant),
-                *(subscriber.instance.name, subscriber.subscriptions, len(subscriber.subscriptions)),
+                *(subscriber.instance.name, first_channels(subscriber.subscriptions)),
+                len(subscriber.subscriptions),
                 code,
                 None if outcome is None else outcome.seconds,
                 waiting_bytes=sum(map(len, buffer.frames())),
             )
 
-    def _without_polled(self, client: Client, subscriber: Subscriber) -> list[TracedMessage]:
-        """Return the messages that no poll of a client has received, other than its present one."""
-        key = PollKey.of(client, subscriber.instance.name, first_channels(subscriber.subscriptions))
-        self._polls.pop(key, None)
+    def _without_polled(self, key: PollKey) -> list[TracedMessage]:
+        """Return the messages that have answered no poll of a client."""
         return [each for each in self._subjects if key not in each.polled]
+
+    def _is_reported(self, left: Sequence[TracedMessage]) -> bool:
+        """Whether a client has been reported with a poll, and no message is left for another one."""
+        return bool(self._query.unique_id and self._subjects) and not left
 
     def _examine_ended(self, ended: EndedConnection) -> None:
         if self._query.user in ("", ended.client.user):
             self._report_ended(ended, self._subjects)
 
-    def _report_ended(self, ended: EndedConnection, subjects: Sequence[TracedMessage]) -> None:
+    def _report_ended(
+        self, ended: EndedConnection, subjects: Sequence[TracedMessage], *, lists: bool = True
+    ) -> None:
         outcome, is_recent = None, False
         for subject in subjects:
             outcome = self._judge_ended(subject, ended)
@@ -189,7 +193,7 @@ class _Examination:
             outcome = self._with_time(subject, ended.client.number, outcome)
             if outcome.code not in ABSENT and is_recent:
                 self._count(subject, outcome, ended.channels)
-        if not (self._query.user or is_recent or not self._query.unique_id):
+        if not lists or not (self._query.user or is_recent or not self._query.unique_id):
             return
         code = outcome.code if outcome is not None and self._query.unique_id else code_of(ended)
         if self._has_room(ended.instance, ended.channels, code):
@@ -251,7 +255,7 @@ class _Examination:
             ConnectionReport(
                 *(client.number, self._pid, client.address, client.transport),
                 instance,
-                tuple(islice(channels, MAX_CHANNELS)),
+                tuple(channels),
                 channel_count,
                 code,
                 client.user,

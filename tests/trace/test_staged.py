@@ -427,6 +427,26 @@ async def test_polls_that_a_message_answers() -> None:
         assert [(each["transport"], each["code"]) for each in listed] == [("poll", "written")] * 3
 
 
+async def test_the_polls_of_a_channel_are_listed_once() -> None:
+    async with running_node() as node:
+        poll = f"http://localhost:{node.client_port}/ws/poll?channel=a&wait=20"
+        waiting = asyncio.create_task(curl(poll))
+        await eventually(lambda: node.node.hub.connections)
+        await node.publish(M)
+        last = (await waiting).json["last"]
+        await node.publish({"subscribers": ["a"]})
+        answer = await trace(node, channel="a", connections="1")
+        [served, missed] = answer["nodes"][0]["messages"]
+        assert (served["clients"], missed["clients"]) == ({"written": 1}, {"poll_answered": 1})
+        assert connection(answer)["code"] == "poll_answered"
+        await curl(f"{poll}&after={last}")
+        waiting = asyncio.create_task(curl(poll))
+        await eventually(lambda: node.node.hub.connections)
+        assert connection(await trace(node, channel="a", connections="1"))["code"] == "open"
+        await node.publish({"subscribers": ["a"]})
+        await waiting
+
+
 async def test_a_poll_that_has_no_room_for_all_messages() -> None:
     async with running_node() as node:
         for number in range(MAX_MESSAGES + 1):
