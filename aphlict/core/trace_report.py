@@ -1,5 +1,6 @@
 """Traces: what became of a message, for each client of a process, and the reports about it."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Literal, Protocol, get_args
 from urllib.parse import urlencode
@@ -13,7 +14,7 @@ from aphlict.core.subscriptions import Subscriber
 
 TRACE_PATH = "/trace"
 MAX_LISTED = 500  # connections in a report
-MAX_SHOWN = 20  # of those that were not served, without `connections`
+MAX_SHOWN = 5  # of each code, without `connections` and `user`: a rare one must not be hidden by the others
 
 # Why a client has the message or not. `seconds` of its ConnectionReport: how long after the message it subscribed
 # (connected_later), took it at the latest from its send buffer (written), or ended (negative: before the message).
@@ -66,6 +67,11 @@ class TraceQuery(Struct, frozen=True, omit_defaults=True, rename={"unique_id": "
     user: str = ""
     instance: str = ""
     connections: bool = False
+
+    @property
+    def max_of_code(self) -> int:
+        """How many connections with the same code are listed."""
+        return MAX_LISTED if self.connections or self.user else MAX_SHOWN
 
     def target(self) -> str:
         """Return the target of a request for it."""
@@ -257,7 +263,8 @@ def merge_processes(hub: ProcessReport, edges: Iterable[ProcessReport], query: T
     for report in reports[1:]:
         for message in report.messages:
             _add(messages.setdefault((message.instance, message.unique_id), message), message)
-    connections = [each for report in reports for each in report.connections]
+    known = [each for report in reports for each in report.connections]
+    connections = _shorten(known, query)
     merged = sorted(messages.values(), key=lambda message: message.at)
     return NodeReport(
         started=hub.started,
@@ -266,9 +273,19 @@ def merge_processes(hub: ProcessReport, edges: Iterable[ProcessReport], query: T
         message=_message_code(merged, query, is_evicted=any(report.is_evicted for report in reports)),
         messages=merged,
         instances=sorted({name for report in reports for name in report.instances}),
-        connections=connections[:MAX_LISTED],
-        omitted=sum(report.omitted for report in reports) + len(connections[MAX_LISTED:]),
+        connections=connections,
+        omitted=sum(report.omitted for report in reports) + len(known) - len(connections),
     )
+
+
+def _shorten(connections: list[ConnectionReport], query: TraceQuery) -> list[ConnectionReport]:
+    """Return as many as are listed."""
+    listed, codes = list[ConnectionReport](), Counter[str]()
+    for each in connections:
+        codes[each.code] += 1
+        if codes[each.code] <= query.max_of_code:
+            listed.append(each)
+    return listed[:MAX_LISTED]
 
 
 def _add(total: MessageReport, part: MessageReport) -> None:

@@ -143,7 +143,9 @@ def _describe_message(message: MessageReport, node: NodeReport, answer: TraceAns
 def _describe_clients(message: MessageReport, node: NodeReport, query: TraceQuery) -> Iterator[str]:
     clients, whose = message.clients, f" of the user {query.user}" if query.user else ""
     written = clients.get("written", 0)
-    if written:
+    if query.user and not clients and not node.connections:
+        yield f"No connection of the user {query.user} is known."
+    elif written:
         last = message.delivered_at - message.at
         when = f", the last one after {last:.3f} s" if message.delivered_at else ""
         yield f"It was written to {_count(written, 'socket')}{whose}{when}."

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from math import inf
@@ -14,7 +15,6 @@ from aphlict.core.hub import Hub
 from aphlict.core.trace_report import (
     ABSENT,
     MAX_LISTED,
-    MAX_SHOWN,
     SERVED,
     WAITING,
     ConnectionReport,
@@ -69,7 +69,7 @@ class _Examination:
         self._pid = os.getpid()
         self._now = time.monotonic()
         self._context = server.context
-        self._limit = MAX_LISTED if query.connections or query.user else MAX_SHOWN
+        self._listed: Counter[str] = Counter()  # connections by code
         self._examined: list[int] = []  # numbers of connections, some of which may end meanwhile
         self._polls: dict[PollKey, EndedConnection] = {}  # the last answered poll of each client
         self._times: dict[tuple[str, int], float] = {}
@@ -235,7 +235,8 @@ class _Examination:
         """Whether to list a client; one that should be, but has no room, is counted."""
         if not self._is_listed(instance, channels, code):
             return False
-        has_room = len(self.report.connections) < self._limit
+        self._listed[code] += 1
+        has_room = len(self.report.connections) < MAX_LISTED and self._listed[code] <= self._query.max_of_code
         self.report.omitted += not has_room
         return has_room
 

@@ -219,6 +219,22 @@ async def test_a_client_that_left_before() -> None:
         assert connection(answer)["channels"] == ["a"]
 
 
+async def test_a_rare_reason_among_many_others() -> None:
+    async with running_node() as node:
+        await left(node, *[await subscribed(node.url(), "a") for _ in range(10)])
+        slow = await SlowClient(node).subscribe("a")
+        await slow.overflow("a")
+        await node.publish(M)
+        answer = await trace(node, "m")
+        assert clients(answer) == {"client_left": 10, "dropped_slow": 1}
+        [found] = answer["nodes"]
+        codes = [each["code"] for each in found["connections"]]
+        assert (codes.count("client_left"), codes.count("dropped_slow"), found["omitted"]) == (5, 1, 5)
+        listed = (await trace(node, "m", connections="1"))["nodes"][0]["connections"]
+        assert len(listed) == 11
+        slow.close()
+
+
 async def test_a_client_that_left_after_it_received_the_message() -> None:
     async with running_node() as node:
         browser = await subscribed(node.url(), "a")
