@@ -14,7 +14,17 @@ from aphlict.config.files import Read, read_file
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.core.hub import Hub, MessageReceipt
 from aphlict.core.message import Message, random_name
-from aphlict.core.metrics import DELIVERY, Histogram, Samples, client_samples, merge, node_samples, single
+from aphlict.core.metrics import (
+    DELIVERY,
+    PUBLISH,
+    Histogram,
+    Samples,
+    client_samples,
+    merge,
+    node_samples,
+    single,
+)
+from aphlict.core.overview import SAMPLE_INTERVAL, ProcessOverview, RecentEvents
 from aphlict.core.sequencer import Greeting, Report
 from aphlict.core.stats import SubscriberStats
 from aphlict.core.trace_report import NodeReport, TraceAnswer, TraceQuery, answer, merge_processes
@@ -25,7 +35,9 @@ from aphlict.server.auth import Credentials
 from aphlict.server.client_port import ClientHandler, NodeState
 from aphlict.server.http_connection import Handler
 from aphlict.server.limits import capacity_status, max_clients
+from aphlict.server.overview_maker import OverviewMaker
 from aphlict.server.server import Port, Server
+from aphlict.server.survey import Surveyor
 from aphlict.server.tracer import Tracer
 from aphlict.workers.edge_side import HubConnector, NoForwarder
 from aphlict.workers.hub_side import SWEEP_INTERVAL, EdgePool, total
@@ -58,7 +70,8 @@ class Node:
 
     `edge_listener` makes it the hub: a listening Unix socket for edges. `hub_address` makes it an edge: that socket's
     address. `fingerprint` and `started` (monotonic seconds) are those of the whole node: a hub that is replaced
-    keeps them. `credentials[i]` are those of `ports[i]`; `read` reads the files of peers.
+    keeps them. `credentials[i]` are those of `ports[i]`; `read` reads the files of peers. `events` are the
+    last lines of the log.
 
     `start`, then `drain` (gracefully) or `abort` (immediately), each once, in a running loop.
     """
@@ -74,6 +87,7 @@ class Node:
         edge_listener: socket.socket | None = None,
         hub_address: str | None = None,
         read: Read = read_file,
+        events: RecentEvents | None = None,
     ) -> None:
         self.settings = settings
         self._max_clients = max_clients(
@@ -97,11 +111,13 @@ class Node:
         )
         self.hub.origins.is_complete = not settings.peers and not is_edge
         self.hub.sequencer.on_gap = self._on_gap
-        self._delivery_times = Histogram(DELIVERY)
+        self._delivery_times, self._publish_times = Histogram(DELIVERY), Histogram(PUBLISH)
         self.hub.fan_out.on_delivered = self._on_delivered
         self._edges = EdgePool(self.hub, settings.processes) if edge_listener is not None else None
         self.server = Server(settings, ports, credentials, self._handlers(), self.hub.limit_counters)
         self._tracer = Tracer(self.hub, self.server)
+        self._surveyor = Surveyor(self.hub, self.server, events or RecentEvents())
+        self._overviews = OverviewMaker(self)
         self._link = None if hub_address is None else self._make_link(hub_address)
 
     def _make_link(self, hub_address: str) -> HubConnector:
@@ -110,7 +126,7 @@ class Node:
     def _handlers(self) -> Mapping[str, Handler]:
         handlers: dict[str, Handler] = {
             "client": ClientHandler(self.hub, time.monotonic, lambda: self.state),
-            "admin": AdminHandler(self, self.fingerprint, lambda: self.settings.limits),
+            "admin": AdminHandler(self, self.fingerprint, lambda: self.settings.limits, self._publish_times),
         }
         return {name: handlers[name] for name in {port.settings.type for port in self._ports}}
 
@@ -165,6 +181,9 @@ class Node:
             self.server.every(SWEEP_INTERVAL, lambda: edges.sweep(time.monotonic()))
             self.server.every(HOUSEKEEPING_INTERVAL, edges.send_origins)
         self.server.every(SWEEP_INTERVAL, self._check_peers)
+        if self._link is None:
+            self._overviews.sample()
+            self.server.every(SAMPLE_INTERVAL, self._overviews.sample)
 
     def _check_peers(self) -> None:
         """Give up messages of other nodes that are overdue, and find out whether all of them have been heard."""
@@ -288,6 +307,7 @@ class Node:
         parts = [client_samples(self.hub), self.server.samples(), self._delivery_times.samples()]
         if self._relay is not None:  # it is no edge
             parts += [node_samples(self.hub), self._relay.samples(), self._node_samples()]
+            parts.append(self._publish_times.samples())
         return self.server.process.name, merge(parts)
 
     def _node_samples(self) -> Samples:
@@ -299,6 +319,27 @@ class Node:
                 "aphlict_connections_limit": self._max_clients * count,
             }
         )
+
+    async def overview(self) -> bytes:
+        """Return the overview of the node as JSON."""
+        return await self._overviews.get()
+
+    def facts(self) -> dict[str, Any]:
+        """Part of NodeFacts."""
+        return {
+            "fingerprint": self.fingerprint,
+            "state": self.state.value,
+            "uptime": time.monotonic() - self._started,
+            "peers": [] if self._relay is None else self._relay.status(),
+        }
+
+    async def survey(self) -> list[ProcessOverview]:
+        """Part of NodeFacts."""
+        return [await self._surveyor.survey()]
+
+    def history_size(self, instance: str, /) -> int:
+        """Part of NodeFacts."""
+        return len(self.hub.instances[instance].history) if instance in self.hub.instances else 0
 
     async def trace(self, query: TraceQuery, *, asks_peers: bool) -> TraceAnswer:
         """Find out what became of a message, at this node and at its peers."""

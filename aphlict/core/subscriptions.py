@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from aphlict.core.budget import Budget, Holder
@@ -87,6 +88,19 @@ class SubscriptionIndex:
 
     def __len__(self) -> int:
         return len(self._single) + len(self._sets)
+
+    def count(self, name: str) -> int:
+        """Return the number of receivers of a channel."""
+        receivers = self._sets.get(name)
+        return int(name in self._single) if receivers is None else len(receivers.members)
+
+    def names_of_single(self, limit: int) -> list[str]:
+        """Return some of the channels that have one receiver."""
+        return list(islice(self._single, limit))
+
+    def names_of_shared(self) -> list[str]:
+        """Return all channels that have more than one receiver."""
+        return list(self._sets)
 
     def add(self, name: str, receiver: Receiver) -> None:
         """Subscribe a receiver to a channel."""

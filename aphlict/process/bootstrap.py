@@ -26,6 +26,7 @@ from aphlict.server.access import is_loopback
 from aphlict.server.admin_port import load_renderer
 from aphlict.server.auth import Credentials, load_credentials
 from aphlict.server.client_port import load_script
+from aphlict.server.console_files import load_console
 from aphlict.tls.certificates import CertificateReport, inspect_server
 from aphlict.tls.ssl_context import client_context
 from aphlict.tokens.keys import read_keys
@@ -112,6 +113,7 @@ def bootstrap(
             warnings.insert(0, pidfile.stale)
         load_script()  # the owner may not be allowed to read its folder
         load_renderer()
+        load_console()
         if owner is not None:
             privileges.drop(owner)
         console = console and all(each.path != STDERR_PATH for each in settings.logs)

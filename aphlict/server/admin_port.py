@@ -22,12 +22,13 @@ from aphlict.core.message import (
     parse_message,
     read_traceparent,
 )
-from aphlict.core.metrics import PUBLISH, Histogram, Samples
+from aphlict.core.metrics import Histogram, Samples
+from aphlict.core.overview import OVERVIEW_PATH
 from aphlict.core.sequencer import MAX_NUMBER, Greeting, Report
 from aphlict.core.trace_report import TRACE_PATH, TraceAnswer, TraceQuery
 from aphlict.core.trace_text import describe_trace
 from aphlict.errors import AphlictError, BadRequest, MethodNotAllowed, NotFound, Overloaded, TooManyTraces
-from aphlict.log_events import PUBLISHED, TRACE_FAILED, trace_of
+from aphlict.log_events import PUBLISHED, REQUEST_FAILED, trace_of
 from aphlict.protocol.http import (
     DEFAULT_INSTANCE,
     JSON,
@@ -37,12 +38,14 @@ from aphlict.protocol.http import (
     Request,
     parse_query,
 )
+from aphlict.server.console_files import is_console, load_console
 from aphlict.server.http_connection import HTTPConnection
 
 log = logging.getLogger(__name__)
 
 METRICS_PATH = "/metrics"
 MAX_TRACES = 8  # at a time, of which one is computed
+DATA = {**JSON, "Cache-Control": "no-store", **PRIVATE}
 MAX_SLICE_SECONDS = 0.005  # of parsing a list, after which other work of the loop has its turn
 NODE_FIELD_KEY, ORIGIN_FIELD_KEY = NODE_FIELD.lower(), ORIGIN_FIELD.lower()
 MAX_NODE_FINGERPRINT = 64  # characters
@@ -63,6 +66,9 @@ class NodeAPI(Protocol):
     def metrics(self, done: Callable[[Samples], None], /) -> None:
         """Report the metrics of the node."""
 
+    def overview(self) -> Coroutine[Any, Any, bytes]:
+        """Return the overview of the node as JSON."""
+
     def trace(self, query: TraceQuery, /, *, asks_peers: bool) -> Coroutine[Any, Any, TraceAnswer]:
         """Find out what became of a message, at the node and, with `asks_peers`, at its peers."""
 
@@ -82,12 +88,25 @@ Renderer = Callable[[Samples, str], tuple[str, bytes]]  # of samples, for a valu
 class AdminHandler:
     """Handler of the admin ports."""
 
-    def __init__(self, node: NodeAPI, fingerprint: str, limits: Callable[[], Limits]) -> None:
+    def __init__(
+        self, node: NodeAPI, fingerprint: str, limits: Callable[[], Limits], publish_times: Histogram
+    ) -> None:
+        """`publish_times` counts the time of each POST."""
         self._node = node
         self._fingerprint = fingerprint
         self._limits = limits
-        self._durations = Histogram(PUBLISH)
-        self._traces: set[asyncio.Task[None]] = set()
+        self._publish_times = publish_times
+        self._tasks: set[asyncio.Task[None]] = (
+            set()
+        )  # requests whose responses need several turns of the loop
+        self._console = load_console()
+        self._routes = {
+            "/status": self._on_status,
+            "/status/": self._on_status,
+            METRICS_PATH: self._on_metrics,
+            TRACE_PATH: self._on_trace,
+            OVERVIEW_PATH: self._on_overview,
+        }
 
     @property
     def max_body_size(self) -> int:
@@ -106,31 +125,22 @@ class AdminHandler:
             if request.method != "POST":
                 raise MethodNotAllowed(request.method, path, "POST")
             self._on_publish(connection, request, body)
-        elif path in ("/status/", "/status"):
-            if request.method not in ("GET", "HEAD"):
-                raise MethodNotAllowed(request.method, path, "GET, HEAD")
-            self._on_status(connection, request)
-        elif path == METRICS_PATH:
-            if request.method not in ("GET", "HEAD"):
-                raise MethodNotAllowed(request.method, path, "GET, HEAD")
-            self._on_metrics(connection, request)
-        elif path == TRACE_PATH:
-            if request.method not in ("GET", "HEAD"):
-                raise MethodNotAllowed(request.method, path, "GET, HEAD")
-            self._on_trace(connection, request)
-        else:
+            return
+        respond = self._console.respond if is_console(path) else self._routes.get(path)
+        if respond is None:
             raise NotFound(
-                "not found: use POST / to publish, GET /status/ for the status, GET /metrics for the metrics, or"
-                " GET /trace to trace a message"
+                "not found: use POST / to publish, GET /status/ for the status, GET /overview for an overview,"
+                " GET /metrics for the metrics, GET /trace to trace a message, or open /console in a browser"
             )
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(request.method, path, "GET, HEAD")
+        respond(connection, request)
 
     def _on_metrics(self, connection: HTTPConnection, request: Request) -> None:
         def on_samples(samples: Samples) -> None:
             accept = request.headers.get("accept", "")
-            kind, body = load_renderer()({**samples, **self._durations.samples()}, accept)
-            connection.respond_to(
-                request, 200, {"Content-Type": kind, "Cache-Control": "no-store", **PRIVATE}, body
-            )
+            kind, body = load_renderer()(samples, accept)
+            connection.respond_to(request, 200, {**DATA, "Content-Type": kind}, body)
 
         self._node.metrics(lambda samples: connection.call(request, on_samples, samples))
 
@@ -141,21 +151,37 @@ class AdminHandler:
         if len(self._traces) >= MAX_TRACES:
             raise TooManyTraces(f"{MAX_TRACES} other traces are being computed, one after the other")
 
-        async def respond() -> None:
-            try:
-                found = await self._node.trace(query, asks_peers=asks_peers)
-                if asks_peers:
-                    found.text = describe_trace(found)
-                body = encode(found)
-            except Exception:
-                log.exception(TRACE_FAILED)
-                connection.reject(AphlictError("internal error; see the log of the server"), request)
-            else:
-                connection.respond_to(request, 200, {**JSON, **PRIVATE}, body)
+        async def trace() -> bytes:
+            found = await self._node.trace(query, asks_peers=asks_peers)
+            if asks_peers:
+                found.text = describe_trace(found)
+            return encode(found)
 
-        task = asyncio.get_running_loop().create_task(respond())
+        task = self._respond_later(connection, request, trace())
         self._traces.add(task)
         task.add_done_callback(self._traces.discard)
+
+    def _on_overview(self, connection: HTTPConnection, request: Request) -> None:
+        self._respond_later(connection, request, self._node.overview())
+
+    def _respond_later(
+        self, connection: HTTPConnection, request: Request, work: Coroutine[Any, Any, bytes]
+    ) -> "asyncio.Task[None]":
+        """Respond with the JSON that `work` returns. Returns the task."""
+
+        async def respond() -> None:
+            try:
+                body = await work
+            except Exception:
+                log.exception(REQUEST_FAILED, request.method, request.path)
+                connection.reject(AphlictError("internal error; see the log of the server"), request)
+            else:
+                connection.respond_to(request, 200, DATA, body)
+
+        task = asyncio.get_running_loop().create_task(respond())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _on_status(self, connection: HTTPConnection, request: Request) -> None:
         if fingerprint := request.headers.get(NODE_FIELD_KEY):
@@ -240,7 +266,7 @@ class AdminHandler:
                 for message, result in zip(messages, results, strict=False):
                     trace = trace_of(message.traceparent)
                     log.debug(PUBLISHED, message.unique_id, message.channels, result, trace)
-            self._durations.observe(time.monotonic() - begin)
+            self._publish_times.observe(time.monotonic() - begin)
             body = {"fingerprint": self._fingerprint, **({"receipts": results} if is_batch else results[0])}
             if len(results) == len(messages):
                 connection.respond_to(request, 200, JSON, encode(body))

@@ -5,12 +5,14 @@ import gc
 import os
 import resource
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
 from aphlict.core.metrics import LAG, PAUSE, Histogram, Samples, single
 
 INTERVAL = 0.25  # seconds between two measurements of the lag
+RECENT = 20  # measurements: those of 5 s
 _PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 _STATM, _DESCRIPTORS = Path("/proc/self/statm"), Path("/proc/self/fd")
 
@@ -21,6 +23,7 @@ class PauseMonitor:
 
     def __init__(self) -> None:
         self.lag = Histogram(LAG)
+        self._recent: deque[float] = deque(maxlen=RECENT)
         self.pauses = Histogram(PAUSE)
         self._due = 0.0
         self._collecting_since = 0.0
@@ -42,7 +45,9 @@ class PauseMonitor:
         self._timer = loop.call_at(self._due, self._on_time, loop)
 
     def _on_time(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.lag.observe(max(0.0, loop.time() - self._due))
+        lag = max(0.0, loop.time() - self._due)
+        self.lag.observe(lag)
+        self._recent.append(lag)
         self._schedule(loop)
 
     def _on_collection(self, phase: str, _info: Mapping[str, int]) -> None:
@@ -50,6 +55,10 @@ class PauseMonitor:
             self._collecting_since = time.perf_counter()
         else:
             self.pauses.observe(time.perf_counter() - self._collecting_since)
+
+    def recent_lag(self) -> float:
+        """Return the highest of the last measurements."""
+        return max(self._recent, default=0.0)
 
     def samples(self) -> Samples:
         """Return the samples."""
@@ -65,6 +74,10 @@ class ProcessMonitor:
         self.name = f"{os.getpid()} {self._started}"  # of no other process until the machine is restarted
         self._others = len(list(_DESCRIPTORS.iterdir())) - 1 - sockets  # the descriptor that lists them
 
+    def memory(self) -> int:
+        """Return the resident memory in bytes."""
+        return int(_STATM.read_text().split()[1]) * _PAGE_SIZE
+
     def samples(self, sockets: int) -> Samples:
         """Return the samples; `sockets` are those that come and go."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -74,7 +87,7 @@ class ProcessMonitor:
         return single(
             {
                 "process_cpu_seconds_total": usage.ru_utime + usage.ru_stime,
-                "process_resident_memory_bytes": int(_STATM.read_text().split()[1]) * _PAGE_SIZE,
+                "process_resident_memory_bytes": self.memory(),
                 "process_start_time_seconds": self._started,
                 "process_open_fds": open_files,
                 "process_max_fds": allowed,

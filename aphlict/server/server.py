@@ -59,7 +59,7 @@ class Server:
         for acceptor, each in zip(self._acceptors, credentials, strict=True):
             acceptor.set_credentials(each)
         self._listeners: list[Listener] = []
-        self._pauses = PauseMonitor()
+        self.pauses = PauseMonitor()
         self.process = ProcessMonitor(len(self.context.poller))
         self._next_sweep: asyncio.Handle | None = None  # of a sweep that takes several turns of the loop
         self._cleanup = ExitStack()
@@ -72,8 +72,8 @@ class Server:
         """Start all listeners: they accept when this returns."""
         self.context.poller.start()
         self._cleanup.callback(self.context.poller.close)
-        self._pauses.start()
-        self._cleanup.callback(self._pauses.stop)
+        self.pauses.start()
+        self._cleanup.callback(self.pauses.stop)
         self._cleanup.callback(self._cancel_sweep)
         self.every(TICK, self.tick)
         self.every(LOG_INTERVAL, self.context.limit_counters.sweep)
@@ -105,7 +105,7 @@ class Server:
                 certificates[name] = min(expires, certificates.get(name, expires))
         return {
             **context.counters.samples(),
-            **self._pauses.samples(),
+            **self.pauses.samples(),
             **self.process.samples(len(context.poller)),
             **single(
                 {
