@@ -16,7 +16,7 @@ class AphlictError(Exception):
     limit: str | None = None  # configuration key of the limit that was reached
     limit_detail = ""  # for the log line of the limit
     retry_after: int | None = None  # seconds, for Retry-After
-    challenge: str | None = None  # WWW-Authenticate of the HTTP response
+    challenges: tuple[str, ...] = ()  # WWW-Authenticate of the HTTP response, one line each
     channels: tuple[str, ...] = ()  # the refused ones, where others of the same request might be accepted
 
     def __init__(self, sentence: str = "", *, code: str | None = None) -> None:
@@ -205,7 +205,7 @@ class Unauthorized(AphlictError):
     code = "unauthorized"
     http_status = 401
     limit = "admin.secret"
-    challenge = 'Bearer realm="aphlict"'
+    challenges = ('Bearer realm="aphlict"', 'Basic realm="aphlict", charset="UTF-8"')
 
 
 class BufferFull(InvalidMessage):
@@ -338,7 +338,7 @@ class InvalidToken(BadRequest):
     code = "token_invalid"
     http_status = 401
     close_code = 4001
-    challenge = 'Bearer realm="aphlict", error="invalid_token"'
+    challenges = ('Bearer realm="aphlict", error="invalid_token"',)
 
 
 class TokenExpired(InvalidToken):
@@ -351,7 +351,7 @@ class TokenMissing(InvalidToken):
     """The port requires a token and the request has none."""
 
     code = "token_missing"
-    challenge = 'Bearer realm="aphlict"'
+    challenges = ('Bearer realm="aphlict"',)
 
 
 class Forbidden(BadRequest):
@@ -359,7 +359,7 @@ class Forbidden(BadRequest):
 
     code = "forbidden"
     http_status = 403
-    challenge = 'Bearer realm="aphlict", error="insufficient_scope"'
+    challenges = ('Bearer realm="aphlict", error="insufficient_scope"',)
 
 
 class InstanceForbidden(Forbidden):

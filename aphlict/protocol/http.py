@@ -299,8 +299,8 @@ def error_fields(error: AphlictError) -> dict[str, str]:
         fields["Allow"] = error.allowed
     if error.retry_after is not None:
         fields["Retry-After"] = str(error.retry_after)
-    if error.challenge is not None:
-        fields["WWW-Authenticate"] = error.challenge
+    if error.challenges:  # a line for each: a browser may take a comma for a part of the first one
+        fields["WWW-Authenticate"] = "\r\nWWW-Authenticate: ".join(error.challenges)
     return fields
 
 

@@ -1,15 +1,17 @@
 """Access checks on the head of a request: its origin, its host name, and the secret of an admin port."""
 
+import binascii
 import hmac
 import re
 import socket
+from base64 import b64decode
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 
 from aphlict.config.descriptions import shorten
-from aphlict.config.origins import Origins
+from aphlict.config.origins import DEFAULT_PORTS, Origins
 from aphlict.config.settings import ServerSettings, Settings
 from aphlict.errors import CrossSiteRequest, HostNotAllowed, OriginForbidden, Unauthorized
 from aphlict.protocol.addresses import unmapped
@@ -26,7 +28,9 @@ MAX_KNOWN_HOSTS = 64  # values of Host that are cached
 MAX_LOCAL_ADDRESSES = 64  # addresses of this machine that are cached
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(?::[0-9]*)?")
+_ORIGIN_PARTS = re.compile(r"(https?)://([^/?#@\s]+)")
 _BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE)
+_BASIC = re.compile(r"basic +([A-Za-z0-9+/]+={0,2})", re.IGNORECASE)
 
 
 class HostNames:
@@ -35,6 +39,14 @@ class HostNames:
     def __init__(self, server: ServerSettings, local_names: Collection[str]) -> None:
         self._names = frozenset(map(normalize_host, (*local_names, *server.admin_hosts, server.address)))
         self._known: set[str] = set()  # values of Host that have passed the check
+
+    def identify(self, header: str) -> bool:
+        """Whether a `Host` is an address, or a name that is known to be this machine's.
+
+        Stricter than `accept`: others in a private network may have names there.
+        """
+        name = host_of(header)
+        return name is not None and (name in self._names or name == "localhost" or _is_address(name))
 
     def accept(self, header: str) -> bool:
         """Whether a `Host` is an address, or a name of this machine or of a private network."""
@@ -52,7 +64,11 @@ class AdminAccess:
     """Access to one admin port.
 
     Host names are checked for requests to a loopback address, as a page whose name resolves to it (DNS rebinding) may
-    reach a server there; and for all requests if `admin.hosts` is set.
+    reach a server there; for requests that browsers make for the console; and for all requests if `admin.hosts` is
+    set.
+
+    The only pages that may send requests are those of this port itself, which are the console. A browser may send the
+    secret with requests of other pages as well: authentication does not replace these checks.
     """
 
     def __init__(self, server: ServerSettings, host_names: HostNames) -> None:
@@ -62,26 +78,60 @@ class AdminAccess:
             *self._secrets,
             *([server.metrics_secret.encode()] if server.metrics_secret else []),
         ]
+        self._schemes = {"https"} if server.tls else {"http", "https"}  # a proxy may terminate TLS
         self._checks_all_hosts = bool(server.admin_hosts) or is_loopback(server.address)
 
     def check(
-        self, headers: Mapping[str, str], local_address: Callable[[], str], *, reads_metrics: bool = False
+        self,
+        headers: Mapping[str, str],
+        local_address: Callable[[], str],
+        *,
+        is_console: bool = False,
+        reads_metrics: bool = False,
     ) -> None:
-        """Check a request. `local_address` returns the address of this server that received it; `reads_metrics`: it
-        may have `metrics.secret` instead of `admin.secret`.
+        """Check a request. `local_address` returns the address of this server that received it; `is_console`: it is
+        for the console or its data; `reads_metrics`: it may have `metrics.secret` instead of `admin.secret`.
 
         Raises CrossSiteRequest, HostNotAllowed or Unauthorized.
         """
-        _check_site(headers)
-        host = headers.get("host", "")
-        if not self._host_names.accept(host) and (self._checks_all_hosts or is_loopback(local_address())):
+        self._check_site(headers)
+        self._check_host(headers, local_address, is_console=is_console)
+        secrets = self._metrics_secrets if reads_metrics else self._secrets
+        if secrets:
+            _check_secret(headers.get("authorization", ""), secrets)
+
+    def _check_site(self, headers: Mapping[str, str]) -> None:
+        """Reject requests that a page of another origin caused. Browsers add these headers, and pages cannot remove
+        them (Fetch, 2.2.2)."""
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+        if origin is not None and not (self._is_own(origin, headers) and site in (None, "same-origin")):
+            raise CrossSiteRequest(
+                f"web pages may not send requests to an admin port: this one is from {shorten(origin)}"
+            )
+        if site is not None and site not in SAME_SITE:
+            raise CrossSiteRequest(
+                "web pages may not send requests to an admin port, nor redirect a browser to it"
+            )
+
+    def _is_own(self, origin: str, headers: Mapping[str, str]) -> bool:
+        """Whether a page was loaded from this port, by the name or address that its request has as well."""
+        match = _ORIGIN_PARTS.fullmatch(origin.casefold())
+        if match is None or match[1] not in self._schemes:
+            return False
+        authority = headers.get("host", "").casefold().removesuffix(f":{DEFAULT_PORTS[match[1]]}")
+        return match[2] == authority
+
+    def _check_host(
+        self, headers: Mapping[str, str], local_address: Callable[[], str], *, is_console: bool
+    ) -> None:
+        host, names = headers.get("host", ""), self._host_names
+        is_known = names.accept(host) and ("origin" not in headers or names.identify(host))
+        is_page = is_console or "origin" in headers
+        if not is_known and (is_page or self._checks_all_hosts or is_loopback(local_address())):
             raise HostNotAllowed(
                 f"{shorten(host_of(host) or host)} is not known as a name of this server: use its address, or add the"
                 " name to 'admin.hosts'"
             )
-        secrets = self._metrics_secrets if reads_metrics else self._secrets
-        if secrets:
-            _check_secret(headers.get("authorization", ""), secrets)
 
 
 class OriginAccess:
@@ -131,26 +181,28 @@ class OriginAccess:
         return {} if self._is_admin else self._origins.fields(headers.get("origin"))
 
 
-def _check_site(headers: Mapping[str, str]) -> None:
-    """Reject requests that a page caused. Browsers add these headers, and pages cannot remove them (Fetch, 2.2.2)."""
-    if "origin" in headers:
-        raise CrossSiteRequest(
-            f"web pages may not send requests to an admin port: this one is from {shorten(headers['origin'])}"
-        )
-    if headers.get("sec-fetch-site", "none") not in SAME_SITE:
-        raise CrossSiteRequest(
-            "web pages may not send requests to an admin port, nor redirect a browser to it"
-        )
-
-
 def _check_secret(header: str, secrets: Sequence[bytes]) -> None:
-    match = _BEARER.fullmatch(header)
-    if match is None:
-        raise Unauthorized("this admin port requires a secret: send 'Authorization: Bearer SECRET'")
-    value = match[1].encode()
+    value = _read_secret(header)
+    if value is None:
+        raise Unauthorized(
+            "this admin port requires a secret: send 'Authorization: Bearer SECRET', or the secret as the password"
+            " of any user"
+        )
     matches = [hmac.compare_digest(value, secret) for secret in secrets]  # all: constant time
     if not any(matches):
         raise Unauthorized("the secret in 'Authorization' is not one of this admin port")
+
+
+def _read_secret(header: str) -> bytes | None:
+    """Return the secret in an `Authorization`: a token (RFC 6750), or the password of any user (RFC 7617)."""
+    if match := _BEARER.fullmatch(header):
+        return match[1].encode()
+    match = _BASIC.fullmatch(header)
+    try:
+        _, colon, password = b64decode(match[1], validate=True).partition(b":") if match else (b"", b"", b"")
+    except binascii.Error:
+        return None
+    return password if colon else None
 
 
 def host_of(header: str) -> str | None:

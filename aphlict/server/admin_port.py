@@ -115,8 +115,13 @@ class AdminHandler:
 
     def check_head(self, connection: HTTPConnection, request: Request, /) -> None:
         """Check the right to send the request. Raises CrossSiteRequest, HostNotAllowed or Unauthorized."""
-        access = connection.port.access
-        access.check(request.headers, connection.local_address, reads_metrics=request.path == METRICS_PATH)
+        path = request.path
+        connection.port.access.check(
+            request.headers,
+            connection.local_address,
+            is_console=path == OVERVIEW_PATH or is_console(path),
+            reads_metrics=path == METRICS_PATH,
+        )
 
     def on_request(self, connection: HTTPConnection, request: Request, body: bytes, /) -> None:
         """Respond to a request, now or later. Raises AphlictError."""

@@ -54,6 +54,11 @@ class ConsoleFiles:
                 path = CONSOLE_PATH if name == PAGE else f"{CONSOLE_PATH}/{name}"
                 self._files[path] = _File(body, {"Content-Type": TYPES[suffix], "ETag": etag, **FIELDS})
 
+    @property
+    def paths(self) -> list[str]:
+        """Return the paths of the files."""
+        return list(self._files)
+
     def respond(self, connection: HTTPConnection, request: Request) -> None:
         """Respond to a GET or HEAD; with 304 if the browser has the file. Raises NotFound."""
         found = self._files.get(request.path)

@@ -1,6 +1,7 @@
 """Access to an admin port: no web pages, no foreign host names, and the secret if one is set."""
 
 import json
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.support.nodes import RunningNode, receive, running_node, subscribed
 
 SECRET, ANOTHER = "a secret of many letters".replace(" ", "-"), "another-secret-of-many-letters"
 NAMES = ("web1", "web1.example.com")
+CHALLENGES = 'Bearer realm="aphlict", Basic realm="aphlict", charset="UTF-8"'
 
 
 def make_access(**keys: Any) -> AdminAccess:
@@ -42,16 +44,101 @@ def at(node: RunningNode, path: str = "/") -> str:
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
         {"sec-fetch-site": "same-origin", "origin": "http://evil.example:22281"},
+        {"sec-fetch-site": "none, same-origin"},
     ],
 )
-def test_a_page_is_rejected(headers: dict[str, str]) -> None:
+@pytest.mark.parametrize("host", [{}, {"host": "localhost:22281"}])
+def test_a_page_is_rejected(headers: dict[str, str], host: dict[str, str]) -> None:
     with pytest.raises(CrossSiteRequest):
-        check(make_access(), headers)
+        check(make_access(), {**headers, **host})
 
 
 @pytest.mark.parametrize("headers", [{}, {"sec-fetch-site": "none"}, {"sec-fetch-site": "same-origin"}])
 def test_other_requests_are_accepted(headers: dict[str, str]) -> None:
     check(make_access(), headers)
+
+
+# The console: pages of the port itself
+
+TLS = {"ssl_key": "key", "ssl_cert": "cert"}
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("http://localhost:22281", "localhost:22281"),
+        ("http://LOCALHOST:22281", "localhost:22281"),
+        ("http://127.0.0.1:22281", "127.0.0.1:22281"),
+        ("http://[::1]:22281", "[::1]:22281"),
+        ("http://10.0.0.5:22281", "10.0.0.5:22281"),
+        ("http://web1.example.com", "web1.example.com"),
+        ("http://web1.example.com", "web1.example.com:80"),
+        ("https://web1.example.com", "web1.example.com:443"),
+        ("https://console.example.com:8443", "console.example.com:8443"),
+    ],
+)
+@pytest.mark.parametrize("site", [{}, {"sec-fetch-site": "same-origin"}])
+@pytest.mark.parametrize("local_address", ["127.0.0.1", "10.0.0.5"])
+def test_a_page_of_the_port_itself(origin: str, host: str, site: dict[str, str], local_address: str) -> None:
+    access = make_access(listen="0.0.0.0", admin_hosts=("console.example.com",))
+    check(access, {"origin": origin, "host": host, **site}, local_address)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "site"),
+    [
+        ("http://localhost:22280", "localhost:22281", {}),  # the client port
+        ("http://localhost", "localhost:22281", {}),
+        ("http://localhost:22281", "localhost", {}),
+        ("http://localhost:22281", "127.0.0.1:22281", {}),
+        ("http://localhost:22281", "", {}),
+        ("http://", "", {}),
+        ("", "", {}),
+        ("null", "null", {}),
+        ("localhost:22281", "localhost:22281", {}),
+        ("ftp://localhost:22281", "localhost:22281", {}),
+        ("http://localhost:22281/", "localhost:22281", {}),
+        ("http://evil@localhost:22281", "localhost:22281", {}),
+        ("http://localhost:22281 http://evil.example", "localhost:22281", {}),
+        ("http://localhost:22281, http://evil.example", "localhost:22281", {}),
+        ("http://localhost:22281, http://localhost:22281", "localhost:22281", {}),
+        ("http://localhost:22281", "localhost:22281", {"sec-fetch-site": "same-site"}),
+        ("http://localhost:22281", "localhost:22281", {"sec-fetch-site": "cross-site"}),
+        ("http://localhost:22281", "localhost:22281", {"sec-fetch-site": "none"}),
+        ("http://localhost:22281", "localhost:22281", {"sec-fetch-site": ""}),
+        ("http://localhost:22281", "localhost:22281", {"sec-fetch-site": "same-origin, same-origin"}),
+    ],
+)
+def test_a_page_that_only_resembles_one_of_the_port(origin: str, host: str, site: dict[str, str]) -> None:
+    with pytest.raises(CrossSiteRequest):
+        check(make_access(), {"origin": origin, "host": host, **site})
+
+
+def test_with_tls_a_page_without_it_is_another() -> None:
+    headers = {"host": "localhost:22281"}
+    check(make_access(**TLS), {**headers, "origin": "https://localhost:22281"})
+    with pytest.raises(CrossSiteRequest):
+        check(make_access(**TLS), {**headers, "origin": "http://localhost:22281"})
+
+
+@pytest.mark.parametrize(
+    "name", ["evil.example", "web1.example.com.evil.example", "evil.local", "evil.lan", "evil", "a.localhost"]
+)
+@pytest.mark.parametrize("local_address", ["127.0.0.1", "10.0.0.5"])
+def test_a_page_whose_name_was_pointed_at_this_server(name: str, local_address: str) -> None:
+    """DNS rebinding: the page has the origin of the port, under a name that others may give it. In a private network
+    that is any name without a dot, too."""
+    headers = {"origin": f"http://{name}:22281", "host": f"{name}:22281", "sec-fetch-site": "same-origin"}
+    with pytest.raises(HostNotAllowed):
+        check(make_access(listen="0.0.0.0"), headers, local_address)
+
+
+@pytest.mark.parametrize("local_address", ["127.0.0.1", "10.0.0.5"])
+def test_names_are_checked_for_the_console_everywhere(local_address: str) -> None:
+    access = make_access(listen="0.0.0.0")
+    access.check({"host": "web1.example.com"}, lambda: local_address, is_console=True)
+    with pytest.raises(HostNotAllowed):
+        access.check({"host": "evil.example"}, lambda: local_address, is_console=True)
 
 
 async def test_a_page_cannot_publish() -> None:
@@ -180,11 +267,44 @@ async def test_a_health_check_without_a_host() -> None:
 # Secrets
 
 
+def basic(user: str, password: str) -> str:
+    """The field of a browser."""
+    return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
 @pytest.mark.parametrize(
-    "header", [f"Bearer {SECRET}", f"bearer {SECRET}", f"Bearer  {SECRET}", f"Bearer {ANOTHER}"]
+    "header",
+    [
+        f"Bearer {SECRET}",
+        f"bearer {SECRET}",
+        f"Bearer  {SECRET}",
+        f"Bearer {ANOTHER}",
+        basic("", SECRET),
+        basic("anyone", ANOTHER),
+        basic("é", SECRET),
+        basic("anyone", SECRET).replace("Basic", "bAsIc "),
+    ],
 )
 def test_right_secrets(header: str) -> None:
     check(make_access(admin_secret=f"{SECRET}\n{ANOTHER}"), {"authorization": header})
+
+
+def test_a_secret_with_a_colon() -> None:
+    secret = f":{SECRET}:"
+    for header in (f"Bearer {secret}", basic("anyone", secret)):
+        check(make_access(admin_secret=secret), {"authorization": header})
+
+
+@pytest.mark.parametrize("path_is_of_metrics", [True, False])
+def test_the_secret_for_metrics_as_a_password(path_is_of_metrics: bool) -> None:
+    access = make_access(admin_secret=SECRET, metrics_secret=ANOTHER)
+    headers = {"authorization": basic("prometheus", ANOTHER)}
+    if path_is_of_metrics:
+        access.check(headers, lambda: "127.0.0.1", reads_metrics=True)
+    else:
+        for is_console in (True, False):
+            with pytest.raises(Unauthorized):
+                access.check(headers, lambda: "127.0.0.1", is_console=is_console)
 
 
 @pytest.mark.parametrize(
@@ -200,6 +320,22 @@ def test_right_secrets(header: str) -> None:
         f"Bearer {SECRET}, Bearer {SECRET}",
         f"Bearer {SECRET}\n{ANOTHER}",
         "Bearer \xe9",
+        basic("anyone", ""),
+        basic(SECRET, ""),
+        basic(SECRET, "x"),
+        basic("anyone", f":{SECRET}"),
+        basic("anyone", f"{SECRET}\n{ANOTHER}"),
+        f"Basic {b64encode(SECRET.encode()).decode()}",
+        f"Basic {b64encode(SECRET.encode()).decode()}=",
+        "Basic",
+        "Basic ",
+        "Basic :",
+        "Basic =",
+        "Basic a",
+        f"{basic('anyone', SECRET)}, {basic('anyone', SECRET)}",
+        f"{basic('anyone', SECRET)} x",
+        basic("anyone", SECRET).replace("Basic", "Bearer"),
+        basic("anyone", SECRET).replace("Basic", "Digest"),
     ],
 )
 def test_wrong_secrets(header: str) -> None:
@@ -231,7 +367,7 @@ async def test_a_rejection_does_not_reveal_the_secret(caplog: pytest.LogCaptureF
         ):
             answer = await curl(at(node, path), *options)
             assert answer.status == 401
-            assert answer.headers["www-authenticate"] == 'Bearer realm="aphlict"'
+            assert answer.headers["www-authenticate"] == CHALLENGES
             assert list(answer.json) == ["error", "code"]
         status = (await curl(at(node, "/status/"), "-H", f"Authorization: Bearer {SECRET}")).json
         assert status["messages.in"] == 0

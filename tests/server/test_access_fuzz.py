@@ -65,3 +65,37 @@ def test_random_fields_raise_rejections_only(headers: dict[str, str]) -> None:
     with suppress(CrossSiteRequest, HostNotAllowed, Unauthorized):
         access.check(headers, lambda: "127.0.0.1")
         raise AssertionError("accepted without the secret")
+
+
+@given(HEADER, st.sampled_from(["basic", "Basic ", "bearer"]))
+@example("Og==", "basic")  # ":"
+def test_random_credentials_are_refused(text: str, scheme: str) -> None:
+    server = ServerSettings(type="admin", port=1, admin_secret="a-secret-of-many-letters")
+    access = AdminAccess(server, HostNames(server, []))
+    with suppress(Unauthorized):
+        access.check({"authorization": f"{scheme} {text}"}, lambda: "127.0.0.1")
+        raise AssertionError("accepted without the secret")
+
+
+AUTHORITY = st.lists(PIECES | st.sampled_from(["localhost", "web1.example.com", ":1"]), max_size=4).map(
+    "".join
+)
+
+
+@given(st.sampled_from(["http://", "https://", "HTTP://", "", "ws://"]), AUTHORITY, AUTHORITY | st.none())
+@example("http://", "localhost:1", None)
+def test_an_accepted_page_is_one_of_this_server(scheme: str, origin: str, host: str | None) -> None:
+    host = origin if host is None else host
+    server = ServerSettings(type="admin", port=1, listen="0.0.0.0")
+    access = AdminAccess(server, HostNames(server, ["web1.example.com"]))
+    try:
+        access.check({"origin": scheme + origin, "host": host}, lambda: "10.0.0.5")
+    except (CrossSiteRequest, HostNotAllowed):
+        return
+    page = urlsplit(scheme + origin)
+    default = {"http": ":80", "https": ":443"}[page.scheme]
+    assert page.netloc.casefold() == host.casefold().removesuffix(default)
+    assert (page.path, page.query, page.fragment, page.username) == ("", "", "", None)
+    name = (page.hostname or "").rstrip(".")
+    if name not in ("localhost", "web1.example.com", "0.0.0.0"):
+        ip_address(name)

@@ -93,7 +93,9 @@ async def test_a_secret_is_requested_by_a_challenge() -> None:
     async with running_node(admin={"admin.secret": "x" * 16}) as node:
         answer = await curl(f"http://localhost:{node.admin_port}/status/")
         assert (answer.status, answer.json["code"]) == (401, "unauthorized")
-        assert answer.headers["www-authenticate"] == 'Bearer realm="aphlict"'
+        assert answer.headers["www-authenticate"] == (
+            'Bearer realm="aphlict", Basic realm="aphlict", charset="UTF-8"'
+        )
 
 
 async def test_a_method_that_is_not_allowed_leaves_the_connection_open() -> None:

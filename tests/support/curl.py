@@ -10,7 +10,7 @@ TIMEOUT = 20  # seconds
 
 
 class Answer(NamedTuple):
-    """An HTTP response; the names in `headers` are in lower case."""
+    """An HTTP response; the names in `headers` are in lower case, repeated ones joined with a comma."""
 
     status: int
     headers: dict[str, str]
@@ -35,7 +35,10 @@ async def curl(url: str, *options: str) -> Answer:
 
 def _read_head(head: bytes) -> tuple[int, dict[str, str]]:
     start, *lines = head.decode().split("\r\n")
-    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    headers: dict[str, str] = {}
+    for name, _, value in (line.partition(": ") for line in lines):
+        key = name.lower()
+        headers[key] = f"{headers[key]}, {value}" if key in headers else value
     return int(start.split(" ")[1]), headers
 
 
