@@ -205,7 +205,6 @@ REFUSED_OTHERS = LogEvent("refused", "{limit} refused other addresses {more_time
 # Messages
 PUBLISHED = LogEvent("published", "published {unique_id} to {channels}: {receipt}{traceparent}")
 DELIVERY_FAILED = LogEvent("delivery_failed", "internal error during a delivery; please report this")
-TRACE_FAILED = LogEvent("trace_failed", "internal error during a trace; please report this")
 MESSAGES_LOST = LogEvent("messages_lost", "{count:d} messages of node {node} never arrived here")
 CLIENTS_RESUME = LogEvent("clients_resume", "messages were missed: {clients:d} clients have to resume")
 MESSAGES_UNSENT = LogEvent("messages_unsent", "{count:d} messages to peers were not sent before the stop")
@@ -246,6 +245,9 @@ EDGE_SLOW = LogEvent("edge_slow", "an edge is slow: {count:d} responses do not w
 RECORD_FAILED = LogEvent(
     "record_failed",
     "internal error on a record from the hub, this edge joins again; please report this",
+)
+HUB_REQUEST_FAILED = LogEvent(
+    "hub_request_failed", "internal error answering the {request} request of the hub; please report this"
 )
 
 LIBRARY = "library"  # the code of lines that Python or a package logs: their `logger` is named

@@ -39,9 +39,9 @@ from aphlict.server.overview_maker import OverviewMaker
 from aphlict.server.server import Port, Server
 from aphlict.server.survey import Surveyor
 from aphlict.server.tracer import Tracer
+from aphlict.workers.edge_requests import METRICS, STATS, TRACE, EdgeSamples, EdgeStats
 from aphlict.workers.edge_side import HubConnector, NoForwarder
 from aphlict.workers.hub_side import SWEEP_INTERVAL, EdgePool, total
-from aphlict.workers.ipc import StatsReply
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,8 @@ class Node:
         self._link = None if hub_address is None else self._make_link(hub_address)
 
     def _make_link(self, hub_address: str) -> HubConnector:
-        return HubConnector(self.hub, hub_address, self._on_gap, self._measure, self._tracer.trace)
+        answers = dict([METRICS.answered_by(self._measure_edge), TRACE.answered_by(self._tracer.trace)])
+        return HubConnector(self.hub, hub_address, self._on_gap, answers)
 
     def _handlers(self) -> Mapping[str, Handler]:
         handlers: dict[str, Handler] = {
@@ -273,11 +274,11 @@ class Node:
             done(self._status(instance, stats, {os.getpid(): stats.connections}))
             return
 
-        def on_replies(replies: list[StatsReply]) -> None:
+        def on_replies(replies: list[EdgeStats]) -> None:
             connections = {reply.pid: reply.figures.connections for reply in replies}
             done(self._status(instance, total(replies) + stats, connections))
 
-        self._edges.request_stats(instance, on_replies)
+        self._edges.ask(STATS, instance, on_replies)
 
     def _status(
         self, instance: str, stats: SubscriberStats, connections: Mapping[int, int]
@@ -296,19 +297,22 @@ class Node:
 
     def metrics(self, done: Callable[[Samples], None], /) -> None:
         """Collect the metrics of all processes."""
-        _, own = self._measure()
+        own = self._measure()
         if self._edges is None:
             done(own)
         else:
             self._edges.request_metrics(lambda others: done(_with_edges(own, others)))
 
-    def _measure(self) -> tuple[str, Samples]:
-        """Return a name of this process, and its metrics."""
+    async def _measure_edge(self, _argument: None) -> EdgeSamples:
+        return EdgeSamples(self.server.process.name, self._measure())
+
+    def _measure(self) -> Samples:
+        """Return the metrics of this process."""
         parts = [client_samples(self.hub), self.server.samples(), self._delivery_times.samples()]
         if self._relay is not None:  # it is no edge
             parts += [node_samples(self.hub), self._relay.samples(), self._node_samples()]
             parts.append(self._publish_times.samples())
-        return self.server.process.name, merge(parts)
+        return merge(parts)
 
     def _node_samples(self) -> Samples:
         count = self.settings.processes
@@ -350,7 +354,8 @@ class Node:
     async def _trace(self, query: TraceQuery) -> NodeReport:
         """Examine the processes of this node."""
         own, edges = await asyncio.gather(
-            self._tracer.trace(query), _nothing() if self._edges is None else self._edges.trace(query)
+            self._tracer.trace(query),
+            _nothing() if self._edges is None else self._edges.collect(TRACE, query),
         )
         node = merge_processes(own, edges, query)
         node.fingerprint = self.fingerprint

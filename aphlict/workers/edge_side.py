@@ -6,29 +6,24 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from aphlict import log_events
 from aphlict.core.hub import Hub
 from aphlict.core.message import Message
-from aphlict.core.metrics import Samples
 from aphlict.core.state import HubState, adopt_losses, adopt_numbers
-from aphlict.core.trace_report import ProcessReport, TraceQuery
+from aphlict.workers.edge_requests import STATS, Answer, EdgeStats
 from aphlict.workers.ipc import (
     Ack,
+    EdgeReply,
+    EdgeRequest,
     HistoryRecord,
     Leave,
-    MetricsReply,
-    MetricsRequest,
     OriginsRecord,
     PackedMessage,
     Publish,
     Record,
     RecordReader,
-    StatsReply,
-    StatsRequest,
-    TraceReply,
-    TraceRequest,
     Transfer,
     encode,
 )
@@ -38,6 +33,7 @@ log = logging.getLogger(__name__)
 RETRY_INTERVAL = 0.05  # seconds between two attempts to connect to the hub
 MAX_TURN = 0.01  # seconds of applying records after which other work of the loop has its turn
 ERROR_RETRY_INTERVAL = 1.0  # seconds until this edge joins again after an internal error
+NO_ANSWERS: Mapping[str, Answer] = {}
 
 
 class NoForwarder:
@@ -47,36 +43,23 @@ class NoForwarder:
         """Do nothing."""
 
 
-Measure = Callable[[], tuple[str, Samples]]  # returns the name of this process, and its metrics
-
-
-Trace = Callable[[TraceQuery], Awaitable[ProcessReport]]  # returns what this process knows
-
-
-def _measure_nothing() -> tuple[str, Samples]:
-    """Take the place of a Measure that nothing needs."""
-    return "", {}
-
-
 class HubConnection(asyncio.Protocol):
     """One stream to the hub: the protocol of an asyncio transport. `HubConnector` opens the next one.
 
     `joined` is done when this edge has the history of the hub; `lost` when the stream is closed and every received
     record has been applied. `on_gap` is called if this edge lacks a message that the hub no longer has, or that never
-    reached the node: its clients have missed it.
+    reached the node: its clients have missed it. `answers` are those to the questions of the hub, by their names.
     """
 
     def __init__(
         self,
         hub: Hub,
         on_gap: Callable[[], None],
-        measure: Measure = _measure_nothing,
-        trace: Trace | None = None,
+        answers: Mapping[str, Answer] = NO_ANSWERS,
     ) -> None:
         self._hub = hub
-        self._measure = measure
-        self._trace = trace
-        self._traces: set[asyncio.Task[None]] = set()
+        self._answers = {**answers, **dict([STATS.answered_by(self._describe)])}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._on_gap = on_gap
         self._reader = RecordReader()
         self._records: deque[Record] = deque()  # received, not yet applied
@@ -171,8 +154,8 @@ class HubConnection(asyncio.Protocol):
                     yield from self._publish(messages, matched)
                     if number:
                         self._send(Ack(number, matched, self._hub.load, self._hub.reach))
-                case StatsRequest() | MetricsRequest() | TraceRequest():
-                    self._answer(record)
+                case EdgeRequest():
+                    self._start_answer(record)
                 case HistoryRecord(messages, state, is_last):
                     if state is not None:
                         self._adopt_losses(state, is_joining=True)
@@ -183,28 +166,22 @@ class HubConnection(asyncio.Protocol):
                     self._adopt_losses(state, is_joining=False)
                     self._adopt_numbers(state)
 
-    def _answer(self, request: StatsRequest | MetricsRequest | TraceRequest) -> None:
-        match request:
-            case StatsRequest(number, instance):
-                hub = self._hub
-                stats = hub.subscriber_stats(instance)
-                self._send(StatsReply(number, os.getpid(), stats, hub.load, hub.reach))
-            case MetricsRequest(number):
-                self._send(MetricsReply(number, *self._measure()))
-            case TraceRequest():
-                self._start_trace(request)
+    def _start_answer(self, request: EdgeRequest) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _start_trace(self, request: TraceRequest) -> None:
-        task = asyncio.get_running_loop().create_task(self._send_trace(request))
-        self._traces.add(task)
-        task.add_done_callback(self._traces.discard)
-
-    async def _send_trace(self, request: TraceRequest) -> None:
+    async def _answer(self, request: EdgeRequest) -> None:
         try:
-            if self._trace is not None:
-                self._send(TraceReply(request.number, await self._trace(request.query)))
+            result = await self._answers[request.name](request.argument)
         except Exception:
-            log.exception(log_events.TRACE_FAILED)
+            log.exception(log_events.HUB_REQUEST_FAILED, request.name)
+        else:
+            report = (self._hub.load, self._hub.reach) if request.name == STATS.name else None
+            self._send(EdgeReply(request.number, result, report))
+
+    async def _describe(self, instance: str) -> EdgeStats:
+        return EdgeStats(os.getpid(), self._hub.subscriber_stats(instance))
 
     def _publish(self, messages: list[PackedMessage], matched: list[int]) -> Iterator[None]:
         for packed in messages:
@@ -242,8 +219,7 @@ class HubConnection(asyncio.Protocol):
 class HubConnector:
     """Keeps an edge connected to its hub. `up_to_date` is set while it has the hub's history.
 
-    `on_gap` as for HubConnection; `measure` and `trace` are called when the hub requests the metrics of this process,
-    or a trace.
+    `on_gap` and `answers` as for HubConnection.
     """
 
     def __init__(
@@ -251,14 +227,12 @@ class HubConnector:
         hub: Hub,
         address: str,
         on_gap: Callable[[], None],
-        measure: Measure = _measure_nothing,
-        trace: Trace | None = None,
+        answers: Mapping[str, Answer] = NO_ANSWERS,
     ) -> None:
         self.up_to_date = asyncio.Event()
         hub.in_sync_until = time.monotonic()
         self._on_gap = on_gap
-        self._measure = measure
-        self._trace = trace
+        self._answers = answers
         self._hub = hub
         self._address = address
         self._connection: HubConnection | None = None
@@ -292,7 +266,7 @@ class HubConnector:
                 await asyncio.sleep(ERROR_RETRY_INTERVAL)
 
     def _make_connection(self) -> HubConnection:
-        return HubConnection(self._hub, self._on_gap, self._measure, self._trace)
+        return HubConnection(self._hub, self._on_gap, self._answers)
 
     async def _serve(self, connection: HubConnection) -> None:
         self._connection = connection

@@ -1,7 +1,6 @@
 """The hub's side of the streams: sends each message to every edge, and waits until all have confirmed it."""
 
 import asyncio
-import itertools
 import logging
 import os
 import socket
@@ -10,6 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from msgspec import Raw
+from msgspec.msgpack import encode as encode_argument
+
 from aphlict import log_events
 from aphlict.core.history import Entry
 from aphlict.core.hub import Hub, MessageReceipt
@@ -17,42 +19,37 @@ from aphlict.core.message import Message
 from aphlict.core.metrics import ProcessTotals, Samples
 from aphlict.core.state import HubState, adopt_losses, adopt_numbers, describe_origins
 from aphlict.core.stats import SubscriberStats
-from aphlict.core.trace_report import ProcessReport, TraceQuery
+from aphlict.workers.edge_requests import (
+    METRICS,
+    STATS,
+    Argument,
+    EdgeSamples,
+    EdgeStats,
+    PendingRequests,
+    Question,
+    Result,
+)
 from aphlict.workers.ipc import (
     MAX_ROOM,
     Ack,
+    EdgeReply,
+    EdgeRequest,
     FlowControl,
     HistoryRecord,
     Leave,
-    MetricsReply,
-    MetricsRequest,
     OriginsRecord,
     Publish,
     Record,
     RecordReader,
-    StatsReply,
-    StatsRequest,
-    TraceReply,
     Transfer,
     encode,
     pack,
 )
-from aphlict.workers.trace_requests import EdgeTraces
 
 log = logging.getLogger(__name__)
 
-ACK_TIMEOUT = 1.0  # seconds that edges have to confirm: publishers wait for 2 s
 SWEEP_INTERVAL = 0.25  # seconds between two calls of EdgePool.sweep
 MAX_BUFFER = 64 * 1024 * 1024  # bytes buffered for one edge
-
-
-class _Pending:
-    """A request to edges. `done` is called when all of them have responded, or have been given up."""
-
-    def __init__(self, edges: set["EdgeConnection"], done: Callable[[], None]) -> None:
-        self.since = time.monotonic()
-        self.edges = edges
-        self.done = done
 
 
 class EdgeConnection(asyncio.Protocol):
@@ -132,12 +129,8 @@ class EdgePool:
         self._hub = hub
         self._expected = expected
         self._joined: set[EdgeConnection] = set()
-        self._numbers = itertools.count(1)
-        self._pending: dict[int, _Pending] = {}
+        self._requests: PendingRequests[EdgeConnection] = PendingRequests()
         self._matched: dict[int, list[int]] = {}
-        self._replies: dict[int, list[StatsReply]] = {}
-        self._traces = EdgeTraces()
-        self._replied: dict[int, set[str]] = {}  # processes that have sent their metrics
         self._totals = ProcessTotals()
         self._server: asyncio.Server | None = None
         self._is_complete = asyncio.Event()
@@ -197,13 +190,13 @@ class EdgePool:
             done(receipts)
 
         edges = {edge for edge in self._joined if waits_for_late or not edge.flow.is_late}
-        number = self._expect(edges, on_confirmed)
+        number = self._requests.add(edges, on_confirmed)
         self._matched[number] = [0] * len(accepted)
         for edge in self._joined:
             edge.flow.on_sent(len(accepted))
         self._send_all(Publish(number, [pack(message, at) for message, at in accepted]))
         if not edges:
-            self._pending.pop(number).done()
+            self._requests.complete(number)
 
     def _on_accepted(self, message: Message, at: float) -> None:
         self._accepted.append((message, at))
@@ -219,38 +212,44 @@ class EdgePool:
         self.flush()
         self._send_all(OriginsRecord(describe_origins(self._hub)))
 
-    def request_stats(self, instance: str, done: Callable[[list[StatsReply]], None]) -> None:
-        """Request the statistics of all edges."""
+    def ask(
+        self, question: Question[Argument, Result], argument: Argument, done: Callable[[list[Result]], None]
+    ) -> None:
+        """Ask all edges. `done` receives the answers of those that respond in time."""
         if not self._joined:
             done([])
             return
-        number = self._expect(set(self._joined), lambda: done(self._replies.pop(number)))
-        self._replies[number] = []
-        self._send_all(StatsRequest(number, instance))
+        results: list[Result] = []
+        number = self._requests.add(
+            set(self._joined),
+            lambda: done(results),
+            lambda result: results.append(question.decode_result(result)),
+            question.timeout,
+            is_prompt=question.is_prompt,
+        )
+        self._send_all(EdgeRequest(number, question.name, Raw(encode_argument(argument))))
+
+    async def collect(self, question: Question[Argument, Result], argument: Argument) -> list[Result]:
+        """Ask all edges; return the answers of those that respond in time."""
+        results: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+        self.ask(question, argument, lambda found: None if results.done() else results.set_result(found))
+        return await results
 
     def request_metrics(self, done: Callable[[Samples], None]) -> None:
         """Request the metrics of all edges. `done` receives the sum for those that reply, and of what the others,
         and edges that are gone, had counted."""
-        if not self._joined:
-            done(self._totals.total(()))
-            return
-        number = self._expect(set(self._joined), lambda: done(self._totals.total(self._replied.pop(number))))
-        self._replied[number] = set()
-        self._send_all(MetricsRequest(number))
 
-    async def trace(self, query: TraceQuery) -> list[ProcessReport]:
-        """Return what the edges report that respond in time."""
-        return await self._traces.request(query, self._joined, self._send_all)
+        def on_samples(edges: list[EdgeSamples]) -> None:
+            for each in edges:
+                self._totals.update(each.process, each.samples)
+            done(self._totals.total([each.process for each in edges]))
+
+        self.ask(METRICS, None, on_samples)
 
     @property
     def expected(self) -> int:
         """The number of edges that there should be."""
         return self._expected
-
-    def _expect(self, edges: set[EdgeConnection], done: Callable[[], None]) -> int:
-        number = next(self._numbers)
-        self._pending[number] = _Pending(edges, done)
-        return number
 
     def _send_all(self, record: Record) -> None:
         data = encode(record)
@@ -266,31 +265,15 @@ class EdgePool:
                     self._matched[number] = [
                         a + b for a, b in zip(self._matched[number], matched, strict=True)
                     ]
-                self._settle(number, edge)
-            case StatsReply(number, load=load, reach=reach):
-                edge.flow.on_report(load, reach, time.monotonic())
-                if number in self._replies:
-                    self._replies[number].append(record)
-                self._settle(number, edge)
-            case MetricsReply(number, process, samples):
-                self._totals.update(process, samples)
-                if number in self._replied:
-                    self._replied[number].add(process)
-                self._settle(number, edge)
-            case TraceReply():
-                self._traces.on_reply(edge, record)
+                self._requests.on_response(number, edge)
+            case EdgeReply(number, result, report):
+                if report is not None:
+                    edge.flow.on_report(*report, time.monotonic())
+                self._requests.on_response(number, edge, result)
             case HistoryRecord():
                 self._on_history(edge, record)
             case Leave():
                 self._joined.discard(edge)
-
-    def _settle(self, number: int, edge: EdgeConnection) -> None:
-        pending = self._pending.get(number)
-        if pending is not None:
-            pending.edges.discard(edge)
-            if not pending.edges:
-                del self._pending[number]
-                pending.done()
 
     def _on_history(self, edge: EdgeConnection, record: HistoryRecord) -> None:
         """Restore messages that this hub lacks: it may have replaced a hub that crashed."""
@@ -323,29 +306,26 @@ class EdgePool:
         if edge in self._joined:
             self._joined.discard(edge)
             log.warning(log_events.EDGE_LOST, len(self._joined), self._expected)
-        self._traces.on_lost(edge)
-        for number in list(self._pending):
-            self._settle(number, edge)
+        self._requests.on_lost(edge)
 
     def sweep(self, now: float) -> None:
         """Complete requests without edges that are late, and request the load of busy edges: while publishers are
         rejected, no message asks for it. To be called every SWEEP_INTERVAL."""
-        late = [number for number, pending in self._pending.items() if now > pending.since + ACK_TIMEOUT]
-        if late:
-            log.warning(log_events.EDGE_SLOW, len(late))
-        for number in late:
-            pending = self._pending.pop(number)
-            for edge in pending.edges:
+        late = 0
+        for edges in self._requests.expire(now):
+            late += 1
+            for edge in edges:
                 edge.flow.is_late = True
-            pending.done()
+        if late:
+            log.warning(log_events.EDGE_SLOW, late)
         if self.load:
-            self.request_stats("", lambda _: None)
+            self.ask(STATS, "", lambda _: None)
 
 
 def _do_nothing() -> None:
     """Take the place of a callback that nothing needs."""
 
 
-def total(replies: Sequence[StatsReply]) -> SubscriberStats:
+def total(replies: Sequence[EdgeStats]) -> SubscriberStats:
     """Return the sum of the statistics."""
     return sum((each.figures for each in replies), SubscriberStats())

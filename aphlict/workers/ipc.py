@@ -3,16 +3,13 @@
 import asyncio
 from collections.abc import Callable, Iterator
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.msgpack import Decoder, Encoder
 
 from aphlict.core.history import Entry
 from aphlict.core.hub import Hub
 from aphlict.core.message import Message
-from aphlict.core.metrics import Samples
 from aphlict.core.state import HubState, describe
-from aphlict.core.stats import SubscriberStats
-from aphlict.core.trace_report import ProcessReport, TraceQuery
 
 LENGTH_SIZE = 4  # bytes: the length of a record precedes it, which is MessagePack
 
@@ -54,49 +51,20 @@ class Ack(Struct, array_like=True, tag="ack"):
     reach: float = 0.0
 
 
-class StatsRequest(Struct, array_like=True, tag="stats_request"):
-    """Hub to edge: requests a StatsReply for an instance."""
+class EdgeRequest(Struct, array_like=True, tag="request"):
+    """Hub to edge: answer the question of this name."""
 
     number: int
-    instance: str
+    name: str
+    argument: Raw
 
 
-class StatsReply(Struct, array_like=True, tag="stats_reply"):
-    """Edge to hub: the statistics of the edge, and of the instance."""
-
-    number: int
-    pid: int
-    figures: SubscriberStats
-    load: float = 0.0
-    reach: float = 0.0
-
-
-class MetricsRequest(Struct, array_like=True, tag="metrics_request"):
-    """Hub to edge: requests a MetricsReply."""
+class EdgeReply(Struct, array_like=True, tag="reply"):
+    """Edge to hub: the answer; for STATS with `load` and `reach` of the edge's `Hub`."""
 
     number: int
-
-
-class MetricsReply(Struct, array_like=True, tag="metrics_reply"):
-    """Edge to hub: the metrics of the edge; `process` is a name that no other process has."""
-
-    number: int
-    process: str
-    samples: Samples
-
-
-class TraceRequest(Struct, array_like=True, tag="trace_request"):
-    """Hub to edge: requests a TraceReply."""
-
-    number: int
-    query: TraceQuery
-
-
-class TraceReply(Struct, array_like=True, tag="trace_reply"):
-    """Edge to hub: what the edge knows."""
-
-    number: int
-    report: ProcessReport
+    result: Raw
+    report: tuple[float, float] | None = None
 
 
 class HistoryRecord(Struct, array_like=True, tag="history"):
@@ -123,19 +91,7 @@ class Leave(Struct, array_like=True, tag="leave"):
     """Edge to hub: this edge stops gracefully."""
 
 
-Record = (
-    Publish
-    | Ack
-    | StatsRequest
-    | StatsReply
-    | MetricsRequest
-    | MetricsReply
-    | TraceRequest
-    | TraceReply
-    | HistoryRecord
-    | OriginsRecord
-    | Leave
-)
+Record = Publish | Ack | EdgeRequest | EdgeReply | HistoryRecord | OriginsRecord | Leave
 
 _encoder = Encoder()
 _decoder = Decoder(Record)

@@ -10,6 +10,7 @@ from aphlict.config.settings import Limits
 from aphlict.core.hub import Hub, Recovery
 from aphlict.core.message import Message
 from aphlict.core.state import HubState, describe
+from aphlict.workers.edge_requests import STATS
 from aphlict.workers.edge_side import HubConnector, NoForwarder
 from aphlict.workers.hub_side import EdgePool
 from aphlict.workers.ipc import PackedMessage, pack
@@ -96,7 +97,7 @@ async def distributing(hub: Hub) -> AsyncIterator[tuple[EdgePool, str]]:
 def answered(distribution: EdgePool) -> int | None:
     """Return 0 if there are no edges, and None if their responses are pending."""
     reported: list[int] = []
-    distribution.request_stats("", lambda each: reported.append(len(each)))
+    distribution.ask(STATS, "", lambda each: reported.append(len(each)))
     return reported[0] if reported else None
 
 
