@@ -39,7 +39,7 @@ from aphlict.server.overview_maker import OverviewMaker
 from aphlict.server.server import Port, Server
 from aphlict.server.survey import Surveyor
 from aphlict.server.tracer import Tracer
-from aphlict.workers.edge_requests import METRICS, STATS, TRACE, EdgeSamples, EdgeStats
+from aphlict.workers.edge_requests import METRICS, OVERVIEW, STATS, TRACE, EdgeSamples, EdgeStats
 from aphlict.workers.edge_side import HubConnector, NoForwarder
 from aphlict.workers.hub_side import SWEEP_INTERVAL, EdgePool, total
 
@@ -121,8 +121,12 @@ class Node:
         self._link = None if hub_address is None else self._make_link(hub_address)
 
     def _make_link(self, hub_address: str) -> HubConnector:
-        answers = dict([METRICS.answered_by(self._measure_edge), TRACE.answered_by(self._tracer.trace)])
-        return HubConnector(self.hub, hub_address, self._on_gap, answers)
+        answers = [
+            METRICS.answered_by(self._measure_edge),
+            OVERVIEW.answered_by(lambda _: self._surveyor.survey()),
+            TRACE.answered_by(self._tracer.trace),
+        ]
+        return HubConnector(self.hub, hub_address, self._on_gap, dict(answers))
 
     def _handlers(self) -> Mapping[str, Handler]:
         handlers: dict[str, Handler] = {
@@ -339,7 +343,11 @@ class Node:
 
     async def survey(self) -> list[ProcessOverview]:
         """Part of NodeFacts."""
-        return [await self._surveyor.survey()]
+        own, edges = await asyncio.gather(
+            self._surveyor.survey(),
+            _nothing() if self._edges is None else self._edges.collect(OVERVIEW, None),
+        )
+        return [own, *sorted(edges, key=lambda edge: edge.name)]
 
     def history_size(self, instance: str, /) -> int:
         """Part of NodeFacts."""

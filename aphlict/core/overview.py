@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from heapq import nlargest
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -17,12 +16,13 @@ MAX_CANDIDATES = (
 )
 MAX_EVENTS = 100
 MAX_RECENT = 200  # events that a process keeps
+MAX_EVENT_TEXT = 1000  # characters
 SAMPLE_INTERVAL = 5.0  # seconds
 MAX_POINTS = 60  # of a series: five minutes
 
 
 class LoggedEvent(Struct, frozen=True):
-    """A line of the log. `time` is Unix time."""
+    """A line of the log, of at most MAX_EVENT_TEXT. `time` is Unix time."""
 
     time: float
     level: str
@@ -232,7 +232,7 @@ def describe_processes(
 
 def largest_clients(clients: Iterable[SlowClient], count: int = MAX_ROWS) -> list[SlowClient]:
     """Return those for which most bytes wait."""
-    return nlargest(count, clients, key=lambda each: each.waiting_bytes)
+    return sorted(clients, key=lambda each: (-each.waiting_bytes, each.process, each.connection))[:count]
 
 
 def largest_instances(instances: Iterable[InstanceSize], count: int = MAX_ROWS) -> list[InstanceSize]:
@@ -247,7 +247,7 @@ def largest_instances(instances: Iterable[InstanceSize], count: int = MAX_ROWS) 
             max(one.messages, other.messages),
         ),
     )
-    return nlargest(count, merged, key=lambda each: each.connections)
+    return sorted(merged, key=lambda each: (-each.connections, each.instance))[:count]
 
 
 def largest_channels(channels: Iterable[ChannelSize], count: int = MAX_ROWS) -> list[ChannelSize]:
@@ -257,7 +257,7 @@ def largest_channels(channels: Iterable[ChannelSize], count: int = MAX_ROWS) -> 
         lambda each: (each.instance, each.channel),
         lambda one, other: replace(one, subscribers=one.subscribers + other.subscribers),
     )
-    return nlargest(count, merged, key=lambda each: each.subscribers)
+    return sorted(merged, key=lambda each: (-each.subscribers, each.instance, each.channel))[:count]
 
 
 Row = TypeVar("Row")

@@ -1,4 +1,4 @@
-"""Messages between the processes of a server: the startup report, and the steps of a reload."""
+"""Messages between the processes of a server: the startup report, the steps of a reload, and lines of the log."""
 
 import contextlib
 import os
@@ -8,6 +8,7 @@ import msgspec
 
 from aphlict.config.files import FileReader
 from aphlict.config.settings import Settings
+from aphlict.core.overview import LoggedEvent
 from aphlict.errors import AphlictError, StartFailed
 
 PIPE_BUF = 4096  # bytes that one write to a pipe keeps together (pipe(7))
@@ -114,7 +115,13 @@ class Discard(msgspec.Struct, frozen=True, tag=True):
     number: int
 
 
-ChannelMessage = StartupReport | Prepare | Prepared | Commit | Committed | Discard
+class Logged(msgspec.Struct, frozen=True, tag=True):
+    """To the worker with the admin port: the supervisor has logged a line."""
+
+    event: LoggedEvent
+
+
+ChannelMessage = StartupReport | Prepare | Prepared | Commit | Committed | Discard | Logged
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(ChannelMessage)

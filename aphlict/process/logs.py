@@ -4,11 +4,12 @@ import logging
 import os
 import select
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from aphlict.core.overview import MAX_EVENT_TEXT, LoggedEvent, RecentEvents
 from aphlict.errors import FileError
 from aphlict.log_events import LINES_LOST, LOG_FILE_NOT_OPENED, Lines
 from aphlict.process.log_line import FORMATS, LogLine, Stamp, make_line, read_record
@@ -17,6 +18,7 @@ from aphlict.process.repeats import LogDeduplicator
 
 FILE_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 LIMITED_LOGGERS = {"aphlict.core.stats"}  # loggers that limit and count their lines themselves
+RECENT_LEVEL = logging.INFO  # of the lines that the overview shows, whatever the files contain
 REOPEN_INTERVAL = 5.0  # seconds between two attempts to open a log file
 
 
@@ -155,13 +157,15 @@ def open_all(sinks: Iterable[Sink]) -> None:
 class LogHandler(logging.Handler):
     """The only handler of the process: formats each record as one line, and writes it to every sink.
 
-    `trace`: write every event, and count no repeats. `process` is the role of this process, for JSON.
+    `trace`: write every event, and count no repeats. `recent` has the last lines of this process, and its role, for
+    JSON; `on_event` receives each of them.
     """
 
     def __init__(self, sinks: Sequence[Sink], *, trace: bool = False) -> None:
         """Open every sink; raises FileError, with none left open."""
         super().__init__()
-        self.process = "supervisor"
+        self.recent = RecentEvents("supervisor")
+        self.on_event: Callable[[LoggedEvent], None] | None = None
         self._default_level = logging.DEBUG if trace else logging.INFO
         self._sinks = list(sinks)
         self._deduplicator = None if trace else LogDeduplicator()
@@ -178,7 +182,8 @@ class LogHandler(logging.Handler):
 
     def _set_level(self) -> None:
         if self._logger is not None:
-            self._logger.setLevel(min(map(self._level, self._sinks), default=self._default_level))
+            levels = [self._level(sink) for sink in self._sinks] or [self._default_level]
+            self._logger.setLevel(min(RECENT_LEVEL, *levels))
 
     def _level(self, sink: Sink) -> int:
         return self._default_level if sink.level is None else sink.level
@@ -206,7 +211,7 @@ class LogHandler(logging.Handler):
         """Open every file again under its name."""
         with self._locked():
             for sink in self._sinks:
-                sink.reopen(Stamp.now(self.process))
+                sink.reopen(Stamp.now(self.recent.process))
 
     def replace_files(self, files: Sequence[LogFile]) -> None:
         """Write to these files, which are open, instead of the current ones."""
@@ -221,7 +226,8 @@ class LogHandler(logging.Handler):
             sink.close()
 
     def reset_counts(self) -> None:
-        """In a forked process: drop the counts, which the other process writes."""
+        """In a forked process: drop the counts, which the other process writes, and report to nobody."""
+        self.on_event = None
         self._deduplicator = self._deduplicator and LogDeduplicator()
         for sink in self._sinks:
             sink.lost = 0
@@ -243,10 +249,20 @@ class LogHandler(logging.Handler):
             self.release()
 
     def _write(self, line: LogLine) -> None:
-        stamp = Stamp.now(self.process)
+        stamp = Stamp.now(self.recent.process)
         for sink in self._sinks:
             if line.level >= self._level(sink):
                 sink.write(line, stamp)
+        if line.level >= RECENT_LEVEL:
+            self._remember(line, stamp)
+
+    def _remember(self, line: LogLine, stamp: Stamp) -> None:
+        level = logging.getLevelName(line.level).lower()
+        text = line.text[:MAX_EVENT_TEXT]
+        event = LoggedEvent(stamp.when.timestamp(), level, line.event, stamp.process, text)
+        self.recent.add(event)
+        if self.on_event is not None:
+            self.on_event(event)
 
 
 def install(handler: LogHandler) -> None:

@@ -1,5 +1,6 @@
 """The supervisor: keeps the workers running and forwards signals to them. It carries no data."""
 
+import contextlib
 import errno
 import logging
 import math
@@ -11,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
 
 from aphlict import log_events
+from aphlict.core.overview import LoggedEvent
 from aphlict.errors import AphlictError, ReloadRejected, StartFailed
 from aphlict.process import channel, signals
 from aphlict.process.bootstrap import StartupContext
-from aphlict.process.channel import Committed, Prepared, ReportPipe
+from aphlict.process.channel import Committed, Logged, Prepared, ReportPipe
 from aphlict.process.daemon import READY, STOPPING, Systemd
 from aphlict.process.reload import Reload
 from aphlict.process.worker_process import WorkerProcess, WorkerSlot, plan_workers
@@ -51,6 +53,7 @@ class Supervisor:
         self._reloads = 0
         self._reload: Reload | None = None  # in progress
         self._reload_again = False
+        context.log_handler.on_event = self._report_event
 
     def run(self) -> int:
         """Supervise until stopped; returns the exit status. Raises the error that kept the server from starting."""
@@ -108,6 +111,14 @@ class Supervisor:
 
     def _on_response(self, process: WorkerProcess, response: Prepared | Committed) -> None:
         self._advance_reload(lambda reload: reload.on_response(process, response))
+
+    def _report_event(self, event: LoggedEvent) -> None:
+        """Pass a line of the log to the worker with the admin port, for the overview. One that is forked later
+        inherits the lines before."""
+        process = self._slots[0].process
+        if process is not None and process.channel.is_open:
+            with contextlib.suppress(OSError):  # it has exited, or does not read
+                process.channel.send(Logged(event))
 
     def _on_signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):

@@ -24,6 +24,7 @@ from aphlict.process.channel import (
     Commit,
     Committed,
     Discard,
+    Logged,
     Prepare,
     Prepared,
     Snapshot,
@@ -125,6 +126,8 @@ class Worker:
                 self._apply(self._prepared)
             case Discard(), _:
                 self._discard()
+            case Logged(event), _:
+                self._context.log_handler.recent.add(event)
 
     def _prepare(self, number: int, descriptor: int | None) -> None:
         """Do every step of a reload that can fail, and report the result."""

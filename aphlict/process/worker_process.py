@@ -37,7 +37,7 @@ class WorkerSpec(NamedTuple):
 
 
 def plan_workers(context: StartupContext) -> list[WorkerSpec]:
-    """The worker processes that the configuration asks for."""
+    """The worker processes that the configuration asks for; the first one has the admin ports."""
     count = context.settings.processes
     if count == 1:
         [copy] = context.sockets
@@ -45,7 +45,11 @@ def plan_workers(context: StartupContext) -> list[WorkerSpec]:
 
         def make_node() -> Node:
             settings = context.settings
-            return Node(settings, ports_of(settings, copy), context.credentials, read=context.files.recall)
+            return Node(
+                *(settings, ports_of(settings, copy), context.credentials),
+                read=context.files.recall,
+                events=context.log_handler.recent,
+            )
 
         return [WorkerSpec("worker", make_node, sockets)]
     plan = _Plan(context)
@@ -78,6 +82,7 @@ class _Plan:
                 started=self._started,
                 edge_listener=self._edge_listener.dup(),
                 read=self._context.files.recall,
+                events=self._context.log_handler.recent,
             )
 
         return WorkerSpec("hub", make_node, self._sockets("admin", 0))
@@ -86,12 +91,15 @@ class _Plan:
         """A process that serves clients."""
 
         def make_node() -> Node:
+            events = self._context.log_handler.recent
+            events.clear()  # the lines of the supervisor are the hub's
             return Node(
                 self._context.settings,
                 *self._select("client", number),
                 fingerprint=self._fingerprint,
                 started=self._started,
                 hub_address=self._address,
+                events=events,
             )
 
         return WorkerSpec(f"edge {number + 1}", make_node, self._sockets("client", number))
@@ -222,7 +230,7 @@ def _run_child(
     try:
         context.pidfile.close()
         context.log_handler.reset_counts()
-        context.log_handler.process = spec.name
+        context.log_handler.recent.process = spec.name
         context.close_sockets(keep=spec.sockets)
         close_copies()
         status = worker.run(context, spec.make_node, supervisor)

@@ -9,6 +9,7 @@ from msgspec import Raw, Struct
 from msgspec.msgpack import Decoder, encode
 
 from aphlict.core.metrics import Samples
+from aphlict.core.overview import ProcessOverview
 from aphlict.core.stats import SubscriberStats
 from aphlict.core.trace_report import ProcessReport, TraceQuery
 
@@ -69,6 +70,7 @@ class EdgeSamples(Struct, array_like=True):
 
 STATS = Question("stats", str, EdgeStats)  # of an instance
 METRICS = Question("metrics", type(None), EdgeSamples)
+OVERVIEW = Question("overview", type(None), ProcessOverview, is_prompt=False)
 TRACE = Question("trace", TraceQuery, ProcessReport, timeout=TRACE_TIMEOUT, is_prompt=False)
 
 

@@ -22,7 +22,15 @@ MEDIAN_FUNCTION = 10
 # The modules of a package that the tests of others may import.
 INTERFACES = {
     *("cli.main", "config.loader", "config.settings"),
-    *("core.hub", "core.message", "core.metrics", "core.sequencer", "core.state", "core.stats"),
+    *(
+        "core.hub",
+        "core.message",
+        "core.metrics",
+        "core.overview",
+        "core.sequencer",
+        "core.state",
+        "core.stats",
+    ),
     *("core.trace_report", "core.trace_text"),
     *("protocol.http", "protocol.websocket", "server.auth", "server.server"),
 }

@@ -171,7 +171,7 @@ def test_debug_lines_cost_nothing_unless_a_log_wants_them(tmp_path: Path, log: l
     files = [LogFile(tmp_path / "warnings", level=WARNING)]
     files[0].open()
     handler.replace_files(files)
-    assert not log.isEnabledFor(logging.INFO)
+    assert not log.isEnabledFor(DEBUG)
 
 
 def test_debug_lines_are_not_counted_as_repeats(tmp_path: Path, log: logging.Logger) -> None:

@@ -64,7 +64,10 @@ class SlowClient:
         if self._target == "/ws/":
             data = head() + text(json.dumps({"command": "subscribe", "data": [channel]}))
         else:
-            data = f"GET {self._target}?channel={channel} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+            separator = "&" if "?" in self._target else "?"
+            data = (
+                f"GET {self._target}{separator}channel={channel} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+            )
         before = hub.connections
         await asyncio.to_thread(self.socket.connect, ("127.0.0.1", node.client_port))
         await asyncio.to_thread(self.socket.sendall, data)
