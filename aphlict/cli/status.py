@@ -1,7 +1,8 @@
 """`status`: whether the server is running, and its statistics."""
 
+import math
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,64 @@ import psutil
 
 from aphlict.cli.console import error, note, out, out_json
 from aphlict.cli.options import load_settings
+from aphlict.cli.overview_text import describe_counts, describe_peer, duration, mebibytes
+from aphlict.cli.watch import watch
 from aphlict.doctor.admin_client import request_json
 from aphlict.errors import AdminUnreachable, ConfigError
 from aphlict.process.pidfile import find_running
 
-EXAMPLES = {"status": ("aphlict status", "aphlict status --json | jq .connections")}
+EXAMPLES = {
+    "status": (
+        "aphlict status",
+        "aphlict status --json | jq .connections",
+        "aphlict status --watch",
+        "aphlict status --watch 10 --json | jq .figures.waiting_bytes",
+    )
+}
 RUNNING, NOT_RUNNING = 0, 1
 MAX_START_SECONDS = 10.0  # the first workers start that much later than the supervisor, at most
-UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+WATCH_INTERVAL = 2.0  # seconds; a server makes no overview more often
+MIN_WATCH_INTERVAL, MAX_WATCH_INTERVAL = 0.1, 86400.0
 COUNTERS = ("connections", "clients.total", "messages.in", "messages.out")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        nargs="?",
+        const=WATCH_INTERVAL,
+        type=interval,
+        help=f"show an overview again and again, until Ctrl-C (default: every {WATCH_INTERVAL:g} seconds)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object; with --watch, one on each line"
+    )
+    parser.epilog = (
+        "exit status: 0 the server is running, or --watch was ended by Ctrl-C; 1 it is not running;"
+        " 77 invalid command line or configuration"
+    )
+
+
+def interval(text: str) -> float:
+    """Accept a number of seconds."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not MIN_WATCH_INTERVAL <= seconds <= MAX_WATCH_INTERVAL:
+        raise ArgumentTypeError(
+            f"{text!a} is not a number of seconds from {MIN_WATCH_INTERVAL:g} to {MAX_WATCH_INTERVAL:g}"
+        )
+    return seconds
 
 
 def run(arguments: Namespace) -> int:
     """Print the status. A server that is running but does not respond counts as running."""
+    if arguments.watch is not None:
+        _, settings = load_settings(arguments, show=note)
+        return watch(settings, arguments.watch, as_json=arguments.json)
     _, settings = load_settings(arguments, show=note if arguments.json else out)
     process = find_running(Path(settings.pidfile))
     facts: dict[str, Any] = {"running": process is not None}
@@ -115,36 +156,10 @@ def format_status(facts: dict[str, Any], logs: Sequence[str]) -> Iterator[str]:
         limit = f"limit {facts['connections.max']:,} ({facts['connections.bound']})"
         yield f"  connections  {now:,} now, {total:,} in total, {limit}"
         yield f"  messages     {received:,} in, {sent:,} out"
-        yield from _format_counters("reached", facts.get("limits", {}))
-        yield from _format_counters("rejected", facts.get("refused", {}))
-    shares = ", ".join(f"{name} {_mib(size)}" for name, size in facts["memory"].items())
-    yield f"  memory       {_mib(sum(facts['memory'].values()))} ({shares})"
+        yield from describe_counts("reached", facts.get("limits", {}))
+        yield from describe_counts("rejected", facts.get("refused", {}))
+    shares = ", ".join(f"{name} {mebibytes(size)}" for name, size in facts["memory"].items())
+    yield f"  memory       {mebibytes(sum(facts['memory'].values()))} ({shares})"
     for peer in facts.get("peers", ()):
-        yield f"  peer         {_format_peer(peer)}"
+        yield f"  peer         {describe_peer(peer)}"
     yield from (f"  log          {path}" for path in logs)
-
-
-def _format_counters(label: str, counters: dict[str, int]) -> Iterator[str]:
-    for name, count in counters.items():
-        if count:
-            yield f"  {label:<12} {name} ({'once' if count == 1 else f'{count:,} times'})"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in its two largest units, such as `3 days 2 hours`."""
-    parts = []
-    for unit, size in UNITS:
-        count, seconds = divmod(int(seconds), size)
-        if count:
-            parts.append(f"{count} {unit}{'s' if count > 1 else ''}")
-    return " ".join(parts[:2]) or "less than a second"
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"
-
-
-def _format_peer(peer: dict[str, Any]) -> str:
-    down = f" for {duration(peer['down_for'])} ({peer['last_error']})" if peer["down_for"] is not None else ""
-    url = f"{peer['protocol']}://{peer['host']}:{peer['port']}"
-    return f"{url} {peer['state']}{down}, {peer['queued']:,} queued, {peer['sent']:,} sent"

@@ -96,9 +96,9 @@ class AdminHandler:
         self._fingerprint = fingerprint
         self._limits = limits
         self._publish_times = publish_times
-        self._tasks: set[asyncio.Task[None]] = (
-            set()
-        )  # requests whose responses need several turns of the loop
+        # Requests whose responses need several turns of the loop, and those of them that are traces.
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._traces: set[asyncio.Task[None]] = set()
         self._console = load_console()
         self._routes = {
             "/status": self._on_status,

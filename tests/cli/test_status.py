@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from aphlict.cli.status import duration, format_status
+from aphlict.cli.overview_text import duration
+from aphlict.cli.status import format_status
 from tests.support import certificates
 from tests.support.browsing import listening_to
 from tests.support.installation import Installation
