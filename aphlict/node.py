@@ -90,9 +90,7 @@ class Node:
         events: RecentEvents | None = None,
     ) -> None:
         self.settings = settings
-        self._max_clients = max_clients(
-            settings
-        ).connections  # asks the system, and takes a fifth of a millisecond
+        self._max_clients = max_clients(settings).connections  # asks the system: a fifth of a millisecond
         self.fingerprint = fingerprint or random_name(FINGERPRINT_SIZE)
         self._state = NodeState.STARTING
         self._started = time.monotonic() if started is None else started
@@ -101,16 +99,7 @@ class Node:
         is_edge = hub_address is not None
         origin = None if is_edge else new_origin_name()
         self._relay = None if is_edge else Relay(settings.peers, self.fingerprint, read=read, origin=origin)
-        self.hub = Hub(
-            self.fingerprint,
-            self._relay or NoForwarder(),
-            settings.limits,
-            self._schedule_work,
-            time.monotonic(),
-            origin,
-        )
-        self.hub.origins.is_complete = not settings.peers and not is_edge
-        self.hub.sequencer.on_gap = self._on_gap
+        self.hub = self._make_hub(origin)
         self._delivery_times, self._publish_times = Histogram(DELIVERY), Histogram(PUBLISH)
         self.hub.fan_out.on_delivered = self._on_delivered
         self._edges = EdgePool(self.hub, settings.processes) if edge_listener is not None else None
@@ -119,6 +108,19 @@ class Node:
         self._surveyor = Surveyor(self.hub, self.server, events or RecentEvents())
         self._overviews = OverviewMaker(self)
         self._link = None if hub_address is None else self._make_link(hub_address)
+
+    def _make_hub(self, origin: str | None) -> Hub:
+        hub = Hub(
+            self.fingerprint,
+            self._relay or NoForwarder(),
+            self.settings.limits,
+            self._schedule_work,
+            time.monotonic(),
+            origin,
+        )
+        hub.origins.is_complete = origin is not None and not self.settings.peers
+        hub.sequencer.on_gap = self._on_gap
+        return hub
 
     def _make_link(self, hub_address: str) -> HubConnector:
         answers = [
