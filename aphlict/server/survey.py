@@ -74,20 +74,20 @@ class _Survey:
 
     def __init__(self, name: str, hub: Hub, server: Server) -> None:
         self._name = name
-        self._instances = list(hub.instances.values())
-        self._accounts = list(server.context.buffer_budget.accounts)
+        self._hub = hub
+        self._budget = server.context.buffer_budget
         self._slow: _Largest[Connection] = _Largest()
         self._busy: _Largest[Instance] = _Largest()
         self._channels: _Largest[tuple[Instance, str]] = _Largest()
 
     def run(self) -> Iterator[None]:
         """Survey; yields now and then."""
-        for number, holder in enumerate(self._accounts):
+        for number, holder in enumerate(list(self._budget.accounts)):
             if isinstance(holder, Connection) and (size := holder.write_buffer.size):
                 self._slow.add(size, holder)
             if number % SLICE_STEP == 0:
                 yield
-        for number, instance in enumerate(self._instances):
+        for number, instance in enumerate(list(self._hub.instances.values())):
             self._busy.add(instance.subscribers, instance)
             yield from self._survey_channels(instance)
             if number % SLICE_STEP == 0:

@@ -10,12 +10,15 @@ import pytest
 
 from aphlict.core.message import Delivery
 from aphlict.core.state import describe
+from aphlict.core.trace_report import ProcessReport, TraceQuery
+from aphlict.workers.edge_requests import TRACE
 from aphlict.workers.edge_side import HubConnection, HubConnector
 from aphlict.workers.ipc import Ack, HistoryRecord, Publish, RecordReader, encode
 from tests.support.hub import FakeSubscriber, join
 from tests.support.waiting import eventually
 from tests.workers.links import (
     MEBIBYTE,
+    answered,
     distributing,
     joined,
     kept,
@@ -112,6 +115,23 @@ async def test_an_edge_joins_again_after_an_error(caplog: pytest.LogCaptureFixtu
         await eventually(lambda: listener.ids == ["2", "3"], "what came later")
     errors = [each for each in caplog.records if each.levelname == "ERROR"]
     assert [str(each.exc_info[1]) for each in errors if each.exc_info] == ["a bug"]
+
+
+async def test_an_edge_that_fails_to_answer_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(_query: TraceQuery) -> ProcessReport:
+        raise RuntimeError("a bug")
+
+    edge = make_edge()
+    async with distributing(make_hub()) as (pool, address):
+        answers = dict([TRACE.answered_by(fail)])
+        async with kept(keeper := HubConnector(edge, address, lambda: None, answers)):
+            await asyncio.wait_for(keeper.up_to_date.wait(), 10)
+            collecting = asyncio.create_task(pool.collect(TRACE, TraceQuery("m")))
+            await eventually(lambda: "answering the trace request" in caplog.text)
+            pool.sweep(time.monotonic() + 60)
+            assert await collecting == []
+            assert answered(pool) is None, "it has yet to respond: it is connected"
+            assert keeper.up_to_date.is_set()
 
 
 async def test_an_edge_joins_however_long_the_history_is() -> None:
