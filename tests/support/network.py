@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from aphlict.cluster.http_client import PeerAddress, PeerResponse
 from aphlict.config.settings import Settings
 from aphlict.core.endings import EndedConnections
-from aphlict.core.metrics import Cause, ConnectionCounters
+from aphlict.core.metrics import Cause, ConnectionCounters, Samples
 from aphlict.core.stats import LimitCounters
 from aphlict.errors import AphlictError, PeerDisconnected, PeerTimeout, PeerUnreachable
 from aphlict.protocol.http import NODE_FIELD, ORIGIN_FIELD, Request
@@ -51,6 +51,7 @@ class Server:
             ended=EndedConnections(),
             timers=TimerWheel(loop.time()),
         )
+        self.process = SimpleNamespace(name=f"process {id(self)}")
         self.accepts = False
         self.open: dict[Any, None] = {}  # connections, oldest first
         self._timers: list[asyncio.Handle] = []
@@ -73,6 +74,10 @@ class Server:
             loop.call_later(seconds, run)
 
         loop.call_later(seconds, run)
+
+    def samples(self) -> Samples:
+        """Nothing is measured."""
+        return {}
 
     def disconnect(self, code: int, reason: str, cause: Cause) -> None:
         """As in the server."""
@@ -131,6 +136,8 @@ class Link:
 
 class PeerConnection:
     """In place of `aphlict.cluster.http_client.PeerConnection`."""
+
+    round_trip: float | None = None  # nothing is measured
 
     def __init__(
         self,
