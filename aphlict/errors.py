@@ -205,7 +205,7 @@ class Unauthorized(AphlictError):
     code = "unauthorized"
     http_status = 401
     limit = "admin.secret"
-    challenges = ('Bearer realm="aphlict"', 'Basic realm="aphlict", charset="UTF-8"')
+    challenges: tuple[str, ...] = ('Bearer realm="aphlict"', 'Basic realm="aphlict", charset="UTF-8"')
 
 
 class BufferFull(InvalidMessage):

@@ -24,6 +24,11 @@ SAME_SITE = {"none", "same-origin"}
 # let them resolve to this server. A name without a dot is one as well.
 PRIVATE_DOMAINS = ("localhost", "localdomain", "local", "internal", "lan", "home.arpa", "test")
 
+# Requests of the console's script have this field. They are refused without the challenge of Basic, upon which a
+# browser would open its dialog, again for each request.
+SCRIPT_FIELD = "x-requested-with"
+BEARER_ONLY = tuple(each for each in Unauthorized.challenges if each.startswith("Bearer"))
+
 MAX_KNOWN_HOSTS = 64  # values of Host that are cached
 MAX_LOCAL_ADDRESSES = 64  # addresses of this machine that are cached
 
@@ -98,7 +103,12 @@ class AdminAccess:
         self._check_host(headers, local_address, is_console=is_console)
         secrets = self._metrics_secrets if reads_metrics else self._secrets
         if secrets:
-            _check_secret(headers.get("authorization", ""), secrets)
+            try:
+                _check_secret(headers.get("authorization", ""), secrets)
+            except Unauthorized as error:
+                if SCRIPT_FIELD in headers:
+                    error.challenges = BEARER_ONLY
+                raise
 
     def _check_site(self, headers: Mapping[str, str]) -> None:
         """Reject requests that a page of another origin caused. Browsers add these headers, and pages cannot remove

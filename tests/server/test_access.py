@@ -356,6 +356,13 @@ def test_secrets_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) 
     assert compared == [(b"x", SECRET.encode()), (b"x", ANOTHER.encode())]
 
 
+async def test_a_script_does_not_open_the_dialog_of_the_browser() -> None:
+    async with running_node(admin={"admin.secret": SECRET}) as node:
+        answer = await curl(at(node, "/overview"), "-H", "X-Requested-With: fetch")
+        assert answer.status == 401
+        assert answer.headers["www-authenticate"] == 'Bearer realm="aphlict"'
+
+
 async def test_a_rejection_does_not_reveal_the_secret(caplog: pytest.LogCaptureFixture) -> None:
     async with running_node(admin={"admin.secret": SECRET}) as node:
         for path, options in (
