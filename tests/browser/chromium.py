@@ -1,6 +1,7 @@
 """A headless Chromium, driven over its DevTools protocol."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ FLAGS = (
     "--remote-debugging-port=0",
 )
 
+NARROW = 500  # CSS pixels
+
 
 class ChromiumTab(Tab):
     """A tab of Chromium."""
@@ -44,7 +47,27 @@ class ChromiumTab(Tab):
     def open(self, url: str) -> None:
         """Load a page and wait until its scripts have run."""
         self.command("Page.navigate", url=url)
-        wait_until(lambda: self.evaluate("[document.readyState, location.href]") == ["complete", url], url)
+        shown = re.sub("//[^/]*@", "//", url)  # a browser hides user name and password
+        wait_until(lambda: self.evaluate("[document.readyState, location.href]") == ["complete", shown], url)
+
+    def resize(self, width: int, height: int) -> None:
+        """Set the size of the page, in CSS pixels; narrow ones are those of a telephone."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < NARROW}
+        self.command("Emulation.setDeviceMetricsOverride", **metrics)
+
+    def show(self) -> None:
+        """Bring the tab to the front: the page that was there is hidden."""
+        self.command("Page.bringToFront")
+
+    def before_pages(self, function: str) -> None:
+        """Call a function in each page that this tab loads from now on, before the scripts of the page."""
+        self.command("Page.enable")
+        self.command("Page.addScriptToEvaluateOnNewDocument", source=f"({function})()")
+
+    def prefer(self, scheme: str) -> None:
+        """Set the colours that the user prefers: light or dark."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.command("Emulation.setEmulatedMedia", features=features)
 
     def _evaluate(self, expression: str) -> Any:
         answer = self.command(

@@ -65,6 +65,18 @@ class Tab(ABC):
         """Load a page and wait until its scripts have run."""
 
     @abstractmethod
+    def resize(self, width: int, height: int) -> None:
+        """Set the size of the page, in CSS pixels."""
+
+    @abstractmethod
+    def show(self) -> None:
+        """Bring the tab to the front: the page that was there is hidden."""
+
+    @abstractmethod
+    def before_pages(self, function: str) -> None:
+        """Call a function in each page that this tab loads from now on, before the scripts of the page."""
+
+    @abstractmethod
     def _evaluate(self, expression: str) -> Any:
         """Evaluate an expression that returns a string, or a promise of one. Raises PageError if it throws."""
 

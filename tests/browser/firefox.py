@@ -34,6 +34,20 @@ class FirefoxTab(Tab):
         params = {"context": self._context, "url": url, "wait": "complete"}
         self._remote.command("browsingContext.navigate", params)
 
+    def resize(self, width: int, height: int) -> None:
+        """Set the size of the page, in CSS pixels."""
+        viewport = {"width": width, "height": height}
+        self._remote.command("browsingContext.setViewport", {"context": self._context, "viewport": viewport})
+
+    def show(self) -> None:
+        """Bring the tab to the front: the page that was there is hidden."""
+        self._remote.command("browsingContext.activate", {"context": self._context})
+
+    def before_pages(self, function: str) -> None:
+        """Call a function in each page that this tab loads from now on, before the scripts of the page."""
+        params = {"functionDeclaration": function, "contexts": [self._context]}
+        self._remote.command("script.addPreloadScript", params)
+
     def _evaluate(self, expression: str) -> Any:
         params = {"expression": expression, "awaitPromise": True, "target": {"context": self._context}}
         answer = self._remote.command("script.evaluate", params)

@@ -31,7 +31,7 @@ def run(npm: str, script: str, *arguments: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
 
 
-def test_its_types_are_right(npm: str) -> None:
+def test_the_types_of_client_and_console_are_right(npm: str) -> None:
     done = run(npm, "check")
     assert done.returncode == 0, done.stdout
 
