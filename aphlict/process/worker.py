@@ -10,7 +10,7 @@ import resource
 import signal
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aphlict import log_events
 from aphlict.errors import AphlictError
@@ -69,13 +69,19 @@ class Worker:
         self._prepared: PreparedReload | None = None
         self._stop_requests: asyncio.Queue[StopMode] = asyncio.Queue()
         self._node: Node | None = None
+        self._starting: asyncio.Task[Any] | None = None  # waits for the node to start
 
     async def run(self) -> None:
         """Serve until a stop is requested. Raises the error that kept the node from starting."""
         self._add_handlers()
         self._flush_repeats()
         self._node = self._make_node()
-        await self._node.start()
+        self._starting = asyncio.current_task()
+        try:
+            await self._node.start()
+        except asyncio.CancelledError:  # the supervisor has exited: there is no client yet to be disconnected
+            return
+        self._starting = None
         tune_collector()
         self._send(READY)
         if await self._stop_requests.get() is StopMode.DRAIN:
@@ -110,6 +116,8 @@ class Worker:
     def _on_supervisor_exit(self) -> None:
         asyncio.get_running_loop().remove_reader(self._supervisor)
         log.error(log_events.SUPERVISOR_EXITED)
+        if self._starting is not None:
+            self._starting.cancel()
         self.stop(StopMode.ABORT)
 
     def _on_message(self) -> None:
