@@ -6,6 +6,7 @@ import json
 import math
 import signal
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -19,22 +20,26 @@ from tests.support.waiting import eventually_async
 
 WORKERS = (1, 2, 1)  # of the nodes A, B and C
 NAMES = "ABC"
+AS_NODE = "X-Aphlict-Node: observer00000000\r\nX-Aphlict-Origin: observer 0 0.0\r\n"
+REPAIR_TIMEOUT = 60.0  # seconds: nodes compare what they have every 15 s
 READY_TIMEOUT = 30.0  # seconds
 MAX_RESPONSE = 1 << 20
 
 
-async def request(port: int, head: str, body: bytes = b"", timeout: float = 2.0) -> tuple[int, Any]:
+async def request(
+    port: int, head: str, body: bytes = b"", timeout: float = 2.0, fields: str = ""
+) -> tuple[int, Any]:
     """Send an HTTP request; return status and JSON of the response. Raises OSError, also if it takes too long."""
     try:
-        return await asyncio.wait_for(_request(port, head, body), timeout)
+        return await asyncio.wait_for(_request(port, head, body, fields), timeout)
     except (asyncio.TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
         raise ConnectionError(repr(error)) from error
 
 
-async def _request(port: int, head: str, body: bytes) -> tuple[int, Any]:
+async def _request(port: int, head: str, body: bytes, more: str) -> tuple[int, Any]:
     reader, writer = await asyncio.open_connection(HOST, port, limit=MAX_RESPONSE)
     try:
-        fields = f"Host: localhost\r\nContent-Length: {len(body)}\r\nConnection: close"
+        fields = f"Host: localhost\r\n{more}Content-Length: {len(body)}\r\nConnection: close"
         writer.write(f"{head} HTTP/1.1\r\n{fields}\r\n\r\n".encode() + body)
         response = await reader.read(-1)
     finally:
@@ -60,10 +65,10 @@ class MeshNode:
             tuple[float, bool]
         ] = []  # of memories: when, and whether it could pass on what it had
 
-    async def status(self) -> dict[str, Any]:
-        """Its status; empty if it does not respond."""
+    async def status(self, fields: str = "") -> dict[str, Any]:
+        """Its status; empty if it does not respond. `fields`: of the head."""
         with contextlib.suppress(OSError):
-            code, status = await request(self.installation.admin_port, "GET /status/")
+            code, status = await request(self.installation.admin_port, "GET /status/", fields=fields)
             if code == 200 and isinstance(status, dict):
                 return status
         return {}
@@ -184,6 +189,18 @@ class Mesh:
             link.heal()
         for node in self.nodes:
             await eventually_async(node.is_meshed, f"node {node.name} that reaches the others", READY_TIMEOUT)
+
+    async def compare(self) -> None:
+        """Wait until all nodes have the same messages of each node, those that have ended included: one may have what
+        another one has not missed yet."""
+        await eventually_async(self._have_the_same, "nodes with the same messages", REPAIR_TIMEOUT)
+
+    async def _have_the_same(self) -> bool:
+        numbers = defaultdict[str, set[int]](set)
+        for node in self.nodes:
+            for origin, (number, *_) in (await node.status(AS_NODE)).get("origins", {"": (-1,)}).items():
+                numbers[origin].add(number)
+        return all(len(each) == 1 and min(each) >= 0 for each in numbers.values())
 
 
 @asynccontextmanager

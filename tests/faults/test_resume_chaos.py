@@ -128,6 +128,7 @@ async def check_delivery(chaos: Chaos, folder: Path) -> None:
     outcomes = chaos.outcomes(with_token)
     if await chaos.calm_down():
         await chaos.move_all(1)
+        await chaos.mesh.compare()
         for client in chaos.clients:
             client.is_calm = True
         await chaos.move_all(2)
