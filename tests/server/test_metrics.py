@@ -300,4 +300,5 @@ def test_descriptors_without_support_of_the_kernel(monkeypatch: pytest.MonkeyPat
     empty = tmp_path / "fd"
     empty.touch()
     monkeypatch.setattr("aphlict.server.measurements._DESCRIPTORS", empty)
-    assert monitor.samples(5)["process_open_fds"][""] == exact + 5
+    # Others in this process may open or close one between the two.
+    assert monitor.samples(5)["process_open_fds"][""] == pytest.approx(exact + 5, abs=2)
